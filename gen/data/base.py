@@ -1,0 +1,177 @@
+"""What every image-to-image data set shares: labelled images, training draws, the DataModule."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gen.data.images import augment, resize, to_tensor
+from gen.data.sampler import PositionBatchSampler, position_rng
+
+
+class LabelledImages(Dataset, ABC):
+    """Images with a domain each; `[i]` is the plain resized image. Subclasses implement `read`.
+
+    Args:
+        domains: names, in the order of their labels.
+        labels: domain of each image, (N,) int64.
+        img_size: side of what `[i]` and `draw` return, in pixels.
+    """
+
+    def __init__(self, domains: list[str], labels: Tensor, img_size: int) -> None:
+        self.domains, self.labels, self.img_size = domains, labels, img_size
+
+    @abstractmethod
+    def read(self, index: int, train: bool = False) -> Image.Image:
+        """Image `index` as RGB, any size; `train` allows a cheaper, nearly equal version."""
+
+    def draw(self, index: int, rng: np.random.Generator) -> Tensor:
+        """Image `index`, augmented, (3, S, S) in [-1, 1]."""
+        return to_tensor(augment(self.read(index, train=True), self.img_size, rng))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        x = to_tensor(resize(self.read(index), self.img_size))  # (3, S, S)
+        return {"x": x, "y": int(self.labels[index]), "index": index}
+
+
+class TrainingDraws(Dataset):
+    """Training element p as a function of (seed, p): a source image and a pair of references.
+
+    Source and reference domains are drawn uniformly, then images uniformly within the domain
+    (with replacement): every domain is seen equally often, however many images it has.
+    `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref; the three images are
+    augmented independently.
+    """
+
+    def __init__(self, images: LabelledImages, seed: int) -> None:
+        self.images, self.seed = images, seed
+        labels = images.labels.numpy()
+        self.members = [np.flatnonzero(labels == y) for y in range(len(images.domains))]
+
+    def indices(self, position: int) -> tuple[int, int, int]:
+        """Indices of (x, x_ref, x_ref2) of element `position`, without reading an image."""
+        return self._indices(position_rng(self.seed, position))
+
+    def _indices(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        y, y_ref = rng.integers(len(self.members), size=2)
+        source, ref = self.members[y], self.members[y_ref]
+        first, second = ref[rng.integers(len(ref), size=2)]
+        return int(source[rng.integers(len(source))]), int(first), int(second)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | int]:
+        rng = position_rng(self.seed, position)
+        i, j, k = self._indices(rng)
+        x, x_ref, x_ref2 = (
+            self.images.draw(n, r) for n, r in zip((i, j, k), rng.spawn(3), strict=True)
+        )
+        y, y_ref = int(self.images.labels[i]), int(self.images.labels[j])
+        return {"x": x, "y": y, "x_ref": x_ref, "x_ref2": x_ref2, "y_ref": y_ref}
+
+
+class _Loader(DataLoader):
+    """Tells Lightning that it can resume in mid-epoch; the sampler asks for the iteration."""
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+class I2IData(LightningDataModule, ABC):
+    """Loaders over `train` and `val`. Subclasses give `domains` and build the two image sets.
+
+    Training batches: x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,). Validation
+    batches: x (N,3,S,S), y (N,), index (N,), in order, every image once; with several processes
+    rank r gets the images r, r + W, r + 2W, ...
+    An epoch is the whole run where the trainer has max_steps, else one data set's length.
+    """
+
+    def __init__(
+        self, img_size: int, batch_size: int, val_batch_size: int, num_workers: int, seed: int
+    ) -> None:
+        super().__init__()
+        lowest = {"img_size": 1, "batch_size": 1, "val_batch_size": 1, "num_workers": 0, "seed": 0}
+        for name, low in lowest.items():
+            if (value := locals()[name]) < low:
+                raise ValueError(f"expected {name} >= {low}, got {value}")
+        self.img_size, self.batch_size, self.val_batch_size = img_size, batch_size, val_batch_size
+        self.num_workers, self.seed = num_workers, seed
+
+    @property
+    @abstractmethod
+    def domains(self) -> list[str]:
+        """Names of the domains; cheap, and usable before `setup`."""
+
+    @abstractmethod
+    def images(self, split: str) -> LabelledImages:
+        """Build the images of `split`: "train" or "val"."""
+
+    @property
+    def num_domains(self) -> int:
+        return len(self.domains)
+
+    @cached_property
+    def train(self) -> LabelledImages:
+        return self.images("train")
+
+    @cached_property
+    def val(self) -> LabelledImages:
+        return self.images("val")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the images now, so that mistakes in the data show before training starts."""
+        _, world = self._ranks()
+        if stage in (None, "fit") and len(self.train) < self.batch_size * world:
+            raise ValueError(
+                f"expected at least batch_size x processes = {self.batch_size} x {world} training "
+                f"images, got {len(self.train)}; lower --data.batch_size or add images"
+            )
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = self._ranks()
+        steps = self.trainer.max_steps if self.trainer else -1
+        if steps < 1:
+            steps = max(1, len(self.train) // (self.batch_size * world))
+        sampler = PositionBatchSampler(self.batch_size, steps, self._step, rank, world)
+        draws = TrainingDraws(self.train, self.seed)
+        return self._loader(draws, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        rank, world = self._ranks()
+        return self._loader(
+            self.val, batch_size=self.val_batch_size, sampler=range(rank, len(self.val), world)
+        )
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def _loader(self, dataset: Dataset, **sampling) -> DataLoader:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return _Loader(dataset, num_workers=self.num_workers, pin_memory=pin, **sampling)
+
+    def _step(self) -> int:
+        return self.trainer.global_step if self.trainer else 0
+
+    def _ranks(self) -> tuple[int, int]:
+        """(rank, number of processes); refuses a trainer that would put in its own sampler."""
+        if self.trainer is None:
+            return 0, 1
+        world = self.trainer.world_size
+        if world > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError(
+                f"expected Trainer(use_distributed_sampler=False) with {world} processes, got True:"
+                " Lightning would replace the sampler that keeps ranks apart; pass"
+                " --trainer.use_distributed_sampler false"
+            )
+        return self.trainer.global_rank, world

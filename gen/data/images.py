@@ -1,0 +1,106 @@
+"""Image files -> RGB -> float tensors in [-1, 1]: robust decoding, augmentation, conversion."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
+MAX_BYTES = 256 * 2**20  # and so is a larger file
+SCALE, RATIO = (0.8, 1.0), (0.9, 1.1)  # random crop: share of the area, aspect ratio
+MIN_CROP = (SCALE[0] * RATIO[0]) ** 0.5  # smallest side of a crop relative to the short side
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message starts with its path."""
+
+
+def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) -> Image.Image:
+    """Decode one image file to 8-bit RGB.
+
+    Grey, palette and CMYK are converted, 16 bits scaled to 8, transparency composited on white,
+    EXIF orientation applied; of an animation the first frame is taken.
+
+    Args:
+        source: a path, or the bytes of a file.
+        name: what errors call the image (default: the path).
+        draft_px: > 0 lets JPEG decode at 1/2, 1/4 or 1/8 of its size as long as both sides stay
+            at least this long: several times faster on large photographs, not bit-exact.
+
+    Raises:
+        ImageError: empty, truncated, damaged, too large, or not PNG, JPEG, WebP or BMP.
+    """
+    name = name or (str(source) if not isinstance(source, bytes) else "image")
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: expected at most {MAX_BYTES} bytes, got {len(data)}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
+        if image.width * image.height > MAX_PIXELS:
+            got = f"{image.width}x{image.height}"
+            raise ImageError(f"{name}: expected at most {MAX_PIXELS} pixels, got {got}; shrink it")
+        if draft_px and image.format == "JPEG":
+            image.draft(None, (draft_px, draft_px))
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        raise ImageError(f"{name}: not a usable image ({type(error).__name__}: {error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey: convert() would clip at 255
+        grey = np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize(
+    image: Image.Image, size: int, box: tuple[int, int, int, int] | None = None
+) -> Image.Image:
+    """The part `box` (left, top, right, bottom; default all), size x size, antialiased bilinear."""
+    return image.resize((size, size), Image.Resampling.BILINEAR, box)
+
+
+def augment(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """StarGAN v2's augmentation: half the time a random crop, resize, half the time a mirror."""
+    cropped, mirrored = rng.random(2) < 0.5
+    image = resize(image, size, random_crop(image.width, image.height, rng) if cropped else None)
+    return ImageOps.mirror(image) if mirrored else image
+
+
+def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """The box of torchvision's RandomResizedCrop: 10 tries, then the largest central one."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*SCALE)
+        ratio = np.exp(rng.uniform(*np.log(RATIO)))
+        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, round(height * RATIO[1]))
+    h = min(height, round(width / RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
+    """8-bit RGB (H, W, 3) -> float32 (3, H, W) in [-1, 1]."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, H, W)
+    return x.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)

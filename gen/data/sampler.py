@@ -1,0 +1,53 @@
+"""Training positions instead of shuffled indices, so that a resumed run sees what it would have."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class PositionBatchSampler(Sampler[list[int]]):
+    """Batches of positions: rank r of W gets p = (step * W + r) * batch_size + j, j < batch_size.
+
+    The dataset draws element p from (seed, p) alone (see `position_rng`), so what is trained on
+    depends neither on workers, nor on when the run was interrupted. Iterating starts at the
+    iteration given by `step()`. It offers a whole epoch even in the middle of one: on resume
+    Lightning counts the batches already done as fetched, and stops where the epoch ends.
+
+    Args:
+        batch_size: elements a batch on one rank.
+        batches_per_epoch: batches a whole epoch on one rank.
+        step: number of completed iterations, asked each time an iterator is made.
+        rank: index of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        batches_per_epoch: int,
+        step: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1 or batches_per_epoch < 1:
+            got = f"batch_size {batch_size}, batches_per_epoch {batches_per_epoch}"
+            raise ValueError(f"expected batch_size and batches_per_epoch >= 1, got {got}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected 0 <= rank < world_size, got {rank} of {world_size}")
+        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.step, self.rank, self.world_size = step, rank, world_size
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.step()
+        for step in range(first, first + len(self)):
+            start = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(start, start + self.batch_size))
+
+
+def position_rng(seed: int, position: int) -> np.random.Generator:
+    """The generator of training element `position`: a function of its two arguments only."""
+    return np.random.default_rng((seed, position))

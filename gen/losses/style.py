@@ -1,0 +1,74 @@
+"""Losses on style codes (N, D) and on the images that they make."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """mean |a - b|, in fp32, over any equal shapes: style reconstruction, cycle and diversity.
+
+    StarGAN v2 (Choi et al. 2020) eq. 2-4: L_sty = l1(E(x_f), s), L_cyc = l1(G(x_f, E(x)), x),
+    L_ds = l1(G(x, s1), G(x, s2)). Range [0, inf).
+    """
+    return (a.float() - b.float()).abs().mean()
+
+
+def compactness(*styles: Tensor) -> Tensor:
+    """L_SR = sum_k mean_{n,d} s_k^2, each `s_k` (N, D): pulls every code towards the origin.
+
+    Liu et al., "Smoothing the Disentangled Latent Style Space for Unsupervised Image-to-Image
+    Translation", CVPR 2021, style regularisation as released. Range [0, inf).
+    """
+    return sum(s.float().square().mean() for s in styles)
+
+
+def style_triplet(
+    anchor: Tensor, positive: Tensor, negative: Tensor, valid: Tensor, margin: float = 0.1
+) -> Tensor:
+    """mean over valid n of max(0, ||a - p||_2 - ||a - q||_2 + margin), 0 where none is valid.
+
+    CVPR 2021 (ibid.): anchor and positive share a domain, negative comes from another. Codes (N, D)
+    in fp32; `valid` (N,) bool is y_trg != y_src. Range [0, inf).
+    """
+    loss = F.triplet_margin_loss(
+        anchor.float(), positive.float(), negative.float(), margin=margin, reduction="none"
+    )  # (N,)
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+def shrinkage(
+    s: Tensor, y: Tensor, kind: Literal["origin", "centroid", "pairwise"] = "origin"
+) -> Tensor:
+    """Compacts the style space of all domains together; codes `s` (N, D), domains `y` (N,).
+
+    origin:   mean_n ||s_n||^2 / D
+    centroid: mean_n ||s_n - sg(mean s)||^2 / D           (free of translation)
+    pairwise: mean over pairs y_i != y_j of ||s_i - s_j||^2 / D    (0 if there is no such pair)
+    After Liu et al., arXiv 2210.00841; the forms are our reading of its abstract. Range [0, inf).
+    """
+    s = s.float()
+    if kind == "origin":
+        return s.square().mean()
+    if kind == "centroid":
+        return (s - s.mean(0).detach()).square().mean()
+    if kind == "pairwise":
+        other = y[:, None] != y[None, :]  # (N, N)
+        squares = (s[:, None] - s[None, :]).square().mean(2)  # (N, N)
+        return (squares * other).sum() / other.sum().clamp(min=1)
+    raise ValueError(f"kind: expected origin, centroid or pairwise, got {kind!r}")
+
+
+def mixup_partner(y: Tensor, generator: torch.Generator) -> Tensor:
+    """A permutation (N,) that prefers partners of another domain: y[perm] != y where it can.
+
+    The batch is shuffled, sorted by domain, and rolled by the size of its largest domain.
+    """
+    shuffled = torch.randperm(len(y), generator=generator).to(y.device)
+    order = shuffled[y[shuffled].argsort(stable=True)]  # (N,) grouped by domain
+    largest = (y[:, None] == y[None, :]).sum(1).amax()
+    rank = torch.arange(len(y), device=y.device)
+    perm = torch.empty_like(order)
+    return perm.scatter_(0, order, order[(rank + largest) % len(y)])

@@ -1,0 +1,134 @@
+"""What GAN training in Lightning needs, once: steps, freezing, EMA, randomness, the NaN stop.
+
+Lightning counts every `optimizer.step()` of manual optimisation as a global step. Here only the
+step that closes an iteration is counted, so `max_steps`, `every_n_train_steps` and
+`self.global_step` mean iterations, and a resumed run goes on at the right one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term became NaN or infinite."""
+
+
+def inference(method: Callable) -> Callable:
+    """Runs a method without gradients and in the precision of the weights, autocast or not."""
+
+    @functools.wraps(method)
+    def run(self: GANMethod, *args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """sum_k weights[k] * terms[k]."""
+    return sum(weights[name] * term for name, term in terms.items())
+
+
+class GANMethod(LightningModule):
+    """Base of methods with several optimizers.
+
+    A subclass calls `make_ema` when its networks stand. Its `training_step` calls `update` for each
+    step of an optimizer, with `last=True` for the one that closes the iteration, then `finish`.
+    """
+
+    ema: ModelEmaV3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self._watched: tuple[int, list[str], Tensor, Any] | None = None
+
+    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
+        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
+        self._averaged = tuple(networks)
+        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
+        self.ema.requires_grad_(False)
+
+    # ---- one iteration --------------------------------------------------------------------------
+
+    def draw(self, seed: int) -> torch.Generator:
+        """The random numbers of this iteration: a function of (seed, iteration, rank) alone."""
+        key = (seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank
+        return torch.Generator().manual_seed(key % 2**63)
+
+    @contextmanager
+    def frozen(self, *networks: nn.Module) -> Iterator[None]:
+        """Within: gradients flow through `networks`, not into their weights."""
+        for network in networks:
+            network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for network in networks:
+                network.requires_grad_(True)
+
+    def update(self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False) -> None:
+        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted."""
+        self.manual_backward(loss)
+        for i, optimizer in enumerate(optimizers, start=1):
+            counted = last and i == len(optimizers)
+            (optimizer if counted else optimizer.optimizer).step()
+            optimizer.zero_grad(set_to_none=True)
+        # Autocast keeps low-precision copies of the weights that were just changed in place.
+        torch.clear_autocast_cache()
+
+    def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
+        """Closes the iteration: EMA, logs, and the watch for NaN (no wait for the GPU)."""
+        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
+        terms = {name: value.detach().float() for name, value in terms.items()}
+        self.log_dict(terms)
+        self.check_finite()  # the iteration before: on a GPU its numbers have arrived by now
+        values = torch.stack(list(terms.values())).to("cpu", non_blocking=True)
+        self._watched = (self.global_step, list(terms), values, batch)
+        if self.device.type == "cpu":
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Stops the run if a watched term is not finite: names it and saves its batch."""
+        if self._watched is None:
+            return
+        (iteration, names, values, batch), self._watched = self._watched, None
+        if self.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        bad = [n for n, ok in zip(names, values.isfinite().tolist(), strict=True) if not ok]
+        if bad:
+            path = Path(self.trainer.default_root_dir, f"nonfinite_{iteration}.pt").resolve()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(batch, path)
+            raise NonFiniteLoss(
+                f"iteration {iteration}: expected finite loss terms, got NaN or infinity in "
+                f"{', '.join(bad)}. Its batch is in {path}; the last checkpoint is from before. "
+                "Look at the batch, or resume with a lower learning rate or in 32-true."
+            )
+
+    # ---- doors ----------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            if not strategy._ddp_kwargs.get("find_unused_parameters"):
+                raise ValueError(
+                    "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
+                    "some of its networks), got ddp"
+                )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_finite()  # weights that a NaN has touched are never saved
+        checkpoint["method"] = type(self).__name__

@@ -1,0 +1,175 @@
+"""Smooth multi-domain image-to-image translation: StarGAN v2 with a style space made compact.
+
+Sources: Liu et al., "Smoothing the Disentangled Latent Style Space for Unsupervised Image-to-Image
+Translation", CVPR 2021 (style triplet, compactness, content); Liu et al., arXiv 2210.00841
+(shrinkage, Mixup; the formulas are our reading of its abstract). Every term is switched by its
+weight. The terms on styles do not depend on G, the one network that the reference phase trains, so
+they are computed in the latent phase alone: the same gradients as the released code, for less.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.interpolation import lerp
+from gen.losses.adversarial import bce
+from gen.losses.perceptual import content
+from gen.losses.style import compactness, l1, mixup_partner, shrinkage, style_triplet
+from gen.methods.stargan import Phase, StarGAN, Terms
+from gen.networks.perceptual import LPIPS
+
+
+class Mix(NamedTuple):
+    """A convex combination of the batch with a permutation of itself: lam * i + (1 - lam) * j."""
+
+    lam: Tensor  # (M,) in [0, 1]
+    y_i: Tensor  # (M,)
+    y_j: Tensor  # (M,)
+    j: Tensor  # (M,) index of the partner
+    x: Tensor | None = None  # (M, 3, H, H) the mixed images, generated or blended
+    s: Tensor | None = None  # (M, D) the mixed styles
+
+    def of(self, values: Tensor) -> Tensor:
+        """The mix of `values` (N, ...): (M, ...)."""
+        lam = self.lam.view(-1, *[1] * (values.ndim - 1))
+        return lerp(values[self.j], values[: len(lam)], lam)
+
+
+class SmoothI2I(StarGAN):
+    """StarGAN v2 whose style interpolations change gradually.
+
+    Args:
+        lambda_tri: weight of the style triplet loss.
+        margin: margin of the style triplet loss.
+        lambda_sr: weight of style compactness (style regularisation) after its ramp.
+        lambda_cont: weight of the content loss, LPIPS (AlexNet) between source and translation.
+        lambda_shr: weight of shrinkage after its ramp.
+        shrink: form of shrinkage; pairwise only draws different domains together.
+        ramp_start: iteration at which compactness and shrinkage begin.
+        ramp_iters: iterations over which they then rise linearly to their weight.
+        lambda_mix: weight of style Mixup in D and in G: mixed styles must look real and be read
+            back as mixed.
+        lambda_mix_image: weight of image Mixup in E: the style of a blend is the blend of styles.
+        lambda_mix_d: weight at which D takes blended real images for real.
+        mixup_beta: both parameters of the Beta distribution of the mixing factor; 1 is uniform.
+        mixup_fraction: share of the batch that is mixed.
+        mixup_phase: guidance under which styles are mixed.
+        paper_intent: the triplet and compactness also train E, on the styles of references.
+    """
+
+    def __init__(
+        self,
+        lambda_tri: float = 1.0,
+        margin: float = 0.1,
+        lambda_sr: float = 1.0,
+        lambda_cont: float = 1.0,
+        lambda_shr: float = 0.0,
+        shrink: Literal["origin", "centroid", "pairwise"] = "origin",
+        ramp_start: int = 40_000,
+        ramp_iters: int = 60_000,
+        lambda_mix: float = 0.0,
+        lambda_mix_image: float = 0.0,
+        lambda_mix_d: float = 0.0,
+        mixup_beta: float = 1.0,
+        mixup_fraction: float = 1.0,
+        mixup_phase: Literal["latent", "both"] = "latent",
+        paper_intent: bool = False,
+        **stargan: Any,
+    ):
+        super().__init__(**stargan)
+        self.save_hyperparameters()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        # A measuring instrument, not a part: in a tuple, so out of checkpoints, DDP and optimizers.
+        self._lpips = (LPIPS("alex").to(self.device),) if self.hparams.lambda_cont else ()
+
+    def weights(self, iteration: int) -> dict[str, float]:
+        h = self.hparams
+        ramp = min(1.0, max(0.0, (iteration - h.ramp_start) / max(1, h.ramp_iters)))
+        return super().weights(iteration) | dict(
+            tri=h.lambda_tri,
+            sr=ramp * h.lambda_sr,
+            cont=h.lambda_cont,
+            shr=ramp * h.lambda_shr,
+            mix=h.lambda_mix,
+            mix_image=h.lambda_mix_image,
+        )
+
+    def phase(self, rng: torch.Generator, *fields: Any) -> Phase:
+        p, h = super().phase(rng, *fields), self.hparams
+        if h.lambda_mix and h.mixup_phase in (p.name, "both"):
+            m = self.mix(p.y_trg, rng)
+            s = m.of(p.s)  # (M, D)
+            x = self.generator.render([c[: len(s)] for c in p.content], s)  # (M, 3, H, H)
+            p = p._replace(mix=m._replace(s=s, x=x))
+        if (h.lambda_mix_image or h.lambda_mix_d) and p.name == "latent":
+            m = self.mix(p.y, rng)
+            p = p._replace(blend=m._replace(s=m.of(p.s_org.detach()), x=m.of(p.x)))
+        return p
+
+    def mix(self, y: Tensor, rng: torch.Generator) -> Mix:
+        """Draws partners, of other domains where there are any, and factors ~ Beta."""
+        h, m = self.hparams, math.ceil(self.hparams.mixup_fraction * len(y))
+        j = mixup_partner(y, rng)[:m]  # (M,)
+        beta = np.random.default_rng(int(torch.randint(2**31, (), generator=rng)))
+        lam = torch.from_numpy(beta.beta(h.mixup_beta, h.mixup_beta, m)).float().to(y.device)
+        return Mix(lam, y[:m], y[j], j)
+
+    def discriminator_terms(self, phases: list[Phase]) -> Terms:
+        h, terms = self.hparams, super().discriminator_terms(phases)
+        for p in phases:
+            if p.mix is not None:
+                fake = self.mixed_bce(p.mix.x.detach(), p.mix, real=False)
+                terms["mix"] = terms.get("mix", 0) + h.lambda_mix * fake
+            if h.lambda_mix_d and p.blend is not None:
+                real = self.mixed_bce(p.blend.x, p.blend, real=True)
+                terms["mix_d"] = h.lambda_mix_d * real
+        return terms
+
+    def mixed_bce(self, x: Tensor, m: Mix, real: bool) -> Tensor:
+        """lam BCE(D_i(x)) + (1 - lam) BCE(D_j(x)): Mixup's mixed label, for one head a domain."""
+        D = self.discriminator
+        h = D.features(x)  # (M, C)
+        i, j = D.head(h, m.y_i), D.head(h, m.y_j)  # (M,)
+        return bce(i, real, m.lam) + bce(j, real, 1 - m.lam)
+
+    def mixed_style_error(self, m: Mix) -> Tensor:
+        """|lam E_i(x) + (1 - lam) E_j(x) - s| of the mixed images: a mix reads as its mix."""
+        E = self.style_encoder
+        h = E.features(m.x)  # (M, C)
+        return l1(lerp(E.head(h, m.y_j), E.head(h, m.y_i), m.lam[:, None]), m.s)
+
+    def generator_terms(self, p: Phase, w: dict[str, float]) -> Terms:
+        h, F, E = self.hparams, self.mapping_network, self.style_encoder
+        terms = super().generator_terms(p, w)
+        if w["cont"]:
+            terms["cont"] = content(p.x, p.fake, self._lpips[0])
+        if p.mix is not None:
+            terms["mix"] = self.mixed_bce(p.mix.x, p.mix, real=True) + self.mixed_style_error(p.mix)
+        if p.name == "ref":  # trains G alone, and no other term depends on it
+            return terms
+
+        codes = [p.s, p.s_org]
+        if w["tri"]:
+            other = p.y_trg != p.y  # (N,)
+            terms["tri"] = style_triplet(p.s, p.s2, F(p.z, p.y), other, h.margin)
+        if h.paper_intent:
+            refs = torch.cat([p.batch["x_ref"], p.batch["x_ref2"]])  # (2N, 3, H, H)
+            s, s2 = E(refs, p.y_trg.repeat(2)).chunk(2)  # (N, D)
+            codes.append(s)
+            if w["tri"]:
+                terms["tri"] = terms["tri"] + style_triplet(s, s2, p.s_org, other, h.margin)
+        if w["sr"]:
+            terms["sr"] = compactness(*codes)
+        if w["shr"]:
+            styles = torch.cat([p.s, p.s2, p.s_org])  # (3N, D)
+            terms["shr"] = shrinkage(styles, torch.cat([p.y_trg, p.y_trg, p.y]), h.shrink)
+        if w["mix_image"]:
+            terms["mix_image"] = self.mixed_style_error(p.blend)
+        return terms

@@ -1,0 +1,290 @@
+"""StarGAN v2 networks: generator, mapping network, style encoder, discriminator.
+
+Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020. Layer
+names follow the published state dicts, so official weights load without a key map.
+
+Letters in shapes: N batch, C channels, H height = width, D style width, L latent width, S domains.
+Image sizes are powers of two; `base_channels` (2**14 / img_size) and `max_channels` (512) set the
+widths, and small machines may lower both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SKIP_SIZES_PX = (32, 64, 128)  # the resolutions at which the high-pass skip is added
+
+
+def widths(img_size: int, base_channels: int | None, max_channels: int, downs: int) -> list[int]:
+    """Channels at the input and after each of `downs` halvings; each doubles up to the maximum."""
+    if img_size < 16 or img_size & (img_size - 1):
+        raise ValueError(f"img_size: expected a power of two >= 16, got {img_size}")
+    base = base_channels or max(1, 2**14 // img_size)
+    return [min(base * 2**i, max_channels) for i in range(downs + 1)]
+
+
+def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """(N, C, H, W) to zero mean, unit variance in each channel of each image; statistics in fp32.
+
+    Group normalisation with one channel a group: the same formula, but its kernel accumulates in
+    fp32 whatever the input, knows channels_last, and takes a 1x1 map (which it sets to zero).
+    """
+    with torch.autocast(x.device.type, enabled=False):  # autocast would copy the map to fp32
+        if weight is not None:
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return F.group_norm(x, x.shape[1], weight, bias, eps=1e-5)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour x2 of (N, C, H, W), in the dtype and memory format of `x`."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation with a learned scale and shift a channel, no running statistics."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x, self.weight, self.bias)
+
+
+class AdaIN(nn.Module):
+    """(1 + gamma(s)) * IN(x) + beta(s): the style sets the scale and shift of every channel."""
+
+    def __init__(self, style_dim: int, channels: int):
+        super().__init__()
+        self.fc = nn.Linear(style_dim, 2 * channels)
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        gamma, beta = self.fc(s)[:, :, None, None].to(x.dtype).chunk(2, dim=1)  # (N, C, 1, 1)
+        return torch.addcmul(beta, 1 + gamma, instance_norm(x))
+
+
+class ResBlk(nn.Module):
+    """Pre-activation residual block, optionally normalised and halving (N, C, H, W)."""
+
+    def __init__(self, cin: int, cout: int, norm: bool = False, down: bool = False):
+        super().__init__()
+        self.down = down
+        self.conv1 = nn.Conv2d(cin, cin, 3, padding=1)
+        self.conv2 = nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm1 = InstanceNorm(cin) if norm else nn.Identity()
+        self.norm2 = InstanceNorm(cin) if norm else nn.Identity()
+        self.conv1x1 = nn.Conv2d(cin, cout, 1, bias=False) if cin != cout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool = self.pool if self.down else nn.Identity()
+        h = pool(self.conv1(leaky_relu(self.norm1(x))))
+        h = self.conv2(leaky_relu(self.norm2(h)))
+        # A 1x1 convolution and an average commute: pooling first is the same map at 1/4 the cost.
+        return (self.conv1x1(pool(x)) + h) / math.sqrt(2)
+
+    @staticmethod
+    def pool(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2)
+
+
+class AdainResBlk(nn.Module):
+    """Residual block whose norms are driven by the style, optionally doubling (N, C, H, W)."""
+
+    def __init__(self, cin: int, cout: int, style_dim: int, up: bool = False, skip: bool = True):
+        super().__init__()
+        self.up, self.skip = up, skip
+        self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
+        self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
+        self.norm1 = AdaIN(style_dim, cin)
+        self.norm2 = AdaIN(style_dim, cout)
+        self.conv1x1 = nn.Conv2d(cin, cout, 1, bias=False) if cin != cout else nn.Identity()
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        up = upsample if self.up else nn.Identity()
+        h = self.conv1(up(leaky_relu(self.norm1(x, s))))
+        h = self.conv2(leaky_relu(self.norm2(h, s)))
+        if not self.skip:  # with the high-pass skip the published block drops its own shortcut
+            return h
+        return (up(self.conv1x1(x)) + h) / math.sqrt(2)  # 1x1 before nearest x2: equal, 1/4 the cost
+
+
+class HighPass(nn.Module):
+    """Depthwise 3x3 Laplacian divided by `w_hpf` (so a larger value gives a WEAKER skip)."""
+
+    def __init__(self, w_hpf: float):
+        super().__init__()
+        kernel = [[-1.0, -1.0, -1.0], [-1.0, 8.0, -1.0], [-1.0, -1.0, -1.0]]
+        self.register_buffer("filter", torch.tensor(kernel) / w_hpf)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.filter.to(x.dtype).expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+
+class Generator(nn.Module):
+    """G(x, s): image (N, 3, H, H) and style (N, D) -> image (N, 3, H, H), unbounded (no tanh).
+
+    `encode` does not see the style: an interpolation encodes its source once and decodes T times.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        style_dim: int = 64,
+        w_hpf: float = 0,
+        base_channels: int | None = None,
+        max_channels: int = 512,
+    ):
+        super().__init__()
+        downs = int(math.log2(img_size)) - 4 + (w_hpf > 0)
+        c = widths(img_size, base_channels, max_channels, downs)
+        self.from_rgb = nn.Conv2d(3, c[0], 3, padding=1)
+        plan = [*zip(c[:-1], c[1:], [True] * downs, strict=True), *[(c[-1], c[-1], False)] * 2]
+        self.encode = nn.ModuleList(ResBlk(a, b, norm=True, down=half) for a, b, half in plan)
+        self.decode = nn.ModuleList(
+            AdainResBlk(b, a, style_dim, up=half, skip=w_hpf == 0) for a, b, half in reversed(plan)
+        )
+        self.to_rgb = nn.Sequential(InstanceNorm(c[0]), nn.LeakyReLU(0.2), nn.Conv2d(c[0], 3, 1))
+        if w_hpf > 0:
+            self.hpf = HighPass(w_hpf)
+
+    def forward(self, x: Tensor, s: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+        """`masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest."""
+        return self.render(self.content(x, keep=masks is not None), s, masks)
+
+    def content(self, x: Tensor, keep: bool = False) -> list[Tensor]:
+        """Style-free content: [(N, C, h, h)], and with `keep` the maps that the skip adds again."""
+        h, kept = self.from_rgb(x), []
+        for block in self.encode:
+            if keep and h.shape[2] in SKIP_SIZES_PX:
+                kept.append(h)
+            h = block(h)
+        return [h, *kept]
+
+    def render(
+        self, content: list[Tensor], s: Tensor, masks: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Content and style (N, D) -> image (N, 3, H, H)."""
+        h, kept = content[0], {m.shape[2]: m for m in content[1:]}
+        for block in self.decode:
+            h = block(h, s)
+            size = h.shape[2]
+            if masks is not None and size in kept:
+                mask = F.interpolate(masks[size > 32], size=size, mode="bilinear")  # (N, 1, H, H)
+                h = h + self.hpf(mask * kept[size])
+        return self.to_rgb(h)
+
+
+def pick(heads: Sequence[nn.Linear], y: Tensor | int, h: Tensor) -> Tensor:
+    """Row i of (N, C) through the linear head of domain y[i] only: (N, C) -> (N, O)."""
+    if isinstance(y, int):
+        return heads[y](h)
+    weight = torch.stack([head.weight for head in heads])[y]  # (N, O, C)
+    bias = torch.stack([head.bias for head in heads])[y]  # (N, O)
+    return torch.baddbmm(bias[:, :, None], weight, h[:, :, None])[:, :, 0]
+
+
+class MappingNetwork(nn.Module):
+    """F(z, y): latent (N, L) and domain -> style (N, D). `y` is (N,) int64, or one int for all."""
+
+    def __init__(
+        self, latent_dim: int = 16, style_dim: int = 64, num_domains: int = 2, hidden_dim: int = 512
+    ):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(latent_dim, hidden_dim), nn.ReLU()]
+        for _ in range(3):
+            layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+        self.shared = nn.Sequential(*layers)
+        self.unshared = nn.ModuleList()
+        for _ in range(num_domains):
+            layers = [m for _ in range(3) for m in (nn.Linear(hidden_dim, hidden_dim), nn.ReLU())]
+            self.unshared.append(nn.Sequential(*layers, nn.Linear(hidden_dim, style_dim)))
+
+    def forward(self, z: Tensor, y: Tensor | int) -> Tensor:
+        h = self.shared(z)
+        for i in (0, 2, 4):
+            h = F.relu(pick([head[i] for head in self.unshared], y, h))
+        return pick([head[6] for head in self.unshared], y, h)  # (N, D)
+
+
+def trunk(img_size: int, base_channels: int | None, max_channels: int) -> list[nn.Module]:
+    """The common body of E and D: (N, 3, H, H) -> (N, C, 1, 1); C is the last layer's width."""
+    downs = int(math.log2(img_size)) - 2
+    c = widths(img_size, base_channels, max_channels, downs)
+    blocks = [ResBlk(a, b, down=True) for a, b in zip(c[:-1], c[1:], strict=True)]
+    tail = [nn.LeakyReLU(0.2), nn.Conv2d(c[-1], c[-1], 4), nn.LeakyReLU(0.2)]
+    return [nn.Conv2d(3, c[0], 3, padding=1), *blocks, *tail]
+
+
+class StyleEncoder(nn.Module):
+    """E(x, y): image (N, 3, H, H) and its domain -> style (N, D)."""
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        style_dim: int = 64,
+        num_domains: int = 2,
+        base_channels: int | None = None,
+        max_channels: int = 512,
+    ):
+        super().__init__()
+        self.shared = nn.Sequential(*trunk(img_size, base_channels, max_channels))
+        width = self.shared[-2].out_channels
+        self.unshared = nn.ModuleList(nn.Linear(width, style_dim) for _ in range(num_domains))
+
+    def forward(self, x: Tensor, y: Tensor | int) -> Tensor:
+        return self.head(self.features(x), y)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What all heads share: (N, 3, H, H) -> (N, C)."""
+        return self.shared(x).flatten(1)
+
+    def head(self, h: Tensor, y: Tensor | int) -> Tensor:
+        return pick(self.unshared, y, h)  # (N, D)
+
+
+class Discriminator(nn.Module):
+    """D(x, y): image (N, 3, H, H) and the domain it claims -> real/fake logit (N,)."""
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        num_domains: int = 2,
+        base_channels: int | None = None,
+        max_channels: int = 512,
+    ):
+        super().__init__()
+        layers = trunk(img_size, base_channels, max_channels)
+        width = layers[-2].out_channels
+        self.main = nn.Sequential(*layers, nn.Conv2d(width, num_domains, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.head(self.features(x), y)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What all heads share: (N, 3, H, H) -> (N, C)."""
+        return self.main[:-1](x).flatten(1)
+
+    def head(self, h: Tensor, y: Tensor) -> Tensor:
+        final = self.main[-1]
+        return (h * final.weight[y].flatten(1)).sum(1) + final.bias[y]  # (N,)
+
+
+def init_weights(net: nn.Module) -> None:
+    """He-normal (fan-in) for every convolution and linear weight, zero biases (spec 1.6)."""
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)

@@ -1,0 +1,197 @@
+"""One HTML page of pictures, numbers and curves: all inlined, no scripts, light and dark.
+
+Knows no method; equal inputs give equal bytes.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from gen import viz
+
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+# Direction of a metric, by the first word of its name.
+HIGHER = ("ps", "eq", "eff", "diversity", "lpips_diversity", "psnr", "ssim")
+LOWER = ("pir", "peak", "ppl", "content", "l1", "error", "paired", "fid", "fd", "kid")
+
+Media = Image.Image | Path | bytes
+
+
+@dataclass
+class Panel:
+    """One picture of a figure, and what stands around it.
+
+    Args:
+        picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
+        title: a line above.
+        headers: column heads of a grid as (text, span), set as text that follows the picture.
+        notes: (name, value) pairs beside the title.
+        steps: numbers drawn as bars below, e.g. the distance between consecutive frames.
+        motion: a small GIF at the left.
+    """
+
+    picture: Media
+    title: str = ""
+    headers: Sequence[tuple[str, int]] = ()
+    notes: Sequence[tuple[str, str]] = ()
+    steps: Sequence[float] = ()
+    motion: Media | None = None
+
+
+@dataclass
+class Figure:
+    """Panels with one caption; `beside` sets two panels next to each other where there is room."""
+
+    caption: str
+    panels: Sequence[Panel]
+    beside: bool = False
+
+
+def write_report(
+    out_html: str | Path,
+    *,
+    title: str,
+    abstract: Sequence[str] = (),
+    sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
+    metrics_rows: Sequence[Mapping] = (),
+    compare_rows: Sequence[Mapping] = (),
+    curves: Sequence[Mapping[str, str]] = (),
+    config_text: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a self-contained HTML page.
+
+    Args:
+        abstract: paragraphs of plain text under the title.
+        sections: heading -> figures; (caption, picture) is a figure of one picture.
+        metrics_rows: mappings with `metric`, `value` and optional `interval` (lo, hi), `protocol`,
+            `count`, as scripts/evaluate.py writes them.
+        compare_rows: the same of another checkpoint, matched by (metric, protocol).
+        curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
+        config_text: the exact configuration.
+    """
+    body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs(abstract, "abstract"), "</header>"]
+    for heading, figures in (sections or {}).items():
+        figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
+        body += _section(heading, *map(_figure, figures))
+    if metrics_rows:
+        body += _section("Measured", _metrics(metrics_rows, compare_rows))
+    if charts := viz.plot_curves(curves):
+        caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
+        caption += "top; the number is where the mean ends."
+        inner = f'<div class="charts">{"".join(charts)}</div><figcaption>{caption}</figcaption>'
+        body += _section("Training", f'<figure class="wide">{inner}</figure>')
+    if config_text:
+        lines = len(config_text.splitlines())
+        body += _section(
+            "Configuration",
+            f"<details><summary>All {lines} lines, as they ran</summary>"
+            f"<pre>{escape(config_text.strip())}</pre></details>",
+        )
+    if versions:
+        pairs = "".join(
+            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in versions.items()
+        )
+        body += _section("Versions", f'<dl class="versions">{pairs}</dl>')
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    out = Path(out_html)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(out)
+    return out
+
+
+def _section(heading: str, *inner: str) -> list[str]:
+    return ["<section>", f"<h2>{escape(heading)}</h2>", *inner, "</section>"]
+
+
+def _paragraphs(texts: Iterable[str], css: str) -> list[str]:
+    return [f'<p class="{css}">{escape(t)}</p>' for t in texts]
+
+
+def _figure(figure: Figure) -> str:
+    panels = "".join(_panel(p, figure.caption) for p in figure.panels)
+    css = "wide beside" if figure.beside and len(figure.panels) > 1 else "wide"
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
+    return f'<figure class="{css}"><div class="panels">{panels}</div>{caption}</figure>'
+
+
+def _panel(panel: Panel, alt: str) -> str:
+    notes = "".join(f"<span><i>{escape(k)}</i> {escape(v)}</span>" for k, v in panel.notes)
+    title = f'<h3><span>{escape(panel.title)}</span><span class="notes">{notes}</span></h3>'
+    n = sum(span for _, span in panel.headers)
+    gap = 100 * viz.GUTTER / (n + (n - 1) * viz.GUTTER) if n else 0
+    heads = "".join(f'<b style="grid-column:span {k}">{escape(t)}</b>' for t, k in panel.headers)
+    style = f"grid-template-columns:repeat({n},1fr);column-gap:{gap:.3f}%"
+    heads = heads and f'<div class="heads" style="{style}">{heads}</div>'
+    steps = viz.bars(panel.steps, "distance between frames") if len(panel.steps) else ""
+    motion = panel.motion and _img(panel.motion, f"{panel.title}, moving", "motion")
+    picture = _img(panel.picture, panel.title or alt, "still")
+    still = (
+        f'<div class="scroll"><div class="sheet n{min(n, 9)}">{heads}{picture}{steps}</div></div>'
+    )
+    has_title = title if panel.title or notes else ""
+    return f'<div class="panel">{has_title}<div class="row">{motion or ""}{still}</div></div>'
+
+
+def _img(media: Media, alt: str, css: str) -> str:
+    if isinstance(media, Image.Image):
+        buffer = io.BytesIO()
+        media.save(buffer, "WEBP", quality=88, method=4)
+        media = buffer.getvalue()
+    data = media if isinstance(media, bytes) else Path(media).read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        size, mime = image.size, Image.MIME[image.format]
+    code = base64.b64encode(data).decode()
+    return (
+        f'<img class="{css}" width="{size[0]}" height="{size[1]}" alt="{escape(alt)}" '
+        f'src="data:{mime};base64,{code}">'
+    )
+
+
+def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
+    other = {(r["metric"], r.get("protocol")): r for r in compare}
+    extra = "<th>shipped</th>" if compare else ""
+    cells = []
+    for r in rows:
+        name, n = str(r["metric"]), r.get("count")
+        beside = other.get((r["metric"], r.get("protocol")))
+        mid = f"<td>{_number(beside['value']) if beside else '–'}</td>" if compare else ""
+        low_high = r.get("interval")
+        interval = " – ".join(_number(v) for v in low_high) if low_high else "–"
+        cells.append(
+            f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{_number(r['value'])}</td>"
+            f"<td>{interval}</td>{mid}<td>{'–' if n is None else f'{n:,}'}</td>"
+            f"<td class=protocol>{escape(str(r.get('protocol') or '–'))}</td></tr>"
+        )
+    return (
+        '<figure class="wide"><div class="scroll"><table><thead><tr><th>metric</th><th>value</th>'
+        f"<th>95&thinsp;% interval</th>{extra}<th>n</th><th class=protocol>protocol</th></tr>"
+        f"</thead><tbody>{''.join(cells)}</tbody></table></div></figure>"
+    )
+
+
+def _arrow(metric: str) -> str:
+    """The better direction; nothing for a metric whose direction is not known."""
+    name = metric.lower().split("/")[-1]
+    for prefixes, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
+        if name.startswith(tuple(f"{p}_" for p in prefixes)) or name in prefixes:
+            return f' <abbr title="{text} is better">{arrow}</abbr>'
+    return ""
+
+
+def _number(v: float) -> str:
+    return f"{v:.4g}"

