@@ -135,8 +135,8 @@ def prepare(out: str | Path, size: int = 64, groups: list[str] | None = None) ->
         return manifest
     import resvg_py
 
-    packages = tqdm(PACKAGES.items(), desc="emoji packages", unit="package")
-    styles = {domain: Style(fetch_npm(*pin)) for domain, pin in packages}
+    with tqdm(PACKAGES.items(), "emoji packages", unit="package") as packages:
+        styles = {domain: Style(fetch_npm(*pin)) for domain, pin in packages}
     known = set(next(iter(styles.values())).groups.values())
     if unknown := set(groups or []) - known:
         raise ValueError(f"groups: expected some of {sorted(known)}, got {sorted(unknown)}")
@@ -196,25 +196,26 @@ def _write_images(out: Path, styles: dict, size: int, groups: list[str] | None):
     codes = [c for c in codes if not groups or group[c] in groups]
     codes.sort(key=lambda c: (c.count("-"), c))  # the plain emoji before its variants
     images, duplicates, seen = [], [], {domain: {} for domain in styles}
-    for code in tqdm(codes, desc=f"emoji {size} px", unit="emoji", mininterval=1):
-        svgs = {domain: style.svg(code) for domain, style in styles.items()}
-        small = {domain: render(svg, HASH_SIZE) for domain, svg in svgs.items()}
-        hashes = {d: hashlib.sha256(image.tobytes()).digest() for d, image in small.items()}
-        entry = {"codepoints": code, "name": first.names[code], "group": group[code]}
-        if same := {d: seen[d][h] for d, h in hashes.items() if h in seen[d]}:
-            duplicates.append(entry | {"duplicate_of": same})
-            continue
-        for domain, digest in hashes.items():
-            seen[domain][digest] = code
-        alike = group[code] == "Flags" or code.endswith("20e3")
-        images.append(entry | {"base": base(code), "split": "extra" if alike else split(code)})
-        for domain, svg in svgs.items():
-            path = out / images[-1]["split"] / domain / f"{code}.png"
-            if not path.exists():
-                image = small[domain] if size == HASH_SIZE else render(svg, size)
-                buffer = io.BytesIO()
-                image.save(buffer, "png")
-                write_atomic(path, buffer.getvalue(), fsync=False)
+    with tqdm(codes, f"emoji {size} px", unit="emoji", mininterval=1) as bar:
+        for code in bar:
+            svgs = {domain: style.svg(code) for domain, style in styles.items()}
+            small = {domain: render(svg, HASH_SIZE) for domain, svg in svgs.items()}
+            hashes = {d: hashlib.sha256(image.tobytes()).digest() for d, image in small.items()}
+            entry = {"codepoints": code, "name": first.names[code], "group": group[code]}
+            if same := {d: seen[d][h] for d, h in hashes.items() if h in seen[d]}:
+                duplicates.append(entry | {"duplicate_of": same})
+                continue
+            for domain, digest in hashes.items():
+                seen[domain][digest] = code
+            alike = group[code] == "Flags" or code.endswith("20e3")
+            images.append(entry | {"base": base(code), "split": "extra" if alike else split(code)})
+            for domain, svg in svgs.items():
+                path = out / images[-1]["split"] / domain / f"{code}.png"
+                if not path.exists():
+                    image = small[domain] if size == HASH_SIZE else render(svg, size)
+                    buffer = io.BytesIO()
+                    image.save(buffer, "png")
+                    write_atomic(path, buffer.getvalue(), fsync=False)
     return images, duplicates
 
 

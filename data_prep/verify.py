@@ -3,10 +3,10 @@
     python data_prep/verify.py data/emoji
 
 reads a folder (or zip) laid out as `gen.data.Domains` expects it. Unusable: what the data set
-refuses to decode, and images smaller than 8 px. Warnings: near-constant images, equal images in
-train and val, small domains, files of other kinds.
+refuses to decode, and images with a side below 8 px. Warnings: near-constant images, the same
+image in train and val, small domains, files that are no images and are passed over.
 
-Exit codes: 0 all usable (warnings or not); 1 something unusable, or the layout is wrong.
+Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
 
 import argparse
@@ -14,23 +14,23 @@ import hashlib
 import os
 import sys
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from gen.data.domains import find_images
-from gen.data.images import SUFFIXES, ImageError, load_image
+from gen.data.images import SUFFIXES, load_image
 
 MIN_SIDE = 8  # pixels
-FLAT_LEVELS = 8  # of 255: an image whose channels vary less is called near-constant
+FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
 SMALL_DOMAIN = 100  # training images
 
 
-class File(NamedTuple):
-    """One image of a data set, looked at."""
+class Seen(NamedTuple):
+    """One image, looked at."""
 
     split: str
     domain: str
@@ -40,33 +40,94 @@ class File(NamedTuple):
     pixels: bytes = b""  # hash of the decoded image
 
 
-def inspect(root: Path) -> list[File]:
-    """Decode every image of `root` once, several at a time.
+def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
+    """(split, domain, path) of every image, and what is wrong with the layout, if anything.
 
-    Raises:
-        FileNotFoundError, ValueError: the layout is wrong, so nothing was looked at.
+    Of a folder with a wrong layout every image is listed all the same, without split and domain.
     """
-    found = find_images(root)
-    rows = [
-        (split, domain, path)
-        for split, domains in found.items()
-        for domain, images in domains.items()
-        for _, path in images
-    ]
-    archive = zipfile.ZipFile(root) if root.is_file() else None
+    try:
+        return [
+            (split, domain, path)
+            for split, domains in find_images(root).items()
+            for domain, images in domains.items()
+            for _, path in images
+        ], ""
+    except (ValueError, FileNotFoundError) as error:
+        names = _names(root) if root.is_dir() else []
+        return [("", "", n) for n in names if n.lower().endswith(SUFFIXES)], str(error)
 
-    def look(row: tuple[str, str, str]) -> File:
-        path = row[2]
+
+def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
+    """Decode every image once, as the data set does, several at a time."""
+    archive = zipfile.ZipFile(root) if rows and root.is_file() else None
+
+    def look(row: tuple[str, str, str]) -> Seen:
+        path = row[-1]
         try:
             image = load_image(archive.read(path) if archive else root / path, path)
-        except (ImageError, zipfile.BadZipFile, OSError) as error:
-            return File(*row, error=str(error).removeprefix(f"{root / path}: ").removeprefix(f"{path}: "))
+        except Exception as error:  # besides ImageError: a damaged zip raises nearly anything
+            return Seen(*row, error=str(error).removeprefix(f"{path}: "))
         if min(image.size) < MIN_SIDE:
-            w, h = image.size
-            return File(*row, error=f"expected at least {MIN_SIDE}x{MIN_SIDE} pixels, got {w}x{h}")
+            got = "x".join(map(str, image.size))
+            return Seen(*row, error=f"expected at least {MIN_SIDE} pixels a side, got {got}")
         flat = max(high - low for low, high in image.getextrema()) < FLAT_LEVELS
-        digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-        return File(*row, flat=flat, pixels=digest)
+        pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+        return Seen(*row, flat=flat, pixels=pixels)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(look, rows), "verify", len(rows), unit="image", mininterval=1))
+        bar = tqdm(pool.map(look, rows), "verify", len(rows), disable=not rows, mininterval=1)
+        return list(bar)
+
+
+def warnings(root: Path, seen: list[Seen]) -> list[str]:
+    """What can be trained on but deserves a look."""
+    lines = [f"{s.path}: near-constant, all pixels nearly equal" for s in seen if s.flat]
+    train = {s.pixels: s.path for s in seen if s.split == "train" and s.pixels}
+    same = [s for s in seen if s.split == "val" and s.pixels in train]
+    lines += [f"{s.path}: the same image as {train[s.pixels]}" for s in same]
+    for domain, count in Counter(s.domain for s in seen if s.split == "train").items():
+        if count < SMALL_DOMAIN:
+            lines.append(f"train/{domain}: {count} images, expected {SMALL_DOMAIN} and more")
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in _names(root))
+    if other := {kind: count for kind, count in kinds.items() if kind not in SUFFIXES}:
+        lines.append(f"passed over, expected {', '.join(SUFFIXES)}: {other}")
+    return lines
+
+
+def _names(root: Path) -> list[str]:
+    """Relative paths of all files in the folders of `root`, hidden ones left out."""
+    if root.is_file():
+        names = [n for n in zipfile.ZipFile(root).namelist() if not n.endswith("/")]
+    else:
+        walk = os.walk(root, followlinks=True)
+        names = [
+            Path(d, file).relative_to(root).as_posix() for d, _, files in walk for file in files
+        ]
+    return sorted(n for n in names if "/" in n and not any(p[0] == "." for p in n.split("/")))
+
+
+def main(argv: list[str] | None = None) -> int:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("root", type=Path, help="folder or zip")
+    root = parser.parse_args(argv).root
+    rows, layout = find(root)
+    seen = inspect(root, rows)
+    bad = [s for s in seen if s.error]
+    unusable = Counter((s.split, s.domain) for s in bad)
+    for (split, domain), count in Counter(row[:2] for row in rows).items():
+        where = f"{split}/{domain}" if split else "all"
+        print(f"{where:24} {count:8} images {unusable[split, domain]:6} unusable")
+    for s in bad:
+        print(f"unusable: {s.path}: {s.error}")
+    if layout:
+        print(f"layout: {layout}")
+        return 1
+    for line in warnings(root, seen):
+        print(f"warning: {line}")
+    print(f"{root}: {len(seen) - len(bad)} of {len(seen)} images are usable")
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

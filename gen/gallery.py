@@ -1,8 +1,8 @@
 """What to show of a translator: sample grids and style paths, rendered through its own interface.
 
 Shared by the report, the scripts, callbacks and demos, so that all of them show the same pixels.
-A method here is anything with `translate`, `encode`, `decode`, `map_style`, `encode_style`,
-`domains`, `img_size` and `latent_dim`; images are (N, 3, H, W) in [-1, 1].
+A method here is anything with `translate`, `encode`, `decode`, `map_style`, `mean_style`,
+`encode_style`, `domains`, `img_size` and `latent_dim`; images are (N, 3, H, W) in [-1, 1].
 """
 
 from collections.abc import Sequence
@@ -39,13 +39,18 @@ def read(method, image: str | Path) -> Tensor:
     return to_tensor(resize(load_image(image), method.img_size))[None].to(device(method))
 
 
-def pick(images, per_domain: int) -> list[int]:
-    """Indices into a `DomainImages`: as many of each domain, evenly spread, contents staggered."""
+def pick(images, per_domain: int, shift: float = 0.0) -> list[int]:
+    """Indices into a `DomainImages`, domain by domain: as many of each, evenly spread.
+
+    Domains are staggered, so that paired data shows different contents; `shift` in [0, 1) gives
+    others (sources 0, references 0.5).
+    """
     chosen, S = [], len(images.domains)
     for y in range(S):
         members = (images.labels == y).nonzero().flatten().tolist()
         n = min(per_domain, len(members))
-        chosen += [members[int((k + (y + 0.5) / S) / n * len(members))] for k in range(n)]
+        at = ((y + 0.5) / S + shift) % 1
+        chosen += [members[int((k + at) / n * len(members))] for k in range(n)]
     return chosen
 
 
@@ -56,64 +61,48 @@ def batch(method, images, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.stack([item["x"] for item in items]).to(device(method)), y
 
 
-@torch.inference_mode()
 def style(method, domain: int, seed: int, psi: float = 1.0) -> Tensor:
-    """The style (1, D) of a seed in a domain, drawn towards the domain's mean style for psi < 1.
-
-    s = mean + psi (F(z, y) - mean), the mean over 1,000 latents of seed 0 (truncation).
-    """
-    s = _map(method, domain, seed, 1)
-    return s if psi == 1 else lerp(_map(method, domain, 0, 1000).mean(0, keepdim=True), s, psi)
+    """The style (1, D) of a seed in a domain; psi < 1 draws it towards the domain's mean style."""
+    z = torch.randn(1, method.latent_dim, generator=torch.Generator().manual_seed(seed))
+    s = method.map_style(z.to(device(method)), torch.tensor([domain], device=device(method)))
+    return s if psi == 1 else lerp(method.mean_style(domain), s, psi)
 
 
-def _map(method, domain: int, seed: int, n: int) -> Tensor:
-    z = torch.randn(n, method.latent_dim, generator=torch.Generator().manual_seed(seed))
-    z = z.to(device(method))  # (n, L)
-    return method.map_style(z, torch.full((n,), domain, device=z.device))  # (n, D)
-
-
-@torch.inference_mode()
 def latent_grid(method, x: Tensor, seeds: Sequence[int]) -> tuple[Rows, Headers]:
     """Row i: source x_i, then its translation to each domain with the style of each seed."""
-    rows = [[image] for image in x]
-    for y in range(len(method.domains)):
-        for seed in seeds:
-            s = style(method, y, seed).expand(len(x), -1)  # (N, D)
-            _append(rows, method.translate(x, _labels(x, y), style=s))
+    domains = range(len(method.domains))
+    rows = _grid(method, x, [style(method, y, seed) for y in domains for seed in seeds])
     return rows, [("source", 1), *((name, len(seeds)) for name in method.domains)]
 
 
-@torch.inference_mode()
 def reference_grid(method, x: Tensor, refs: Tensor, y_refs: Tensor) -> tuple[Rows, Headers]:
-    """First row: the references; then row i: source x_i in the style of each reference."""
-    rows, headers = [[image] for image in x], [("source", 1)]
-    for ref, y in zip(refs, y_refs.tolist(), strict=True):
-        x_ref = ref.expand(len(x), -1, -1, -1)  # (N, 3, H, W)
-        _append(rows, method.translate(x, _labels(x, y), x_ref=x_ref))
-        name = method.domains[y]
-        if headers[-1][0] == name:
-            headers[-1] = (name, headers[-1][1] + 1)
-        else:
-            headers.append((name, 1))
-    return [[None, *refs], *rows], headers
+    """First row: the references, sorted by domain; then row i: x_i in the style of each."""
+    order = y_refs.argsort(stable=True)
+    refs, y_refs = refs[order], y_refs[order]
+    rows = _grid(method, x, list(method.encode_style(refs, y_refs).split(1)))
+    counts = y_refs.bincount().tolist()
+    headers = [(method.domains[y], n) for y, n in enumerate(counts) if n]
+    return [[None, *refs.cpu()], *rows], [("source", 1), *headers]
 
 
-@torch.inference_mode()
 def paired_grid(method, images, indices: Sequence[int], seed: int) -> tuple[Rows, Headers]:
     """Row i: source, then for each domain its translation beside the true twin (paired data)."""
     x, _ = batch(method, images, indices)
-    rows, headers = [[image] for image in x], [("source", 1)]
-    for y, name in enumerate(method.domains):
-        s = style(method, y, seed).expand(len(x), -1)  # (N, D)
-        _append(rows, method.translate(x, _labels(x, y), style=s))
-        for row, index in zip(rows, indices, strict=True):
-            twin = images.twin(index, y)
-            row.append(None if twin is None else images[twin]["x"])
-        headers += [(name, 1), ("true", 1)]
-    return rows, headers
+    rows, headers = latent_grid(method, x, [seed])
+    for row, index in zip(rows, indices, strict=True):
+        twins = [images.twin(index, y) for y in range(len(method.domains))]
+        for y, twin in reversed(list(enumerate(twins))):
+            row.insert(y + 2, None if twin is None else images[twin]["x"])
+    return rows, [headers[0], *((name, 2) for name, _ in headers[1:])]
 
 
-@torch.inference_mode()
+def _grid(method, x: Tensor, styles: Sequence[Tensor]) -> Rows:
+    """Row i: x_i, then x_i in each style (1, D)."""
+    content = method.encode(x)
+    fakes = [method.decode(content, s.expand(len(x), -1)).cpu() for s in styles]
+    return [list(row) for row in zip(x.cpu(), *fakes, strict=True)]
+
+
 def walk(method, x: Tensor, keys: Sequence[Tensor], frames: int) -> list[Tensor]:
     """Frames of x on straight lines between styles: one (N, T, 3, H, W) a leg, both ends shown.
 
@@ -132,23 +121,3 @@ def walk(method, x: Tensor, keys: Sequence[Tensor], frames: int) -> list[Tensor]
 def join(legs: Sequence[Tensor]) -> Tensor:
     """Legs one after the other, each joint once: (N, T', 3, H, W)."""
     return torch.cat([legs[0], *(leg[:, 1:] for leg in legs[1:])], dim=1)
-
-
-def tile(frames: Tensor, columns: int) -> Tensor:
-    """N sequences beside and above each other in one: (N, T, 3, H, W) -> (T, 3, r H, c W).
-
-    Missing ones are white.
-    """
-    n, T, C, H, W = frames.shape
-    white = frames.new_ones(-n % columns, T, C, H, W)
-    x = torch.cat([frames, white]).unflatten(0, (-1, columns))  # (r, c, T, 3, H, W)
-    return x.permute(2, 3, 0, 4, 1, 5).flatten(4, 5).flatten(2, 3)
-
-
-def _labels(x: Tensor, y: int) -> Tensor:
-    return torch.full((len(x),), y, device=x.device)
-
-
-def _append(rows: Rows, fakes: Tensor) -> None:
-    for row, fake in zip(rows, fakes.cpu(), strict=True):
-        row.append(fake)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gen import viz
+from gen import charts, viz
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
@@ -29,7 +29,8 @@ class Panel:
     Args:
         picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
         title: a line above.
-        headers: column heads of a grid as (text, span), set as text that follows the picture.
+        headers: column heads of a `viz.grid` as (text, span), set as text over the picture.
+        lead: the grid's columns set apart.
         notes: (name, value) pairs beside the title.
         steps: numbers drawn as bars below, e.g. the distance between consecutive frames.
         motion: a small GIF at the left.
@@ -38,6 +39,7 @@ class Panel:
     picture: Media
     title: str = ""
     headers: Sequence[tuple[str, int]] = ()
+    lead: int = 0
     notes: Sequence[tuple[str, str]] = ()
     steps: Sequence[float] = ()
     motion: Media | None = None
@@ -45,17 +47,22 @@ class Panel:
 
 @dataclass
 class Figure:
-    """Panels with one caption; `beside` sets two panels next to each other where there is room."""
+    """Panels with one caption; `beside` sets two panels next to each other where there is room.
+
+    `width_px` > 0 limits the width (a GIF gains nothing beyond its own).
+    """
 
     caption: str
     panels: Sequence[Panel]
     beside: bool = False
+    width_px: int = 0
 
 
 def write_report(
     out_html: str | Path,
     *,
     title: str,
+    subtitle: str = "",
     abstract: Sequence[str] = (),
     sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
     metrics_rows: Sequence[Mapping] = (),
@@ -75,16 +82,17 @@ def write_report(
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: the exact configuration.
     """
-    body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs(abstract, "abstract"), "</header>"]
+    body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs([subtitle] * bool(subtitle), "sub")]
+    body += [*_paragraphs(abstract, "abstract"), "</header>"]
     for heading, figures in (sections or {}).items():
         figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
         body += _section(heading, *map(_figure, figures))
     if metrics_rows:
         body += _section("Measured", _metrics(metrics_rows, compare_rows))
-    if charts := viz.plot_curves(curves):
+    if drawn := charts.plot_curves(curves):
         caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
         caption += "top; the number is where the mean ends."
-        inner = f'<div class="charts">{"".join(charts)}</div><figcaption>{caption}</figcaption>'
+        inner = f'<div class="charts">{"".join(drawn)}</div><figcaption>{caption}</figcaption>'
         body += _section("Training", f'<figure class="wide">{inner}</figure>')
     if config_text:
         lines = len(config_text.splitlines())
@@ -126,25 +134,32 @@ def _figure(figure: Figure) -> str:
     panels = "".join(_panel(p, figure.caption) for p in figure.panels)
     css = "wide beside" if figure.beside and len(figure.panels) > 1 else "wide"
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
-    return f'<figure class="{css}"><div class="panels">{panels}</div>{caption}</figure>'
+    limit = f' style="max-width:{figure.width_px}px"' if figure.width_px else ""
+    return f'<figure class="{css}"{limit}><div class="panels">{panels}</div>{caption}</figure>'
 
 
 def _panel(panel: Panel, alt: str) -> str:
     notes = "".join(f"<span><i>{escape(k)}</i> {escape(v)}</span>" for k, v in panel.notes)
     title = f'<h3><span>{escape(panel.title)}</span><span class="notes">{notes}</span></h3>'
-    n = sum(span for _, span in panel.headers)
-    gap = 100 * viz.GUTTER / (n + (n - 1) * viz.GUTTER) if n else 0
-    heads = "".join(f'<b style="grid-column:span {k}">{escape(t)}</b>' for t, k in panel.headers)
-    style = f"grid-template-columns:repeat({n},1fr);column-gap:{gap:.3f}%"
-    heads = heads and f'<div class="heads" style="{style}">{heads}</div>'
-    steps = viz.bars(panel.steps, "distance between frames") if len(panel.steps) else ""
+    heads = _heads(panel.headers, panel.lead)
+    steps = charts.bars(panel.steps, "distance between frames") if len(panel.steps) else ""
     motion = panel.motion and _img(panel.motion, f"{panel.title}, moving", "motion")
     picture = _img(panel.picture, panel.title or alt, "still")
-    still = (
-        f'<div class="scroll"><div class="sheet n{min(n, 9)}">{heads}{picture}{steps}</div></div>'
-    )
+    still = f'<div class="scroll"><div class="sheet">{heads}{picture}{steps}</div></div>'
     has_title = title if panel.title or notes else ""
     return f'<div class="panel">{has_title}<div class="row">{motion or ""}{still}</div></div>'
+
+
+def _heads(headers: Sequence[tuple[str, int]], lead: int) -> str:
+    """Column heads over a grid: each centred on its columns, in % of the picture's width."""
+    n, column, heads = sum(span for _, span in headers), 0, ""
+    at = viz.edges(n, lead)
+    for text, span in headers:
+        x, width = at[column], at[column + span - 1] + 1 - at[column]
+        where = f"left:{100 * x / at[-1]:.3f}%;width:{100 * width / at[-1]:.3f}%"
+        heads += f'<b style="{where}">{escape(text)}</b>'
+        column += span
+    return heads and f'<div class="heads">{heads}</div>'
 
 
 def _img(media: Media, alt: str, css: str) -> str:
@@ -164,7 +179,8 @@ def _img(media: Media, alt: str, css: str) -> str:
 
 def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
     other = {(r["metric"], r.get("protocol")): r for r in compare}
-    extra = "<th>shipped</th>" if compare else ""
+    names = ["metric", "value", "95&thinsp;% interval", *["shipped"] * bool(compare), "n"]
+    heads = "".join(f"<th>{name}</th>" for name in names)
     cells = []
     for r in rows:
         name, n = str(r["metric"]), r.get("count")
@@ -178,9 +194,9 @@ def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
             f"<td class=protocol>{escape(str(r.get('protocol') or '–'))}</td></tr>"
         )
     return (
-        '<figure class="wide"><div class="scroll"><table><thead><tr><th>metric</th><th>value</th>'
-        f"<th>95&thinsp;% interval</th>{extra}<th>n</th><th class=protocol>protocol</th></tr>"
-        f"</thead><tbody>{''.join(cells)}</tbody></table></div></figure>"
+        f'<figure class="wide table"><div class="scroll"><table><thead><tr>{heads}'
+        '<th class="protocol">protocol</th></tr></thead>'
+        f"<tbody>{''.join(cells)}</tbody></table></div></figure>"
     )
 
 
@@ -194,4 +210,4 @@ def _arrow(metric: str) -> str:
 
 
 def _number(v: float) -> str:
-    return f"{v:.4g}"
+    return f"{v:.4f}" if abs(v) < 100 else f"{v:.4g}"

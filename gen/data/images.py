@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -36,13 +36,14 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
     """
     name = name or (str(source) if not isinstance(source, bytes) else "image")
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes)")
     if len(data) > MAX_BYTES:
-        raise ImageError(f"{name}: expected at most {MAX_BYTES} bytes, got {len(data)}")
+        raise ImageError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
         if image.width * image.height > MAX_PIXELS:
@@ -55,8 +56,10 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
         return _to_rgb(image)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: expected PNG, JPEG, WebP or BMP, got none of them") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
-        raise ImageError(f"{name}: not a usable image ({type(error).__name__}: {error})") from error
+        raise ImageError(f"{name}: damaged ({type(error).__name__}: {error})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -72,7 +75,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize(
-    image: Image.Image, size: int, box: tuple[int, int, int, int] | None = None
+    image: Image.Image, size: int, box: tuple[float, float, float, float] | None = None
 ) -> Image.Image:
     """The part `box` (left, top, right, bottom; default all), size x size, antialiased bilinear."""
     return image.resize((size, size), Image.Resampling.BILINEAR, box)
@@ -85,19 +88,24 @@ def augment(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Im
     return ImageOps.mirror(image) if mirrored else image
 
 
-def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """The box of torchvision's RandomResizedCrop: 10 tries, then the largest central one."""
+def random_crop(
+    width: int, height: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """The box of torchvision's RandomResizedCrop: 10 tries, then the largest central one.
+
+    Not rounded to pixels, so that the same part is drawn whatever the resolution of the file.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*SCALE)
         ratio = np.exp(rng.uniform(*np.log(RATIO)))
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            return left, top, left + w, top + h
-    w = min(width, round(height * RATIO[1]))
-    h = min(height, round(width / RATIO[0]))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
+        w, h = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            break
+    else:
+        w, h = min(width, height * RATIO[1]), min(height, width / RATIO[0])
+        left, top = (width - w) / 2, (height - h) / 2
+    return left, top, min(left + w, width), min(top + h, height)
 
 
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:

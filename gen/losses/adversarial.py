@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.losses import at_least_fp32
+
 
 def bce(logits: Tensor, real: bool, weight: Tensor | None = None) -> Tensor:
     """Non-saturating GAN loss: mean_n -log p_n, p = sigmoid(logit) if real, else 1 - sigmoid.
@@ -11,7 +13,8 @@ def bce(logits: Tensor, real: bool, weight: Tensor | None = None) -> Tensor:
     Goodfellow et al. 2014; StarGAN v2 (Choi et al. 2020) eq. 1. `logits` (N,), any dtype, computed
     in fp32; `weight` (N,) multiplies each element before the mean. Range [0, inf).
     """
-    loss = F.softplus(-logits.float() if real else logits.float())  # (N,)
+    logits = at_least_fp32(logits)
+    loss = F.softplus(-logits if real else logits)  # (N,)
     return (loss if weight is None else weight * loss).mean()
 
 
@@ -22,4 +25,4 @@ def r1(logits: Tensor, x: Tensor) -> Tensor:
     computed from `x` (N, C, H, W) with `x.requires_grad`; twice differentiable. Range [0, inf).
     """
     (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)  # (N, C, H, W)
-    return 0.5 * grad.float().square().sum((1, 2, 3)).mean()
+    return 0.5 * at_least_fp32(grad).square().sum((1, 2, 3)).mean()

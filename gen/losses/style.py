@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.losses import at_least_fp32
+
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
     """mean |a - b|, in fp32, over any equal shapes: style reconstruction, cycle and diversity.
@@ -13,7 +15,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
     StarGAN v2 (Choi et al. 2020) eq. 2-4: L_sty = l1(E(x_f), s), L_cyc = l1(G(x_f, E(x)), x),
     L_ds = l1(G(x, s1), G(x, s2)). Range [0, inf).
     """
-    return (a.float() - b.float()).abs().mean()
+    return (at_least_fp32(a) - at_least_fp32(b)).abs().mean()
 
 
 def compactness(*styles: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def compactness(*styles: Tensor) -> Tensor:
     Liu et al., "Smoothing the Disentangled Latent Style Space for Unsupervised Image-to-Image
     Translation", CVPR 2021, style regularisation as released. Range [0, inf).
     """
-    return sum(s.float().square().mean() for s in styles)
+    return sum(at_least_fp32(s).square().mean() for s in styles)
 
 
 def style_triplet(
@@ -34,7 +36,7 @@ def style_triplet(
     in fp32; `valid` (N,) bool is y_trg != y_src. Range [0, inf).
     """
     loss = F.triplet_margin_loss(
-        anchor.float(), positive.float(), negative.float(), margin=margin, reduction="none"
+        *(at_least_fp32(s) for s in (anchor, positive, negative)), margin=margin, reduction="none"
     )  # (N,)
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 
@@ -49,7 +51,7 @@ def shrinkage(
     pairwise: mean over pairs y_i != y_j of ||s_i - s_j||^2 / D    (0 if there is no such pair)
     After Liu et al., arXiv 2210.00841; the forms are our reading of its abstract. Range [0, inf).
     """
-    s = s.float()
+    s = at_least_fp32(s)
     if kind == "origin":
         return s.square().mean()
     if kind == "centroid":

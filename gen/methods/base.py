@@ -17,8 +17,12 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+
+from gen import checkpoint as files
+from gen.weights import WeightsError
 
 
 class NonFiniteLoss(RuntimeError):
@@ -132,3 +136,34 @@ class GANMethod(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # weights that a NaN has touched are never saved
         checkpoint["method"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The command line wins over the checkpoint, also inside optimizers; differences show."""
+        saved, now = checkpoint.get("hyper_parameters", {}), dict(self.hparams)
+        for key in now:
+            if key in saved and saved[key] != now[key]:
+                rank_zero_info(f"resume: {key} was {saved[key]}, is now {now[key]}")
+        if self._trainer is not None and "optimizer_states" in checkpoint:
+            states = zip(checkpoint["optimizer_states"], self.configure_optimizers(), strict=True)
+            for state, optimizer in states:
+                for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
+                    old.update({k: v for k, v in new.items() if k != "params"})
+
+    def setup(self, stage: str) -> None:
+        start = getattr(self.hparams, "init_from", "")
+        if stage == "fit" and start and not self.trainer.ckpt_path:
+            self.fill(files.read(start).state, start)
+            rank_zero_info(f"init_from: started from {start}")
+
+    def fill(self, state: dict[str, Tensor], source: str | Path) -> None:
+        """Loads `state`; averages fill the trained networks too where the file has only those."""
+        own = self.state_dict()
+        full = {k: state.get(k, state.get(k.removeprefix("ema.module."))) for k in own}
+        for key, value in own.items():
+            got = None if full[key] is None else tuple(full[key].shape)
+            if got != tuple(value.shape):
+                raise WeightsError(
+                    f"{source}: {key}: expected shape {tuple(value.shape)}, got {got}; "
+                    "give the model the options that the file was trained with (see its card)"
+                )
+        self.load_state_dict(full)

@@ -66,8 +66,9 @@ MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of inputs in [-1,
 class LPIPS(nn.Module):
     """Perceptual distance of images in [-1, 1], differentiable in its inputs.
 
-    Has no parameters and adds nothing to a state dict: safe inside any module. Runs in float32 also under autocast. The eps stands inside the root, so gradients are finite
-    on all-zero features (the pip package has it outside; distances agree to 1e-5).
+    Has no parameters and adds nothing to a state dict: safe inside any module. Runs in float32
+    also under autocast. The eps stands inside the root, so gradients are finite on all-zero
+    features (the pip package has it outside; distances agree to 1e-5).
 
     Args:
         net: `alex` or `vgg`.
@@ -84,12 +85,13 @@ class LPIPS(nn.Module):
         tensors = load(net, path)
         with torch.device("meta"):  # no 138 M random numbers for layers that are overwritten
             convs = getattr(torchvision.models, NETS[net].model)(weights=None).features
-        self.ends = NETS[net].ends
+        self.net, self.ends = net, NETS[net].ends
         self.convs = convs[: self.ends[-1]]
         for i, conv in enumerate(self.convs):  # buffers: nothing to train, nothing to save
             for name in [name for name, _ in conv.named_parameters()]:
                 delattr(conv, name)
                 conv.register_buffer(name, tensors[f"convs.{i}.{name}"], persistent=False)
+        self.convs.to(memory_format=torch.channels_last)  # a third faster on CPUs
         for i in range(len(self.ends)):
             root = tensors[f"heads.{i}"].sqrt()[:, None, None]  # (C, 1, 1)
             self.register_buffer(f"root{i}", root, persistent=False)
@@ -106,12 +108,13 @@ class LPIPS(nn.Module):
             x: (N, 3, H, W) in [-1, 1], H and W >= 32.
 
         Returns:
-            Five tensors (N, C_l, H_l, W_l), float32.
+            Five tensors (N, C_l, H_l, W_l) of the network's dtype, float32.
         """
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
             raise ValueError(f"LPIPS: expected (N, 3, H >= 32, W >= 32), got {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            h = (x.float() - self.mean) / self.std
+            h = (x.to(self.mean.dtype) - self.mean) / self.std
+            h = h.contiguous(memory_format=torch.channels_last)
             out, start = [], 0
             for i, end in enumerate(self.ends):
                 h = self.convs[start:end](h)
@@ -177,11 +180,11 @@ def load(net: str, path: str | Path | None = None) -> dict[str, Tensor]:
     )
 
 
-def _checked(net: str, tensors: dict[str, Tensor], source) -> dict[str, Tensor]:
+def _checked(net: str, tensors: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
     if (got := digest(tensors)) != NETS[net].tensors:
         raise WeightsError(
-            f"LPIPS {net} from {source}: expected tensors of sha256 {NETS[net].tensors}, "
-            f"got {got}. Delete {source} and run `python -m gen.networks.perceptual`."
+            f"LPIPS {net} from {source}: expected tensors of sha256 {NETS[net].tensors}, got "
+            f"{got}. If that is a file, delete it; `python -m gen.networks.perceptual` refills."
         )
     return tensors
 

@@ -116,7 +116,9 @@ class AdainResBlk(nn.Module):
         h = self.conv2(leaky_relu(self.norm2(h, s)))
         if not self.skip:  # with the high-pass skip the published block drops its own shortcut
             return h
-        return (up(self.conv1x1(x)) + h) / math.sqrt(2)  # 1x1 before nearest x2: equal, 1/4 the cost
+        return (up(self.conv1x1(x)) + h) / math.sqrt(
+            2
+        )  # 1x1 before nearest x2: equal, 1/4 the cost
 
 
 class HighPass(nn.Module):

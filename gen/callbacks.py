@@ -1,0 +1,70 @@
+"""What keeps a run safe and visible: checkpoints, stopping on a signal, the progress bar.
+
+`gen fit` installs all of them but `Samples` and `TranslationMetrics`, which a config asks for.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class Last(Callback):
+    """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
+
+    SIGTERM or one Ctrl-C ends the iteration, saves, and stops; a second Ctrl-C stops at once.
+    """
+
+    def __init__(self, path: str | Path, every_n_steps: int = 500) -> None:
+        self.path, self.every_n_steps = Path(path), every_n_steps
+        self.signal: int | None = None
+        self.saved = -1
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self.previous = {s: signal.signal(s, self.request) for s in signals}
+
+    def request(self, number: int, _: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
+        stop = self.signal is not None
+        if trainer.world_size > 1:  # one rank was told: all must save
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        trainer.should_stop |= stop
+        if stop or trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.save(trainer)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        if self.signal is not None:
+            rank_zero_info(f"Stopped at iteration {trainer.global_step}; {self.path} resumes it.")
+
+    def save(self, trainer: Trainer) -> None:
+        if trainer.global_step > self.saved:
+            self.saved = trainer.global_step
+            trainer.save_checkpoint(self.path, False)
+
+
+class Bar(TQDMProgressBar):
+    """Iterations of the whole run, with the terms of the latent phase and the discriminator."""
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate)
+
+    def get_metrics(self, trainer: Trainer, method: LightningModule) -> dict[str, str]:
+        shown = {
+            name.removeprefix("latent/"): f"{value:.2f}"
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("latent/", "d/real", "d/fake", "val/"))
+        }
+        return shown

@@ -1,0 +1,96 @@
+"""Checkpoints of methods as files: read, build, export, and write atomically."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from gen.weights import WeightsError, load_safetensors, save_safetensors, write_atomic
+
+if TYPE_CHECKING:
+    from gen.methods.base import GANMethod
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A checkpoint is written whole or not at all, and read without unpickling unknown globals."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(path, buffer.getvalue())
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file says: a method of this package, its options, its weights."""
+
+    method: str
+    hparams: dict[str, Any]
+    state: dict[str, Tensor]
+    iteration: int
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Reads `.safetensors` or `.ckpt`; runs nothing that the file holds.
+
+    Raises:
+        WeightsError: Not a checkpoint of this package; expected, got and the way out.
+    """
+    if Path(path).suffix == ".safetensors":
+        state, meta = load_safetensors(path)
+        if "method" not in meta or "hparams" not in meta:
+            raise WeightsError(f"{path}: expected the metadata method and hparams, got {[*meta]}")
+        hparams, iteration = json.loads(meta["hparams"]), int(meta.get("iteration", 0))
+        return Checkpoint(meta["method"], hparams, state, iteration)
+    try:
+        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        hparams = {k: v for k, v in ckpt["hyper_parameters"].items() if not k.startswith("_")}
+        return Checkpoint(ckpt["method"], hparams, ckpt["state_dict"], ckpt["global_step"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: expected a .safetensors or .ckpt file that `gen fit` or `export` wrote, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+
+
+def load(path: str | Path) -> GANMethod:
+    """The method that a checkpoint names, with its options and weights: see `gen.load`."""
+    import gen.methods
+    from gen.methods.base import GANMethod
+
+    checkpoint = read(path)
+    cls = getattr(gen.methods, checkpoint.method, None)
+    if not (isinstance(cls, type) and issubclass(cls, GANMethod)):
+        raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
+    method = cls(**checkpoint.hparams | {"init_from": ""})
+    method.fill(checkpoint.state, path)
+    return method
+
+
+def export(path: str | Path, out: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """A `.ckpt` to a `.safetensors` that can be shipped: averages, and what has no average.
+
+    The trained copies of averaged networks, optimizers and loops are left out.
+    """
+    checkpoint = read(path)
+    prefix, state = "ema.module.", checkpoint.state
+    averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    rest = {k: v for k, v in state.items() if not k.startswith(prefix) and k not in averaged}
+    meta = dict(
+        method=checkpoint.method,
+        hparams=json.dumps(checkpoint.hparams | {"init_from": ""}),
+        iteration=str(checkpoint.iteration),
+    )
+    save_safetensors({k: v.to(dtype) for k, v in (averaged | rest).items()}, out, meta)

