@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 
 class Last(Callback):
@@ -68,3 +68,55 @@ class Bar(TQDMProgressBar):
             if name.startswith(("latent/", "d/real", "d/fake", "val/"))
         }
         return shown
+
+
+class Evaluate(Callback):
+    """Measures a translator on validation images whenever Lightning validates or tests.
+
+    Args:
+        max_sources: number of validation images used as sources, spread over the domains.
+        metrics: groups of `gen.evaluation.evaluate`.
+        seed: of sources, latents and references: the same ones each time.
+    """
+
+    def __init__(
+        self,
+        max_sources: int = 32,
+        metrics: tuple[str, ...] = ("intra", "inter", "translation"),
+        seed: int = 777,
+    ) -> None:
+        self.options = dict(max_sources=max_sources, metrics=metrics, seed=seed)
+
+    def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        from gen.evaluation import evaluate
+
+        rows = evaluate(method, trainer.datamodule.val, **self.options)
+        method.log_dict({f"val/{row['metric']}": row["value"] for row in rows})
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+class Samples(Callback):
+    """Writes `samples/<iteration>.png`: the same sources and seeds every time, EMA weights.
+
+    Args:
+        every_n_steps: iterations between two pictures.
+        sources: number of validation images shown.
+        seeds: latents drawn for each domain.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, sources: int = 8, seeds: int = 2) -> None:
+        self.every_n_steps, self.sources, self.seeds = every_n_steps, sources, seeds
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            from gen import gallery, viz
+
+            images = trainer.datamodule.val
+            chosen = gallery.pick(images, -(-self.sources // len(images.domains)))
+            x, _ = gallery.batch(method, images, chosen)
+            rows, headers = gallery.latent_grid(method, x, range(self.seeds))
+            path = Path(trainer.default_root_dir, "samples", f"{trainer.global_step:06d}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(path)

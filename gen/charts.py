@@ -26,7 +26,7 @@ def bars(values: Sequence[float], label: str = "") -> str:
     )
 
 
-def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=260, height=132) -> str:
+def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=210, height=120) -> str:
     """An inline SVG line chart: the values thin, a running mean over 4 % of them on top.
 
     The y axis spans the 1st to 99th percentile (a spike at the start does not flatten the rest);
@@ -92,12 +92,15 @@ def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]
 
 
 def _ticks(lo: float, hi: float) -> np.ndarray:
-    """Two to four round numbers inside [lo, hi] (1, 2 or 5 times a power of ten apart)."""
-    raw = max(hi - lo, 1e-9, abs(hi) * 1e-6) / 3
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
-    ticks = np.arange(math.ceil(lo / step), math.floor(hi / step) + 1) * step
-    return ticks if len(ticks) else np.array([lo])
+    """At least three round numbers inside [lo, hi] (steps of 1, 2 or 5 times a power of ten)."""
+    if hi - lo < max(abs(hi) * 1e-6, 1e-12):
+        return np.array([lo])
+    unit = 10 ** math.floor(math.log10(hi - lo))
+    for step in (unit * m for m in (1, 0.5, 0.2, 0.1)):
+        first, last = math.ceil(lo / step), math.floor(hi / step)
+        if last - first >= 2:
+            break
+    return np.arange(first, last + 1) * step
 
 
 def _short(v: float) -> str:

@@ -37,6 +37,7 @@ class Checkpoint(NamedTuple):
     method: str
     hparams: dict[str, Any]
     state: dict[str, Tensor]
+    domains: list[str]
     iteration: int
 
 
@@ -48,14 +49,18 @@ def read(path: str | Path) -> Checkpoint:
     """
     if Path(path).suffix == ".safetensors":
         state, meta = load_safetensors(path)
-        if "method" not in meta or "hparams" not in meta:
-            raise WeightsError(f"{path}: expected the metadata method and hparams, got {[*meta]}")
-        hparams, iteration = json.loads(meta["hparams"]), int(meta.get("iteration", 0))
-        return Checkpoint(meta["method"], hparams, state, iteration)
+        if missing := {"method", "hparams", "domains", "iteration"} - set(meta):
+            raise WeightsError(
+                f"{path}: expected metadata written by `gen.checkpoint.export`, got none of "
+                f"{', '.join(sorted(missing))}"
+            )
+        hparams, domains = json.loads(meta["hparams"]), json.loads(meta["domains"])
+        return Checkpoint(meta["method"], hparams, state, domains, int(meta["iteration"]))
     try:
         ckpt = torch.load(path, map_location="cpu", weights_only=True)
         hparams = {k: v for k, v in ckpt["hyper_parameters"].items() if not k.startswith("_")}
-        return Checkpoint(ckpt["method"], hparams, ckpt["state_dict"], ckpt["global_step"])
+        state, step = ckpt["state_dict"], ckpt["global_step"]
+        return Checkpoint(ckpt["method"], hparams, state, ckpt["domains"], step)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -75,11 +80,12 @@ def load(path: str | Path) -> GANMethod:
     if not (isinstance(cls, type) and issubclass(cls, GANMethod)):
         raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
     method = cls(**checkpoint.hparams | {"init_from": ""})
+    method.domains = checkpoint.domains
     method.fill(checkpoint.state, path)
     return method
 
 
-def export(path: str | Path, out: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def export(path: str | Path, out: str | Path) -> None:
     """A `.ckpt` to a `.safetensors` that can be shipped: averages, and what has no average.
 
     The trained copies of averaged networks, optimizers and loops are left out.
@@ -91,6 +97,7 @@ def export(path: str | Path, out: str | Path, dtype: torch.dtype = torch.float32
     meta = dict(
         method=checkpoint.method,
         hparams=json.dumps(checkpoint.hparams | {"init_from": ""}),
+        domains=json.dumps(checkpoint.domains),
         iteration=str(checkpoint.iteration),
     )
-    save_safetensors({k: v.to(dtype) for k, v in (averaged | rest).items()}, out, meta)
+    save_safetensors(averaged | rest, out, meta)

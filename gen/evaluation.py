@@ -220,7 +220,8 @@ def _name(
         if not value.startswith("unchanged"):
             return f"{guide}/{name}", f"{k} {guide}-guided outputs a source, {size} px"
         if guide == "latent":  # the same for both guides
-            return f"source/{name}", f"the source itself as the output, {size} px"
+            name = name.replace("unchanged", "paired")
+            return f"source/{name}", f"the source left as it is, {size} px"
         return None
     if value == "pplsq" and net != "vgg":
         return None

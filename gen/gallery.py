@@ -61,11 +61,59 @@ def batch(method, images, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.stack([item["x"] for item in items]).to(device(method)), y
 
 
-def style(method, domain: int, seed: int, psi: float = 1.0) -> Tensor:
-    """The style (1, D) of a seed in a domain; psi < 1 draws it towards the domain's mean style."""
-    z = torch.randn(1, method.latent_dim, generator=torch.Generator().manual_seed(seed))
-    s = method.map_style(z.to(device(method)), torch.tensor([domain], device=device(method)))
+def style(method, domain: int, seed_or_ref: int | Tensor, psi: float = 1.0) -> Tensor:
+    """A style (1, D) of a domain: of a seed, or of a reference image (1, 3, H, W).
+
+    psi < 1 draws it towards the domain's mean style (truncation).
+    """
+    y = torch.tensor([domain], device=device(method))
+    if isinstance(seed_or_ref, Tensor):
+        s = method.encode_style(seed_or_ref, y)
+    else:
+        z = torch.randn(1, method.latent_dim, generator=torch.Generator().manual_seed(seed_or_ref))
+        s = method.map_style(z.to(y.device), y)
     return s if psi == 1 else lerp(method.mean_style(domain), s, psi)
+
+
+def route(
+    method,
+    domains: Sequence[str],
+    seeds_or_refs: Sequence[int | Path],
+    via: str | None = None,
+) -> tuple[list[str], list[Tensor]]:
+    """Names and styles (1, D) on a way, for `walk`.
+
+    Args:
+        domains: one for each seed or reference, or one for all; a reference without takes the
+            name of its folder.
+        seeds_or_refs: one for each domain, or one for all; seeds 0 and 1 if that is too few.
+        via: a domain, with the first seed, or an image; comes second.
+
+    Raises:
+        ValueError: unknown domain, numbers that do not fit, or less than two styles.
+    """
+    guides: list[int | Path] = list(seeds_or_refs)
+    refs = isinstance(guides[0], Path)
+    names = list(domains) or ([Path(ref).absolute().parent.name for ref in guides] if refs else [])
+    if len(names) == 1 == len(guides) and not refs and not via:
+        guides = [guides[0], guides[0] + 1]
+    n = max(len(names), len(guides))
+    if {len(names), len(guides)} - {1, n} or n + bool(via) < 2:
+        raise ValueError(
+            f"expected at least 2 styles, and as many domains as "
+            f"{'references' if refs else 'seeds'} or one of either, got domains "
+            f"{names} and {[str(g) for g in guides]}; name two domains, or one and two seeds"
+        )
+    stops = list(zip(names * (n // len(names)), guides * (n // len(guides)), strict=True))
+    if via in method.domains:
+        stops.insert(1, (via, 0 if refs else guides[0]))
+    elif via:
+        stops.insert(1, (Path(via).absolute().parent.name, Path(via)))
+    styles = []
+    for name, guide in stops:
+        y = domain_index(method, name)
+        styles.append(style(method, y, read(method, guide) if isinstance(guide, Path) else guide))
+    return [name for name, _ in stops], styles
 
 
 def latent_grid(method, x: Tensor, seeds: Sequence[int]) -> tuple[Rows, Headers]:
@@ -106,6 +154,8 @@ def _grid(method, x: Tensor, styles: Sequence[Tensor]) -> Rows:
 def walk(method, x: Tensor, keys: Sequence[Tensor], frames: int) -> list[Tensor]:
     """Frames of x on straight lines between styles: one (N, T, 3, H, W) a leg, both ends shown.
 
+    Clamped to [-1, 1], as they are saved and measured.
+
     Args:
         keys: at least two styles, each (N, D) or (1, D); leg k goes from key k to key k + 1.
     """
@@ -115,7 +165,7 @@ def walk(method, x: Tensor, keys: Sequence[Tensor], frames: int) -> list[Tensor]
     keys = [key.expand(len(x), -1) for key in keys]
     grid = alphas(frames, "strict").to(x.device)
     legs = zip(keys[:-1], keys[1:], strict=True)
-    return [path(lambda s: method.decode(content, s), a, b, grid) for a, b in legs]
+    return [path(lambda s: method.decode(content, s).clamp(-1, 1), a, b, grid) for a, b in legs]
 
 
 def join(legs: Sequence[Tensor]) -> Tensor:

@@ -16,8 +16,8 @@ from gen import charts, viz
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
-HIGHER = ("ps", "eq", "eff", "diversity", "lpips_diversity", "psnr", "ssim")
-LOWER = ("pir", "peak", "ppl", "content", "l1", "error", "paired", "fid", "fd", "kid")
+HIGHER = ("ps", "eq", "eff", "diversity", "psnr", "ssim")
+LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid")
 
 Media = Image.Image | Path | bytes
 
@@ -76,8 +76,8 @@ def write_report(
     Args:
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
-        metrics_rows: mappings with `metric`, `value` and optional `interval` (lo, hi), `protocol`,
-            `count`, as scripts/evaluate.py writes them.
+        metrics_rows: mappings with `metric` ("group/../name"), `value` and optional `ci95` (low,
+            high), `protocol`, `count`, as `gen.evaluation.evaluate` gives them.
         compare_rows: the same of another checkpoint, matched by (metric, protocol).
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: the exact configuration.
@@ -178,33 +178,36 @@ def _img(media: Media, alt: str, css: str) -> str:
 
 
 def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
-    other = {(r["metric"], r.get("protocol")): r for r in compare}
-    names = ["metric", "value", "95&thinsp;% interval", *["shipped"] * bool(compare), "n"]
-    heads = "".join(f"<th>{name}</th>" for name in names)
-    cells = []
+    """A table: one block a group of metrics with its protocol, one line a metric."""
+    other = {(r["metric"], r.get("protocol")): r["value"] for r in compare}
+    names = ["", "value", "95&thinsp;% interval", *["shipped"] * bool(compare), "n"]
+    body, block = [], None
     for r in rows:
-        name, n = str(r["metric"]), r.get("count")
-        beside = other.get((r["metric"], r.get("protocol")))
-        mid = f"<td>{_number(beside['value']) if beside else '–'}</td>" if compare else ""
-        low_high = r.get("interval")
-        interval = " – ".join(_number(v) for v in low_high) if low_high else "–"
-        cells.append(
-            f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{_number(r['value'])}</td>"
-            f"<td>{interval}</td>{mid}<td>{'–' if n is None else f'{n:,}'}</td>"
-            f"<td class=protocol>{escape(str(r.get('protocol') or '–'))}</td></tr>"
+        *group, name = r["metric"].split("/")
+        key = (r["metric"], r.get("protocol"))
+        if block != (group, r.get("protocol")):
+            block = (group, r.get("protocol"))
+            head = escape(", ".join(group).capitalize())
+            about = f"<small>{escape(r.get('protocol') or '')}</small>"
+            body.append(f'<tr class="block"><th colspan="{len(names)}">{head} {about}</th></tr>')
+        cells = [_number(r["value"]), " – ".join(map(_number, r.get("ci95") or ())) or "–"]
+        cells += [_number(other[key]) if key in other else "–"] * bool(compare)
+        cells.append(f"{r['count']:,}" if "count" in r else "–")
+        body.append(
+            f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{'</td><td>'.join(cells)}</td></tr>"
         )
+    heads = "".join(f"<th>{name}</th>" for name in names)
     return (
-        f'<figure class="wide table"><div class="scroll"><table><thead><tr>{heads}'
-        '<th class="protocol">protocol</th></tr></thead>'
-        f"<tbody>{''.join(cells)}</tbody></table></div></figure>"
+        f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></figure>"
     )
 
 
 def _arrow(metric: str) -> str:
     """The better direction; nothing for a metric whose direction is not known."""
-    name = metric.lower().split("/")[-1]
-    for prefixes, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
-        if name.startswith(tuple(f"{p}_" for p in prefixes)) or name in prefixes:
+    first = metric.lower().split("_")[0]
+    for words, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
+        if first in words:
             return f' <abbr title="{text} is better">{arrow}</abbr>'
     return ""
 

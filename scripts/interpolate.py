@@ -1,0 +1,76 @@
+"""Walks images between styles: strip (PNG), GIF, MP4, and how smooth each leg of the way is.
+
+between domains    interpolate.py --checkpoint C a.png --domains cat dog
+within a domain    interpolate.py --checkpoint C a.png --domains cat --seeds 3 8
+over a third       interpolate.py --checkpoint C a.png --domains cat dog --via bear
+between images     interpolate.py --checkpoint C a.png --refs cat/1.png dog/7.png
+
+A reference's domain is the name of its folder, or stands in --domains in the same order.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import gen
+from gen import gallery, viz
+from gen.metrics.smoothness import InterpolationSmoothness
+from gen.weights import WeightsError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, nargs="+", help="what to translate")
+    parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
+    parser.add_argument("--domains", nargs="+", default=[], help="of the styles on the way")
+    guide = parser.add_mutually_exclusive_group()
+    guide.add_argument("--seeds", type=int, nargs="+", default=[0], help="of these styles")
+    guide.add_argument("--refs", type=Path, nargs="+", default=[], help="images, for their styles")
+    parser.add_argument(
+        "--via", help="a domain (with the first seed) or an image, second on the way"
+    )
+    parser.add_argument("--frames", type=int, default=20, help="of each leg, both ends included")
+    parser.add_argument("--out", type=Path, default=Path("interpolation"), help="folder")
+    args = parser.parse_args()
+    try:
+        interpolate(args)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def interpolate(args: argparse.Namespace) -> None:
+    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    names, keys = gallery.route(method, args.domains, args.refs or args.seeds, args.via)
+    x = torch.cat([gallery.read(method, image) for image in args.images])  # (N, 3, S, S)
+    legs = gallery.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)
+    frames = gallery.join(legs).cpu()  # (N, T', 3, S, S)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for k, (image, own) in enumerate(zip(args.images, frames, strict=True)):
+        base = args.out / (image.stem if len(args.images) == 1 else f"{k:02d}-{image.stem}")
+        shown = 1 + len(legs) * 8 if args.frames > 9 else None
+        viz.strip(own, (names[0], names[-1]), shown).save(f"{base}.png")
+        moving = viz.palindrome([viz.enlarge(frame) for frame in own])
+        viz.save_gif(moving, f"{base}.gif")
+        viz.save_mp4(moving, f"{base}.mp4")
+        print(f"{base}.png .gif .mp4")
+    try:
+        metric = InterpolationSmoothness(frames=args.frames).to(x.device)
+    except WeightsError as error:
+        print(f"smoothness not measured: {error}", file=sys.stderr)
+        return
+    for leg, a, b in zip(legs, names[:-1], names[1:], strict=True):
+        metric.reset()
+        metric.update(leg)
+        values = {name: value.tolist() for name, value in metric.sequences().items()}
+        for k, image in enumerate(args.images):
+            row = {"image": str(image), "from": a, "to": b}
+            print(json.dumps(row | {n: round(v[k], 4) for n, v in values.items()}))
+
+
+if __name__ == "__main__":
+    main()

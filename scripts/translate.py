@@ -1,0 +1,73 @@
+"""Translates an image or a folder of images into a domain; writes PNG files of the model's size."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+import gen
+from gen import gallery, viz
+from gen.data.images import SUFFIXES, ImageError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
+    parser.add_argument("--input", type=Path, required=True, help="an image, or a folder of them")
+    parser.add_argument("--out", type=Path, required=True, help="folder; keeps sub-folders")
+    parser.add_argument("--domain", required=True, help="into which domain")
+    guide = parser.add_mutually_exclusive_group()
+    guide.add_argument("--seed", type=int, default=0, help="of the style, drawn in the domain")
+    guide.add_argument("--ref", type=Path, help="an image of the domain whose style to take")
+    parser.add_argument("--psi", type=float, default=1.0, help="< 1: nearer to the mean style")
+    args = parser.parse_args()
+    try:
+        sys.exit(translate(args))
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def translate(args: argparse.Namespace) -> int:
+    """1 if an image could not be used (each is named), else 0."""
+    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    y = gallery.domain_index(method, args.domain)
+    seed_or_ref = gallery.read(method, args.ref) if args.ref else args.seed
+    style = gallery.style(method, y, seed_or_ref, args.psi)  # (1, D)
+    files = outputs(args.input, args.out)
+    refused = 0
+    for source, target in files.items():
+        try:
+            x = gallery.read(method, source)  # (1, 3, S, S)
+        except ImageError as error:
+            print(error, file=sys.stderr)
+            refused += 1
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fake = method.translate(x, torch.tensor([y], device=x.device), style=style)
+        Image.fromarray(viz.to_uint8(fake[0])).save(target)
+    print(f"{len(files) - refused} of {len(files)} images written to {args.out}")
+    return int(refused > 0)
+
+
+def outputs(source: Path, out: Path) -> dict[Path, Path]:
+    """{image: PNG to write}; ValueError if there is none, or two would share a file."""
+    if source.is_dir():
+        images = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = {p: out / p.relative_to(source).with_suffix(".png") for p in images}
+    else:
+        files = {source: out / f"{source.stem}.png"}
+    if not files:
+        raise ValueError(f"{source}: expected images ({', '.join(SUFFIXES)}), got none")
+    if len(set(files.values())) < len(files):
+        taken = [p for p in files if list(files.values()).count(files[p]) > 1]
+        raise ValueError(
+            f"{source}: expected different names, got {taken[0].name} and {taken[1].name}, which "
+            "would both be written to one .png; rename one"
+        )
+    return files
+
+
+if __name__ == "__main__":
+    main()

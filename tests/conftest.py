@@ -1,0 +1,50 @@
+"""Fixtures of all tests, and the rule that no test reaches out: sockets are blocked."""
+
+import os
+import socket
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads can be 15x slower
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Connections beyond this machine fail; loopback and Unix sockets serve DDP and workers."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        local = self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1", "localhost")
+        if not local:
+            raise OSError(f"a test may not reach the network, it tried {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def specs() -> Path:
+    """The folder of specifications beside a checkout; tests that need it skip without it."""
+    path = ROOT.parent / "shared" / "specs"
+    if not path.exists():
+        pytest.skip("no specifications beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def lpips_cache():
+    """The cached LPIPS weights; tests that need them skip without them."""
+    from gen.networks.perceptual import cache_path
+
+    if not cache_path("alex").exists():
+        pytest.skip("no LPIPS weights in the cache: python -m gen.networks.perceptual fetches them")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads():
+    torch.set_num_threads(2)

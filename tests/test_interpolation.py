@@ -1,0 +1,53 @@
+"""Interpolation of codes and paths of frames."""
+
+import pytest
+import torch
+
+from gen.interpolation import alphas, lerp, mix, path, slerp
+
+
+def test_grids():
+    assert alphas(20).tolist() == pytest.approx([t / 20 for t in range(20)])
+    assert alphas(20, "strict")[[0, -1]].tolist() == [0.0, 1.0]
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        alphas(1)
+
+
+def test_ends_are_exact():
+    a, b = torch.randn(2, 5, 8)
+    assert torch.equal(lerp(a, b, 0.0), a) and torch.equal(lerp(a, b, 1.0), b)
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+
+
+def test_slerp_keeps_length_and_angle():
+    a, b = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=-1)
+    middle = slerp(a, b, 0.3)
+    torch.testing.assert_close(middle.norm(dim=-1), torch.ones(5))
+    whole, part = (a * b).sum(-1).acos(), (a * middle).sum(-1).acos()
+    torch.testing.assert_close(part, 0.3 * whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, -1.0, 0.0])
+def test_slerp_is_lerp_on_collinear_codes_with_finite_gradients(factor):
+    a = torch.randn(3, 8).requires_grad_()
+    b = factor * a.detach()
+    torch.testing.assert_close(slerp(a, b, 0.25), lerp(a, b, 0.25))
+    slerp(a, b, 0.25).sum().backward()
+    assert a.grad.isfinite().all()
+
+
+def test_mix_is_convex_and_says_when_not():
+    codes = torch.randn(2, 3, 8)
+    torch.testing.assert_close(mix(codes, torch.tensor([0.0, 1.0, 0.0])), codes[:, 1])
+    with pytest.raises(ValueError, match="sum of 1"):
+        mix(codes, torch.tensor([0.5, 0.6, 0.5]))
+
+
+def test_path_renders_every_sequence_at_every_step():
+    s_a, s_b = torch.zeros(2, 4), torch.ones(2, 4)
+    frames = path(lambda s: s[:, :1, None, None].expand(-1, 3, 2, 2), s_a, s_b, alphas(4))
+    assert frames.shape == (2, 4, 3, 2, 2)
+    assert frames[0, :, 0, 0, 0].tolist() == [0.0, 0.25, 0.5, 0.75]
+    with pytest.raises(ValueError, match="equal"):
+        path(lambda s: s, s_a, s_b[:1], alphas(4))
