@@ -61,13 +61,22 @@ class Bar(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate)
 
+    def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, method)
+        self.train_progress_bar.set_description("train")
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        super().on_train_start(trainer, method)
+        if trainer.max_steps > 0:  # in the middle of a run Lightning tells the bar no total
+            self.train_progress_bar.reset(trainer.max_steps)
+            self.train_progress_bar.initial = trainer.global_step
+
     def get_metrics(self, trainer: Trainer, method: LightningModule) -> dict[str, str]:
-        shown = {
+        return {
             name.removeprefix("latent/"): f"{value:.2f}"
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(("latent/", "d/real", "d/fake", "val/"))
+            if name.startswith(("latent/", "d/real", "d/fake"))
         }
-        return shown
 
 
 class Evaluate(Callback):

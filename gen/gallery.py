@@ -79,41 +79,55 @@ def route(
     method,
     domains: Sequence[str],
     seeds_or_refs: Sequence[int | Path],
-    via: str | None = None,
+    via: str = "",
 ) -> tuple[list[str], list[Tensor]]:
-    """Names and styles (1, D) on a way, for `walk`.
+    """Domain names and styles (1, D) on a way, for `walk`.
 
     Args:
-        domains: one for each seed or reference, or one for all; a reference without takes the
-            name of its folder.
-        seeds_or_refs: one for each domain, or one for all; seeds 0 and 1 if that is too few.
-        via: a domain, with the first seed, or an image; comes second.
+        domains: one for each seed or reference, or one for all of them; without any, references
+            are of the domain that their folder is named after.
+        seeds_or_refs: one for each domain, or one for all of them. One domain with one seed k goes
+            from k to k + 1.
+        via: a domain (with the first seed) or an image in a folder of its domain; comes second.
 
     Raises:
-        ValueError: unknown domain, numbers that do not fit, or less than two styles.
+        ValueError: unknown domain, numbers that do not fit, or fewer than two styles.
     """
-    guides: list[int | Path] = list(seeds_or_refs)
+    guides, names = list(seeds_or_refs), list(domains)
     refs = isinstance(guides[0], Path)
-    names = list(domains) or ([Path(ref).absolute().parent.name for ref in guides] if refs else [])
-    if len(names) == 1 == len(guides) and not refs and not via:
+    if refs and not names:
+        names = [_folder_domain(method, ref) for ref in guides]
+    if len(names) == len(guides) == 1 and not refs and not via:
         guides = [guides[0], guides[0] + 1]
     n = max(len(names), len(guides))
     if {len(names), len(guides)} - {1, n} or n + bool(via) < 2:
+        what = "references" if refs else "seeds"
         raise ValueError(
-            f"expected at least 2 styles, and as many domains as "
-            f"{'references' if refs else 'seeds'} or one of either, got domains "
-            f"{names} and {[str(g) for g in guides]}; name two domains, or one and two seeds"
+            f"expected a way of at least 2 styles, as many domains as {what} or one of either, got "
+            f"{len(names)} domains and {len(guides)} {what}; name another domain (there are "
+            f"{', '.join(method.domains)}) or more {what}"
         )
     stops = list(zip(names * (n // len(names)), guides * (n // len(guides)), strict=True))
-    if via in method.domains:
-        stops.insert(1, (via, 0 if refs else guides[0]))
+    if via and Path(via).is_file():
+        stops.insert(1, (_folder_domain(method, Path(via)), Path(via)))
     elif via:
-        stops.insert(1, (Path(via).absolute().parent.name, Path(via)))
+        stops.insert(1, (via, 0 if refs else guides[0]))
     styles = []
     for name, guide in stops:
         y = domain_index(method, name)
         styles.append(style(method, y, read(method, guide) if isinstance(guide, Path) else guide))
     return [name for name, _ in stops], styles
+
+
+def _folder_domain(method, image: Path) -> str:
+    """The domain of a reference: the name of its folder."""
+    name = image.absolute().parent.name
+    if name not in method.domains:
+        raise ValueError(
+            f"{image}: expected a reference in a folder named after its domain "
+            f"({', '.join(method.domains)}), got {name!r}; move it, or name its domain"
+        )
+    return name
 
 
 def latent_grid(method, x: Tensor, seeds: Sequence[int]) -> tuple[Rows, Headers]:

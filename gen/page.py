@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from gen import charts, viz
+from gen.weights import write_atomic
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
@@ -114,12 +115,8 @@ def write_report(
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
-    out = Path(out_html)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(out)
-    return out
+    write_atomic(out_html, page.encode(), fsync=False)
+    return Path(out_html)
 
 
 def _section(heading: str, *inner: str) -> list[str]:
@@ -189,7 +186,9 @@ def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
             block = (group, r.get("protocol"))
             head = escape(", ".join(group).capitalize())
             about = f"<small>{escape(r.get('protocol') or '')}</small>"
-            body.append(f'<tr class="block"><th colspan="{len(names)}">{head} {about}</th></tr>')
+            body.append(
+                f'<tr class="block"><th colspan="{len(names)}"><div>{head} {about}</div></th></tr>'
+            )
         cells = [_number(r["value"]), " – ".join(map(_number, r.get("ci95") or ())) or "–"]
         cells += [_number(other[key]) if key in other else "–"] * bool(compare)
         cells.append(f"{r['count']:,}" if "count" in r else "–")

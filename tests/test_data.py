@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import stat
 import struct
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gen.data.domains import Domains, find_images
+from gen.data.domains import Domains, _archive, find_images
 from gen.data.images import ImageError, augment, load_image, random_crop
 
 
@@ -246,6 +247,15 @@ def test_twins(root):
     assert data.val.paired and [data.val.twin(i, 1) for i in range(4)] == [2, 3, 2, 3]
     assert not data.train.paired
     assert data.train.twin(5, 1) is None and data.train.twin(7, 0) == 1
+
+
+def test_workers_do_not_share_the_position_in_a_zip(root, tmp_path):
+    data = domains(zipped(root, tmp_path / "d.zip"), num_workers=1)
+    data.setup()
+    handle = _archive(data.root, os.getpid()).fp.fileno()
+    before = os.lseek(handle, 0, os.SEEK_CUR)
+    assert len(list(data.train_dataloader())) == 3
+    assert os.lseek(handle, 0, os.SEEK_CUR) == before
 
 
 @pytest.mark.parametrize("prefix", ["", "top/"])

@@ -1,5 +1,6 @@
 """The smoothness metric, translation scores, and the protocol that walks a data set."""
 
+import hashlib
 import itertools
 import json
 import runpy
@@ -29,7 +30,7 @@ from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS
 from gen.published import race
 
-STEPS = torch.tensor([[0.05, 0.02, 0.04, 0.01, 0.03, 0.02, 0.05, 0.03, 0.01]]).double()
+STEPS = torch.tensor([[0.05, 0.02, 0.04, 0.01, 0.03, 0.02, 0.05, 0.03, 0.01]], dtype=torch.float64)
 SIZE = 32
 
 
@@ -59,17 +60,17 @@ def frames(n=2, t=5, size=SIZE):
 
 
 def value(steps, direct, key):
-    return smoothness(steps, torch.tensor([direct]).double())[key].item()
+    return smoothness(steps, torch.tensor([direct], dtype=torch.float64))[key].item()
 
 
 def test_published_check_values():
-    """specs of the project, section 5.1: computed by the released code."""
+    """What the released code computes for these distances."""
     assert value(STEPS, 0.2, "ps") == pytest.approx(0.7426983829766496, abs=1e-12)
     assert value(STEPS, 0.2, "eq") == pytest.approx(1 - 0.28204151907562175, abs=1e-12)
     assert value(STEPS, 0.2, "eff") == pytest.approx(0.76920, abs=5e-6)
     assert value(STEPS / 2, 0.2, "ps") == pytest.approx(0.8358341268017204, abs=1e-7)
     assert value(STEPS / 2, 0.2, "eff") == 1
-    even = torch.full((1, 19), 0.1 / 19).double()
+    even = torch.full((1, 19), 0.1 / 19, dtype=torch.float64)
     assert value(even, 0.1, "ps") == pytest.approx(0.9999050090241426, abs=1e-12)
     assert value(STEPS, 0.2, "pir") == pytest.approx(0.19999900000499996, abs=1e-12)
     assert value(STEPS, 0.2, "ppl") == pytest.approx(0.26 / 9)
@@ -154,7 +155,7 @@ def test_metric_accumulates(net):
     for name, mean in whole.compute().items():
         assert per_sequence[name].shape == (4,)
         assert mean.item() == pytest.approx(parts.compute()[name].item(), abs=1e-5)
-        assert mean.item() == pytest.approx(per_sequence[name].mean().item(), abs=1e-12)
+        assert parts.compute()[name] == per_sequence[name].mean()
     assert whole.compute() == whole.compute()
     whole.reset()
     with pytest.raises(ValueError, match="count > 0"):
@@ -210,7 +211,7 @@ def test_quantize_rounds_to_8_bits_and_native_size_is_untouched():
 
 
 def test_equals_the_published_png_way_and_is_faster(net):
-    result = race(frames(2, 20, size=64), repeats=1)
+    result = race(frames(1, 20, size=64), repeats=1)
     assert result["largest_ps_difference"] < 1e-4
     assert result["ratio"] > 1.5  # quiet machine: above 3
 
@@ -251,7 +252,7 @@ def test_l1_spans_zero_to_one():
 
 def test_translation_metric_names_and_means(net):
     metric = TranslationScores(net, outputs=2)
-    with pytest.raises(ValueError, match="count > 0"):
+    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match="count > 0"):
         metric.compute()
     x, outputs = noise(3), noise(3, 2, seed=1)
     metric.update(x[:1], outputs[:1])
@@ -344,7 +345,7 @@ def table(rows):
 
 @pytest.fixture(scope="module")
 def rows(net):
-    return evaluate(Translator(spread=0.3), Images(), max_sources=5, batch_size=5)
+    return evaluate(Translator(spread=0.3), Images(), max_sources=3)
 
 
 def test_rows(rows):
@@ -370,16 +371,16 @@ def test_rows(rows):
         ]
         low, high = row["ci95"]
         assert low <= row["value"] <= high
-        assert row["count"] == 5 and row["seconds"] > 0 and row["versions"]["torch"]
+        assert row["count"] == 3 and row["seconds"] > 0 and row["versions"]["torch"]
 
 
 def test_evaluation_twice_and_with_another_batch_size(rows, net):
     method = Translator(spread=0.3)
-    again = evaluate(method, Images(), max_sources=5, batch_size=2)
+    again = evaluate(method, Images(), max_sources=3, batch_size=2)
     for name, value_ in table(again).items():
         assert value_ == pytest.approx(table(rows)[name], abs=1e-5)
-    assert method.encoded == 5
-    groups = {"metrics": ["translation"], "max_sources": 5}
+    assert method.encoded == 3
+    groups = {"metrics": ["translation"], "max_sources": 3}
     first, second = (table(evaluate(Translator(0.3), Images(), **groups)) for _ in range(2))
     assert first == second
     assert first.items() <= table(rows).items()
@@ -474,7 +475,7 @@ def test_evaluate_refuses_options(change, message):
 @pytest.mark.parametrize(
     "name, value_, message",
     [
-        ("img_size", 64, "64 px"),
+        ("img_size", 64, "32 px, got 64"),
         ("domains", ["a", "b", "c"], "domains"),
         ("labels", torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), "3 validation images"),
     ],
@@ -497,7 +498,7 @@ def test_a_method_that_gives_nan_is_refused(net, group, monkeypatch):
 def two_processes(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/init", rank=rank, world_size=2)
-    found = evaluate(Translator(spread=0.3), Images(), ["translation"], max_sources=5)
+    found = evaluate(Translator(spread=0.3), Images(), ["translation"], max_sources=3)
     metric = InterpolationSmoothness(frames=3, resize=64)
     metric.update(frames(4, 3)[rank::2])
     smooth = {name: v.item() for name, v in metric.compute().items()}
@@ -528,7 +529,6 @@ def test_the_script_prints_and_writes_json_lines(net, tmp_path, monkeypatch, cap
     written = [json.loads(line) for line in out.read_text().splitlines()]
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines() if line[:1] == "{"] == written
-    sha256 = "9b8cb13bee6c8c6e2d0ba4f1ff5b8c9a"  # replaced below
     assert len(written) == 12 and written[0]["seed"] == 777
-    assert len(written[0]["checkpoint_sha256"]) == 64 and sha256
+    assert written[0]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert "latent/paired_l1 " in printed.split("95 % interval")[1]

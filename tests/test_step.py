@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from literal_step import LiteralStep
+from harness import bare
+from literal_step import LiteralStep, gradients
 
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
@@ -14,43 +15,24 @@ SMOOTH = dict(lambda_tri=0.7, lambda_sr=0.6, ramp_start=-5, ramp_iters=10, lambd
 PHASES = ("d latent", "d ref", "latent", "ref")
 
 
-def bare(cls):
-    """`cls` without a trainer: raw optimizers, and the gradients of each update are recorded."""
+def recording(cls):
+    """Keeps the gradients that each update finds in the networks that have any."""
 
-    class Bare(cls):
-        global_step = 0
-        global_rank = 0
+    class Recording(bare(cls)):
+        def manual_backward(self, loss):
+            super().manual_backward(loss)
+            trained = {
+                name: net
+                for name, net in self.named().items()
+                if any(p.grad is not None for p in net.parameters())
+            }
+            self.recorded.append(gradients(trained))
 
-        def optimizers(self):
-            self.steps = getattr(self, "steps", None) or self.configure_optimizers()
-            return self.steps
-
-        def update(self, loss, *optimizers, last=False):
-            loss.backward()
-            self.recorded.append(
-                {
-                    f"{name}.{key}": None if p.grad is None else p.grad.clone()
-                    for name, net in self.named().items()
-                    for key, p in net.named_parameters()
-                    if any(p is q for o in optimizers for q in o.param_groups[0]["params"])
-                }
-            )
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-
-        def named(self):
-            nets = self.generator, self.mapping_network, self.style_encoder, self.discriminator
-            return dict(zip("GFED", nets, strict=True))
-
-        def finish(self, terms, batch):
-            self.terms = terms
-
-    return Bare
+    return Recording
 
 
 def make(cls, **options):
-    method = bare(cls)(**TINY | options).double()
+    method = recording(cls)(**TINY | options).double()
     method.recorded = []
     return method
 

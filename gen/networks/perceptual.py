@@ -120,7 +120,7 @@ class LPIPS(nn.Module):
                 h = self.convs[start:end](h)
                 norm = torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-10)
                 root = getattr(self, f"root{i}") / (h.shape[2] * h.shape[3]) ** 0.5
-                out.append(h * norm * root)
+                out.append((h * norm).mul_(root))
                 start = end
         return out
 

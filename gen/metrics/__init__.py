@@ -1,0 +1,1 @@
+"""Metrics: torchmetrics classes and their functional forms."""

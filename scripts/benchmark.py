@@ -1,0 +1,307 @@
+"""Measures training, scoring and loading; prints a table and, last, one JSON line.
+
+train        a training step, by phase; --vs literal runs the published step beside it, in turn
+smoothness   scoring interpolations: ours against one PNG folder at a time, pair by pair
+data         images a second out of the loader, by workers
+
+Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
+first round warms up and is not counted. With lazy R1 (--r1-every K) a round is one iteration with
+R1 and one without, weighed 1 : K - 1. Phases: D (which in our step also renders the latent fake
+that the generator's phase uses again), G latent, G ref: forward and backward; update: optimizers
+and EMA.
+
+Memory: high-water marks of one process cannot be told apart, and sides that are only held would
+count, so each side runs two iterations, R1 in the first, in a process of its own before any clock
+starts. On the CPU that is VmHWM, the highest resident size of that process, interpreter and
+libraries included (getrusage would not do: it remembers the parent's); on a GPU the most bytes
+allocated to tensors.
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from itertools import count, islice
+from pathlib import Path
+from statistics import median, quantiles
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `gen` does
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import torch
+from torch import Tensor
+
+import gen
+from gen.data import Domains, Heads
+from gen.interpolation import alphas, path
+from gen.methods import SmoothI2I, StarGAN
+from gen.networks.perceptual import LPIPS
+from gen.published import race
+from gen.report import versions
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from harness import bare
+from literal_step import LiteralStep
+
+METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
+PHASES = ("D", "G latent", "G ref", "update")
+Seconds = dict[str, float]  # of each phase
+
+
+class Clock:
+    """Seconds between calls, by name."""
+
+    def __init__(self, device: str):
+        self.sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+
+    def start(self) -> None:
+        self.sync()
+        self.seconds, self.last = dict.fromkeys(PHASES, 0.0), time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        self.sync()
+        now = time.perf_counter()
+        self.seconds[name] += now - self.last
+        self.last = now
+
+
+def make_method(base: type, args: argparse.Namespace, **options) -> StarGAN:
+    names = "img_size", "base_channels", "max_channels"
+    method = base(num_domains=args.domains, **{n: getattr(args, n) for n in names}, **options)
+    return method.to(args.device)
+
+
+def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(3, args.batch_size, 3, args.img_size, args.img_size, generator=rng) * 2 - 1
+    y = torch.arange(args.batch_size) % args.domains
+    batch = dict(x=x[0], x_ref=x[1], x_ref2=x[2], y=y, y_ref=(y + 1) % args.domains)
+    return {name: value.to(args.device) for name, value in batch.items()}
+
+
+class Side(NamedTuple):
+    """One way to step; `literal` is the published one."""
+
+    precision: str = "fp32"
+    r1_every: int = 1
+    single_d_step: bool = False
+    literal: bool = False
+
+    @property
+    def name(self) -> str:
+        lazy = f", R1 every {self.r1_every}" if self.r1_every > 1 else ""
+        single = ", one D step" if self.single_d_step else ""
+        return "literal, fp32" if self.literal else f"ours, {self.precision}{lazy}{single}"
+
+    def make(self, args: argparse.Namespace) -> Callable[[int], Seconds]:
+        """Networks and optimizers of its own: run(iteration) -> seconds of the phases."""
+        return literal(args) if self.literal else ours(args, self)
+
+
+def ours(args: argparse.Namespace, side: Side) -> Callable[[int], Seconds]:
+    clock, batch = Clock(args.device), make_batch(args)
+
+    class Timed(bare(METHODS[args.method])):
+        def manual_backward(self, loss: Tensor) -> None:
+            super().manual_backward(loss)
+            nets = self.discriminator, self.mapping_network  # frozen: none, the first, both
+            clock.lap(PHASES[sum(not next(net.parameters()).requires_grad for net in nets)])
+
+        def update(self, *args, **kwargs) -> None:
+            super().update(*args, **kwargs)
+            clock.lap("update")
+
+        def finish(self, *args) -> None:
+            super().finish(*args)
+            clock.lap("update")
+
+    lazy = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
+    method = make_method(Timed, args, **lazy)
+    method._lpips = (LPIPS("alex").to(args.device),)
+
+    def run(iteration: int) -> Seconds:
+        method.global_step = iteration
+        clock.start()
+        with torch.autocast(method.device.type, torch.bfloat16, enabled=side.precision == "bf16"):
+            method.training_step(batch)
+        return clock.seconds
+
+    return run
+
+
+def literal(args: argparse.Namespace) -> Callable[[int], Seconds]:
+    clock, batch = Clock(args.device), make_batch(args)
+    phases = {"d latent": "D", "d ref": "D", "latent": "G latent", "ref": "G ref"}
+
+    class Timed(LiteralStep):
+        def record(self, phase: str, stepped: str) -> None:
+            clock.lap(phases[phase])
+
+        def step(self, *args) -> None:
+            super().step(*args)
+            clock.lap("update")
+
+        def __call__(self, *args) -> None:
+            super().__call__(*args)
+            clock.lap("update")
+
+    method = make_method(METHODS[args.method], args)
+    step = Timed(method, LPIPS("alex").to(args.device))
+    latent_dim = method.latent_dim
+
+    def run(iteration: int) -> Seconds:
+        step.iteration = iteration
+        clock.start()
+        step(batch, *torch.randn(2, args.batch_size, latent_dim).to(args.device))
+        return clock.seconds
+
+    return run
+
+
+def train(args: argparse.Namespace) -> list[dict]:
+    sides = [Side(args.precision, args.r1_every, args.single_d_step)]
+    if args.vs:
+        sides = [Side(literal=True), *sides]
+        if sides[1] == Side():
+            sides.append(Side("bf16", 16, True))
+    memory = [measure_peak(args, side) for side in sides]
+    runs = [side.make(args) for side in sides]
+    rounds: list[list[Seconds]] = [[] for _ in sides]  # of each side
+    for i in range(args.iterations + 1):
+        for side, run, seconds in zip(sides, runs, rounds, strict=True):
+            gc.collect()
+            k = side.r1_every
+            parts = [(1 / k, run(k * i))] + [(1 - 1 / k, run(k * i + 1))] * (k > 1)
+            seconds.append({p: sum(w * s[p] for w, s in parts) for p in PHASES})
+        print("warm" if i == 0 else f"round {i}/{args.iterations}", file=sys.stderr, flush=True)
+    first = [sum(seconds.values()) for seconds in rounds[0][1:]]
+    rows = []
+    for side, seconds, peak in zip(sides, rounds, memory, strict=True):
+        totals = [sum(s.values()) for s in seconds[1:]]
+        low, middle, high = quantiles(totals * 2, n=4, method="inclusive")
+        row = {"side": side.name, "s/it": middle, "q1": low, "q3": high}
+        row["images/s"] = args.batch_size / middle
+        row |= {phase: median(s[phase] for s in seconds[1:]) for phase in PHASES}
+        row["peak MB"] = peak / 1e6
+        if args.vs:
+            row["time x"] = median(t / t0 for t, t0 in zip(totals, first, strict=True))
+            row["memory x"] = peak / memory[0]
+        rows.append(row)
+    return rows
+
+
+def measure_peak(args: argparse.Namespace, side: Side) -> int:
+    """Bytes that two iterations need at most, in a process of their own."""
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=run_and_send_peak, args=(args, side, sender))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"{side.name}: its process ended without a peak (see above)") from None
+    finally:
+        child.join()
+
+
+def run_and_send_peak(args: argparse.Namespace, side: Side, sender) -> None:
+    run = side.make(args)
+    for iteration in range(2):
+        run(iteration)
+    if args.device.startswith("cuda"):
+        sender.send(torch.cuda.max_memory_allocated())
+    else:
+        status = Path("/proc/self/status").read_text()
+        sender.send(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+
+
+def smoothness(args: argparse.Namespace) -> list[dict]:
+    if args.checkpoint:
+        method = gen.load(args.checkpoint, args.device)
+    else:
+        method = make_method(StarGAN, args)
+    rng, N, size = torch.Generator().manual_seed(0), args.sequences, method.img_size
+    x = (torch.rand(N, 3, size, size, generator=rng) * 2 - 1).to(args.device)
+    z = torch.randn(2, N, method.latent_dim, generator=rng).to(args.device)
+    ends = method.map_style(z[0], 0), method.map_style(z[1], 1)
+    content = method.encode(x)
+    frames = path(lambda s: method.decode(content, s).clamp(-1, 1), *ends, alphas(20))
+    return [race(frames)]
+
+
+def data(args: argparse.Namespace) -> list[dict]:
+    rows = []
+    for workers in args.workers:
+        common = dict(img_size=args.img_size, batch_size=args.batch_size, num_workers=workers)
+        module = Heads(**common) if args.data == "heads" else Domains(args.data, **common)
+        module.setup("fit")
+        loader = module.train_dataloader()
+        batches = (batch for _ in count() for batch in loader)
+        for _ in islice(batches, 2 * workers + 2):  # workers start and fill their queues
+            pass
+        began = time.perf_counter()
+        for _ in islice(batches, args.batches):
+            pass
+        images = 3 * args.batch_size * args.batches  # an element: source and two references
+        rows.append({"workers": workers, "images/s": images / (time.perf_counter() - began)})
+    return rows
+
+
+def show(rows: list[dict]) -> None:
+    def text(value: object) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    table = [list(rows[0])] + [[text(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--img-size", type=int, default=64)
+    common.add_argument("--batch-size", type=int, default=4)
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--domains", type=int, default=2)
+    model.add_argument("--base-channels", type=int, default=0, help="0: the published widths")
+    model.add_argument("--max-channels", type=int, default=512)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
+
+    p = commands.add_parser("train", parents=[common, model])
+    p.add_argument("--method", choices=METHODS, default="SmoothI2I")
+    p.add_argument("--vs", choices=["literal"], help="also the published step, and ratios to it")
+    p.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    p.add_argument("--r1-every", type=int, default=1, metavar="K")
+    p.add_argument("--single-d-step", action="store_true")
+    p.add_argument("--iterations", type=int, default=5, help="rounds that count")
+    p.set_defaults(run=train)
+    p = commands.add_parser("smoothness", parents=[common, model])
+    p.add_argument("--checkpoint", help="default: a generator with random weights")
+    p.add_argument("--sequences", type=int, default=8)
+    p.set_defaults(run=smoothness)
+    p = commands.add_parser("data", parents=[common])
+    p.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
+    p.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--batches", type=int, default=100)
+    p.set_defaults(run=data)
+    args = parser.parse_args()
+
+    rows = args.run(args)
+    show(rows)
+    options = {name: value for name, value in vars(args).items() if name != "run"}
+    print(json.dumps(options | {"versions": versions(), "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
