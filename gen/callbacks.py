@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
 
 
-class Last(Callback):
+class Last(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
 
     SIGTERM or one Ctrl-C ends the iteration, saves, and stops; a second Ctrl-C stops at once.
@@ -24,6 +25,7 @@ class Last(Callback):
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.signal: int | None = None
         self.saved = -1
+        self.previous: dict[int, Any] = {}  # handlers of signals, to be put back
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -44,15 +46,33 @@ class Last(Callback):
 
     def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
         self.save(trainer)
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        self.on_exception()
         if self.signal is not None:
             rank_zero_info(f"Stopped at iteration {trainer.global_step}; {self.path} resumes it.")
+
+    def on_exception(self, *_: Any) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
     def save(self, trainer: Trainer) -> None:
         if trainer.global_step > self.saved:
             self.saved = trainer.global_step
             trainer.save_checkpoint(self.path, False)
+
+
+class Predictions(Callback):
+    """`gen predict` writes `predictions/<index>_<domain>.png` for every source and domain."""
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Tensor, batch: Any, *_: Any
+    ) -> None:
+        from gen import viz
+
+        folder = Path(trainer.default_root_dir, "predictions")
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, images in zip(batch["index"].tolist(), outputs, strict=True):
+            for domain, image in zip(method.domains, images, strict=True):
+                viz.to_pil(image).save(folder / f"{index:05d}_{domain}.png")
 
 
 class Bar(TQDMProgressBar):

@@ -25,7 +25,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomic(path, buffer.getvalue())
+        try:
+            write_atomic(path, buffer.getvalue())
+        except OSError as error:
+            way_out = "the previous checkpoint is intact; make room, then resume from it"
+            raise OSError(error.errno, f"{error.strerror}; {way_out}", str(path)) from error
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -79,7 +83,13 @@ def load(path: str | Path) -> GANMethod:
     cls = getattr(gen.methods, checkpoint.method, None)
     if not (isinstance(cls, type) and issubclass(cls, GANMethod)):
         raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
-    method = cls(**checkpoint.hparams | {"init_from": ""})
+    try:
+        method = cls(**checkpoint.hparams | {"init_from": ""})
+    except TypeError as error:
+        raise WeightsError(
+            f"{path}: expected options of {checkpoint.method}, got: {error}; "
+            "load it with the version of gen that wrote it"
+        ) from error
     method.domains = checkpoint.domains
     method.fill(checkpoint.state, path)
     return method

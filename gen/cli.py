@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +35,14 @@ def main(args: list[str] | None = None) -> None:
     from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-    from gen.callbacks import Bar, Last
+    import gen.data
+    import gen.methods
+    from gen.callbacks import Bar, Last, Predictions
     from gen.checkpoint import AtomicCheckpointIO
+
+    for package in (gen.data, gen.methods):  # so that the parser finds `SmoothI2I`, `Heads`
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
     class SaveConfig(SaveConfigCallback):
         def save_config(self, trainer: Trainer, *_: Any) -> None:
@@ -56,20 +64,31 @@ def main(args: list[str] | None = None) -> None:
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             c, out = self.config_init[self.subcommand], Path(self.config_init[self.subcommand].out)
+            for key in ("default_root_dir", "logger", "plugins"):
+                if c.trainer[key] is not None:
+                    raise ValueError(f"--trainer.{key}: expected nothing; --out, --wandb set it")
+            if c.monitor and c.trainer.limit_val_batches == 0:
+                raise ValueError(
+                    "--monitor: expected validation, which saves best.ckpt, got "
+                    "--trainer.limit_val_batches 0"
+                )
             loggers: list[Any] = [CSVLogger(out, name="logs")]
             if c.wandb != "off":
                 loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
-            callbacks = [Bar(), Last(out / "last.ckpt", c.save_every)]
+            last = Last(out / "last.ckpt", c.save_every)
+            callbacks = [*(c.trainer.callbacks or []), last, Predictions()]
+            if c.trainer.enable_progress_bar is not False:
+                callbacks.append(Bar())
             if c.monitor:
                 best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
-                callbacks.insert(0, ModelCheckpoint(out, "best", **best))
-            return super().instantiate_trainer(
-                default_root_dir=out,
-                logger=loggers,
-                callbacks=[*(c.trainer.callbacks or []), *callbacks],
-                plugins=AtomicCheckpointIO(),
-                **kwargs,
-            )
+                callbacks.append(ModelCheckpoint(out, "best", **best))
+            kwargs |= dict(default_root_dir=out, logger=loggers, plugins=AtomicCheckpointIO())
+            trainer = super().instantiate_trainer(callbacks=[*callbacks], **kwargs)
+            if c.trainer.strategy == "auto" and trainer.world_size > 1:
+                # A step trains some of the networks; plain ddp would wait for the others' gradients
+                kwargs["strategy"] = "ddp_find_unused_parameters_true"
+                trainer = super().instantiate_trainer(callbacks=[*callbacks], **kwargs)
+            return trainer
 
     cli = CLI(
         LightningModule,
@@ -77,6 +96,7 @@ def main(args: list[str] | None = None) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,  # it puts the paths of classes into checkpoints
         save_config_callback=SaveConfig,
         save_config_kwargs=dict(save_to_log_dir=False),
         seed_everything_default=777,
@@ -86,5 +106,5 @@ def main(args: list[str] | None = None) -> None:
         args=args,
     )
     stopped = next(c.signal for c in cli.trainer.callbacks if isinstance(c, Last))
-    if stopped:
+    if stopped and cli.trainer.is_global_zero:  # another rank's code would have rank 0 killed
         sys.exit(128 + stopped)

@@ -152,16 +152,19 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
 
 
 def _walk(method, images) -> dict[str, list[Figure]]:
-    """A GIF of twelve sources whose style walks once around all domains."""
+    """A GIF of up to twelve sources whose style walks once around all domains."""
     S = len(method.domains)
     x, _ = gallery.batch(method, images, gallery.pick(images, -(-12 // S))[:12])
     ring = [gallery.style(method, y % S, SEEDS[0]) for y in range(S + 1)]
     frames = gallery.join(gallery.walk(method, x, ring, 12))[:, :-1].cpu()  # (N, T, 3, H, W)
-    tiles = [[list(x[k : k + 6]) for k in (0, 6)] for x in frames.unbind(1)]
+    c = -(-len(x) // 2)  # columns of two rows
+    tiles = [[list(t[:c]), [*t[c:], *[None] * (-len(t) % 2)]] for t in frames.unbind(1)]
     motion = _gif(viz.grid(rows, cell_px=GIF_PX) for rows in tiles)
-    caption = "Twelve sources in the style of one latent code, on a straight line from each domain "
+    caption = (
+        f"{len(x)} sources in the style of one latent code, on a straight line from each domain "
+    )
     caption += f"to the next: {', '.join(method.domains)}, and back."
-    return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=6 * GIF_PX)]}
+    return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=c * GIF_PX)]}
 
 
 def _paths(method, images, lpips) -> dict[str, list[Figure]]:

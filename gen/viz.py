@@ -173,8 +173,8 @@ def save_gif(frames: Iterable[Picture], path: str | Path | IO[bytes], fps: float
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (C, 3)
     palette = colours[np.argsort(-counts[found], kind="stable")[: 256 if len(found) <= 256 else 32]]
     if len(found) > 256:
-        some = pixels.reshape(1, -1, 3)[:, :: 1 + pixels.size // 900_000]
-        fitted = Image.fromarray(some).quantize(256 - len(palette), kmeans=1).getpalette()
+        sheet = Image.fromarray(pixels.reshape(1, -1, 3))
+        fitted = sheet.quantize(256 - len(palette), Image.Quantize.FASTOCTREE).getpalette()
         palette = np.concatenate([palette, np.reshape(fitted, (-1, 3))])
     index = np.zeros(2**24, np.uint8)
     index[found] = cKDTree(palette).query(colours)[1]

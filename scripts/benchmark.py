@@ -24,15 +24,16 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count, islice
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `gen` does
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,7 +184,7 @@ def train(args: argparse.Namespace) -> list[dict]:
     rows = []
     for side, seconds, peak in zip(sides, rounds, memory, strict=True):
         totals = [sum(s.values()) for s in seconds[1:]]
-        low, middle, high = quantiles(totals * 2, n=4, method="inclusive")
+        low, middle, high = np.quantile(totals, (0.25, 0.5, 0.75)).tolist()
         row = {"side": side.name, "s/it": middle, "q1": low, "q3": high}
         row["images/s"] = args.batch_size / middle
         row |= {phase: median(s[phase] for s in seconds[1:]) for phase in PHASES}

@@ -1,5 +1,8 @@
 """What every image-to-image data set shares: labelled images, training draws, the DataModule."""
 
+import os
+import signal
+import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -73,6 +76,19 @@ class TrainingDraws(Dataset):
         )
         y, y_ref = int(self.images.labels[i]), int(self.images.labels[j])
         return {"x": x, "y": y, "x_ref": x_ref, "x_ref2": x_ref2, "y_ref": y_ref}
+
+
+def _obey_parent(_: int) -> None:
+    """A worker leaves Ctrl-C, and a SIGTERM to all, to its parent: that finishes the iteration."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _Loader(DataLoader):
@@ -158,7 +174,8 @@ class I2IData(LightningDataModule, ABC):
 
     def _loader(self, dataset: Dataset, **sampling) -> DataLoader:
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return _Loader(dataset, num_workers=self.num_workers, pin_memory=pin, **sampling)
+        options = dict(num_workers=self.num_workers, pin_memory=pin, worker_init_fn=_obey_parent)
+        return _Loader(dataset, **options, **sampling)
 
     def _step(self) -> int:
         return self.trainer.global_step if self.trainer else 0

@@ -139,16 +139,27 @@ class GANMethod(LightningModule):
                     "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
                     "some of its networks), got ddp"
                 )
+        if self.trainer.precision == "16-mixed":
+            raise ValueError(
+                "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # weights that a NaN has touched are never saved
+        bad = [k for k, v in checkpoint["state_dict"].items() if not v.isfinite().all()]
+        if bad:  # a NaN in a gradient alone, or on another rank
+            raise NonFiniteLoss(
+                f"iteration {self.global_step}: expected finite weights, got NaN or infinity in "
+                f"{', '.join(bad[:5])}; not saved, the last checkpoint is from before"
+            )
         checkpoint["method"] = type(self).__name__
         checkpoint["domains"] = self.domains
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The command line wins over the checkpoint, also inside optimizers; differences show."""
         self.check_domains(checkpoint.get("domains"))
-        saved, now = checkpoint.get("hyper_parameters", {}), dict(self.hparams)
+        saved = checkpoint.get("hyper_parameters", {}) | {"method": checkpoint.get("method")}
+        now = dict(self.hparams) | {"method": type(self).__name__}
         for key in now:
             if key in saved and saved[key] != now[key]:
                 rank_zero_info(f"resume: {key} was {saved[key]}, is now {now[key]}")

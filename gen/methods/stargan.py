@@ -264,6 +264,14 @@ class StarGAN(GANMethod):
             style = self.encode_style(x_ref, y_trg)
         return self.decode(self.encode(x), style)
 
+    def predict_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        """Every source in every domain, with the latent of its index: (N, S, 3, H, W)."""
+        rngs = [torch.Generator().manual_seed(int(i)) for i in batch["index"]]
+        z = torch.stack([torch.randn(self.latent_dim, generator=rng) for rng in rngs])
+        z, content = z.to(batch["x"]), self.encode(batch["x"])
+        domains = range(self.hparams.num_domains)
+        return torch.stack([self.decode(content, self.map_style(z, y)) for y in domains], 1)
+
     @property
     def latent_dim(self) -> int:
         return self.hparams.latent_dim

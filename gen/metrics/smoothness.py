@@ -71,14 +71,15 @@ def resize_frames(x: Tensor, size: int | None, quantize: bool) -> Tensor:
 
     `quantize` also rounds as PNG and PIL do: to 8 bits, after the columns, after the rows.
     """
-    x = x.float() * 127.5 + 127.5  # 0..255, where PIL's halves are exact
-    bits = (lambda v: (v + 0.5).floor().clamp(0, 255)) if quantize else (lambda v: v)
-    x = bits(x)
     height, width = (size, size) if size else x.shape[-2:]
+    x = x.float() * 127.5 + 127.5  # 0..255, where PIL's halves are exact
+    if quantize:
+        x = x.add_(0.5).floor_().clamp_(0, 255)
     for shape in ((x.shape[-2], width), (height, width)):
         if x.shape[-2:] != shape:
-            x = bits(F.interpolate(x, shape, mode="bilinear", antialias=True))
-    return x / 127.5 - 1
+            x = F.interpolate(x, shape, mode="bilinear", antialias=True)
+            x = x.add_(0.5).floor_() if quantize else x
+    return x.div_(127.5).sub_(1)
 
 
 def path_distances(

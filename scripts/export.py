@@ -1,0 +1,21 @@
+"""A Lightning checkpoint to a `.safetensors` file that can be shared: averaged weights, options."""
+
+import argparse
+from pathlib import Path
+
+from gen.checkpoint import export
+from gen.weights import sha256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a .ckpt of `gen fit`")
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    args = parser.parse_args()
+    export(args.checkpoint, args.out)
+    size_mib = args.out.stat().st_size / 2**20
+    print(f"{args.out}  {size_mib:.1f} MiB  sha256 {sha256(args.out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Tiny runs of `gen` inside the test's own process, shared by the tests of training."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from gen.cli import main
+
+WIDTHS = dict(img_size=32, base_channels=4, max_channels=8, style_dim=8, latent_dim=4)
+HEADS = dict(img_size=32, batch_size=2, num_workers=0, train_images=8, val_images=4)
+TRAINER = dict(accelerator="cpu", devices=1, limit_val_batches=0, log_every_n_steps=1)
+QUIET = dict(enable_model_summary="false", enable_progress_bar="false")
+EVERYTHING = dict(  # every term of SmoothI2I that needs no downloaded weights
+    lambda_cont=0.0, lambda_shr=0.1, shrink="centroid", ramp_start=-10, ramp_iters=20,
+    lambda_mix=0.5, lambda_mix_image=0.5, lambda_mix_d=0.5, mixup_beta=0.4, mixup_phase="both",
+    paper_intent=True, r1_every=3, ds_iters=10, lr=1e-3, lr_mapping=1e-4, ema_decay=0.9,
+)  # fmt: skip
+OPTIONS = {"StarGAN": dict(r1_every=2, ds_iters=10, lr=1e-3), "SmoothI2I": EVERYTHING}
+
+
+def flags(prefix: str, options: dict) -> list[str]:
+    return [f"--{prefix}.{key}={value}" for key, value in options.items()]
+
+
+def arguments(method: str, out: Path, *more: str, steps: int = 2, **model) -> list[str]:
+    """The command line of a tiny `gen fit` into `out`."""
+    return [
+        *("fit", f"--model={method}", *flags("model", WIDTHS | OPTIONS[method] | model)),
+        *("--data=Heads", *flags("data", HEADS)),
+        *flags("trainer", TRAINER | QUIET | dict(max_steps=steps)),
+        *(f"--out={out}", *more),
+    ]
+
+
+def fit(method: str, out: Path, *more: str, steps: int = 2, **model) -> Path:
+    """Runs it; the path of `last.ckpt`."""
+    main(arguments(method, out, *more, steps=steps, **model))
+    return Path(out, "last.ckpt")
+
+
+def read(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def losses(out: Path) -> list[dict[str, str]]:
+    """Rows of the run's CSV log, one an iteration, all terms."""
+    with open(max(Path(out).glob("logs/*/metrics.csv")), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def differences(a, b, path: str = "") -> list[str]:
+    """Where two nests of dicts, sequences, tensors and numbers are not equal bit for bit."""
+    if isinstance(a, dict):
+        missing = [f"{path}: keys {set(a) ^ set(b)}"] if set(a) != set(b) else []
+        return missing + [d for k in a if k in b for d in differences(a[k], b[k], f"{path}.{k}")]
+    if isinstance(a, list | tuple):
+        missing = [f"{path}: {len(a)} and {len(b)}"] if len(a) != len(b) else []
+        pairs = enumerate(zip(a, b, strict=False))
+        return missing + [d for i, (p, q) in pairs for d in differences(p, q, f"{path}[{i}]")]
+    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return [] if same else [path]

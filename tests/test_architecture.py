@@ -1,0 +1,158 @@
+"""The shape of the code: who may import whom, how long files are. Read with `ast`, not imported."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOPS = ("gen", "scripts", "data_prep", "tests")
+FILES = {p.relative_to(ROOT).as_posix(): p for top in TOPS for p in (ROOT / top).rglob("*.py")}
+OURS = {name: path for name, path in FILES.items() if name.startswith("gen/")}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+STANDARD = set(sys.stdlib_module_names)
+
+
+def module(name: str) -> str:
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Full names of all that is imported, anywhere in the file."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "expected absolute imports, got a relative one"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found - {"__future__.annotations"}
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == a or name.startswith(f"{a}.") for a in allowed | STANDARD)
+
+
+RULES = {  # part -> what it may import besides the standard library
+    "gen.losses": {"torch", "gen.losses"},
+    "gen.interpolation": {"torch"},
+    "gen.networks": {
+        "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",
+        "gen.networks",
+    },
+    "gen.metrics": {
+        "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",
+        "gen.networks.perceptual", "gen.interpolation",
+    },
+    "gen.data": {"torch", "lightning", "numpy", "cv2", "PIL", "gen.data"},
+    "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy"},
+    "gen.weights": {"torch", "numpy", "safetensors"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", RULES)
+def test_dependencies_point_one_way(part):
+    files = [n for n in OURS if within(module(n), {part}) and module(n).startswith(part)]
+    assert files
+    wrong = {n: {i for i in imports(TREES[n]) if not within(i, RULES[part])} for n in files}
+    assert {n: bad for n, bad in wrong.items() if bad} == {}
+
+
+def test_nothing_imports_scripts_or_data_prep_or_tests():
+    outside = {"scripts", "data_prep", "tests"}
+    inside = {p.stem for name, p in FILES.items() if name.split("/")[0] in outside}
+    for name in OURS:
+        found = {i.split(".")[0] for i in imports(TREES[name])}
+        assert not found & (outside | inside), name
+
+
+METHODS = [n for n in OURS if n.startswith("gen/methods/") and not n.endswith("__init__.py")]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_imports_from_methods_only_base_and_one_baseline(name):
+    used = {i.split(".")[2] for i in imports(TREES[name]) if i.startswith("gen.methods.")}
+    assert len(used - {"base"}) <= 1, used
+    if name == "gen/methods/base.py":
+        assert not used
+
+
+def test_methods_are_not_known_outside_their_folder():
+    """So a method is deleted by removing its file and its config."""
+    names = {f"gen.methods.{Path(n).stem}" for n in METHODS} - {"gen.methods.base"}
+    for name in set(OURS) - set(METHODS):
+        assert not {i for i in imports(TREES[name]) if within(i, names) and i.startswith("gen.")}, name
+
+
+def test_files_are_short():
+    long = {}
+    for name, path in FILES.items():
+        limit = 450 if name.startswith("gen/networks/") else 300
+        count = len(path.read_text().splitlines())
+        if count > limit and not name.startswith("tests/"):
+            long[name] = f"expected at most {limit} lines, got {count}"
+    assert long == {}
+
+
+def test_lines_are_short():
+    long = [
+        f"{name}:{i}"
+        for name, path in FILES.items()
+        for i, line in enumerate(path.read_text().splitlines(), start=1)
+        if len(line) > 100
+    ]
+    assert long == []
+
+
+def test_the_command_is_short():
+    assert len(FILES["gen/cli.py"].read_text().splitlines()) <= 120
+
+
+def test_no_print_in_the_library_but_in_its_commands():
+    for name in OURS:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.FunctionDef) and node.name != "main":
+                inner = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+                assert "print" not in {ast.unparse(n.func) for n in inner}, f"{name}: {node.name}"
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if "base" not in n])
+def test_methods_take_plain_scalars_and_document_each(name):
+    plain = {"int", "float", "bool", "str"}
+    for cls in (n for n in TREES[name].body if isinstance(n, ast.ClassDef)):
+        for init in (n for n in cls.body if getattr(n, "name", "") == "__init__"):
+            arguments = init.args.args[1:]
+            kinds = {a.arg: ast.unparse(a.annotation) for a in arguments}
+            odd = {k: v for k, v in kinds.items() if v not in plain and not v.startswith("Literal[")}
+            assert odd == {} and len(init.args.defaults) == len(arguments)
+            doc = ast.get_docstring(cls)
+            assert not [k for k in kinds if f"\n    {k}: " not in doc], "undocumented"
+
+
+def test_images_leave_through_viz_alone():
+    """No other place turns [-1, 1] into bytes."""
+    for name in OURS:
+        if name != "gen/viz.py":
+            text = FILES[name].read_text()
+            assert "127.5" not in text or name == "gen/data/images.py", name
+
+
+def test_public_functions_and_classes_say_what_they_are():
+    bare = [
+        f"{name}: {node.name}"
+        for name in OURS
+        for node in TREES[name].body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and node.name != "main"
+        and not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+def test_nothing_of_this_machine_is_in_the_tree():
+    marks = ("/work/" + "main", "/work/" + "shared", "/root/" + ".cache")
+    texts = [*FILES.values(), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("*.md")]
+    texts += ROOT.glob("scripts/*.sh")
+    assert {str(p) for p in texts if any(m in p.read_text() for m in marks)} == set()

@@ -1,0 +1,48 @@
+"""Every config that ships parses as it is, and runs two steps with tiny widths."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, read
+
+import gen.methods
+from gen.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys):
+    text = path.read_text()
+    assert text.startswith("# "), "expected a header: what it reproduces, cost, metrics"
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "-c", str(path), "--print_config"])
+    whole, given = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(text)
+    assert end.value.code == 0
+    for part in ("model", "data"):  # what the file says is what the parser understood
+        understood = whole[part]["init_args"]
+        assert {k: understood[k] for k in given[part]["init_args"]} == given[part]["init_args"]
+
+    tiny = WIDTHS | dict(init_from="")
+    if "lambda_cont" in whole["model"]["init_args"] and not lpips_is_cached():
+        tiny["lambda_cont"] = 0.0
+    small = flags("model", tiny) + ["--data=Heads", *flags("data", HEADS)]
+    more = flags("trainer", TRAINER | QUIET | dict(max_steps=2))
+    main(["fit", "-c", str(path), *small, *more, f"--out={tmp_path}", "--monitor="])
+    saved = read(tmp_path / "last.ckpt")
+    assert saved["global_step"] == 2 and saved["hyper_parameters"]["num_domains"] == 3
+    assert issubclass(getattr(gen.methods, saved["method"]), gen.methods.StarGAN)
+    rows = losses(tmp_path)
+    assert len(rows) == 2 and {"latent/adv", "ref/adv", "d/real", "d/fake"} <= set(rows[0])
+
+
+def lpips_is_cached() -> bool:
+    from gen.networks.perceptual import cache_path
+
+    return cache_path("alex").exists()

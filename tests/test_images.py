@@ -1,0 +1,110 @@
+"""One image: odd files become RGB or are refused, augmentation has the stated statistics."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from gen.data.images import ImageError, augment, load_image, random_crop
+
+
+def picture(index=0, size=(24, 24)):
+    return Image.fromarray(
+        np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    )
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def test_odd_images_load_as_rgb():
+    half = np.full((4, 4), 128, np.uint8)
+    deep = np.full((4, 4), 128 * 257, np.uint16)
+    white, black = (255, 255, 255), (0, 0, 0)
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([9, 9, 9, 10, 20, 30])
+    cases = {
+        "grey": (encode(Image.fromarray(half)), (128, 128, 128)),
+        "grey 16": (encode(Image.fromarray(deep)), (128, 128, 128)),
+        "rgb 16": (cv2.imencode(".png", np.stack([deep] * 3, 2))[1].tobytes(), (128, 128, 128)),
+        "cmyk": (encode(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "JPEG"), black),
+        "clear": (encode(Image.new("RGBA", (4, 4), (10, 20, 30, 0))), white),
+        "half clear": (encode(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), (127, 127, 127)),
+        "grey clear": (encode(Image.new("LA", (4, 4), (0, 0))), white),
+        "palette": (encode(palette), (10, 20, 30)),
+        "palette clear": (encode(palette, transparency=1), white),
+        "rgb key": (encode(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3)), white),
+        "bilevel": (encode(Image.new("1", (4, 4), 1)), white),
+        "webp": (
+            encode(Image.new("RGB", (4, 4), (10, 20, 30)), "WEBP", lossless=True),
+            (10, 20, 30),
+        ),
+        "bmp": (encode(Image.new("RGB", (4, 4), (10, 20, 30)), "BMP"), (10, 20, 30)),
+    }
+    for name, (data, colour) in cases.items():
+        image = load_image(data)
+        assert image.mode == "RGB" and image.size == (4, 4), name
+        assert (np.asarray(image) == colour).all(), (name, image.getpixel((0, 0)), colour)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = Image.new("RGB", (32, 16), "black")
+    upright.paste("white", (0, 0, 16, 8))  # top left
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # inverse of each orientation
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    image = load_image(encode(stored, "JPEG", exif=exif, quality=95))
+    assert image.size == upright.size
+    assert np.abs(np.asarray(image, int) - np.asarray(upright, int)).mean() < 4
+
+
+def test_a_missing_image_is_refused_with_its_path(tmp_path):
+    with pytest.raises(ImageError, match="gone.png: cannot be read .No such file"):
+        load_image(tmp_path / "gone.png")
+
+
+def test_jpeg_draft_keeps_enough_pixels():
+    data = encode(picture(size=(640, 400)), "JPEG")
+    assert load_image(data).size == (640, 400)
+    assert load_image(data, draft_px=151).size == (320, 200)
+
+
+def test_augmentation_statistics():
+    ramp = np.zeros((100, 100, 3), np.uint8)
+    ramp[:, :, 0] = np.arange(50, 150)  # column
+    ramp[:, :, 1] = np.arange(50, 150)[:, None]  # row
+    ramp = Image.fromarray(ramp)
+    whole = np.asarray(ramp.resize((50, 50), Image.Resampling.BILINEAR), int)
+    full = np.ptp(whole[..., 0])
+    mirrored = uncropped = 0
+    for seed in range(1000):
+        out = np.asarray(augment(ramp, 50, np.random.default_rng(seed)), int)
+        flip = out[0, 0, 0] > out[0, -1, 0]
+        mirrored += flip
+        uncropped += np.array_equal(out[:, ::-1] if flip else out, whole)
+        width, height = np.ptp(out[..., 0]) / full, np.ptp(out[..., 1]) / full
+        assert 0.78 < width * height <= 1.01 and 0.88 < width / height < 1.13
+    assert abs(mirrored / 1000 - 0.5) < 0.065 and abs(uncropped / 1000 - 0.5) < 0.065
+
+
+def test_crops_cover_the_range_and_stay_inside():
+    rng = np.random.default_rng(0)
+    for width, height in ((100, 100), (130, 100), (500, 20), (1, 1), (1, 300)):
+        for _ in range(200):
+            left, top, right, bottom = random_crop(width, height, rng)
+            assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert random_crop(500, 20, rng) == (239, 0, 261, 20)  # too wide: the middle, ratio 1.1
+    for size in (50, 64, 1000):  # the same part of the picture at any resolution
+        box = random_crop(size, size, np.random.default_rng(3))
+        assert np.allclose(np.divide(box, size), random_crop(1, 1, np.random.default_rng(3)))
+    boxes = np.array([random_crop(100, 100, rng) for _ in range(2000)])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert 84.8 < sides.min() < 88 and 99 < sides.max() <= 100  # sqrt(0.8 * 0.9) = 0.849
+    assert boxes[:, 0].min() < 0.1 and boxes[:, 0].max() > 10

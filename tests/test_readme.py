@@ -1,0 +1,79 @@
+"""The README: its links lead somewhere, its Python runs, its commands do what they say."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+SHORT = {  # what makes a command of the README short; the rest of it runs as printed
+    "python scripts/evaluate.py": ["--max-sources", "2", "--batch-size", "2"],
+    "python scripts/benchmark.py": [
+        "--img-size",
+        "32",
+        "--base-channels",
+        "4",
+        "--iterations",
+        "1",
+    ],
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_script_and_config_that_it_names_exists():
+    for path in re.findall(r"(?:scripts|configs|data_prep|checkpoints|gen)/[\w/.]+\.\w+", TEXT):
+        assert (ROOT / path).exists() or path.endswith("mine.py"), path
+
+
+def test_python_block_runs(lpips_cache):
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ps, shrinkage = (float(re.search(r"[\d.]+", s)[0]) for s in done.stdout.splitlines())
+    assert 0 <= ps <= 1 and shrinkage > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [c for c in commands() if not c.startswith("bash") and "photos" not in c]
+)
+def test_commands_run(command, tmp_path, lpips_cache):
+    if "data/emoji" in command or "emoji64" in command:
+        if not (ROOT / "data/emoji/manifest.json").exists():
+            pytest.skip("no data/emoji: python data_prep/emoji.py makes it")
+    words = shlex.split(command)
+    program = " ".join(words[:2])
+    if program == "gen fit" and "--model.help" not in words:
+        words += ["--model.base_channels", "4"] if "--model.init_from" not in words else []
+        words += ["--trainer.max_steps", "2"]
+        if "--ckpt_path" in words:  # what the command before it left
+            first = [w.replace("runs", str(tmp_path)) for w in words]
+            drop = first.index("--ckpt_path")
+            run([*first[:drop], *first[drop + 2 :]])
+            words[-1] = "4"
+    elif program in SHORT:
+        words += SHORT[program]
+    run([w.replace("runs", str(tmp_path)) for w in words])
+
+
+def run(words: list[str]) -> None:
+    words[0] = str(Path(sys.executable).with_name(words[0]))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -1,0 +1,143 @@
+"""A run that was cut and resumed is the run that was not: bit for bit, and by its command line."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from runs import HEADS, arguments, differences, fit, flags, losses, read
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from gen.callbacks import Last
+from gen.cli import main
+from gen.methods.base import GANMethod
+
+FIRST, MORE = 3, 4  # iterations before and after the cut
+
+
+@pytest.fixture(scope="module", params=["StarGAN", "SmoothI2I"])
+def whole(request, tmp_path_factory):
+    """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
+    out = tmp_path_factory.mktemp(request.param)
+    save = Last.save
+
+    def keep(self, trainer):
+        save(self, trainer)
+        if trainer.global_step == FIRST:
+            shutil.copy(self.path, out / "cut.ckpt")
+
+    samples = ["--trainer.callbacks=Samples", "--trainer.callbacks.every_n_steps=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Last, "save", keep)
+        fit(request.param, out, f"--save_every={FIRST}", *samples, steps=FIRST + MORE)
+    return request.param, out
+
+
+def assert_same_run(a, b):
+    a, b = read(a), read(b)
+    assert a["global_step"] == b["global_step"] == FIRST + MORE
+    states = {k for k in a["state_dict"] if k.startswith("ema.module.generator")}
+    moments = a["optimizer_states"][0]["state"][0]
+    assert states and {"exp_avg", "exp_avg_sq"} <= set(moments)
+    for part in ("state_dict", "optimizer_states", "hyper_parameters"):
+        assert not differences(a[part], b[part], part)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
+    method, out = whole
+    cut = out / "cut.ckpt"
+    assert read(cut)["global_step"] == FIRST
+    more = (f"--ckpt_path={cut}", f"--data.num_workers={workers}")
+    assert_same_run(out / "last.ckpt", fit(method, tmp_path, *more, steps=FIRST + MORE))
+    resumed, uncut = losses(tmp_path), losses(out)[FIRST:]
+    assert [int(row["step"]) for row in resumed] == list(range(FIRST, FIRST + MORE))
+    for a, b in zip(resumed, uncut, strict=True):  # lazy R1: the log holds its last value
+        assert {k: v for k, v in a.items() if v} == {k: v for k, v in b.items() if a[k]}
+
+
+def test_finished_run_that_is_extended_equals_the_longer_run(whole, tmp_path):
+    method, out = whole
+    first = fit(method, tmp_path / "first", steps=FIRST)
+    more = fit(method, tmp_path / "more", f"--ckpt_path={first}", steps=FIRST + MORE)
+    assert_same_run(out / "last.ckpt", more)
+
+
+def test_the_comparison_sees_a_single_bit(whole):
+    _, out = whole
+    a, b = read(out / "last.ckpt"), read(out / "last.ckpt")
+    assert not differences(a["optimizer_states"], b["optimizer_states"])
+    moment = b["optimizer_states"][2]["state"][1]["exp_avg"]
+    moment.view(-1)[-1] = torch.nextafter(moment.view(-1)[-1], torch.tensor(9.0))
+    assert differences(a["optimizer_states"], b["optimizer_states"]) == ["[2].state.1.exp_avg"]
+
+
+def test_the_saved_config_runs_again_to_the_same_losses(whole, tmp_path):
+    _, out = whole
+    main(["fit", "-c", str(out / "config.yaml"), f"--out={tmp_path}", "--trainer.max_steps=2"])
+    first, again = losses(out)[:2], losses(tmp_path)
+    assert len(first[0]) > 12  # all terms of all phases
+    assert again == first
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["out"] == str(tmp_path) and config["trainer"]["callbacks"]
+
+
+def test_the_command_line_wins_on_resume_and_the_difference_is_printed(tmp_path, caplog):
+    r1 = dict(lr=1e-3, r1_every=1)
+    first = fit("StarGAN", tmp_path / "a", steps=1, **r1)
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    new = dict(lr=2e-3, lambda_cyc=3.0, r1_every=1)
+    last = read(fit("StarGAN", tmp_path / "b", f"--ckpt_path={first}", steps=2, **new))
+    assert last["global_step"] == 2
+    assert last["hyper_parameters"]["lr"] == 2e-3
+    assert [o["param_groups"][0]["lr"] for o in last["optimizer_states"]] == [2e-3, 1e-6, 2e-3, 2e-3]
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("resume:")]
+    assert told == ["resume: lambda_cyc was 1.0, is now 3.0", "resume: lr was 0.001, is now 0.002"]
+    weights = [[o["param_groups"][0][k] for o in last["optimizer_states"]] for k in ("betas",)]
+    assert weights == [[(0.0, 0.99)] * 4]
+
+
+def test_resuming_with_another_method_is_printed(tmp_path, caplog):
+    first = fit("StarGAN", tmp_path / "a", steps=1)
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    fit("SmoothI2I", tmp_path / "b", f"--ckpt_path={first}", steps=2)
+    assert "resume: method was StarGAN, is now SmoothI2I" in caplog.messages
+
+
+def test_resume_with_other_widths_or_domains_names_what_differs(tmp_path):
+    first = fit("StarGAN", tmp_path / "a", steps=1)
+    with pytest.raises(RuntimeError, match=r"(?s)size mismatch for generator\..*\[8.*\[16"):
+        fit("StarGAN", tmp_path / "b", f"--ckpt_path={first}", max_channels=16)
+    checkpoint = read(first)
+    torch.save(checkpoint | {"domains": ["a", "b", "c"]}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\], got \['bear', 'cat', 'dog'\]"):
+        fit("StarGAN", tmp_path / "c", f"--ckpt_path={tmp_path / 'other.ckpt'}")
+
+
+def test_max_steps_counts_iterations_not_optimizer_steps(tmp_path, monkeypatch):
+    steps, iterations = [], []
+    finish = GANMethod.finish
+
+    def record(self, *args):
+        finish(self, *args)
+        iterations.append(self.global_step)
+
+    monkeypatch.setattr(GANMethod, "finish", record)
+    hook = register_optimizer_step_post_hook(lambda optimizer, *_: steps.append(id(optimizer)))
+    try:
+        last = fit("StarGAN", tmp_path, steps=5)
+    finally:
+        hook.remove()
+    assert iterations == [1, 2, 3, 4, 5] and read(last)["global_step"] == 5
+    g, f, e, d = (steps.count(i) for i in dict.fromkeys(steps[k] for k in (2, 3, 4, 0)))
+    assert (g, f, e, d) == (10, 5, 5, 10)
+    moments = [o["state"][0]["step"].item() for o in read(last)["optimizer_states"]]
+    assert moments == [10, 5, 5, 10]
+
+
+def test_positions_not_workers_decide_what_is_seen(tmp_path):
+    for workers in (0, 1):
+        fit("StarGAN", tmp_path / str(workers), f"--data.num_workers={workers}", steps=2)
+    assert losses(tmp_path / "0") == losses(tmp_path / "1")
+    fit("StarGAN", tmp_path / "seed", "--data.seed=1", steps=2)
+    assert losses(tmp_path / "seed") != losses(tmp_path / "0")
