@@ -50,6 +50,9 @@ def main(args: list[str] | None = None) -> None:
             self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
 
     class CLI(LightningCLI):
+        def init_parser(self, **kwargs: Any) -> Any:
+            return super().init_parser(**kwargs, allow_abbrev=False)  # else typos pass for others
+
         def add_arguments_to_parser(self, parser: Any) -> None:
             parser.add_argument("--out", default="runs/run", help="folder of the run")
             parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off")
@@ -75,8 +78,9 @@ def main(args: list[str] | None = None) -> None:
             loggers: list[Any] = [CSVLogger(out, name="logs")]
             if c.wandb != "off":
                 loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
-            last = Last(out / "last.ckpt", c.save_every)
-            callbacks = [*(c.trainer.callbacks or []), last, Predictions()]
+            given = c.trainer.callbacks or []
+            callbacks = [*given] if isinstance(given, list) else [given]
+            callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
             if c.trainer.enable_progress_bar is not False:
                 callbacks.append(Bar())
             if c.monitor:

@@ -50,7 +50,7 @@ class Panel:
 class Figure:
     """Panels with one caption; `beside` sets two panels next to each other where there is room.
 
-    `width_px` > 0 limits the width (a GIF gains nothing beyond its own).
+    `width_px` > 0 limits the width.
     """
 
     caption: str

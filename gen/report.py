@@ -18,6 +18,7 @@ from gen.page import Figure, Panel, write_report
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "lpips", "torch-fidelity", "opencv-python")
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
 CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
+ALONE_PX = 900  # at most, of a grid without another beside it
 SEEDS = (0, 1)  # styles a domain in the grids; the paths go from the first to the second
 
 
@@ -122,9 +123,7 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
             found.append(Panel(sheet, name if shipped else "", headers, lead=1))
         return found
 
-    beside = " Left this run, right the shipped checkpoint: equal sources and seeds." * bool(
-        shipped
-    )
+    beside = " Sources and seeds are the same for both checkpoints." if shipped else ""
     sections = {
         "Guided by latents": [
             Figure(
@@ -132,6 +131,7 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
                 "style of its domain and given to every source." + beside,
                 panels(lambda m: gallery.latent_grid(m, x, SEEDS)),
                 beside=True,
+                width_px=0 if shipped else ALONE_PX,
             )
         ],
         "Guided by references": [
@@ -140,6 +140,7 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
                 "the image above." + beside,
                 panels(lambda m: gallery.reference_grid(m, x, refs, y_refs)),
                 beside=True,
+                width_px=0 if shipped else ALONE_PX,
             )
         ],
     }
@@ -147,7 +148,9 @@ def _samples(method, shipped, images) -> dict[str, list[Figure]]:
         rows, headers = gallery.paired_grid(method, images, indices, SEEDS[0])
         sheet = viz.grid(rows, lead=(0, 1), cell_px=CELL_PX, background=None)
         caption = "In each pair the translation, and the true image of that content and domain."
-        sections["Against the true images"] = [Figure(caption, [Panel(sheet, "", headers, lead=1)])]
+        sections["Against the true images"] = [
+            Figure(caption, [Panel(sheet, "", headers, lead=1)], width_px=ALONE_PX)
+        ]
     return sections
 
 
@@ -160,10 +163,8 @@ def _walk(method, images) -> dict[str, list[Figure]]:
     c = -(-len(x) // 2)  # columns of two rows
     tiles = [[list(t[:c]), [*t[c:], *[None] * (-len(t) % 2)]] for t in frames.unbind(1)]
     motion = _gif(viz.grid(rows, cell_px=GIF_PX) for rows in tiles)
-    caption = (
-        f"{len(x)} sources in the style of one latent code, on a straight line from each domain "
-    )
-    caption += f"to the next: {', '.join(method.domains)}, and back."
+    caption = "Each source in the style of one latent code, on the straight line from each domain "
+    caption += f"to the next: {', '.join(method.domains)} and back."
     return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=c * GIF_PX)]}
 
 

@@ -69,7 +69,7 @@ def interpolate(args: argparse.Namespace) -> None:
         values = {name: value.tolist() for name, value in metric.sequences().items()}
         for k, image in enumerate(args.images):
             row = {"image": str(image), "from": a, "to": b}
-            print(json.dumps(row | {n: round(v[k], 4) for n, v in values.items()}))
+            print(json.dumps(row | {f"{n}_strict": round(v[k], 4) for n, v in values.items()}))
 
 
 if __name__ == "__main__":

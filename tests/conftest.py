@@ -4,7 +4,9 @@ import os
 import socket
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads can be 15x slower
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch: spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import pytest

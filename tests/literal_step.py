@@ -1,14 +1,16 @@
 """The published training step, transcribed from the description and kept as a yardstick.
 
 StarGAN v2 (spec section 2) with the three terms of CVPR 2021 as released (section 3.1): nothing is
-shared, nothing is frozen, every phase computes all of its terms. `tests/test_step.py` holds our
-gradients against it, `scripts/benchmark.py --vs literal` our seconds.
+shared, nothing is frozen, every phase computes all of its terms, and the networks are taken through
+their published forward passes. `tests/test_step.py` holds our gradients against it,
+`scripts/benchmark.py train --vs literal` our seconds.
 """
 
 import copy
 
 import torch
 import torch.nn.functional as F
+from literal_networks import literal
 from torch import Tensor, nn
 
 
@@ -28,16 +30,17 @@ def gradients(nets: dict[str, nn.Module]) -> dict[str, Tensor | None]:
 class LiteralStep:
     """One iteration on the networks of a StarGAN or SmoothI2I `method`, with its weights and rates.
 
+    Takes the networks over: from then on they go their literal way, in `method` too.
     `gradients` holds, after `__call__`, what each of the four phases gave to the networks it steps.
     """
 
     def __init__(self, method, lpips=None):
         self.h, self.lpips, self.iteration = method.hparams, lpips, 0
         self.nets = {
-            "G": method.generator,
+            "G": literal(method.generator),
             "F": method.mapping_network,
-            "E": method.style_encoder,
-            "D": method.discriminator,
+            "E": literal(method.style_encoder),
+            "D": literal(method.discriminator),
         }
         adam = dict(betas=(0.0, 0.99), weight_decay=self.h.weight_decay)
         self.optims = {

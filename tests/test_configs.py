@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, read
 
 import gen.methods
 from gen.cli import main
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, read
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))

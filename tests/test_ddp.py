@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback
+
 from runs import arguments, differences, fit, losses, read
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -59,9 +59,13 @@ def test_translate_wants_exactly_one_guide(method, x, z, guides):
 
 def test_one_domain_for_all_is_an_int(method, x, z):
     two = torch.full((N,), 2)
-    assert torch.equal(method.map_style(z, 2), method.map_style(z, two))
-    assert torch.equal(method.encode_style(x, 2), method.encode_style(x, two))
-    assert torch.equal(method.translate(x, 2, z=z), method.translate(x, two, z=z))
+    for f in (
+        lambda y: method.map_style(z, y),
+        lambda y: method.encode_style(x, y),
+        lambda y: method.translate(x, y, z=z),
+    ):
+        torch.testing.assert_close(f(2), f(two), atol=1e-5, rtol=0)
+        assert not torch.allclose(f(2), f(1), atol=1e-4)
 
 
 def test_one_content_serves_many_styles(method, x, z):
@@ -137,7 +141,7 @@ def test_draws_are_a_function_of_seed_iteration_and_rank():
 
     method, seen = At(**TINY), {}
     for seed in (0, 1, 777):
-        for At.global_step in (0, 1, 2, 1000, 65_537):
+        for At.global_step in (0, 1, 2, 1000, 60_000):
             for At.global_rank in (0, 1, 7):
                 value = torch.randn(2, generator=method.draw(seed))
                 assert torch.equal(value, torch.randn(2, generator=method.draw(seed)))

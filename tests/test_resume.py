@@ -5,12 +5,13 @@ import shutil
 import pytest
 import torch
 import yaml
-from runs import HEADS, arguments, differences, fit, flags, losses, read
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gen.callbacks import Last
 from gen.cli import main
 from gen.methods.base import GANMethod
+from gen.weights import WeightsError
+from runs import differences, fit, losses, read
 
 FIRST, MORE = 3, 4  # iterations before and after the cut
 
@@ -90,11 +91,10 @@ def test_the_command_line_wins_on_resume_and_the_difference_is_printed(tmp_path,
     last = read(fit("StarGAN", tmp_path / "b", f"--ckpt_path={first}", steps=2, **new))
     assert last["global_step"] == 2
     assert last["hyper_parameters"]["lr"] == 2e-3
-    assert [o["param_groups"][0]["lr"] for o in last["optimizer_states"]] == [2e-3, 1e-6, 2e-3, 2e-3]
+    groups = [o["param_groups"][0] for o in last["optimizer_states"]]  # of G, F, E, D
+    assert [group["lr"] for group in groups] == [2e-3, 1e-6, 2e-3, 2e-3]
     told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("resume:")]
     assert told == ["resume: lambda_cyc was 1.0, is now 3.0", "resume: lr was 0.001, is now 0.002"]
-    weights = [[o["param_groups"][0][k] for o in last["optimizer_states"]] for k in ("betas",)]
-    assert weights == [[(0.0, 0.99)] * 4]
 
 
 def test_resuming_with_another_method_is_printed(tmp_path, caplog):
@@ -106,7 +106,10 @@ def test_resuming_with_another_method_is_printed(tmp_path, caplog):
 
 def test_resume_with_other_widths_or_domains_names_what_differs(tmp_path):
     first = fit("StarGAN", tmp_path / "a", steps=1)
-    with pytest.raises(RuntimeError, match=r"(?s)size mismatch for generator\..*\[8.*\[16"):
+    told = (
+        r"^checkpoint: mapping_network\S+: expected shape \(16, 4\), got \(8, 4\); give the model"
+    )
+    with pytest.raises(WeightsError, match=told):
         fit("StarGAN", tmp_path / "b", f"--ckpt_path={first}", max_channels=16)
     checkpoint = read(first)
     torch.save(checkpoint | {"domains": ["a", "b", "c"]}, tmp_path / "other.ckpt")

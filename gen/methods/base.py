@@ -158,6 +158,7 @@ class GANMethod(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The command line wins over the checkpoint, also inside optimizers; differences show."""
         self.check_domains(checkpoint.get("domains"))
+        self.check_shapes(checkpoint["state_dict"], "checkpoint")
         saved = checkpoint.get("hyper_parameters", {}) | {"method": checkpoint.get("method")}
         now = dict(self.hparams) | {"method": type(self).__name__}
         for key in now:
@@ -192,11 +193,15 @@ class GANMethod(LightningModule):
         """Loads `state`; averages fill the trained networks too where the file has only those."""
         own = self.state_dict()
         full = {k: state.get(k, state.get(k.removeprefix("ema.module."))) for k in own}
-        for key, value in own.items():
-            got = None if full[key] is None else tuple(full[key].shape)
-            if got != tuple(value.shape):
+        self.check_shapes(full, source)
+        self.load_state_dict(full)
+
+    def check_shapes(self, state: dict[str, Tensor | None], source: str | Path) -> None:
+        for key, value in self.state_dict().items():
+            expected, got = tuple(value.shape), state.get(key)
+            if got is None or tuple(got.shape) != expected:
                 raise WeightsError(
-                    f"{source}: {key}: expected shape {tuple(value.shape)}, got {got}; "
+                    f"{source}: {key}: expected shape {expected}, got "
+                    f"{'none' if got is None else tuple(got.shape)}; "
                     "give the model the options that the file was trained with (see its card)"
                 )
-        self.load_state_dict(full)
