@@ -40,9 +40,14 @@ class Last(Checkpoint):
         stop = self.signal is not None
         if trainer.world_size > 1:  # one rank was told: all must save
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        trainer.should_stop |= stop
+        if stop:
+            trainer.should_stop, trainer.limit_val_batches = True, 0  # it would validate first
         if stop or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
+
+    def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.save(trainer)  # a signal waits for the end of the validation, which may be long
 
     def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
         self.save(trainer)

@@ -16,7 +16,11 @@ from runs import differences, fit, losses, read
 FIRST, MORE = 3, 4  # iterations before and after the cut
 
 
-@pytest.fixture(scope="module", params=["StarGAN", "SmoothI2I"])
+VALIDATE = ("--trainer.limit_val_batches=1", f"--trainer.val_check_interval={FIRST}")
+SAVES = {"StarGAN": VALIDATE, "SmoothI2I": (f"--save_every={FIRST}",)}  # what saves the cut
+
+
+@pytest.fixture(scope="module", params=SAVES)
 def whole(request, tmp_path_factory):
     """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
     out = tmp_path_factory.mktemp(request.param)
@@ -30,7 +34,7 @@ def whole(request, tmp_path_factory):
     samples = ["--trainer.callbacks=Samples", "--trainer.callbacks.every_n_steps=2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Last, "save", keep)
-        fit(request.param, out, f"--save_every={FIRST}", *samples, steps=FIRST + MORE)
+        fit(request.param, out, *SAVES[request.param], *samples, steps=FIRST + MORE)
     return request.param, out
 
 
@@ -49,7 +53,7 @@ def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
     method, out = whole
     cut = out / "cut.ckpt"
     assert read(cut)["global_step"] == FIRST
-    more = (f"--ckpt_path={cut}", f"--data.num_workers={workers}")
+    more = (f"--ckpt_path={cut}", f"--data.num_workers={workers}", *SAVES[method])
     assert_same_run(out / "last.ckpt", fit(method, tmp_path, *more, steps=FIRST + MORE))
     resumed, uncut = losses(tmp_path), losses(out)[FIRST:]
     assert [int(row["step"]) for row in resumed] == list(range(FIRST, FIRST + MORE))
@@ -62,6 +66,11 @@ def test_finished_run_that_is_extended_equals_the_longer_run(whole, tmp_path):
     first = fit(method, tmp_path / "first", steps=FIRST)
     more = fit(method, tmp_path / "more", f"--ckpt_path={first}", steps=FIRST + MORE)
     assert_same_run(out / "last.ckpt", more)
+
+
+def test_a_run_writes_one_checkpoint_and_no_copies(whole):
+    _, out = whole
+    assert {p.name for p in out.rglob("*.ckpt")} == {"cut.ckpt", "last.ckpt"}
 
 
 def test_the_comparison_sees_a_single_bit(whole):

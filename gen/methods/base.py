@@ -197,6 +197,7 @@ class GANMethod(LightningModule):
         self.load_state_dict(full)
 
     def check_shapes(self, state: dict[str, Tensor | None], source: str | Path) -> None:
+        """Raises WeightsError at the first tensor that is missing or has another shape."""
         for key, value in self.state_dict().items():
             expected, got = tuple(value.shape), state.get(key)
             if got is None or tuple(got.shape) != expected:
