@@ -32,7 +32,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(error.errno, f"{error.strerror}; {way_out}", str(path)) from error
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        if Path(path).suffix == ".safetensors":
+            raise WeightsError(
+                f"{path}: expected a .ckpt file, with the state of training, got weights alone; "
+                "--model.init_from starts from these"
+            )
+        return unpickle(path)
+
+
+def unpickle(path: str | Path) -> dict[str, Any]:
+    """What a `.ckpt` file holds: tensors and plain values; another global is refused unrun.
+
+    Raises:
+        WeightsError: Not such a file; expected and got.
+    """
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        raise WeightsError(
+            f"{path}: expected a .safetensors or .ckpt file that `gen fit` or `export` wrote, got "
+            f"{type(error).__name__}: {str(error).partition('.')[0]}"
+        ) from error
 
 
 class Checkpoint(NamedTuple):
@@ -51,26 +73,19 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         WeightsError: Not a checkpoint of this package; expected, got and the way out.
     """
-    if Path(path).suffix == ".safetensors":
-        state, meta = load_safetensors(path)
-        if missing := {"method", "hparams", "domains", "iteration"} - set(meta):
-            raise WeightsError(
-                f"{path}: expected metadata written by `gen.checkpoint.export`, got none of "
-                f"{', '.join(sorted(missing))}"
-            )
-        hparams, domains = json.loads(meta["hparams"]), json.loads(meta["domains"])
-        return Checkpoint(meta["method"], hparams, state, domains, int(meta["iteration"]))
     try:
-        ckpt = torch.load(path, map_location="cpu", weights_only=True)
+        if Path(path).suffix == ".safetensors":
+            state, meta = load_safetensors(path)
+            hparams, domains = dict(json.loads(meta["hparams"])), json.loads(meta["domains"])
+            return Checkpoint(meta["method"], hparams, state, domains, int(meta["iteration"]))
+        ckpt = unpickle(path)
         hparams = {k: v for k, v in ckpt["hyper_parameters"].items() if not k.startswith("_")}
         state, step = ckpt["state_dict"], ckpt["global_step"]
         return Checkpoint(ckpt["method"], hparams, state, ckpt["domains"], step)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"{path}: expected a .safetensors or .ckpt file that `gen fit` or `export` wrote, "
-            f"got {type(error).__name__}: {error}"
+            f"{path}: expected what `gen fit` or `gen.checkpoint.export` writes, a method, its "
+            f"options, domains, iteration and weights, got {type(error).__name__}: {error}"
         ) from error
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
 CONFIG = ROOT / "configs/smooth_i2i/emoji64_cpu.yaml"
 STEPS_FINE_TUNED, STEPS_FROM_NOTHING = 200, 600
+GENTLY = ("--model.lr", "5e-5")  # with the rate that the shipped weights ended on
 SOURCES = 24  # images evaluated
 
 
@@ -50,7 +51,7 @@ def main() -> None:
     shipped = gen.load(SHIPPED) if SHIPPED.exists() else None
     if shipped and shipped.domains != data.domains:
         shipped = None
-    start = [] if args.from_scratch or not shipped else ["--model.init_from", SHIPPED]
+    start = [] if args.from_scratch or not shipped else ["--model.init_from", SHIPPED, *GENTLY]
     steps = args.steps or (STEPS_FINE_TUNED if start else STEPS_FROM_NOTHING)
     last = args.out / "last.ckpt"
     resume = ["--ckpt_path", last] if last.exists() else []

@@ -50,3 +50,11 @@ def lpips_cache():
 @pytest.fixture(autouse=True, scope="session")
 def two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def no_process_group_left():
+    """A trainer with plain ddp opens one in this process; metrics would then gather from it."""
+    yield
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

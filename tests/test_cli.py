@@ -244,6 +244,24 @@ def test_resuming_a_fine_tuned_run_does_not_start_over(tmp_path):
     assert all(torch.equal(v, whole["state_dict"][k]) for k, v in more["state_dict"].items())
 
 
+def test_weights_to_measure_come_from_either_kind_of_file_or_it_is_an_error(tmp_path, monkeypatch):
+    last = fit("StarGAN", tmp_path / "a", steps=1)
+    export(last, tmp_path / "x.safetensors")
+    x, z, seen = torch.randn(2, 3, 32, 32), torch.randn(2, 4), []
+    monkeypatch.setattr(
+        StarGAN, "on_test_start", lambda m: seen.append(m.translate(x, 1, z=z)), raising=False
+    )
+    command = ["test", *arguments("StarGAN", tmp_path / "b", seed=5)[1:]]
+    main([*command, f"--ckpt_path={last}"])
+    main([*command, f"--model.init_from={tmp_path / 'x.safetensors'}"])
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], gen.load(last).translate(x, 1, z=z))
+    with pytest.raises(ValueError, match="expected --ckpt_path or --model.init_from, got random"):
+        main(command)
+    with pytest.raises(WeightsError, match="expected a .ckpt file, .* --model.init_from"):
+        main([*command, f"--ckpt_path={tmp_path / 'x.safetensors'}"])
+
+
 # ---- Weights & Biases ---------------------------------------------------------------------------
 
 

@@ -98,9 +98,9 @@ def test_a_checkpoint_with_a_global_is_refused_unrun(checkpoint, tmp_path):
     torch.save(read(checkpoint) | {"extra": Bomb(marker)}, bad)
     with pytest.raises(WeightsError, match="expected a .safetensors or .ckpt .* got Unpickling"):
         gen.load(bad)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(WeightsError, match="Unpickling"):
         fit("StarGAN", tmp_path / "run", f"--ckpt_path={bad}")
-    with pytest.raises(Exception, match="[Ww]eights.only"):  # not even when asked to
+    with pytest.raises(WeightsError, match="Unpickling"):  # not even when asked to
         fit("StarGAN", tmp_path / "run", f"--ckpt_path={bad}", "--weights_only=false")
     with pytest.raises(WeightsError, match="Unpickling"):
         fit("StarGAN", tmp_path / "run", init_from=bad)
@@ -399,7 +399,6 @@ def test_half_precision_with_a_loss_scale_is_refused():
 def test_importing_gen_is_quick_silent_and_light():
     code = """
 import socket, sys, time
-import torch  # so that it is not counted
 def blocked(*args, **kwargs): raise SystemExit("a socket was opened")
 socket.socket = socket.create_connection = blocked
 began = time.process_time()

@@ -49,7 +49,7 @@ def latents(method, n=6):
     return torch.randn(2, n, method.latent_dim, generator=rng).double()
 
 
-def sgd(params, lr, betas, weight_decay):
+def sgd(params, lr, betas, weight_decay, fused=False):
     """In Adam's place: Adam's first step is the sign of the gradient, which rounding may turn."""
     return torch.optim.SGD(params, 100 * lr, weight_decay=weight_decay)
 

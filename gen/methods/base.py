@@ -132,6 +132,8 @@ class GANMethod(LightningModule):
     # ---- doors ----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        if not self.trainer.ckpt_path:
+            self.start()
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             if not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -171,16 +173,20 @@ class GANMethod(LightningModule):
                     old.update({k: v for k, v in new.items() if k != "params"})
 
     def setup(self, stage: str) -> None:
-        """Learns the domains' names from the data, and starts from `init_from` if that is given."""
+        """Learns the domains' names from the data."""
         if self.trainer.datamodule is not None:
             names, self.domains = self.domains, list(self.trainer.datamodule.domains)
             self.check_domains(names)
-        start = self.hparams.init_from
-        if stage == "fit" and start and not self.trainer.ckpt_path:
-            checkpoint = files.read(start)
+        if stage != "fit":  # there, a checkpoint to resume from comes first
+            self.start()
+
+    def start(self) -> None:
+        """Starts from the weights of `init_from`, if that is given."""
+        if path := self.hparams.init_from:
+            checkpoint = files.read(path)
             self.check_domains(checkpoint.domains)
-            self.fill(checkpoint.state, start)
-            rank_zero_info(f"init_from: started from {start}")
+            self.fill(checkpoint.state, path)
+            rank_zero_info(f"init_from: started from {path}")
 
     def check_domains(self, trained: list[str] | None) -> None:
         if trained and self.domains and list(trained) != self.domains:

@@ -124,8 +124,8 @@ class StarGAN(GANMethod):
 
         def adam(network: nn.Module, lr: float, lazy: float = 1.0) -> torch.optim.Adam:
             betas = (0.0, 0.99**lazy)  # two floats: recent torch refuses mixed numbers
-            wd = h.weight_decay
-            return torch.optim.Adam(network.parameters(), lr * lazy, betas, weight_decay=wd)
+            options = dict(weight_decay=h.weight_decay, fused=True)
+            return torch.optim.Adam(network.parameters(), lr * lazy, betas, **options)
 
         lazy = h.r1_every / (h.r1_every + 1) if h.r1_every > 1 else 1.0  # StyleGAN2, appendix B
         return [

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SKIP_SIZES_PX = (32, 64, 128)  # the resolutions at which the high-pass skip is added
+MERGE_PX = 32  # on smaller maps, making the 4x4 kernels costs more than they save
 
 
 def widths(img_size: int, base_channels: int | None, max_channels: int, downs: int) -> list[int]:
@@ -56,27 +57,34 @@ def pool(x: Tensor) -> Tensor:
     return (x[..., ::2] + x[..., 1::2]).mul_(0.25)
 
 
-def boxed(kernel: Tensor) -> Tensor:
-    """The 3x3 kernels of (O, I, 3, 3) convolved with a 2x2 square of ones: (O, I, 4, 4)."""
+def boxed(kernel: Tensor, value: float, turned: bool = False) -> Tensor:
+    """3x3 kernels (O, I, 3, 3) convolved with a 2x2 square of `value`: (O, I, 4, 4)."""
     with torch.autocast(kernel.device.type, enabled=False):
         eye = torch.eye(4, dtype=kernel.dtype, device=kernel.device)
-        box = eye[:3] + eye[1:]  # (3, 4)
-        return (kernel.flatten(2) @ torch.kron(box, box)).unflatten(2, (4, 4))
+        line = eye[:3] + eye[1:]  # (3, 4)
+        square = value * torch.kron(line, line)  # (9, 16)
+        kernel = kernel.flatten(2) @ (square.flip(1) if turned else square)  # (O, I, 16)
+        return kernel.unflatten(2, (4, 4))
 
 
 def conv_pool(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """pool(conv(x)) for a 3x3 `conv`, as one 4x4 convolution: 4/9 of the multiplications."""
-    return F.conv2d(x, boxed(conv.weight) / 4, conv.bias, stride=2, padding=1)
+    if x.shape[2] < MERGE_PX:
+        return pool(conv(x))
+    return F.conv2d(x, boxed(conv.weight, 0.25), conv.bias, stride=2, padding=1)
 
 
 def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """conv(upsample(x)) for a 3x3 `conv`, as one transposed convolution: 4/9 of the work."""
-    kernel = boxed(conv.weight).flip(2, 3).transpose(0, 1)  # (I, O, 4, 4)
+    """conv(upsample(x)) for a 3x3 `conv`, as one 4x4 transposed convolution: again 4/9."""
+    if 2 * x.shape[2] < MERGE_PX:
+        return conv(upsample(x))
+    kernel = boxed(conv.weight, 1.0, turned=True).transpose(0, 1)  # (I, O, 4, 4)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
-def leaky_relu(x: Tensor, inplace: bool = True) -> Tensor:
-    return F.leaky_relu(x, 0.2, inplace)
+def leaky_relu(x: Tensor) -> Tensor:
+    """In place: then the result is all that is kept for the backward pass."""
+    return F.leaky_relu(x, 0.2, inplace=True)
 
 
 class InstanceNorm(nn.Module):
@@ -117,7 +125,7 @@ class ResBlk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
-        h = leaky_relu(h, inplace=h is not x)  # the shortcut needs x
+        h = leaky_relu(x.clone() if h is x else h)
         h = conv_pool(self.conv1, h) if self.down else self.conv1(h)
         h = self.conv2(leaky_relu(self.norm2(h)))
         # A 1x1 convolution and an average commute: pooling first is the same map at 1/4 the cost.

@@ -1,0 +1,37 @@
+"""The pictures of the README, from a checkpoint: a grid, and strips between domains."""
+
+import argparse
+from pathlib import Path
+
+import gen
+from gen import gallery, viz
+from gen.data import Domains
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", default="data/emoji")
+    parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
+    args = parser.parse_args()
+
+    method = gen.load(args.checkpoint)
+    S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
+    stem = args.checkpoint.with_suffix("")
+
+    x, _ = gallery.batch(method, images, gallery.pick(images, -(-args.sources // S)))
+    rows, headers = gallery.latent_grid(method, x, seeds=(0, 1))
+    viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(f"{stem}_grid.png")
+
+    x, y = gallery.batch(method, images, gallery.pick(images, 1, shift=0.25))
+    names, strips = [], []
+    for k in range(S):
+        ends = [gallery.style(method, domain, 0) for domain in (k, (k + 1) % S)]
+        (frames,) = gallery.walk(method, x[k : k + 1], ends, frames=9)  # (1, T, 3, H, W)
+        strips.append([x[k], *frames[0]])
+        names.append(f"{method.domains[k]} to {method.domains[(k + 1) % S]}")
+    viz.grid(strips, captions=names, lead=(0, 1), cell_px=96).save(f"{stem}_strips.png")
+
+
+if __name__ == "__main__":
+    main()
