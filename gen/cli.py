@@ -75,7 +75,8 @@ def main(args: list[str] | None = None) -> None:
                     "--monitor: expected validation, which saves best.ckpt, got "
                     "--trainer.limit_val_batches 0"
                 )
-            if self.subcommand != "fit" and not (c.ckpt_path or self.model.hparams.get("init_from")):
+            weights = c.ckpt_path or self.model.hparams.get("init_from")
+            if self.subcommand != "fit" and not weights:
                 raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
             loggers: list[Any] = [CSVLogger(out, name="logs")]
             if c.wandb != "off":
