@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,8 @@ def main(args: list[str] | None = None) -> None:
     from gen.callbacks import Bar, Last, Predictions
     from gen.checkpoint import AtomicCheckpointIO
 
+    noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
+    warnings.filterwarnings("ignore", f".*({noise})")
     for package in (gen.data, gen.methods):  # so that the parser finds `SmoothI2I`, `Heads`
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)

@@ -1,31 +1,31 @@
 """Measures training, scoring and loading; prints a table and, last, one JSON line.
 
-train        a training step, by phase; --vs literal runs the published step beside it, in turn
+train        a training step, by phase; --vs literal: beside the published step, and our fast one
 smoothness   scoring interpolations: ours against one PNG folder at a time, pair by pair
 data         images a second out of the loader, by workers
 
 Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
-first round warms up and is not counted. With lazy R1 (--r1-every K) a round is one iteration with
-R1 and one without, weighed 1 : K - 1. Phases: D (which in our step also renders the latent fake
-that the generator's phase uses again), G latent, G ref: forward and backward; update: optimizers
-and EMA.
+first round warms up and does not count. Phases: D, G latent and G ref are forward and backward (our
+D also renders the latent fake that the generator uses again), update is optimizers and EMA. With
+lazy R1 a round is one iteration with R1 and one without, weighed 1 : K - 1. `cpu s` is processor
+time: seconds well above it, over the threads, tell of a busy machine.
 
-Memory: high-water marks of one process cannot be told apart, and sides that are only held would
-count, so each side runs two iterations, R1 in the first, in a process of its own before any clock
-starts. On the CPU that is VmHWM, the highest resident size of that process, interpreter and
-libraries included (getrusage would not do: it remembers the parent's); on a GPU the most bytes
-allocated to tensors.
+Memory: sides held in one process would be counted together, and its high-water mark does not fall.
+So each side first runs two iterations, the first with R1, in a process of its own. On the CPU the
+peak is VmHWM of that process, interpreter and libraries included (getrusage would not do: it
+remembers the parent's); on a GPU, what tensors took.
 """
 
 import argparse
 import gc
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -51,29 +51,38 @@ from literal_step import LiteralStep
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
 PHASES = ("D", "G latent", "G ref", "update")
-Seconds = dict[str, float]  # of each phase
+Seconds = dict[str, float]  # of each phase, "s/it" in all, and "cpu s"
 
 
 class Clock:
-    """Seconds between calls, by name."""
+    """Seconds of one iteration, by phase."""
 
     def __init__(self, device: str):
         self.sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
     def start(self) -> None:
         self.sync()
-        self.seconds, self.last = dict.fromkeys(PHASES, 0.0), time.perf_counter()
+        self.seconds = dict.fromkeys(PHASES, 0.0) | {"cpu s": -time.process_time()}
+        self.last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def lap(self, phase: str) -> None:
         self.sync()
         now = time.perf_counter()
-        self.seconds[name] += now - self.last
+        self.seconds[phase] += now - self.last
         self.last = now
+
+    def stop(self) -> Seconds:
+        self.lap("update")
+        total = sum(self.seconds[phase] for phase in PHASES)
+        self.seconds["cpu s"] += time.process_time()
+        return self.seconds | {"s/it": total}
 
 
 def make_method(base: type, args: argparse.Namespace, **options) -> StarGAN:
     names = "img_size", "base_channels", "max_channels"
     method = base(num_domains=args.domains, **{n: getattr(args, n) for n in names}, **options)
+    if isinstance(method, SmoothI2I):
+        method._lpips = (LPIPS("alex").to(args.device),)
     return method.to(args.device)
 
 
@@ -117,20 +126,15 @@ def ours(args: argparse.Namespace, side: Side) -> Callable[[int], Seconds]:
             super().update(*args, **kwargs)
             clock.lap("update")
 
-        def finish(self, *args) -> None:
-            super().finish(*args)
-            clock.lap("update")
-
-    lazy = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
-    method = make_method(Timed, args, **lazy)
-    method._lpips = (LPIPS("alex").to(args.device),)
+    options = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
+    method = make_method(Timed, args, **options)
 
     def run(iteration: int) -> Seconds:
         method.global_step = iteration
         clock.start()
         with torch.autocast(method.device.type, torch.bfloat16, enabled=side.precision == "bf16"):
             method.training_step(batch)
-        return clock.seconds
+        return clock.stop()
 
     return run
 
@@ -147,19 +151,14 @@ def literal(args: argparse.Namespace) -> Callable[[int], Seconds]:
             super().step(*args)
             clock.lap("update")
 
-        def __call__(self, *args) -> None:
-            super().__call__(*args)
-            clock.lap("update")
-
     method = make_method(METHODS[args.method], args)
-    step = Timed(method, LPIPS("alex").to(args.device))
-    latent_dim = method.latent_dim
+    step, latent_dim = Timed(method, *getattr(method, "_lpips", ())), method.latent_dim
 
     def run(iteration: int) -> Seconds:
         step.iteration = iteration
         clock.start()
         step(batch, *torch.randn(2, args.batch_size, latent_dim).to(args.device))
-        return clock.seconds
+        return clock.stop()
 
     return run
 
@@ -170,63 +169,52 @@ def train(args: argparse.Namespace) -> list[dict]:
         sides = [Side(literal=True), *sides]
         if sides[1] == Side():
             sides.append(Side("bf16", 16, True))
-    memory = [measure_peak(args, side) for side in sides]
+    memory = []
+    for side in sides:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            memory.append(process.submit(peak_bytes, args, side).result())
     runs = [side.make(args) for side in sides]
     rounds: list[list[Seconds]] = [[] for _ in sides]  # of each side
     for i in range(args.iterations + 1):
-        for side, run, seconds in zip(sides, runs, rounds, strict=True):
-            gc.collect()
-            k = side.r1_every
-            parts = [(1 / k, run(k * i))] + [(1 - 1 / k, run(k * i + 1))] * (k > 1)
-            seconds.append({p: sum(w * s[p] for w, s in parts) for p in PHASES})
+        for seconds, run, side in zip(rounds, runs, sides, strict=True):
+            seconds.append(one_round(run, side.r1_every, i))
         print("warm" if i == 0 else f"round {i}/{args.iterations}", file=sys.stderr, flush=True)
-    first = [sum(seconds.values()) for seconds in rounds[0][1:]]
-    rows = []
-    for side, seconds, peak in zip(sides, rounds, memory, strict=True):
-        totals = [sum(s.values()) for s in seconds[1:]]
+    rows, literals = [], [s["s/it"] for s in rounds[0][1:]]
+    for side, peak, (_, *counted) in zip(sides, memory, rounds, strict=True):
+        totals = [s["s/it"] for s in counted]
         low, middle, high = np.quantile(totals, (0.25, 0.5, 0.75)).tolist()
         row = {"side": side.name, "s/it": middle, "q1": low, "q3": high}
         row["images/s"] = args.batch_size / middle
-        row |= {phase: median(s[phase] for s in seconds[1:]) for phase in PHASES}
+        row |= {name: median(s[name] for s in counted) for name in (*PHASES, "cpu s")}
         row["peak MB"] = peak / 1e6
         if args.vs:
-            row["time x"] = median(t / t0 for t, t0 in zip(totals, first, strict=True))
+            row["time x"] = median(t / t0 for t, t0 in zip(totals, literals, strict=True))
             row["memory x"] = peak / memory[0]
         rows.append(row)
     return rows
 
 
-def measure_peak(args: argparse.Namespace, side: Side) -> int:
-    """Bytes that two iterations need at most, in a process of their own."""
-    spawn = multiprocessing.get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    child = spawn.Process(target=run_and_send_peak, args=(args, side, sender))
-    child.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"{side.name}: its process ended without a peak (see above)") from None
-    finally:
-        child.join()
+def one_round(run: Callable[[int], Seconds], k: int, i: int) -> Seconds:
+    """The mean of the k iterations from k i on, of which only the first has R1."""
+    gc.collect()
+    first = run(k * i)
+    rest = run(k * i + 1) if k > 1 else first
+    return {name: (first[name] + (k - 1) * rest[name]) / k for name in first}
 
 
-def run_and_send_peak(args: argparse.Namespace, side: Side, sender) -> None:
+def peak_bytes(args: argparse.Namespace, side: Side) -> int:
+    """What two iterations need at most; to be called in a process of its own."""
     run = side.make(args)
     for iteration in range(2):
         run(iteration)
     if args.device.startswith("cuda"):
-        sender.send(torch.cuda.max_memory_allocated())
-    else:
-        status = Path("/proc/self/status").read_text()
-        sender.send(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        return torch.cuda.max_memory_allocated(args.device)
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
 def smoothness(args: argparse.Namespace) -> list[dict]:
-    if args.checkpoint:
-        method = gen.load(args.checkpoint, args.device)
-    else:
-        method = make_method(StarGAN, args)
+    given = args.checkpoint
+    method = gen.load(given, args.device) if given else make_method(StarGAN, args)
     rng, N, size = torch.Generator().manual_seed(0), args.sequences, method.img_size
     x = (torch.rand(N, 3, size, size, generator=rng) * 2 - 1).to(args.device)
     z = torch.randn(2, N, method.latent_dim, generator=rng).to(args.device)

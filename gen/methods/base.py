@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -70,8 +71,8 @@ class GANMethod(LightningModule):
 
     def draw(self, seed: int) -> torch.Generator:
         """The random numbers of this iteration: a function of (seed, iteration, rank) alone."""
-        key = (seed * 1_000_003 + self.global_step) * 65_537 + self.global_rank
-        return torch.Generator().manual_seed(key % 2**63)
+        key = np.random.SeedSequence((seed, self.global_step, self.global_rank))
+        return torch.Generator().manual_seed(int(key.generate_state(1)[0]))  # torch keeps 32 bits
 
     @contextmanager
     def frozen(self, *networks: nn.Module) -> Iterator[None]:
@@ -132,8 +133,6 @@ class GANMethod(LightningModule):
     # ---- doors ----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        if not self.trainer.ckpt_path:
-            self.start()
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             if not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -145,6 +144,8 @@ class GANMethod(LightningModule):
             raise ValueError(
                 "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
             )
+        if not self.trainer.ckpt_path:
+            self.start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # weights that a NaN has touched are never saved

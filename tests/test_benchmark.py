@@ -1,0 +1,42 @@
+"""scripts/benchmark.py at tiny widths: its table is whole and its numbers fit together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "benchmark.py"
+TINY = ["--img-size", "32", "--base-channels", "4", "--max-channels", "8", "--device", "cpu"]
+
+
+def benchmark(*args):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *args], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["rows"]
+
+
+def test_train_beside_the_literal_step():
+    rows = benchmark("train", "--method", "StarGAN", "--vs", "literal", "--iterations", "2", *TINY)
+    sides = ["literal, fp32", "ours, fp32", "ours, bf16, R1 every 16, one D step"]
+    assert [row["side"] for row in rows] == sides
+    for row in rows:
+        assert row["q1"] <= row["s/it"] <= row["q3"]
+        assert row["images/s"] == pytest.approx(4 / row["s/it"])
+        assert min(row[phase] for phase in ("D", "G latent", "G ref", "update")) > 0
+        assert 100 < row["peak MB"] < 10_000
+        assert row["memory x"] == pytest.approx(row["peak MB"] / rows[0]["peak MB"])
+    assert rows[0]["time x"] == rows[0]["memory x"] == 1
+
+
+def test_data():
+    (row,) = benchmark("data", "--data", "heads", "--workers", "0", "--batches", "2")
+    assert row["workers"] == 0 and row["images/s"] > 1
+
+
+def test_smoothness(lpips_cache):
+    (row,) = benchmark("smoothness", "--sequences", "1", *TINY)
+    assert row["ratio"] > 1 and row["largest_ps_difference"] < 1e-4
