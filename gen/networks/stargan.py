@@ -125,7 +125,7 @@ class ResBlk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
-        h = leaky_relu(x.clone() if h is x else h)
+        h = leaky_relu(x.clone() if h is x else h)  # the shortcut needs x
         h = conv_pool(self.conv1, h) if self.down else self.conv1(h)
         h = self.conv2(leaky_relu(self.norm2(h)))
         # A 1x1 convolution and an average commute: pooling first is the same map at 1/4 the cost.
