@@ -59,9 +59,7 @@ def main() -> None:
         print(f"{last} has its {steps} iterations already; --steps N or --out DIR trains on")
     else:
         source = (
-            ["--data", "gen.data.Heads"]
-            if isinstance(data, Heads)
-            else ["--data.root", data.root]
+            ["--data", "gen.data.Heads"] if isinstance(data, Heads) else ["--data.root", data.root]
         )
         fit = ["-m", "gen", "fit", "-c", CONFIG, *source, "--out", args.out, *start, *resume]
         if code := run(sys.executable, *fit, "--trainer.max_steps", str(steps)):
