@@ -10,8 +10,9 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from literal_networks import literal
 from torch import Tensor, nn
+
+from literal_networks import literal
 
 
 def bce(logits: Tensor, target: float) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_images import encode, picture
 
 from gen.data.domains import Domains, find_images
 from gen.data.images import ImageError, load_image
+from test_images import encode, picture
 
 
 def write(root, names, start=0):

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from test_step import SMOOTH, TINY, make, make_batch
 
 import gen.methods
 from gen.methods.base import weigh
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
+from test_step import SMOOTH, TINY, make, make_batch
 
 N, S, D, L = 4, 3, 8, 4  # images, domains, widths of styles and of latents
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from literal_networks import literal
 
 from gen.losses.adversarial import bce, r1
 from gen.networks.stargan import Discriminator, Generator, MappingNetwork, StyleEncoder
+from literal_networks import literal
 
 COUNTS = {  # spec 1.7, two domains
     (64, 0): (32_634_883, 20_327_808, 20_263_170),

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from harness import bare
-from literal_step import LiteralStep, gradients
 
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
+from harness import bare
+from literal_step import LiteralStep, gradients
 
 TINY = dict(img_size=32, num_domains=3, style_dim=8, latent_dim=4, base_channels=4, max_channels=8)
 SMOOTH = dict(lambda_tri=0.7, lambda_sr=0.6, ramp_start=-5, ramp_iters=10, lambda_cont=0.0)
