@@ -15,6 +15,7 @@ EVERYTHING = dict(  # every term of SmoothI2I that needs no downloaded weights
     lambda_cont=0.0, lambda_shr=0.1, shrink="centroid", ramp_start=-10, ramp_iters=20,
     lambda_mix=0.5, lambda_mix_image=0.5, lambda_mix_d=0.5, mixup_beta=0.4, mixup_phase="both",
     paper_intent=True, r1_every=3, ds_iters=10, lr=1e-3, lr_mapping=1e-4, ema_decay=0.9,
+    lr_decay_start=2, lr_decay_iters=8,
 )  # fmt: skip
 OPTIONS = {"StarGAN": dict(r1_every=2, ds_iters=10, lr=1e-3), "SmoothI2I": EVERYTHING}
 

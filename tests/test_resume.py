@@ -106,6 +106,21 @@ def test_the_command_line_wins_on_resume_and_the_difference_is_printed(tmp_path,
     assert told == ["resume: lambda_cyc was 1.0, is now 3.0", "resume: lr was 0.001, is now 0.002"]
 
 
+def rates(checkpoint):
+    return [o["param_groups"][0]["lr"] for o in read(checkpoint)["optimizer_states"]]  # G, F, E, D
+
+
+def test_learning_rates_fall_as_a_function_of_the_iteration_also_after_a_resume(tmp_path):
+    decay = dict(lr=1e-3, lr_mapping=1e-4, lr_decay_start=1, lr_decay_iters=4, r1_every=1)
+    first = fit("StarGAN", tmp_path / "a", steps=2, **decay)  # iterations 0 and 1
+    assert rates(first) == [1e-3, 1e-4, 1e-3, 1e-3]
+    more = fit("StarGAN", tmp_path / "b", f"--ckpt_path={first}", steps=4, **decay)  # 2 and 3
+    assert rates(more) == pytest.approx([5e-4, 5e-5, 5e-4, 5e-4])
+    new = decay | dict(lr=2e-3)  # the command line wins
+    last = fit("StarGAN", tmp_path / "c", f"--ckpt_path={more}", steps=5, **new)  # iteration 4
+    assert rates(last) == pytest.approx([5e-4, 2.5e-5, 5e-4, 5e-4])
+
+
 def test_resuming_with_another_method_is_printed(tmp_path, caplog):
     first = fit("StarGAN", tmp_path / "a", steps=1)
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")

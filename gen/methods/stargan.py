@@ -73,6 +73,8 @@ class StarGAN(GANMethod):
         ds_iters: iterations over which lambda_ds falls linearly to 0.
         lr: learning rate of G, E and D (Adam).
         lr_mapping: learning rate of the mapping network F (Adam).
+        lr_decay_start: iteration at which both rates begin to fall.
+        lr_decay_iters: iterations over which they then fall linearly to 0; 0 keeps them.
         weight_decay: L2 penalty inside Adam's gradient, not decoupled.
         ema_decay: decay of the averaged networks, an iteration.
         r1_every: 1 is R1 in every step of D; k > 1 is every k-th iteration, k times as strong.
@@ -96,6 +98,8 @@ class StarGAN(GANMethod):
         ds_iters: int = 100_000,
         lr: float = 1e-4,
         lr_mapping: float = 1e-6,
+        lr_decay_start: int = 0,
+        lr_decay_iters: int = 0,
         weight_decay: float = 1e-4,
         ema_decay: float = 0.999,
         r1_every: int = 1,
@@ -134,6 +138,11 @@ class StarGAN(GANMethod):
             adam(self.style_encoder, h.lr),
             adam(self.discriminator, h.lr, lazy),
         ]
+
+    def lr_factor(self, iteration: int) -> float:
+        h = self.hparams
+        past = max(0, iteration - h.lr_decay_start)
+        return max(0.0, 1 - past / h.lr_decay_iters) if h.lr_decay_iters else 1.0
 
     def weights(self, iteration: int) -> dict[str, float]:
         """The weight of every generator term at `iteration`, a pure function of it."""
