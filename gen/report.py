@@ -15,7 +15,7 @@ from gen import gallery, viz
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.page import Figure, Panel, write_report
 
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "lpips", "torch-fidelity", "opencv-python")
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "lpips", "torch-fidelity", "opencv-python-headless")
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
 CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
 ALONE_PX = 900  # at most, of a grid without another beside it
