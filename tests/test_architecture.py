@@ -43,7 +43,8 @@ RULES = {  # part -> what it may import besides the standard library
     },
     "gen.metrics": {
         "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",
-        "gen.networks.perceptual", "gen.interpolation",
+        "gen.networks.backbones", "gen.networks.perceptual", "gen.interpolation", "gen.viz",
+        "gen.weights",
     },
     "gen.data": {"torch", "lightning", "numpy", "cv2", "PIL", "gen.data"},
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy"},

@@ -1,0 +1,113 @@
+"""Backbones as torch-fidelity wants them. Importing this registers them there.
+
+So `torch_fidelity.calculate_metrics(.., feature_extractor="effnetlite0")` and its command line know
+them, too. All see 8-bit images and run in float32: no autocast, no TF32, else values would depend
+on the batch size.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3
+from torch_fidelity.utils import create_feature_extractor
+
+from gen.networks.backbones import EfficientNetLite0, TorchvisionInception, load_published
+
+
+@contextmanager
+def _float32(x: Tensor) -> Iterator[None]:
+    flags = {"enabled": True, "deterministic": True, "allow_tf32": False}
+    with torch.autocast(x.device.type, enabled=False), torch.backends.cudnn.flags(**flags):
+        yield
+
+
+class _Backbone(FeatureExtractorBase):
+    """One of our networks; its only layer is named by its width."""
+
+    network: type[torch.nn.Module]
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **_):
+        super().__init__(name, features_list)
+        self.net = self.network(feature_extractor_weights_path)
+
+    @classmethod
+    def get_provided_features_list(cls) -> tuple[str]:
+        return (str(cls.network.WIDTH),)
+
+    @classmethod
+    def get_default_feature_layer_for_metric(cls, metric: str) -> str:
+        return str(cls.network.WIDTH)
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        with _float32(x):
+            return (self.net(x),)
+
+
+class _EffNetLite0(_Backbone):
+    network = EfficientNetLite0
+
+
+class _TorchvisionInception(_Backbone):
+    network = TorchvisionInception
+
+
+class _Inception2048(FeatureExtractorInceptionV3):
+    """torch-fidelity's Inception with verified weights, read without unpickling."""
+
+    def __init__(self, name, features_list, feature_extractor_weights_path=None, **options):
+        file = io.BytesIO()  # so what torch-fidelity unpickles was written here
+        torch.save(load_published("inception2048", feature_extractor_weights_path), file)
+        file.seek(0)
+        super().__init__(name, features_list, file, **options)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with _float32(x):
+            return super().forward(x)
+
+
+BACKBONES = {
+    "effnetlite0": _EffNetLite0,
+    "inception2048": _Inception2048,
+    "tvinception_stargan": _TorchvisionInception,
+}
+for _name, _class in BACKBONES.items():
+    torch_fidelity.register_feature_extractor(_name, _class)
+
+
+def load_backbone(
+    backbone: str = "effnetlite0",
+    weights_path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> FeatureExtractorBase:
+    """The feature extractor of a backbone; one serves any number of sets of images.
+
+    - `effnetlite0`: EfficientNet-Lite0, needs no hub. Its distances are no FID: `fd_..`, `kd_..`.
+    - `inception2048`: torch-fidelity's; `fid_inception2048` is what papers call FID.
+    - `tvinception_stargan`: torchvision's Inception, comparable with StarGAN v2's numbers only.
+
+    Args:
+        backbone: One of the three.
+        weights_path: Its file; default the cache, then a download.
+        device: CPU or the current CUDA device; torch-fidelity knows no other.
+
+    Raises:
+        ValueError: An unknown backbone, another device.
+        WeightsError: No weights, or not the published ones.
+    """
+    device = torch.device(device)
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone: expected one of {sorted(BACKBONES)}, got {backbone!r}")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected cpu or cuda, got {device}")
+    layer = BACKBONES[backbone].get_default_feature_layer_for_metric("fid")
+    options = {"feature_extractor_weights_path": weights_path, "verbose": False}
+    return create_feature_extractor(backbone, [layer], cuda=device.type == "cuda", **options)

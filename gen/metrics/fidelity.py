@@ -1,0 +1,264 @@
+"""How near generated images are to real ones: Fréchet and kernel distance, precision, recall.
+
+All values are torch-fidelity's: its generator interface, its statistics, its scores. This adds
+backbones that need no hub, doors, names that carry the protocol, and a cache of the real side in
+safetensors (torch-fidelity's own holds pickles). Images are seen as the PNG files that
+`viz.to_uint8` would give.
+"""
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity import FeatureExtractorBase
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+from torch_fidelity.utils import (
+    get_featuresdict_from_dataset,
+    get_featuresdict_from_generative_model,
+)
+
+from gen import viz, weights
+from gen.metrics.checks import check_images
+from gen.metrics.extractors import load_backbone
+from gen.networks.perceptual import digest
+
+log = logging.getLogger(__name__)
+
+SCORES = ("fid", "kid", "prc")
+KID_SUBSET = 1000  # images, torch-fidelity's; another number shows in the name
+FEWEST = 4  # images a side: precision and recall look at the third neighbour
+PREPROCESSING = 1  # part of the cache's key; raise it when a backbone sees other pixels
+
+
+def fidelity(
+    fakes: Iterable[Tensor],
+    count: int,
+    reals: Dataset,
+    backbone: str = "effnetlite0",
+    scores: Collection[str] = SCORES,
+    seed: int = 2020,
+    batch_size: int = 32,
+    weights_path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    name: str = "real images",
+) -> dict[str, float]:
+    """Scores of generated against real images: the functions below in one call.
+
+    For many pairs of domains call those: then the network is loaded once, and each domain's real
+    images are read once. Arguments, errors and names of values are theirs and `load_backbone`'s.
+    """
+    _check_scores(scores)
+    extractor = load_backbone(backbone, weights_path, device)
+    real = real_features(extractor, reals, batch_size, name)
+    fake = fake_features(extractor, fakes, count, batch_size)
+    return fidelity_scores(fake, real, backbone, scores, seed)
+
+
+def real_features(
+    extractor: FeatureExtractorBase,
+    images: Dataset,
+    batch_size: int = 32,
+    name: str = "real images",
+) -> Tensor:
+    """Features (N, D) of real images, from the cache where it has them.
+
+    Its key is the content: every pixel, the backbone, its weights, its preprocessing. So the
+    images are read at each call, but pass the network only once.
+
+    Args:
+        extractor: From `load_backbone`.
+        images: `[i]` is float (3, H, W) in [-1, 1], or a dict with that as `x`: for a domain,
+            `Subset(data.train, (data.train.labels == y).nonzero().flatten().tolist())`.
+        batch_size: Images at once; changes no value beyond rounding.
+        name: What errors call the images.
+
+    Raises:
+        ValueError: Fewer than 4 images, several sizes, dtype, range, NaN.
+    """
+    _enough(name, len(images))
+    pixels = _Pixels(images, name)
+    network = digest({key: value.cpu() for key, value in extractor.state_dict().items()})
+    parts = [extractor.get_name(), network, str(PREPROCESSING), pixels.sha256()]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    file = weights.cache_dir() / "fidelity" / f"{extractor.get_name()}_{key}.safetensors"
+    if file.exists():
+        return weights.load_safetensors(file)[0]["features"]
+    with torch.random.fork_rng(devices=()):  # the loader draws a seed that nothing uses
+        found = get_featuresdict_from_dataset(
+            pixels, extractor, batch_size, _cuda(extractor), save_cpu_ram=True, verbose=False
+        )  # saving RAM means no worker processes
+    (features,) = found.values()
+    weights.save_safetensors({"features": features}, file)
+    return features
+
+
+def fake_features(
+    extractor: FeatureExtractorBase, batches: Iterable[Tensor], count: int, batch_size: int = 32
+) -> Tensor:
+    """Features (count, D) of images that are generated as they are asked for, in their order.
+
+    Args:
+        extractor: From `load_backbone`.
+        batches: Gives float (n, 3, H, W) in [-1, 1], any n, `count` images in all.
+        count: Images to expect.
+        batch_size: Images that the network sees at once; changes no value beyond rounding.
+
+    Raises:
+        ValueError: Fewer or more images than `count`, fewer than 4, several sizes, dtype, range,
+            NaN.
+    """
+    _enough("generated images", count)
+    stream = _Stream(batches, count)
+    found = get_featuresdict_from_generative_model(
+        stream, extractor, count, batch_size, _cuda(extractor), rng_seed=0, verbose=False
+    )
+    next(stream.images, None)  # raises if there are more
+    (features,) = found.values()
+    return features
+
+
+def fidelity_scores(
+    fake: Tensor,
+    real: Tensor,
+    backbone: str,
+    scores: Collection[str] = SCORES,
+    seed: int = 2020,
+) -> dict[str, float]:
+    """Scores of features. Every name carries its protocol.
+
+    `fid_inception2048`, `kid_inception2048`, `precision_inception2048`, `recall_inception2048`, and
+    so for `tvinception_stargan`; `fd_effnetlite0`, `kd_effnetlite0`, `precision_effnetlite0`,
+    `recall_effnetlite0`. Of fewer than 1000 images KID takes subsets of all there are, and says so:
+    `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID: the mean
+    of 100 subsets), Kynkäänniemi et al. 2019 (precision and recall, third neighbour).
+
+    Args:
+        fake: (N, D) features of generated images.
+        real: (M, D) features of real images.
+        backbone: That gave them.
+        scores: Some of `fid`, `kid`, `prc`.
+        seed: Of the subsets of KID; torch-fidelity's own default.
+
+    Raises:
+        ValueError: Shapes that do not fit, fewer than 4 images, NaN, an unknown score.
+    """
+    _check_scores(scores)
+    if fake.ndim != 2 or real.ndim != 2 or fake.shape[1] != real.shape[1]:
+        shapes = f"{tuple(fake.shape)} and {tuple(real.shape)}"
+        raise ValueError(f"features: expected (N, D) and (M, D), got {shapes}")
+    for side, features in (("generated", fake), ("real", real)):
+        _enough(f"{side} features", len(features))
+        if not features.isfinite().all():
+            raise ValueError(f"{side} features: expected finite values, got NaN or infinity")
+    n, found = min(len(fake), len(real)), {}
+    kind = "d" if backbone == "effnetlite0" else "id"  # the I is Inception's
+    if "fid" in scores:
+        key = f"f{kind}_{backbone}"
+        if n <= fake.shape[1]:
+            _notice(
+                f"{key}: {n} images for {fake.shape[1]} features, so it is biased upwards; compare "
+                "it at equal counts only"
+            )
+        statistics = (fid_features_to_statistics(features) for features in (fake, real))
+        value = fid_statistics_to_metric(*statistics, verbose=False)
+        found[key] = value[torch_fidelity.KEY_METRIC_FID]
+    if "kid" in scores:
+        key, size = f"k{kind}_{backbone}", min(KID_SUBSET, n)
+        if size < KID_SUBSET:
+            key += f"_s{size}"
+            _notice(f"{key}: subsets of {size} images, as there are fewer than {KID_SUBSET}")
+        value = kid_features_to_metric(
+            fake, real, kid_subset_size=size, rng_seed=seed, verbose=False
+        )
+        found[key] = value[torch_fidelity.KEY_METRIC_KID_MEAN]
+    if "prc" in scores:
+        value = prc_features_to_metric(fake, real, verbose=False)
+        found[f"precision_{backbone}"] = value[torch_fidelity.KEY_METRIC_PRECISION]
+        found[f"recall_{backbone}"] = value[torch_fidelity.KEY_METRIC_RECALL]
+    return found
+
+
+class _Pixels(Dataset):
+    """Real images as torch-fidelity reads them: uint8 (3, H, W), all of one size."""
+
+    def __init__(self, images: Dataset, name: str):
+        self.images, self.name, self.shape = images, name, None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        item = self.images[index]
+        x = item["x"] if isinstance(item, dict) else item
+        check_images(x[None], f"{self.name}, image {index}")
+        self.shape = _same(self.name, self.shape, x.shape)
+        return torch.from_numpy(viz.to_uint8(x)).movedim(-1, 0).contiguous()
+
+    def sha256(self) -> str:
+        """Of all pixels in their order, their number and size."""
+        total = hashlib.sha256()
+        for index in range(len(self)):
+            total.update(self[index].numpy())
+        total.update(f"{len(self)} {tuple(self.shape)}".encode())
+        return total.hexdigest()
+
+
+class _Stream(torch_fidelity.GenerativeModelBase):
+    """torch-fidelity's generator interface over an iterator; the noise only says how many."""
+
+    z_size, z_type, num_classes = 1, "normal", 0
+
+    def __init__(self, batches: Iterable[Tensor], count: int):
+        super().__init__()
+        self.images = self._unpack(batches, count)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.stack(list(islice(self.images, len(z)))).to(z.device)
+
+    @staticmethod
+    def _unpack(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+        seen, shape = 0, None
+        for batch in batches:
+            check_images(batch, "generated images")
+            shape = _same("generated images", shape, batch.shape[1:])
+            seen += len(batch)
+            if seen > count:
+                raise ValueError(f"generated images: expected {count}, got at least {seen}")
+            yield from torch.from_numpy(viz.to_uint8(batch)).movedim(-1, 1)
+        if seen < count:
+            raise ValueError(f"generated images: expected {count}, got {seen}")
+
+
+def _check_scores(scores: Collection[str]) -> None:
+    if isinstance(scores, str) or not scores or set(scores) - set(SCORES):
+        raise ValueError(f"scores: expected some of {SCORES}, got {scores!r}")
+
+
+def _enough(name: str, count: int) -> None:
+    if count < FEWEST:
+        raise ValueError(f"{name}: expected at least {FEWEST}, got {count}")
+
+
+def _same(name: str, shape: torch.Size | None, now: torch.Size) -> torch.Size:
+    if shape not in (None, now):
+        raise ValueError(f"{name}: expected all of {tuple(shape)} as the first, got {tuple(now)}")
+    return now
+
+
+def _cuda(extractor: FeatureExtractorBase) -> bool:
+    return any(value.is_cuda for value in extractor.state_dict().values())
+
+
+@cache
+def _notice(text: str) -> None:
+    """Says each thing once, however many pairs of domains there are."""
+    log.warning(text)
