@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gen.methods.base import GANMethod
+    from gen.methods.base import Method
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "cpu") -> GANMethod:
+def load(path: str | Path, device: str = "cpu") -> Method:
     """A trained method, ready for inference, from a `.safetensors` or a Lightning `.ckpt` file.
 
     `method.translate(x, y_trg, z=...)` and its kin run on the averaged weights. Nothing in the file

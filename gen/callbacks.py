@@ -81,7 +81,7 @@ class Predictions(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Iterations of the whole run, with the terms of the latent phase and the discriminator."""
+    """Iterations of the whole run, with the terms that say most."""
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate)
@@ -100,7 +100,7 @@ class Bar(TQDMProgressBar):
         return {
             name.removeprefix("latent/"): f"{value:.2f}"
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(("latent/", "d/real", "d/fake"))
+            if name.startswith(("latent/", "d/real", "d/fake", "train/"))
         }
 
 

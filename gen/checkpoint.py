@@ -14,7 +14,7 @@ from torch import Tensor
 from gen.weights import WeightsError, load_safetensors, save_safetensors, write_atomic
 
 if TYPE_CHECKING:
-    from gen.methods.base import GANMethod
+    from gen.methods.base import Method
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,11 +40,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return unpickle(path)
 
 
-def unpickle(path: str | Path) -> dict[str, Any]:
+def unpickle(
+    path: str | Path, wanted: str = "a .safetensors or .ckpt file that `gen fit` or `export` wrote"
+) -> dict[str, Any]:
     """What a `.ckpt` file holds: tensors and plain values; another global is refused unrun.
 
     Raises:
-        WeightsError: Not such a file; expected and got.
+        WeightsError: Not such a file; expected (`wanted`) and got.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -52,8 +54,7 @@ def unpickle(path: str | Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         raise WeightsError(
-            f"{path}: expected a .safetensors or .ckpt file that `gen fit` or `export` wrote, got "
-            f"{type(error).__name__}: {str(error).partition('.')[0]}"
+            f"{path}: expected {wanted}, got {type(error).__name__}: {str(error).partition('.')[0]}"
         ) from error
 
 
@@ -89,14 +90,14 @@ def read(path: str | Path) -> Checkpoint:
         ) from error
 
 
-def load(path: str | Path) -> GANMethod:
+def load(path: str | Path) -> Method:
     """The method that a checkpoint names, with its options and weights: see `gen.load`."""
     import gen.methods
-    from gen.methods.base import GANMethod
+    from gen.methods.base import Method
 
     checkpoint = read(path)
     cls = getattr(gen.methods, checkpoint.method, None)
-    if not (isinstance(cls, type) and issubclass(cls, GANMethod)):
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
     try:
         method = cls(**checkpoint.hparams | {"init_from": ""})

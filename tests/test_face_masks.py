@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from gen.networks.face_masks import face_masks
+from gen.networks.face_masks import FAN, ConvBlock, CoordConv, Hourglass, face_masks
+from gen.weights import WeightsError
 
 
 def landmark_maps(size=256):
@@ -69,3 +71,132 @@ def test_parts_scale_with_the_size_and_eyes_do_not():
 def test_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"expected \(N, 98, H, W\), got \(1, 99, 8, 8\)"):
         face_masks(torch.zeros(1, 99, 8, 8))
+
+
+# ---- the network that draws the maps ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fan():
+    """A network with loaded weights whose maps of a chin and a nose are large, and of no more."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = FAN()
+    state = net.state_dict() | {"l0.weight": 20 * net.l0.weight, "l0.bias": torch.full((99,), -1e4)}
+    state["l0.bias"][[16, 54]] = 0
+    net.load_state_dict(state)
+    return net
+
+
+def test_fan_has_the_published_keys_shapes_and_dtypes(specs):
+    text = (specs / "starganv2_state_dict.txt").read_text().split("## fan")[1]
+    published = [line.split("\t") for line in text.splitlines()[1:] if line]
+    with torch.device("meta"):
+        state = FAN().state_dict()
+    ours = [[k, str(list(v.shape)), str(v.dtype).removeprefix("torch.")] for k, v in state.items()]
+    assert ours == published and len(ours) == 336
+
+
+def test_fan_has_the_published_size():
+    with torch.device("meta"):
+        net = FAN()
+    assert sum(p.numel() for p in net.parameters()) == 6_333_603
+    assert sum(v.numel() for v in net.state_dict().values()) == 6_348_634
+
+
+def test_coordinates_are_row_column_and_radius():
+    conv = CoordConv(1, 3, 1)
+    with torch.no_grad():
+        conv.conv.weight.copy_(torch.eye(4)[1:].view(3, 4, 1, 1))
+        conv.conv.bias.zero_()
+        row, column, radius = conv(torch.full((2, 1, 3, 5), 9.0))[1]
+    assert row[:, 2].tolist() == [-1, 0, 1] and column[1].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert torch.equal(row, row[:, :1].expand(3, 5)) and torch.equal(
+        column, column[:1].expand(3, 5)
+    )
+    assert radius[0, 0] == radius[2, 4] == 1 and radius[1, 2] == 0
+    assert radius[1, 4].item() == pytest.approx(0.5**0.5)
+
+
+def test_a_block_stands_its_three_convolutions_side_by_side():
+    block, x = ConvBlock(4, 8).eval(), torch.randn(1, 4, 6, 6)
+    with torch.no_grad():
+        unit = 1 / (1 + 1e-5) ** 0.5  # a fresh normalisation divides by this
+        a = F.conv2d(F.relu(x * unit), block.conv1.weight, padding=1)
+        b = F.conv2d(F.relu(a * unit), block.conv2.weight, padding=1)
+        c = F.conv2d(F.relu(b * unit), block.conv3.weight, padding=1)
+        skip = F.conv2d(F.relu(x * unit), block.downsample[2].weight)
+        torch.testing.assert_close(block(x), torch.cat([a, b, c], 1) + skip)
+    assert [v.shape[1] for v in (a, b, c)] == [4, 2, 2]
+    same = ConvBlock(8, 8).eval()
+    with torch.no_grad():
+        for conv in (same.conv1, same.conv2, same.conv3):
+            conv.weight.zero_()
+        assert torch.equal(same(block(x)), block(x))
+
+
+def test_the_hourglass_adds_every_scale():
+    """With blocks that change nothing it sums the averages over 1, 2, 4, 8 and 16 pixels."""
+    net, x = Hourglass(4).eval(), torch.randn(1, 4, 32, 32)
+    with torch.no_grad():
+        for key, p in net.named_parameters():
+            if "conv" in key:
+                p.zero_()
+        net["coordconv"].conv.weight[:, :4, 0, 0] = torch.eye(4)
+        want = sum(F.interpolate(F.avg_pool2d(x, k), size=(32, 32)) for k in (1, 2, 4, 8, 16))
+        torch.testing.assert_close(net(x), want)
+        net["b2_plus_1"].conv1.weight.fill_(0.1)  # it works at the coarsest scale alone
+        change = (net(x) - want).view(1, 4, 2, 16, 2, 16)
+    assert change.abs().max() > 1e-3
+    assert (change.amax((3, 5)) - change.amin((3, 5))).max() < 1e-5
+
+
+def test_masks_of_faces_of_any_size(fan):
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    masks = fan.masks(x)
+    for mask in masks:
+        assert mask.shape == (2, 1, 256, 256) and 0 <= mask.min() and mask.max() <= 1
+        assert 0 < mask.mean() < 1 and not mask.requires_grad
+        assert not torch.equal(mask[0], mask[1])
+    assert (masks[0] - masks[1]).mean() > 0  # the chin is of the first alone
+    for mask, alone in zip(masks, fan.masks(x[1:]), strict=True):  # whatever is in the batch
+        torch.testing.assert_close(mask[1:], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_masks_of_blank_images_are_finite(fan, value):
+    for mask in fan.masks(torch.full((1, 3, 32, 32), value)):
+        assert mask.isfinite().all() and 0 <= mask.min() and mask.max() <= 1
+
+
+def test_masks_are_those_of_98_enlarged_maps(fan, monkeypatch):
+    maps, seen = F.avg_pool2d(landmark_maps(), 4), []
+
+    def forward(self, x):
+        seen.append(x)
+        return torch.cat([maps, torch.ones(1, 1, 64, 64)], 1)  # the last one is of outlines
+
+    monkeypatch.setattr(FAN, "forward", forward)
+    x = torch.linspace(-1, 1, 3 * 128 * 128).view(1, 3, 128, 128)
+    got = fan.masks(x)
+    (small,) = seen
+    assert small.shape == (1, 3, 256, 256) and small.min() == 0 and small.max() == 1
+    enlarged = F.interpolate(maps, size=(256, 256), mode="bilinear", align_corners=True)
+    for mask, want in zip(got, face_masks(enlarged), strict=True):
+        assert torch.equal(mask, want) and want.max() == 1
+
+
+def test_fan_is_frozen_and_stays_in_evaluation_mode(fan):
+    assert not any(m.training for m in fan.train().modules())
+    assert not any(m.training for m in torch.nn.Sequential(fan).train()[0].modules())
+    assert not any(p.requires_grad for p in fan.parameters())
+
+
+def test_masks_without_weights_are_refused_and_parents_may_load_them(fan):
+    fresh = FAN()
+    with pytest.raises(WeightsError, match="expected the weights .* got none: .*import_weights"):
+        fresh.masks(torch.zeros(1, 3, 32, 32))
+    torch.nn.ModuleDict({"fan": fresh}).load_state_dict(
+        {f"fan.{k}": v for k, v in fan.state_dict().items()}
+    )
+    assert fresh.loaded and not FAN().loaded

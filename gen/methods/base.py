@@ -1,4 +1,5 @@
-"""What GAN training in Lightning needs, once: steps, freezing, EMA, randomness, the NaN stop.
+"""What training in Lightning needs, once: the doors of checkpoints and data, randomness, learning
+rates, the NaN stop; and for GANs their steps, freezing and EMA.
 
 Lightning counts every `optimizer.step()` of manual optimisation as a global step. Here only the
 step that closes an iteration is counted, so `max_steps`, `every_n_train_steps` and
@@ -34,7 +35,7 @@ def inference(method: Callable) -> Callable:
     """Runs a method without gradients and in the precision of the weights, autocast or not."""
 
     @functools.wraps(method)
-    def run(self: GANMethod, *args: Any, **kwargs: Any) -> Any:
+    def run(self: Method, *args: Any, **kwargs: Any) -> Any:
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             return method(self, *args, **kwargs)
 
@@ -46,26 +47,17 @@ def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     return sum(weights[name] * term for name, term in terms.items())
 
 
-class GANMethod(LightningModule):
-    """Base of methods with several optimizers.
+class Method(LightningModule):
+    """Base of every method: a subclass with one optimizer leaves the steps to Lightning.
 
-    A subclass calls `make_ema` when its networks stand. Its `training_step` calls `update` for each
-    step of an optimizer, with `last=True` for the one that closes the iteration, then `finish`.
+    Its constructor takes plain scalars, `init_from` among them, and calls `save_hyperparameters`.
+    Its `configure_optimizers` returns a list. Its `training_step` calls `watch`.
     """
-
-    ema: ModelEmaV3
 
     def __init__(self) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.domains: list[str] = []  # names, from the data or the checkpoint
         self._watched: tuple[int, list[str], Tensor, Any] | None = None
-
-    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
-        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
-        self._averaged = tuple(networks)
-        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
-        self.ema.requires_grad_(False)
 
     # ---- one iteration --------------------------------------------------------------------------
 
@@ -86,35 +78,14 @@ class GANMethod(LightningModule):
         key = np.random.SeedSequence((seed, self.global_step, self.global_rank))
         return torch.Generator().manual_seed(int(key.generate_state(1)[0]))  # torch keeps 32 bits
 
-    @contextmanager
-    def frozen(self, *networks: nn.Module) -> Iterator[None]:
-        """Within: gradients flow through `networks`, not into their weights."""
-        for network in networks:
-            network.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for network in networks:
-                network.requires_grad_(True)
-
-    def update(self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False) -> None:
-        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted."""
-        self.manual_backward(loss)
-        for i, optimizer in enumerate(optimizers, start=1):
-            counted = last and i == len(optimizers)
-            (optimizer if counted else optimizer.optimizer).step()
-            optimizer.zero_grad(set_to_none=True)
-        # Autocast keeps low-precision copies of the weights that were just changed in place.
-        torch.clear_autocast_cache()
-
-    def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
-        """Closes the iteration: EMA, logs, and the watch for NaN (no wait for the GPU)."""
-        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
+    def watch(self, terms: dict[str, Tensor], batch: Any) -> None:
+        """Logs the terms of an iteration and watches them for NaN, without a wait for the GPU."""
         terms = {name: value.detach().float() for name, value in terms.items()}
         self.log_dict(terms)
         self.check_finite()  # the iteration before: on a GPU its numbers have arrived by now
         values = torch.stack(list(terms.values())).to("cpu", non_blocking=True)
-        self._watched = (self.global_step, list(terms), values, batch)
+        iteration = self.global_step + self.automatic_optimization  # else it is counted by now
+        self._watched = (iteration, list(terms), values, batch)
         if self.device.type == "cpu":
             self.check_finite()
 
@@ -136,25 +107,13 @@ class GANMethod(LightningModule):
                 "Look at the batch, or resume with a lower learning rate or in 32-true."
             )
 
-    def validation_step(self, *_: Any) -> None:
-        """Nothing: the callback `Evaluate` measures, through the inference interface."""
-
-    def test_step(self, *_: Any) -> None:
-        """Nothing: as `validation_step`."""
-
     # ---- doors ----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy):
-            if not strategy._ddp_kwargs.get("find_unused_parameters"):
-                raise ValueError(
-                    "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
-                    "some of its networks), got ddp"
-                )
-        if self.trainer.precision == "16-mixed":
+        if (batches := self.trainer.accumulate_grad_batches) != 1:
             raise ValueError(
-                "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
+                f"accumulate_grad_batches: expected 1, got {batches}: the number of an iteration "
+                "decides its data; raise --data.batch_size"
             )
         if not self.trainer.ckpt_path:
             self.start()
@@ -225,3 +184,69 @@ class GANMethod(LightningModule):
                     f"{'none' if got is None else tuple(got.shape)}; "
                     "give the model the options that the file was trained with (see its card)"
                 )
+
+
+class GANMethod(Method):
+    """Base of methods with several optimizers.
+
+    A subclass calls `make_ema` when its networks stand. Its `training_step` calls `update` for each
+    step of an optimizer, with `last=True` for the one that closes the iteration, then `finish`.
+    """
+
+    ema: ModelEmaV3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def on_fit_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            if not strategy._ddp_kwargs.get("find_unused_parameters"):
+                raise ValueError(
+                    "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
+                    "some of its networks), got ddp"
+                )
+        if self.trainer.precision == "16-mixed":
+            raise ValueError(
+                "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
+            )
+        super().on_fit_start()
+
+    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
+        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
+        self._averaged = tuple(networks)
+        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
+        self.ema.requires_grad_(False)
+
+    @contextmanager
+    def frozen(self, *networks: nn.Module) -> Iterator[None]:
+        """Within: gradients flow through `networks`, not into their weights."""
+        for network in networks:
+            network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for network in networks:
+                network.requires_grad_(True)
+
+    def update(self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False) -> None:
+        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted."""
+        self.manual_backward(loss)
+        for i, optimizer in enumerate(optimizers, start=1):
+            counted = last and i == len(optimizers)
+            (optimizer if counted else optimizer.optimizer).step()
+            optimizer.zero_grad(set_to_none=True)
+        # Autocast keeps low-precision copies of the weights that were just changed in place.
+        torch.clear_autocast_cache()
+
+    def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
+        """Closes the iteration: EMA, and `watch`."""
+        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
+        self.watch(terms, batch)
+
+    def validation_step(self, *_: Any) -> None:
+        """Nothing: the callback `Evaluate` measures, through the inference interface."""
+
+    def test_step(self, *_: Any) -> None:
+        """Nothing: as `validation_step`."""

@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gen.losses.adversarial import bce, r1
 from gen.losses.style import l1
 from gen.methods.base import GANMethod, inference, weigh
+from gen.networks.face_masks import FAN
 from gen.networks.stargan import (
     Discriminator,
     Generator,
@@ -66,6 +68,7 @@ class StarGAN(GANMethod):
         latent_dim: width L of a latent code, z ~ N(0, I).
         base_channels: width of the first layer; 0 means the published 2**14 / img_size.
         max_channels: width where doubling stops, also of the mapping network's hidden layers.
+        w_hpf: faces keep their edges, divided by this (CelebA-HQ: 1); needs `init_from`. 0: off.
         lambda_reg: weight of R1, the gradient penalty on real images.
         lambda_sty: weight of style reconstruction, |E(G(x, s)) - s|.
         lambda_ds: weight of diversity at iteration 0, |G(x, s) - G(x, s2)|, which is maximised.
@@ -91,6 +94,7 @@ class StarGAN(GANMethod):
         latent_dim: int = 16,
         base_channels: int = 0,
         max_channels: int = 512,
+        w_hpf: float = 0.0,
         lambda_reg: float = 1.0,
         lambda_sty: float = 1.0,
         lambda_ds: float = 1.0,
@@ -109,17 +113,26 @@ class StarGAN(GANMethod):
     ):
         super().__init__()
         self.save_hyperparameters()
+        self.img_size, self.latent_dim = img_size, latent_dim
         width = dict(base_channels=base_channels or None, max_channels=max_channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = Generator(img_size, style_dim, **width)
+            self.generator = Generator(img_size, style_dim, w_hpf, **width)
             self.mapping_network = MappingNetwork(latent_dim, style_dim, num_domains, max_channels)
             self.style_encoder = StyleEncoder(img_size, style_dim, num_domains, **width)
             self.discriminator = Discriminator(img_size, num_domains, **width)
             for network in self.children():
                 init_weights(network)
+            self.fan = FAN() if w_hpf else None
         averaged = ("generator", "mapping_network", "style_encoder")
         self.make_ema({name: getattr(self, name) for name in averaged}, ema_decay)
+
+    def fill(self, state: dict[str, Tensor], source: str) -> None:
+        """As its base; a file for inference alone has no discriminator: ours stays as it is."""
+        if not any(key.startswith("discriminator.") for key in state):
+            rank_zero_info(f"{source}: has no discriminator, training starts with a fresh one")
+            state = state | self.discriminator.state_dict(prefix="discriminator.")
+        super().fill(state, source)
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -155,11 +168,12 @@ class StarGAN(GANMethod):
         opt_g, opt_f, opt_e, opt_d = self.optimizers()
         x, y, x_ref, y_trg = batch["x"], batch["y"], batch["x_ref"], batch["y_ref"]
         rng, weights, logs = self.draw(self.hparams.seed), self.weights(self.global_step), {}
+        masks = self.masks(x)
 
         # Discriminator. The latent phase keeps its graph: the generator's step uses it again.
         z, z2 = torch.randn(2, len(x), self.latent_dim, generator=rng).to(x)  # (N, L)
         s, s2 = F(torch.cat([z, z2]), y_trg.repeat(2)).chunk(2)  # (N, D)
-        latent = self.phase(rng, "latent", batch, z, s, s2, E(x, y), G.content(x))
+        latent = self.phase(rng, "latent", batch, z, s, s2, E(x, y), G.content(x, masks))
         with torch.no_grad():
             s = E(x_ref, y_trg)  # (N, D)
             ref = self.phase(rng, "ref", batch, None, s, None, None, latent.content)
@@ -181,7 +195,7 @@ class StarGAN(GANMethod):
             with torch.no_grad():
                 images = torch.cat([x_ref, batch["x_ref2"], x])  # (3N, 3, H, H)
                 s, s2, s_org = E(images, torch.cat([y_trg, y_trg, y])).chunk(3)  # (N, D)
-            ref = self.phase(rng, "ref", batch, None, s, s2, s_org, G.content(x))
+            ref = self.phase(rng, "ref", batch, None, s, s2, s_org, G.content(x, masks))
             terms = self.generator_terms(ref, weights)
             self.update(weigh(terms, weights), opt_g, last=True)
         logs |= {f"ref/{name}": value for name, value in terms.items()}
@@ -191,6 +205,10 @@ class StarGAN(GANMethod):
         """Renders the fake of a phase; `fields` are those of Phase up to `content`."""
         phase = Phase(*fields, fake=None)
         return phase._replace(fake=self.generator.render(phase.content, phase.s))
+
+    def masks(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Where faces (N, 3, H, H) keep their edges, for `Generator.content`."""
+        return self.fan.masks(x) if self.fan else None
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
         """Weighted terms of one step of D: real images, R1 when it is due, the fakes' mean."""
@@ -218,7 +236,7 @@ class StarGAN(GANMethod):
                 fake2 = G.render(p.content, p.s2)  # (N, 3, H, H)
             terms["ds"] = l1(p.fake, fake2)
         if w["cyc"]:
-            terms["cyc"] = l1(G(p.fake, p.s_org), p.x)
+            terms["cyc"] = l1(G(p.fake, p.s_org, self.masks(p.fake)), p.x)
         return terms
 
     # ---- inference: the averaged networks, no gradients, full precision -------------------------
@@ -243,7 +261,7 @@ class StarGAN(GANMethod):
     @inference
     def encode(self, x: Tensor) -> list[Tensor]:
         """Sources (N, 3, H, H) -> their content, to be decoded with any number of styles."""
-        return self.ema.module["generator"].content(x)
+        return self.ema.module["generator"].content(x, self.masks(x))
 
     @inference
     def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
@@ -280,11 +298,3 @@ class StarGAN(GANMethod):
         z, content = z.to(batch["x"]), self.encode(batch["x"])
         domains = range(self.hparams.num_domains)
         return torch.stack([self.decode(content, self.map_style(z, y)) for y in domains], 1)
-
-    @property
-    def latent_dim(self) -> int:
-        return self.hparams.latent_dim
-
-    @property
-    def img_size(self) -> int:
-        return self.hparams.img_size

@@ -183,6 +183,8 @@ class Generator(nn.Module):
         max_channels: int = 512,
     ):
         super().__init__()
+        if w_hpf < 0:
+            raise ValueError(f"w_hpf: expected >= 0, got {w_hpf}")
         downs = int(math.log2(img_size)) - 4 + (w_hpf > 0)
         c = widths(img_size, base_channels, max_channels, downs)
         self.from_rgb = nn.Conv2d(3, c[0], 3, padding=1)
@@ -198,29 +200,29 @@ class Generator(nn.Module):
             self.hpf = HighPass(w_hpf)
 
     def forward(self, x: Tensor, s: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """`masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest."""
-        return self.render(self.content(x, keep=masks is not None), s, masks)
+        return self.render(self.content(x, masks), s)
 
-    def content(self, x: Tensor, keep: bool = False) -> list[Tensor]:
-        """Style-free content: [(N, C, h, h)], and with `keep` the maps that the skip adds again."""
-        h, kept = self.from_rgb(x), []
+    def content(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Style-free content: [(N, C, h, h)], and with `masks` the edges that the skip adds again.
+
+        `masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest.
+        """
+        h, edges = self.from_rgb(x), []
         for block in self.encode:
-            if keep and h.shape[2] in SKIP_SIZES_PX:
-                kept.append(h)
+            size = h.shape[2]
+            if masks is not None and size in SKIP_SIZES_PX:
+                mask = F.interpolate(masks[size > 32], size=size, mode="bilinear")  # (N, 1, H, H)
+                edges.append(self.hpf(mask * h))
             h = block(h)
-        return [h, *kept]
+        return [h, *edges]
 
-    def render(
-        self, content: list[Tensor], s: Tensor, masks: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def render(self, content: list[Tensor], s: Tensor) -> Tensor:
         """Content and style (N, D) -> image (N, 3, H, H)."""
-        h, kept = content[0], {m.shape[2]: m for m in content[1:]}
+        h, edges = content[0], {e.shape[2]: e for e in content[1:]}
         for block in self.decode:
             h = block(h, s)
-            size = h.shape[2]
-            if masks is not None and size in kept:
-                mask = F.interpolate(masks[size > 32], size=size, mode="bilinear")  # (N, 1, H, H)
-                h = h + self.hpf(mask * kept[size])
+            if h.shape[2] in edges:
+                h = h + edges[h.shape[2]]
         return self.to_rgb(h)
 
 
