@@ -17,8 +17,8 @@ from gen.weights import write_atomic
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
-HIGHER = ("ps", "eq", "eff", "diversity", "psnr", "ssim")
-LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid")
+HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
+LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd")
 
 Media = Image.Image | Path | bytes
 
@@ -59,6 +59,14 @@ class Figure:
     width_px: int = 0
 
 
+@dataclass
+class Table:
+    """Columns with their heads; lines of a metric ("group/../name"), its protocol, its cells."""
+
+    heads: Sequence[str]
+    lines: Sequence[tuple[str, str, Sequence[str]]]
+
+
 def write_report(
     out_html: str | Path,
     *,
@@ -66,8 +74,7 @@ def write_report(
     subtitle: str = "",
     abstract: Sequence[str] = (),
     sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
-    metrics_rows: Sequence[Mapping] = (),
-    compare_rows: Sequence[Mapping] = (),
+    metrics: Table | None = None,
     curves: Sequence[Mapping[str, str]] = (),
     config_text: str = "",
     versions: Mapping[str, str] | None = None,
@@ -77,9 +84,7 @@ def write_report(
     Args:
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
-        metrics_rows: mappings with `metric` ("group/../name"), `value` and optional `ci95` (low,
-            high), `protocol`, `count`, as `gen.evaluation.evaluate` gives them.
-        compare_rows: the same of another checkpoint, matched by (metric, protocol).
+        metrics: what was measured, see `metrics_table`.
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: the exact configuration.
     """
@@ -88,8 +93,8 @@ def write_report(
     for heading, figures in (sections or {}).items():
         figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
         body += _section(heading, *map(_figure, figures))
-    if metrics_rows:
-        body += _section("Measured", _metrics(metrics_rows, compare_rows))
+    if metrics and metrics.lines:
+        body += _section("Measured", _table(metrics))
     if drawn := charts.plot_curves(curves):
         caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
         caption += "top; the number is where the mean ends."
@@ -174,28 +179,37 @@ def _img(media: Media, alt: str, css: str) -> str:
     )
 
 
-def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
-    """A table: one block a group of metrics with its protocol, one line a metric."""
+def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> Table:
+    """Rows of an evaluation, and of another to stand beside it."""
     other = {(r["metric"], r.get("protocol")): r["value"] for r in compare}
-    names = ["", "value", "95&thinsp;% interval", *["shipped"] * bool(compare), "n"]
-    body, block = [], None
+    lines = []
     for r in rows:
-        *group, name = r["metric"].split("/")
         key = (r["metric"], r.get("protocol"))
-        if block != (group, r.get("protocol")):
-            block = (group, r.get("protocol"))
-            head = escape(", ".join(group).capitalize())
-            about = f"<small>{escape(r.get('protocol') or '')}</small>"
-            body.append(
-                f'<tr class="block"><th colspan="{len(names)}"><div>{head} {about}</div></th></tr>'
-            )
-        cells = [_number(r["value"]), " – ".join(map(_number, r.get("ci95") or ())) or "–"]
-        cells += [_number(other[key]) if key in other else "–"] * bool(compare)
+        cells = [number(r["value"]), " – ".join(map(number, r.get("ci95") or ())) or "–"]
+        cells += [number(other[key]) if key in other else "–"] * bool(compare)
         cells.append(f"{r['count']:,}" if "count" in r else "–")
-        body.append(
-            f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{'</td><td>'.join(cells)}</td></tr>"
-        )
-    heads = "".join(f"<th>{name}</th>" for name in names)
+        lines.append((r["metric"], r.get("protocol") or "", cells))
+    return Table(["value", "95 % interval", *["shipped"] * bool(compare), "n"], lines)
+
+
+def _table(table: Table) -> str:
+    """One block a group of metrics with its protocol, one line a metric."""
+    body, block = [], None
+    for metric, protocol, cells in table.lines:
+        *group, name = metric.split("/")
+        if block != (group, protocol):
+            block = (group, protocol)
+            head, about = (
+                escape(", ".join(group).capitalize()),
+                f"<small>{escape(protocol)}</small>",
+            )
+            body.append(
+                f'<tr class="block"><th colspan="{len(table.heads) + 1}"><div>{head} {about}</div>'
+                "</th></tr>"
+            )
+        columns = "</td><td>".join(escape(cell) for cell in cells)
+        body.append(f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{columns}</td></tr>")
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ("", *table.heads))
     return (
         f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></figure>"
@@ -204,12 +218,13 @@ def _metrics(rows: Sequence[Mapping], compare: Sequence[Mapping]) -> str:
 
 def _arrow(metric: str) -> str:
     """The better direction; nothing for a metric whose direction is not known."""
-    first = metric.lower().split("_")[0]
-    for words, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
-        if first in words:
+    words = metric.lower().split("_")
+    first = "ssim" if "ssim" in words else words[0]
+    for known, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
+        if first in known:
             return f' <abbr title="{text} is better">{arrow}</abbr>'
     return ""
 
 
-def _number(v: float) -> str:
+def number(v: float) -> str:
     return f"{v:.4f}" if abs(v) < 100 else f"{v:.4g}"

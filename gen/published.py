@@ -1,13 +1,18 @@
-"""The published way to score an interpolation, kept to compare values and time against.
+"""The published way to score interpolations and translations, to compare values and time against.
 
-Every frame is written to an 8-bit PNG; a folder is then scored pair by pair with the pip package
-`lpips`: 40 feature passes for 20 frames, one image at a time, each file read twice.
+Every image is written to an 8-bit PNG; a folder is then scored pair by pair with the pip package
+`lpips`, one image at a time, both files read for each pair: 40 feature passes for the 20 frames of
+a path, 130 for the 10 outputs of a source where 12 do.
 """
 
+import itertools
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -15,7 +20,8 @@ from torch import Tensor, nn
 
 from gen import viz
 from gen.data.images import load_image, resize, to_tensor
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import path_distances, resize_frames, smoothness
+from gen.metrics.translation import translation_scores
 from gen.networks import perceptual
 
 
@@ -35,61 +41,108 @@ def pip_lpips(net: str = "alex") -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def write_frames(frames: Tensor, folder: Path) -> None:
-    """One sequence (T, 3, H, W) -> folder/00.png, 01.png, .."""
+def write_images(images: Tensor, folder: Path) -> list[Path]:
+    """(T, 3, H, W) -> folder/00.png, 01.png, .."""
     folder.mkdir(parents=True)
-    for t, image in enumerate(viz.to_uint8(frames)):
-        Image.fromarray(image).save(folder / f"{t:02}.png")
+    files = [folder / f"{t:02}.png" for t in range(len(images))]
+    for image, file in zip(viz.to_uint8(images), files, strict=True):
+        Image.fromarray(image).save(file)
+    return files
 
 
-def score_folder(folder: Path, model: nn.Module, size: int = 256) -> tuple[Tensor, Tensor]:
-    """Distances (1, T-1) of consecutive files of a folder and (1,) of the first and the last."""
-    files = sorted(folder.glob("*.png"))
+def distance(a: Path, b: Path, model: nn.Module, size: int) -> float:
+    """LPIPS of two files, seen at `size` px."""
     device = next(model.parameters()).device
-
-    def distance(a: Path, b: Path) -> float:
-        x, y = (to_tensor(resize(load_image(f), size))[None].to(device) for f in (a, b))
-        return model(x, y).item()
-
-    steps = [distance(a, b) for a, b in zip(files, files[1:], strict=False)]
-    return torch.tensor([steps]), torch.tensor([distance(files[0], files[-1])])
+    x, y = (to_tensor(resize(load_image(f), size))[None].to(device) for f in (a, b))
+    return model(x, y).item()
 
 
 @torch.inference_mode()
 def published_ps(frames: Tensor, model: nn.Module) -> Tensor:
     """PS (N,) of (N, T, 3, H, W), by way of one folder of PNG files a sequence."""
+    steps, direct = [], []
     with tempfile.TemporaryDirectory() as root:
-        folders = [Path(root, f"{n:05}") for n in range(len(frames))]
-        for sequence, folder in zip(frames, folders, strict=True):
-            write_frames(sequence, folder)
-        scored = [score_folder(folder, model) for folder in folders]
-    steps, direct = (torch.cat(part) for part in zip(*scored, strict=True))
-    return smoothness(steps, direct)["ps"]
+        for n, sequence in enumerate(frames):
+            files = write_images(sequence, Path(root, f"{n:05}"))
+            pairs = [*zip(files, files[1:], strict=False), (files[0], files[-1])]
+            found = [distance(a, b, model, 256) for a, b in pairs]
+            steps.append(found[:-1])
+            direct.append(found[-1])
+    return smoothness(torch.tensor(steps), torch.tensor(direct))["ps"]
 
 
-def race(frames: Tensor, net: str = "alex", repeats: int = 3) -> dict[str, float]:
-    """Our scoring of (N, T, 3, H, W) against the published one, in turn, in one process.
+@torch.inference_mode()
+def published_scores(x: Tensor, outputs: Tensor, twin: Tensor, model: nn.Module) -> Tensor:
+    """Diversity, content and error to the true target (N, 3) of (N, K, 3, H, W) outputs."""
+    rows, size = [], x.shape[-1]
+    with tempfile.TemporaryDirectory() as root:
+        for n, made in enumerate(outputs):
+            source, target, *files = write_images(
+                torch.cat([x[n : n + 1], twin[n : n + 1], made]), Path(root, f"{n:05}")
+            )
+            pairs = [
+                itertools.combinations(files, 2),
+                itertools.product([source], files),
+                itertools.product([target], files),
+            ]
+            rows.append([mean(distance(a, b, model, size) for a, b in p) for p in pairs])
+    return torch.tensor(rows)
+
+
+class Way(NamedTuple):
+    """Two ways from images in memory to the same values."""
+
+    published: Callable[[], Tensor]
+    ours: Callable[[], Tensor]
+    count: int  # sequences, or sources
+
+
+def smoothness_ways(frames: Tensor, net: str = "alex") -> Way:
+    """PS of (N, T, 3, H, W)."""
+    ours, theirs = perceptual.LPIPS(net).to(frames.device), pip_lpips(net).to(frames.device)
+    return Way(
+        lambda: published_ps(frames, theirs),
+        lambda: smoothness(*path_distances(ours, frames, quantize=True))["ps"],
+        len(frames),
+    )
+
+
+def translation_ways(x: Tensor, outputs: Tensor, twin: Tensor, net: str = "alex") -> Way:
+    """Scores of (N, K, 3, H, W) translations of (N, 3, H, W), beside true targets."""
+    ours, theirs = perceptual.LPIPS(net).to(x.device), pip_lpips(net).to(x.device)
+    keys = ("diversity", "content_lpips", "paired_lpips")
+
+    def score() -> Tensor:
+        made = resize_frames(outputs.flatten(0, 1), None, quantize=True).view_as(outputs)
+        source, target = (resize_frames(images, None, quantize=True) for images in (x, twin))
+        scores = translation_scores(ours, source, made, target)
+        return torch.stack([scores[key] for key in keys], 1)
+
+    return Way(lambda: published_scores(x, outputs, twin, theirs), score, len(x))
+
+
+def race(way: Way, repeats: int = 3) -> dict[str, float]:
+    """Both ways in turn, in one process.
 
     Returns:
-        Sequences a second of both (median of `repeats`), from frames in memory to their PS, so
-        the published way pays for its PNG files; the ratio; the largest difference of PS.
+        Sequences or sources a second of both (median of `repeats`), from images in memory to
+        scores, so the published way pays for its PNG files; the ratio; the largest difference.
     """
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
-    ours, theirs = perceptual.LPIPS(net).to(frames.device), pip_lpips(net).to(frames.device)
     seconds: dict[str, list[float]] = {"published": [], "ours": []}
     for _ in range(repeats + 1):  # the first round warms up
         began = time.perf_counter()
-        published = published_ps(frames, theirs)
+        published = way.published()
         between = time.perf_counter()
         with torch.inference_mode():
-            mine = smoothness(*path_distances(ours, frames, quantize=True))["ps"].cpu()
+            mine = way.ours().cpu()
         seconds["published"].append(between - began)
         seconds["ours"].append(time.perf_counter() - between)
-    rate = {k: len(frames) / sorted(v[1:])[repeats // 2] for k, v in seconds.items()}
+    rate = {k: way.count / sorted(v[1:])[repeats // 2] for k, v in seconds.items()}
     return {
-        "published_sequences_per_s": rate["published"],
-        "ours_sequences_per_s": rate["ours"],
+        "published_per_s": rate["published"],
+        "ours_per_s": rate["ours"],
         "ratio": rate["ours"] / rate["published"],
-        "largest_ps_difference": (mine - published).abs().max().item(),
+        "largest_difference": (mine - published).abs().max().item(),
     }

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import ImageOps
@@ -13,9 +14,17 @@ from torch import Tensor
 
 from gen import gallery, viz
 from gen.metrics.smoothness import path_distances, smoothness
-from gen.page import Figure, Panel, write_report
+from gen.page import Figure, Panel, metrics_table, write_report
 
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "lpips", "torch-fidelity", "opencv-python-headless")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "lpips",
+    "torch-fidelity",
+    "opencv-python-headless",
+)
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
 CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
 ALONE_PX = 900  # at most, of a grid without another beside it
@@ -69,7 +78,7 @@ def build(
         run_dir: holds metrics.csv and config.yaml, at any depth; the newest config counts.
         title: default: the method's name.
         shipped: another method with the same domains, shown beside this one.
-        metrics_rows, shipped_rows: see `gen.page.write_report`.
+        metrics_rows, shipped_rows: as `gen.evaluation.evaluate` gives them.
         lpips: `gen.networks.perceptual.LPIPS`, measures the strips shown; None leaves that out.
 
     Raises:
@@ -90,6 +99,7 @@ def build(
         "Every picture was rendered from the averaged weights through the interface that gen.load "
         "gives, and every source and reference is a validation image: training has not seen it.",
     ]
+    both = {"This run": method} | ({"The shipped checkpoint": shipped} if shipped else {})
     configs = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
     return write_report(
         run_dir / "report.html",
@@ -97,61 +107,59 @@ def build(
         subtitle=f"{', '.join(names)}, {size} × {size} px",
         abstract=[" ".join(s for s in sentences if s)],
         sections=_walk(method, images)
-        | _samples(method, shipped, images)
-        | _paths(method, images, lpips),
-        metrics_rows=metrics_rows,
-        compare_rows=shipped_rows,
+        | samples(both, images)
+        | _truth(method, images)
+        | paths({"": method}, images, lpips),
+        metrics=metrics_table(metrics_rows, shipped_rows),
         curves=curves,
         config_text=configs[-1].read_text(encoding="utf-8") if configs else "",
         versions=versions(),
     )
 
 
-def _samples(method, shipped, images) -> dict[str, list[Figure]]:
-    """Grids guided by latents and by references, of both methods, and against true twins."""
-    indices = gallery.pick(images, 2 if len(method.domains) <= 4 else 1)
-    x, _ = gallery.batch(method, images, indices)
-    refs, y_refs = gallery.batch(method, images, gallery.pick(images, 2, shift=0.5))
-    both = {"This run": method} | ({"The shipped checkpoint": shipped} if shipped else {})
+def samples(methods: Mapping[str, Any], images) -> dict[str, list[Figure]]:
+    """Grids guided by latents and by references, of the named methods."""
+    first, alone = next(iter(methods.values())), len(methods) == 1
+    indices = gallery.pick(images, 2 if len(first.domains) <= 4 else 1)
+    x, _ = gallery.batch(first, images, indices)
+    refs, y_refs = gallery.batch(first, images, gallery.pick(images, 2, shift=0.5))
 
-    def panels(render) -> list[Panel]:
-        found = []
-        for name, m in both.items():
-            rows, headers = render(m)
+    def figure(caption: str, render) -> list[Figure]:
+        panels = []
+        for name, method in methods.items():
+            rows, headers = render(method)
             lead = (int(rows[0][0] is None), 1)
             sheet = viz.grid(rows, lead=lead, cell_px=CELL_PX, background=None)
-            found.append(Panel(sheet, name if shipped else "", headers, lead=1))
-        return found
+            panels.append(Panel(sheet, "" if alone else name, headers, lead=1))
+        if not alone:
+            caption += " Sources, seeds and references are the same for all."
+        return [Figure(caption, panels, beside=True, width_px=ALONE_PX if alone else 0)]
 
-    beside = " Sources and seeds are the same for both checkpoints." if shipped else ""
-    sections = {
-        "Guided by latents": [
-            Figure(
-                "Sources in the first column; each other column is one latent code, mapped to a "
-                "style of its domain and given to every source." + beside,
-                panels(lambda m: gallery.latent_grid(m, x, SEEDS)),
-                beside=True,
-                width_px=0 if shipped else ALONE_PX,
-            )
-        ],
-        "Guided by references": [
-            Figure(
-                "Each translation takes its content from the image at its left and its style from "
-                "the image above." + beside,
-                panels(lambda m: gallery.reference_grid(m, x, refs, y_refs)),
-                beside=True,
-                width_px=0 if shipped else ALONE_PX,
-            )
-        ],
+    return {
+        "Guided by latents": figure(
+            "Sources in the first column; each other column is one latent code, mapped to a "
+            "style of its domain and given to every source.",
+            lambda method: gallery.latent_grid(method, x, SEEDS),
+        ),
+        "Guided by references": figure(
+            "Each translation takes its content from the image at its left and its style from "
+            "the image above.",
+            lambda method: gallery.reference_grid(method, x, refs, y_refs),
+        ),
     }
-    if any(images.twin(i, y) is not None for i in indices for y in range(len(method.domains))):
-        rows, headers = gallery.paired_grid(method, images, indices, SEEDS[0])
-        sheet = viz.grid(rows, lead=(0, 1), cell_px=CELL_PX, background=None)
-        caption = "In each pair the translation, and the true image of that content and domain."
-        sections["Against the true images"] = [
-            Figure(caption, [Panel(sheet, "", headers, lead=1)], width_px=ALONE_PX)
-        ]
-    return sections
+
+
+def _truth(method, images) -> dict[str, list[Figure]]:
+    """Translations beside the true twins, on paired data."""
+    indices = gallery.pick(images, 2 if len(method.domains) <= 4 else 1)
+    twins = (images.twin(i, y) for i in indices for y in range(len(method.domains)))
+    if all(twin is None for twin in twins):
+        return {}
+    rows, headers = gallery.paired_grid(method, images, indices, SEEDS[0])
+    sheet = viz.grid(rows, lead=(0, 1), cell_px=CELL_PX, background=None)
+    caption = "In each pair the translation, and the true image of that content and domain."
+    panel = Panel(sheet, "", headers, lead=1)
+    return {"Against the true images": [Figure(caption, [panel], width_px=ALONE_PX)]}
 
 
 def _walk(method, images) -> dict[str, list[Figure]]:
@@ -168,22 +176,25 @@ def _walk(method, images) -> dict[str, list[Figure]]:
     return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=c * GIF_PX)]}
 
 
-def _paths(method, images, lpips) -> dict[str, list[Figure]]:
-    """Strips within and between domains with their smoothness."""
-    S = len(method.domains)
-    x, _ = gallery.batch(method, images, gallery.pick(images, 1, shift=0.25))
-    first, second = ([gallery.style(method, y, seed) for y in range(S)] for seed in SEEDS)
+def paths(methods: Mapping[str, Any], images, lpips) -> dict[str, list[Figure]]:
+    """Strips within and between domains with their smoothness, of the named methods."""
+    some = next(iter(methods.values()))
+    S = len(some.domains)
+    x, _ = gallery.batch(some, images, gallery.pick(images, 1, shift=0.25))
 
-    def strip(name: str, y: int, b: Tensor) -> Panel:
-        frames = gallery.walk(method, x[y : y + 1], [first[y], b], FRAMES)[0]  # (1, T, 3, H, W)
-        return _strip(name, frames, lpips)
+    def strips(far: int, seeds: tuple[int, int]) -> list[Panel]:
+        """From each domain to the one `far` further on."""
+        panels = []
+        for y in range(min(S, 4)):
+            for name, method in methods.items():
+                end = (y + far) % S
+                ends = [gallery.style(method, y, seeds[0]), gallery.style(method, end, seeds[1])]
+                frames = gallery.walk(method, x[y : y + 1], ends, FRAMES)[0]  # (1, T, 3, H, W)
+                way = some.domains[y] + (f" → {some.domains[end]}" if far else "")
+                panels.append(_strip(f"{way}, {name}".removesuffix(", "), frames, lpips))
+        return panels
 
-    shown = range(min(S, 4))
-    intra = [strip(method.domains[y], y, second[y]) for y in shown]
-    inter = [
-        strip(f"{method.domains[y]} → {method.domains[(y + 1) % S]}", y, first[(y + 1) % S])
-        for y in shown
-    ]
+    intra, inter = strips(0, SEEDS), strips(1, SEEDS[:1] * 2)
     caption = (
         f"{SHOWN} of {FRAMES} frames on the straight line between two styles, both ends shown."
     )

@@ -1,7 +1,7 @@
 """Measures training, scoring and loading; prints a table and, last, one JSON line.
 
 train        a training step, by phase; --vs literal: beside the published step, and our fast one
-smoothness   scoring interpolations: ours against one PNG folder at a time, pair by pair
+scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 data         images a second out of the loader, by workers
 
 Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
@@ -42,7 +42,7 @@ from gen.data import Domains, Heads
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
-from gen.published import race
+from gen.published import race, smoothness_ways, translation_ways
 from gen.report import versions
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -212,16 +212,18 @@ def peak_bytes(args: argparse.Namespace, side: Side) -> int:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
-def smoothness(args: argparse.Namespace) -> list[dict]:
-    given = args.checkpoint
-    method = gen.load(given, args.device) if given else make_method(StarGAN, args)
-    rng, N, size = torch.Generator().manual_seed(0), args.sequences, method.img_size
-    x = (torch.rand(N, 3, size, size, generator=rng) * 2 - 1).to(args.device)
-    z = torch.randn(2, N, method.latent_dim, generator=rng).to(args.device)
-    ends = method.map_style(z[0], 0), method.map_style(z[1], 1)
-    content = method.encode(x)
+def scoring(args: argparse.Namespace) -> list[dict]:
+    file = args.checkpoint
+    method = gen.load(file, args.device) if file else make_method(StarGAN, args)
+    rng, N, size = torch.Generator().manual_seed(0), args.sources, method.img_size
+    x, twin = (torch.rand(2, N, 3, size, size, generator=rng) * 2 - 1).to(args.device)
+    z = torch.randn(10, N, method.latent_dim, generator=rng).to(args.device)
+    content, styles = method.encode(x), [method.map_style(z_k, 1) for z_k in z]
+    ends = method.map_style(z[0], 0), styles[0]
     frames = path(lambda s: method.decode(content, s).clamp(-1, 1), *ends, alphas(20))
-    return [race(frames)]
+    outputs = torch.stack([method.decode(content, s) for s in styles], 1).clamp(-1, 1)
+    ways = {"path": smoothness_ways(frames), "translation": translation_ways(x, outputs, twin)}
+    return [{"scored": name} | race(way) for name, way in ways.items()]
 
 
 def data(args: argparse.Namespace) -> list[dict]:
@@ -275,10 +277,10 @@ def main() -> None:
     p.add_argument("--single-d-step", action="store_true")
     p.add_argument("--iterations", type=int, default=5, help="rounds that count")
     p.set_defaults(run=train)
-    p = commands.add_parser("smoothness", parents=[common, model])
+    p = commands.add_parser("scoring", parents=[common, model])
     p.add_argument("--checkpoint", help="default: a generator with random weights")
-    p.add_argument("--sequences", type=int, default=8)
-    p.set_defaults(run=smoothness)
+    p.add_argument("--sources", type=int, default=8)
+    p.set_defaults(run=scoring)
     p = commands.add_parser("data", parents=[common])
     p.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
     p.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])

@@ -1,7 +1,6 @@
 """What `scripts/quickstart.sh` runs once the package is installed; see there."""
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from gen.data import Domains, Heads
 from gen.evaluation import evaluate
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
+from gen.rows import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
@@ -72,7 +72,7 @@ def main() -> None:
     if shipped:
         shipped = shipped.to(device)
         shipped_rows = evaluate(shipped, data.val, max_sources=SOURCES, checkpoint=SHIPPED)
-    (args.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (args.out / "metrics.jsonl").write_text(to_json(rows))
     report = build(
         method,
         data.val,

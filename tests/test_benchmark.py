@@ -37,6 +37,8 @@ def test_data():
     assert row["workers"] == 0 and row["images/s"] > 1
 
 
-def test_smoothness(lpips_cache):
-    (row,) = benchmark("smoothness", "--sequences", "1", *TINY)
-    assert row["ratio"] > 1 and row["largest_ps_difference"] < 1e-4
+def test_scoring(lpips_cache):
+    rows = benchmark("scoring", "--sources", "1", *TINY)
+    assert [row["scored"] for row in rows] == ["path", "translation"]
+    for row in rows:
+        assert row["ratio"] > 1 and row["largest_difference"] < 1e-4

@@ -12,15 +12,9 @@ from conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 SHORT = {  # what makes a command of the README short; the rest of it runs as printed
-    "python scripts/evaluate.py": ["--max-sources", "2", "--batch-size", "2"],
-    "python scripts/benchmark.py": [
-        "--img-size",
-        "32",
-        "--base-channels",
-        "4",
-        "--iterations",
-        "1",
-    ],
+    "python scripts/evaluate.py": "--metrics translation accuracy --max-sources 2 --batch-size 2",
+    "python scripts/compare.py": "--metrics translation --max-sources 2 --out runs/compare",
+    "python scripts/benchmark.py": "--img-size 32 --base-channels 4 --iterations 1",
 }
 
 
@@ -70,7 +64,11 @@ def test_commands_run(command, tmp_path, lpips_cache):
             run([*first[:drop], *first[drop + 2 :]])
             words[-1] = "4"
     elif program in SHORT:
-        words += SHORT[program]
+        words += SHORT[program].split()
+    if program == "python scripts/compare.py":  # with what `gen fit` leaves
+        fit = next(c for c in commands() if "init_from" in c).replace("runs/tuned", "runs/mine")
+        fit += " --trainer.max_steps 1"
+        run([w.replace("runs", str(tmp_path)) for w in shlex.split(fit)])
     run([w.replace("runs", str(tmp_path)) for w in words])
 
 

@@ -20,7 +20,7 @@ from torch import nn
 import gen
 from gen import gallery
 from gen.metrics import smoothness
-from gen.page import Figure, Panel, write_report
+from gen.page import Figure, Panel, metrics_table, write_report
 from gen.report import build, read_curves
 from gen.weights import WeightsError
 
@@ -264,7 +264,7 @@ def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path)
         dict(metric="unheard_of", value=123456.0, protocol="p < q"),
     ]
     out = write_report(
-        tmp_path / "r.html", title="t", metrics_rows=rows, compare_rows=[rows[0] | {"value": 0.5}]
+        tmp_path / "r.html", title="t", metrics=metrics_table(rows, [rows[0] | {"value": 0.5}])
     )
     page = out.read_text()
     lines = [Parsed(f"<tr{row}".split("</tr>")[0] + "</tr>").text for row in page.split("<tr")[2:]]

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
 from gen.metrics.checks import check_images
@@ -15,16 +16,33 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).abs().mean((1, 2, 3)) / 2
 
 
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """(N,) structural similarity of (N, 3, H, W) images in [-1, 1], higher is better.
+
+    Wang et al. 2004, by torchmetrics: an 11 x 11 Gaussian window of sigma 1.5, on the [0, 1] scale.
+    """
+    score = structural_similarity_index_measure(
+        (x.float() + 1) / 2, (y.float() + 1) / 2, data_range=1.0, reduction="none"
+    )
+    return score.reshape(len(x))  # one image comes back without its dimension
+
+
 @torch.no_grad()
 def translation_scores(
-    net: LPIPS, x: Tensor, outputs: Tensor, twin: Tensor | None = None
+    net: LPIPS,
+    x: Tensor,
+    outputs: Tensor,
+    twin: Tensor | None = None,
+    nearest: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Scores of K outputs for each source; every image passes the network once.
 
         diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020)
         content   = mean distance of source and outputs
         paired    = mean distance of the true target and outputs
+        best      = distance of the true target and the best of the K outputs
         unchanged = distance of the true target and the source: what doing nothing would score
+        nearest   = distance of the true target and `nearest`: what copying would score
 
     LPIPS is a squared distance of features, so the mean over pairs is twice their variance.
 
@@ -33,40 +51,54 @@ def translation_scores(
         x: (N, 3, H, W) sources in [-1, 1].
         outputs: (N, K, 3, H, W) translations in [-1, 1].
         twin: (N, 3, H, W) true targets, on paired data.
+        nearest: (N, 3, H, W) training images of the target domain, each nearest to its source.
 
     Returns:
         (N,) tensors: `diversity` if K > 1; `content_lpips`, `content_l1`; with `twin` also
-        `paired_lpips`, `paired_l1`, `unchanged_lpips`, `unchanged_l1`. L1 is in [0, 1].
+        `paired_..`, `best_..`, `unchanged_..` and with `nearest` `nearest_..`, each `lpips`, `ssim`
+        and `l1`. L1 is in [0, 1]; SSIM is 1 for equal images.
 
     Raises:
         ValueError: dtype, shape, count, range, NaN.
     """
     check_images(x, "sources")
     check_images(outputs, "outputs", ndim=5)
-    others = {"outputs": outputs[:, 0]}
-    if twin is not None:
-        check_images(twin, "twins")
-        others["twins"] = twin
-    for name, other in others.items():
+    others = {"twins": twin, "nearest": nearest}
+    for name, other in {"outputs": outputs[:, 0], **others}.items():
+        if other is None:
+            continue
+        check_images(other, name)
         if other.shape != x.shape:
             raise ValueError(
                 f"{name}: expected {tuple(x.shape)} as the sources, got {tuple(other.shape)}"
             )
     rows = []
     for n, images in enumerate(outputs):  # (K, 3, H, W)
-        f, fx = net.features(images), net.features(x[n : n + 1])
+        source = x[n : n + 1]  # (1, 3, H, W)
+        f, fx = net.features(images), net.features(source)
         row = {
             "content_lpips": net.distance(f, fx).mean(),
-            "content_l1": l1(images, x[n : n + 1]).mean(),
+            "content_l1": l1(images, source).mean(),
         }
         if len(images) > 1:
             row["diversity"] = 2 * sum(layer.var(0).sum() for layer in f)
         if twin is not None:
             target, ft = twin[n : n + 1], net.features(twin[n : n + 1])
-            row["paired_lpips"] = net.distance(f, ft).mean()
-            row["paired_l1"] = l1(images, target).mean()
-            row["unchanged_lpips"] = net.distance(fx, ft)[0]
-            row["unchanged_l1"] = l1(x[n : n + 1], target)[0]
+
+            def errors(a: Tensor, fa: list[Tensor], b=target, fb=ft) -> dict[str, Tensor]:  # (K,)
+                return {
+                    "lpips": net.distance(fa, fb),
+                    "ssim": ssim(a, b.expand(len(a), -1, -1, -1)),
+                    "l1": l1(a, b),
+                }
+
+            for name, error in errors(images, f).items():
+                row[f"paired_{name}"] = error.mean()
+                row[f"best_{name}"] = error.max() if name == "ssim" else error.min()
+            row |= {f"unchanged_{k}": v[0] for k, v in errors(source, fx).items()}
+            if nearest is not None:
+                copy = nearest[n : n + 1]
+                row |= {f"nearest_{k}": v[0] for k, v in errors(copy, net.features(copy)).items()}
         rows.append(row)
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -75,7 +107,7 @@ class TranslationScores(Metric):
     """`translation_scores` over a data set: means over sources.
 
     `compute()` names values with their protocol: `diversity_k10_alex`, `content_lpips_alex`,
-    `content_l1`, and with twins `paired_lpips_alex`, `paired_l1`, `unchanged_..`.
+    `content_l1`, and with twins `paired_..`, `paired_best10_..`, `unchanged_..`, `nearest_..`.
 
     Args:
         net: `alex`, `vgg`, or an LPIPS that several metrics share.
@@ -95,10 +127,16 @@ class TranslationScores(Metric):
         for key in protocol_names(outputs, self.lpips.net):
             self.add_state(key, [], dist_reduce_fx="cat")  # of (N,)
 
-    def update(self, x: Tensor, outputs: Tensor, twin: Tensor | None = None) -> None:
-        """Adds N sources (N, 3, H, W), their outputs (N, K, 3, H, W), and true targets."""
+    def update(
+        self,
+        x: Tensor,
+        outputs: Tensor,
+        twin: Tensor | None = None,
+        nearest: Tensor | None = None,
+    ) -> None:
+        """Adds N sources (N, 3, H, W), their outputs (N, K, 3, H, W), and what they are held to."""
         check_images(outputs, "outputs", ndim=5, frames=self.outputs)
-        for key, value in translation_scores(self.lpips, x, outputs, twin).items():
+        for key, value in translation_scores(self.lpips, x, outputs, twin, nearest).items():
             getattr(self, key).append(value)
 
     def compute(self) -> dict[str, Tensor]:
@@ -112,11 +150,12 @@ class TranslationScores(Metric):
 
 def protocol_names(outputs: int, net: str) -> dict[str, str]:
     """Key of `translation_scores` -> name that says the number of outputs and the network."""
-    keys = [
-        f"{what}_{how}" for what in ("content", "paired", "unchanged") for how in ("lpips", "l1")
-    ]
-    names = {key: key.replace("lpips", f"lpips_{net}") for key in keys}
-    return {"diversity": f"diversity_k{outputs}_{net}"} | names
+    names = {"diversity": f"diversity_k{outputs}_{net}"}
+    for what in ("content", "paired", "best", "unchanged", "nearest"):
+        for how in ("lpips", "l1") if what == "content" else ("lpips", "ssim", "l1"):
+            name = f"{what}_{how}".replace("lpips", f"lpips_{net}")
+            names[f"{what}_{how}"] = name.replace("best", f"paired_best{outputs}")
+    return names
 
 
 def bootstrap(values: np.ndarray, seed: int, n: int = 1000) -> tuple[float, float, float]:

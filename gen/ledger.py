@@ -1,0 +1,86 @@
+"""Values of an evaluation one by one, on disk as they come: what resumes it, and what pairs it."""
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from gen.weights import write_atomic
+
+Key = tuple[str, str, str]  # group, guide, value
+
+
+class Ledger:
+    """(group, guide, value) -> {unit: value}; a unit is a source image, or a pair of domains.
+
+    On disk it is JSON lines: a head that says what is evaluated, then one line for what was
+    measured together. A line that an interruption cut short is dropped.
+
+    Args:
+        path: file that is read if it exists, and grows; None keeps all in memory.
+        head: what must be the same for values to be compared or continued: checkpoint, data, seed.
+        judges: who measures a group; lines of another judge are left aside.
+
+    Raises:
+        ValueError: the file has another head.
+    """
+
+    def __init__(self, path: str | Path | None, head: dict, judges: dict[str, str]) -> None:
+        self.path, self.judges = Path(path) if path else None, judges
+        self.values: dict[Key, dict[int, float]] = defaultdict(dict)
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        if self.path and self.path.exists():
+            lines = self.path.read_text().split("\n")[:-1]  # a whole line ends with a newline
+            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
+            found = json.loads(lines[0]) if lines else head
+            if found != head:
+                keys = [k for k in head if found.get(k) != head[k]] or sorted(
+                    set(found) - set(head)
+                )
+                raise ValueError(
+                    f"{self.path}: expected an evaluation with {', '.join(keys)} = "
+                    f"{', '.join(str(head.get(k)) for k in keys)}, got "
+                    f"{', '.join(str(found.get(k)) for k in keys)}; delete it or write elsewhere"
+                )
+            for line in lines[1:]:
+                self._take(**json.loads(line))
+        if self.path and (not self.path.exists() or not self.path.stat().st_size):
+            write_atomic(self.path, (json.dumps(head) + "\n").encode())
+
+    def add(self, group: str, guide: str, seconds: float, values: dict[str, dict[int, float]]):
+        """Values of one group and guide, each {unit: value}, measured in `seconds`."""
+        line = dict(group=group, guide=guide, judge=self.judges[group], seconds=round(seconds, 3))
+        line["values"] = values
+        self._take(**line)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _take(self, group: str, guide: str, judge: str, seconds: float, values: dict) -> None:
+        if self.judges.get(group) == judge:
+            self.seconds[group, guide] += seconds
+            for name, of_unit in values.items():
+                self.values[group, guide, name] |= {int(u): v for u, v in of_unit.items()}
+
+    def done(self, group: str, guide: str) -> set[int]:
+        """Units of which something is known."""
+        return {
+            unit
+            for (g, how, _), of_unit in self.values.items()
+            if (g, how) == (group, guide)
+            for unit in of_unit
+        }
+
+    def update(self, other: "Ledger") -> None:
+        """Takes another process's values; of the seconds, the slower process's."""
+        for key, of_unit in other.values.items():
+            self.values[key] |= of_unit
+        for key, seconds in other.seconds.items():
+            self.seconds[key] = max(self.seconds[key], seconds)
+
+
+def fingerprint(images) -> str:
+    """What a set of images is, by its domains, size, and the name and label of each image."""
+    names = list(getattr(images, "keys", range(len(images.labels))))
+    what = json.dumps([images.domains, images.img_size, names, images.labels.tolist()])
+    return hashlib.sha256(what.encode()).hexdigest()[:16]

@@ -1,0 +1,229 @@
+"""How an evaluation measures: blocks of sources, pairs of domains, and who judges them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from gen import gallery
+from gen.data.nearest import Nearest
+from gen.interpolation import alphas, path
+from gen.ledger import Ledger
+from gen.metrics.accuracy import domain_accuracy
+from gen.metrics.checks import check_images
+from gen.metrics.identity import identity_similarity
+from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.translation import translation_scores
+from gen.networks.perceptual import LPIPS
+from gen.plan import GUIDES, Source, draw_styles, ordered_pairs, plan
+from gen.rows import FRAMES, Protocol
+
+GROUPS = ("intra", "inter", "translation", "accuracy", "identity", "fidelity", "ppl")
+BASIC = GROUPS[:3]  # what needs validation images and nothing else
+OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
+NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file", "fidelity": "training images"}
+
+
+class Judges(NamedTuple):
+    """What measures, beside LPIPS; a group whose judge is missing cannot be asked for."""
+
+    train: object = None  # training images (`data.train`): fidelity, and the nearest of them
+    backbone: str = "effnetlite0"  # features of fidelity, see `gen.metrics.fidelity`
+    classifier: object = None  # a DomainClassifier of the same domains: accuracy
+    arcface: object = None  # `gen.networks.arcface.IRSE50`: identity
+
+    def missing(self) -> list[str]:
+        """Groups that cannot be measured without more of us."""
+        given = dict(accuracy=self.classifier, identity=self.arcface, fidelity=self.train)
+        return [group for group, judge in given.items() if judge is None]
+
+
+class Measurement:
+    """What is measured how; see `gen.evaluation.evaluate` for the arguments."""
+
+    def __init__(
+        self, method, images, metrics, judges, outputs, net, grid, seed, batch_size, max_sources
+    ) -> None:
+        self.method, self.images, self.judges = method, images, judges
+        self.groups = [group for group in GROUPS if group in metrics]
+        self.outputs = outputs  # a source, for each guide
+        self.net, self.grid, self.seed, self.batch_size = net, grid, seed, batch_size
+        self.sources = plan(images, seed, max_sources)
+        self.max_sources = max_sources
+        self.lpips = LPIPS(net).to(gallery.device(method)) if set(metrics) & set(BASIC) else None
+        self.nearest = Nearest(judges.train) if judges.train is not None else None
+
+    def names(self) -> dict[str, str]:
+        """Who judges a group: values of another judge are not taken from a ledger."""
+        j, smooth = self.judges, f"{self.net} {self.grid}"
+        copies = ", nearest of training" if self.nearest else ""
+        names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
+        names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
+        of = self.max_sources or "all"
+        return names | {"fidelity": f"{j.backbone}, {of} sources", "ppl": f"{of} sources"}
+
+    def protocol(self) -> Protocol:
+        judge, method = self.judges.classifier, self.method
+        name = judge.hparams.model_name if judge is not None else ""
+        options = (self.outputs, self.net, self.grid, name, self.seed)
+        return Protocol(list(method.domains), method.img_size, *options)
+
+    # ---- values of single sources ---------------------------------------------------------------
+
+    def measure_sources(self, book: Ledger, rank: int, world: int) -> None:
+        groups = [g for g in self.groups if g not in ("fidelity", "ppl")]
+        mine = self.sources[rank::world] if groups else []
+        for i in tqdm(range(0, len(mine), self.batch_size), "evaluate", disable=None):
+            block = mine[i : i + self.batch_size]
+            units = [s.index for s in block]
+            x, y = gallery.batch(self.method, self.images, units)  # (N, 3, H, W), (N,)
+            todo = {
+                guide: [g for g in groups if not book.done(g, guide).issuperset(units)]
+                for guide in GUIDES
+            }
+            content = self.method.encode(x) if any(todo.values()) else None
+            for guide in GUIDES:
+                began = time.perf_counter()
+                for group, scores in self.score(todo[guide], block, x, y, content, guide):
+                    known = {  # NaN where a source has no twin
+                        name: {u: v for u, v in zip(units, score.tolist(), strict=True) if v == v}
+                        for name, score in scores.items()
+                    }
+                    book.add(group, guide, time.perf_counter() - began, known)
+                    began = time.perf_counter()
+
+    def score(self, groups, block, x, y, content, guide) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Each group's values, (N,), of a block of N sources."""
+        if not groups:
+            return
+        target = self.draw(block, "target", guide)  # (N, K, D)
+        if "intra" in groups:
+            yield "intra", self.walk(content, target[:, 0], target[:, 1], "intra")
+        if "inter" in groups:
+            start, end = (self.draw(block, role, guide)[:, 0] for role in ("start", "end"))
+            yield "inter", self.walk(content, start, end, "inter")
+        rest = [group for group in groups if group not in ("intra", "inter")]
+        if rest:
+            made = torch.stack([self.decode(content, s) for s in target.unbind(1)], 1)
+        for group in rest:  # made: (N, K, 3, H, W)
+            yield group, getattr(self, group)(block, x, y, made)
+
+    def draw(self, block: Sequence[Source], role: str, guide: str) -> Tensor:
+        """Styles (N, count, D) of the sources' `role`."""
+        count = self.outputs[guide] if role == "target" else 1
+        indices, domains = [s.index for s in block], [getattr(s, role) for s in block]
+        key = dict(seed=self.seed, guide=guide)
+        return draw_styles(self.method, self.images, indices, domains, role, count, **key)
+
+    def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
+        """Images (N, 3, H, W), clamped as when saved."""
+        return self.method.decode(content, s).clamp(-1, 1)
+
+    def walk(self, content, a: Tensor, b: Tensor, group: str) -> dict[str, Tensor]:
+        """Smoothness of one path a source, from style a (N, D) to b."""
+        frames = path(lambda s: self.decode(content, s), a, b, alphas(FRAMES, self.grid))
+        check_images(frames, f"{group}-domain frames", ndim=5, frames=FRAMES)  # (N, T, 3, H, W)
+        return smoothness(*path_distances(self.lpips, frames))
+
+    def translation(self, block, x, y, made) -> dict[str, Tensor]:
+        """`translation_scores`, NaN in what needs a twin where a source has none."""
+        twins = [self.images.twin(s.index, s.target) for s in block]
+        if not any(t is not None for t in twins):
+            return translation_scores(self.lpips, x, made)
+        true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(twins)]
+        near = self.nearest and self.nearest(x, [s.target for s in block])
+        scores = translation_scores(self.lpips, x, made, torch.stack(true), near)
+        missing = torch.tensor([t is None for t in twins], device=x.device)
+        free = ("diversity", "content")
+        return {
+            k: v if k.startswith(free) else v.masked_fill(missing, torch.nan)
+            for k, v in scores.items()
+        }
+
+    def accuracy(self, block, x, y, made) -> dict[str, Tensor]:
+        target = torch.tensor([s.target for s in block], device=x.device)
+        judge = self.judges.classifier
+        return {
+            "accuracy": domain_accuracy(judge, made, target),
+            "real": domain_accuracy(judge, x, y),
+        }
+
+    def identity(self, block, x, y, made) -> dict[str, Tensor]:
+        return {"identity": identity_similarity(self.judges.arcface, x, made)}
+
+    # ---- values of pairs of domains -------------------------------------------------------------
+
+    def measure_pairs(self, book: Ledger, rank: int, world: int) -> None:
+        if "fidelity" not in self.groups:
+            return
+        from gen.metrics import fidelity  # slow to import
+        from gen.metrics.extractors import load_backbone
+
+        train, backbone = self.judges.train, self.judges.backbone
+        extractor = load_backbone(backbone, device=gallery.device(self.method))
+
+        @cache
+        def real(y: int) -> Tensor:  # (M, D)
+            members = (train.labels == y).nonzero().flatten().tolist()
+            name = f"training images of {train.domains[y]}"
+            return fidelity.real_features(extractor, Subset(train, members), name=name)
+
+        pairs = list(enumerate(ordered_pairs(len(self.images.domains))))[rank::world]
+        for guide in GUIDES:
+            todo = [pair for pair in pairs if pair[0] not in book.done("fidelity", guide)]
+            for unit, (a, b) in tqdm(todo, f"fidelity, {guide}", disable=None):
+                began = time.perf_counter()
+                of_a = [s for s in self.sources if self.images.labels[s.index] == a]
+                fakes = self.fakes([s._replace(target=b) for s in of_a], guide)
+                count = len(of_a) * self.outputs[guide]
+                fake = fidelity.fake_features(extractor, fakes, count)  # (N, D)
+                found = fidelity.fidelity_scores(fake, real(b), backbone)
+                values = {name: {unit: value} for name, value in found.items()}
+                book.add("fidelity", guide, time.perf_counter() - began, values)
+
+    def measure_lengths(self, book: Ledger, rank: int, world: int) -> None:
+        """StyleGAN's path length in each target domain, every path with a source of its own."""
+        if "ppl" not in self.groups:
+            return
+        from gen.metrics.path_length import perceptual_path_length  # slow to import
+
+        domains = range(len(self.images.domains))
+        todo = [y for y in domains[rank::world] if y not in book.done("ppl", "latent")]
+        for y in tqdm(todo, "path length", disable=None):
+            began = time.perf_counter()
+            units = [s.index for s in self.sources if s.target == y]
+
+            def generate(z: Tensor, source: Tensor, y=y, units=units) -> Tensor:
+                x, _ = gallery.batch(self.method, self.images, [units[i] for i in source.tolist()])
+                return self.decode(self.method.encode(x), self.method.map_style(z, y))
+
+            found = perceptual_path_length(
+                generate,
+                self.method.latent_dim,
+                PATHS * len(units),
+                classes=len(units),
+                seed=self.seed,
+                batch_size=self.batch_size,
+                device=gallery.device(self.method),
+            )
+            values = {name: {y: value} for name, value in found.items()}
+            book.add("ppl", "latent", time.perf_counter() - began, values)
+
+    def fakes(self, sources: Sequence[Source], guide: str) -> Iterator[Tensor]:
+        """Translations of the sources, (n, 3, H, W) at a time."""
+        for i in range(0, len(sources), self.batch_size):
+            block = sources[i : i + self.batch_size]
+            x, _ = gallery.batch(self.method, self.images, [s.index for s in block])
+            content = self.method.encode(x)
+            for s in self.draw(block, "target", guide).unbind(1):
+                yield self.decode(content, s)
+
+
+def _digest(judge: nn.Module | None) -> str:
+    """Which network judges: the sum of its weights."""
+    return "" if judge is None else str(sum(p.double().sum().item() for p in judge.parameters()))

@@ -1,0 +1,56 @@
+"""Whether a translation arrives: the share of outputs that a classifier takes for the target."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gen.metrics.checks import check_images
+
+
+class Classifier(Protocol):
+    """What `gen.methods.DomainClassifier` offers."""
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] -> logits (N, S)."""
+
+
+@torch.no_grad()
+def domain_accuracy(classifier: Classifier, images: Tensor, y: Tensor, batch: int = 128) -> Tensor:
+    """Share of the images of each row that the classifier takes for domain `y`.
+
+    With outputs and their target domains: the accuracy of a translation. With real images that the
+    classifier has not been trained on, and their own domains: how far to trust it.
+
+    Args:
+        classifier: On the device of the images, of their size and domains.
+        images: (N, K, 3, H, W) K outputs a source, or (N, 3, H, W), in [-1, 1].
+        y: (N,) int64 domains.
+        batch: Images at once; changes no value.
+
+    Returns:
+        (N,) float32 in [0, 1].
+
+    Raises:
+        ValueError: dtype, shape, count, range, NaN; a domain that the classifier does not know;
+            logits that are not finite.
+    """
+    ndim = images.ndim if isinstance(images, Tensor) and images.ndim == 5 else 4
+    check_images(images, "images", ndim=ndim)
+    if y.shape != images.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(
+            f"y: expected int64 ({len(images)},), one domain for each row of images, got "
+            f"{y.dtype} {tuple(y.shape)}"
+        )
+    flat = images.flatten(0, -4)  # (N K, 3, H, W)
+    logits = torch.cat([classifier.classify(part) for part in flat.split(batch)])  # (N K, S)
+    if not logits.isfinite().all():
+        raise ValueError("classifier: expected finite logits, got NaN or infinity")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        low, high = torch.aminmax(y)
+        raise ValueError(
+            f"y: expected domains 0 .. {logits.shape[1] - 1}, those of the classifier, got "
+            f"{int(low)} .. {int(high)}"
+        )
+    told = logits.argmax(1).view(len(images), -1)  # (N, K)
+    return (told == y[:, None].to(told.device)).float().mean(1)

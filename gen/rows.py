@@ -1,0 +1,98 @@
+"""What the values of an evaluation are called: names with their protocol, means, intervals."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from gen.data.nearest import NEAREST_PX
+from gen.ledger import Ledger
+from gen.metrics.translation import bootstrap, protocol_names
+from gen.plan import ordered_pairs
+
+FRAMES = 20  # of a path
+
+
+class Protocol(NamedTuple):
+    """How values were measured."""
+
+    domains: list[str]
+    img_size: int
+    outputs: dict[str, int]  # K for each guide
+    net: str  # LPIPS network
+    grid: str  # alphas of paths
+    classifier: str  # model name of the classifier
+    seed: int
+
+    def rows(self, book: Ledger, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
+        """(group, guide, row) of everything that was measured in `groups`."""
+        pairs = ordered_pairs(len(self.domains))
+        for (group, guide, value), of_unit in book.values.items():
+            name, protocol = self.name(group, guide, value)
+            if not name or not of_unit or group not in groups:
+                continue
+            ordered = [v for _, v in sorted(of_unit.items())]
+            mean, low, high = bootstrap(ordered, self.seed)
+            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol)
+            yield group, guide, row | {"count": len(ordered), "values": of_unit}
+            if group == "fidelity":
+                for unit, v in sorted(of_unit.items()):
+                    a, b = (self.domains[y] for y in pairs[unit])
+                    single = dict(metric=f"{name}/{a}>{b}", value=v, ci95=None, protocol=protocol)
+                    yield group, guide, single | {"count": 1, "values": {unit: v}}
+
+    def name(self, group: str, guide: str, value: str) -> tuple[str, str]:
+        """Name and protocol of a value, empty for one that is reported elsewhere."""
+        k, px = self.outputs[guide], f"{self.img_size} px"
+        made = f"{k} {guide}-guided outputs a source"
+        if group in ("intra", "inter"):
+            if value == "pplsq" and self.net != "vgg":
+                return "", ""
+            strict = "_strict" if self.grid == "strict" else ""
+            between = {"intra": "two styles of a domain", "inter": "styles of two domains"}[group]
+            ends = {"released": f"0..{1 - 1 / FRAMES:g}", "strict": "0..1"}[self.grid]
+            name = f"{group}/{guide}/{value}_t{FRAMES}_{self.net}{strict}"
+            return name, (
+                f"{guide}-guided, between {between}, lerp, alpha {ends}, {px} seen at 256 px"
+            )
+        if group == "fidelity":
+            held = "against the training images, mean over ordered pairs of domains"
+            return f"fidelity/{guide}/{value}_{k}x", f"{made} {held}, {px}"
+        if group == "ppl":
+            return f"latent/{value}", f"4 paths a source, mean over target domains, {px}"
+        if group == "identity":
+            return f"{guide}/identity_irse50", f"{made}, {px}"
+        if group == "accuracy":
+            name = f"accuracy_{self.classifier}"
+            shared = {"real": ("real", "the sources themselves, held out from training")}
+        else:
+            name = protocol_names(k, self.net)[value]
+            shared = {
+                "unchanged": ("source", "the source left as it is"),
+                "nearest": ("nearest", f"training image nearest to the source at {NEAREST_PX} px"),
+            }
+        kind = value.partition("_")[0]
+        if kind not in shared:
+            return f"{guide}/{name}", f"{made}, {px}"
+        if guide != "latent":  # the same for both guides
+            return "", ""
+        prefix, what = shared[kind]
+        return f"{prefix}/{name.replace(kind, 'paired')}", f"{what}, {px}"
+
+
+def to_json(rows: Sequence[Mapping]) -> str:
+    """One line a row, without the values of single sources."""
+    return "".join(
+        json.dumps({k: v for k, v in row.items() if k != "values"}) + "\n" for row in rows
+    )
+
+
+def to_table(rows: Sequence[Mapping]) -> str:
+    """A table to be printed: means, not single pairs of domains."""
+    rows = [row for row in rows if row["ci95"]]
+    width = max(len(row["metric"]) for row in rows)
+    lines = [f"{'metric':{width}}  {'value':>8}  {'95 % interval':>17}  {'n':>5}  protocol"]
+    for r in rows:
+        interval = "{:.4f} .. {:.4f}".format(*r["ci95"])
+        numbers = f"{r['value']:8.4f}  {interval:>17}  {r['count']:5}"
+        lines.append(f"{r['metric']:{width}}  {numbers}  {r['protocol']}")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""Compares checkpoints on the same sources, seeds and references: a table, and compare.html.
+
+A run is a folder with a last.ckpt, or a .safetensors or .ckpt file; the first is what the others
+are compared with. Differences are paired, source by source.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import gen
+from gen.comparison import compare, to_table, to_text
+from gen.data import Domains, Heads
+from gen.evaluation import evaluate
+from gen.measure import BASIC, GROUPS, Judges
+from gen.networks.perceptual import LPIPS
+from gen.page import write_report
+from gen.report import paths, samples, versions
+from gen.rows import to_json
+from gen.weights import write_atomic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
+    parser.add_argument("--metrics", nargs="+", choices=GROUPS, default=BASIC)
+    parser.add_argument("--classifier", help="checkpoint of a DomainClassifier, for accuracy")
+    parser.add_argument("--max-sources", type=int, default=64)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder")
+    args = parser.parse_args()
+    files = {run.stem: run / "last.ckpt" if run.is_dir() else run for run in args.runs}
+    if len(files) < max(2, len(args.runs)):
+        parser.error(f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}")
+
+    methods = {name: gen.load(file, args.device) for name, file in files.items()}
+    size = next(iter(methods.values())).img_size
+    data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
+    classifier = gen.load(args.classifier, args.device) if args.classifier else None
+    found = []
+    for name, method in methods.items():
+        rows = evaluate(
+            method,
+            data.val,
+            args.metrics,
+            Judges(data.train, classifier=classifier),
+            max_sources=args.max_sources,
+            checkpoint=files[name],
+            ledger=args.out / f"{name}.values.jsonl",
+        )
+        write_atomic(args.out / f"{name}.jsonl", to_json(rows).encode())
+        found.append(rows)
+    table = to_table(compare(found), list(methods))
+    lpips = LPIPS("alex").to(args.device)
+    page = write_report(
+        args.out / "compare.html",
+        title=" and ".join(methods),
+        subtitle=f"{', '.join(data.domains)}, {size} × {size} px",
+        abstract=[
+            f"Differences are to {next(iter(methods))}, on the same validation images, seeds and "
+            "references: mean over sources, bootstrap interval, and p of a two-sided Wilcoxon "
+            "signed-rank test, which is not corrected for the number of metrics."
+        ],
+        sections=samples(methods, data.val) | paths(methods, data.val, lpips),
+        metrics=table,
+        versions=versions(),
+    )
+    print(to_text(table))
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,430 @@
+"""The protocol that walks a data set: who is translated to what, rows, ledger, doors."""
+
+import hashlib
+import json
+import runpy
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
+
+import gen
+import gen.data
+from gen import gallery, measure
+from gen.data.nearest import Nearest
+from gen.evaluation import Judges, evaluate
+from gen.ledger import Ledger
+from gen.metrics.smoothness import InterpolationSmoothness
+from gen.networks import perceptual
+from gen.networks.perceptual import LPIPS
+from gen.plan import draw_styles, plan
+from gen.rows import to_json
+from test_fidelity import Toy
+from test_metrics import SIZE, frames, noise
+
+
+@pytest.fixture(scope="module")
+def net(lpips_cache):
+    return LPIPS("alex")
+
+
+class Images:
+    """`count` contents in three tints; `paired` says whether twins are known."""
+
+    domains, img_size = ["blue", "green", "red"], SIZE
+
+    def __init__(self, count=5, paired=True):
+        self.labels = torch.arange(3).repeat_interleave(count)
+        self.count, self.paired = count, paired
+
+    def __getitem__(self, index):
+        y, key = divmod(index, self.count)
+        return {"x": tint(noise(seed=key), torch.tensor([y]))[0], "y": y, "index": index}
+
+    def twin(self, index, domain):
+        return domain * self.count + index % self.count if self.paired else None
+
+
+def tint(x, y):
+    """Images and domains -> the same content in the domain's tint."""
+    tints = torch.eye(3)[:, :, None, None]
+    return 0.5 * x + 0.5 * tints[y]
+
+
+class Translator(nn.Module):
+    """Takes the tint off, puts the style's on: perfect where `spread` is 0."""
+
+    domains, img_size, latent_dim = Images.domains, SIZE, 4
+
+    def __init__(self, spread=0.0, sharpness=0.0):
+        super().__init__()
+        self.spread, self.sharpness = spread, sharpness
+        self.anchor = nn.Parameter(torch.zeros(()))
+        self.encoded = 0
+
+    def encode(self, x):
+        self.encoded += len(x)
+        tint = x.mean((2, 3), keepdim=True).argmax(1, keepdim=True)
+        return 2 * x - F.one_hot(tint[:, 0, 0, 0], 3)[:, :, None, None]
+
+    def decode(self, content, s):
+        if self.sharpness:
+            s = torch.sigmoid(self.sharpness * (s - 0.5))
+        return 0.5 * content + 0.5 * s[:, :, None, None]
+
+    def map_style(self, z, y):
+        return torch.eye(3)[y] + self.spread * z[:, :3]
+
+    def encode_style(self, x, y):
+        return torch.eye(3)[y] + self.spread * x.mean((2, 3))
+
+
+ERRORS = ("paired_lpips_alex", "paired_ssim", "paired_l1")
+
+
+def table(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def rows(net):
+    return evaluate(Translator(spread=0.3), Images(), max_sources=3)
+
+
+def test_rows(rows):
+    smooth = [
+        f"{group}/{guide}/{key}_t20_alex"
+        for guide in ("latent", "reference")
+        for group in ("intra", "inter")
+        for key in ("ps", "eq", "eff", "pir", "peak", "ppl")
+    ]
+    kept = [
+        f"{guide}/{key}"
+        for guide in ("latent", "reference")
+        for key in ("content_lpips_alex", "content_l1", *ERRORS)
+    ]
+    best = [
+        f"{guide}/{key.replace('paired', f'paired_best{k}')}"
+        for guide, k in (("latent", 10), ("reference", 4))
+        for key in ERRORS
+    ]
+    varied = ["latent/diversity_k10_alex", "reference/diversity_k4_alex"]
+    trivial = [f"source/{key}" for key in ERRORS]
+    assert sorted(table(rows)) == sorted(smooth + kept + best + varied + trivial)
+    assert len(rows) == len(table(rows))
+    for line, row in zip(to_json(rows).splitlines(), rows, strict=True):
+        assert list(json.loads(line)) == [
+            *("metric", "value", "ci95", "protocol", "count", "seed", "checkpoint_sha256"),
+            *("versions", "seconds"),
+        ]
+        assert torch.tensor(list(row["values"].values())).mean() == pytest.approx(row["value"])
+        low, high = row["ci95"]
+        assert low <= row["value"] <= high
+        assert row["count"] == 3 and row["seconds"] > 0 and row["versions"]["torch"]
+
+
+def test_evaluation_twice_and_with_another_batch_size(rows, net):
+    method = Translator(spread=0.3)
+    again = evaluate(method, Images(), max_sources=3, batch_size=2)
+    for name, value_ in table(again).items():
+        assert value_ == pytest.approx(table(rows)[name], abs=1e-5)
+    assert method.encoded == 3
+    groups = {"metrics": ["translation"], "max_sources": 3}
+    first, second = (table(evaluate(Translator(0.3), Images(), **groups)) for _ in range(2))
+    assert first == second
+    assert first.items() <= table(rows).items()
+
+
+def test_a_perfect_translator_beats_the_unchanged_source(net):
+    values = table(evaluate(Translator(), Images(), ["translation"], max_sources=4))
+    assert values["latent/paired_l1"] == pytest.approx(0, abs=1e-6)
+    assert values["reference/paired_lpips_alex"] == pytest.approx(0, abs=1e-6)
+    assert values["latent/diversity_k10_alex"] == pytest.approx(0, abs=1e-9)
+    assert values["source/paired_l1"] == pytest.approx(1 / 6, abs=1e-5)
+    assert values["source/paired_lpips_alex"] > 0.01
+
+
+def test_a_sudden_change_scores_worse_than_a_gradual_one(net):
+    options = {"metrics": ["inter"], "max_sources": 2, "grid": "strict"}
+    gradual = table(evaluate(Translator(), Images(), **options))
+    sudden = table(evaluate(Translator(sharpness=60), Images(), **options))
+    ps, pir = "inter/latent/ps_t20_alex_strict", "inter/latent/pir_t20_alex_strict"
+    assert gradual[ps] > sudden[ps] + 0.2
+    assert gradual[pir] < sudden[pir]
+
+
+def test_unpaired_data_has_no_paired_rows(net):
+    values = table(evaluate(Translator(), Images(paired=False), ["translation"], max_sources=2))
+    assert not [name for name in values if "paired" in name]
+
+
+def test_a_missing_twin_leaves_only_the_paired_count(net, monkeypatch):
+    images = Images()
+    absent = plan(images, 777)[0].index
+    twin = images.twin
+    monkeypatch.setattr(images, "twin", lambda i, d: None if i == absent else twin(i, d))
+    counts = {
+        row["metric"]: row["count"]
+        for row in evaluate(Translator(), images, ["translation"], max_sources=3)
+    }
+    assert counts["latent/paired_l1"] == counts["source/paired_l1"] == 2
+    assert counts["latent/content_l1"] == 3
+
+
+def test_the_plan_is_balanced_and_a_short_one_begins_a_long_one():
+    images = Images(count=12)
+    sources = plan(images, seed=0)
+    assert sorted(s.index for s in sources) == list(range(36))
+    assert sources[:7] == plan(images, 0, 7) != plan(images, 1, 7)
+    assert all(images.labels[s.index] != s.target and s.start != s.end for s in sources)
+    assert set(Counter((int(images.labels[s.index]), s.target) for s in sources).values()) == {6}
+    assert set(Counter((s.start, s.end) for s in sources).values()) == {6}
+    assert Counter(images.labels[[s.index for s in sources[:6]]].tolist()) == {0: 2, 1: 2, 2: 2}
+
+
+def test_references_are_of_the_domain_and_never_the_twin(monkeypatch):
+    images, seen = Images(), []
+    batch = gallery.batch
+    monkeypatch.setattr(gallery, "batch", lambda m, i, n: seen.append(list(n)) or batch(m, i, n))
+    sources = plan(images, 0, 6)
+    draw(images, sources, "reference", 4)
+    for source, refs in zip(sources, zip(*seen, strict=True), strict=True):
+        assert [int(images.labels[r]) for r in refs] == [source.target] * 4
+        assert source.index not in refs and images.twin(source.index, source.target) not in refs
+        assert len(set(refs)) == 4
+
+
+def draw(images, sources, guide, count, seed=0, role="target"):
+    indices, domains = [s.index for s in sources], [getattr(s, role) for s in sources]
+    key = dict(seed=seed, guide=guide)
+    return draw_styles(Translator(1.0), images, indices, domains, role, count, **key)
+
+
+@pytest.mark.parametrize("guide", ["latent", "reference"])
+def test_styles_depend_on_the_source_and_the_role_alone(guide):
+    images, sources = Images(), plan(Images(), 0, 4)
+    whole = draw(images, sources, guide, 4)  # (4, 4, D)
+    torch.testing.assert_close(whole[2:3, :2], draw(images, sources[2:3], guide, 2))
+    assert not torch.equal(whole, draw(images, sources, guide, 4, seed=1))
+    ends = (draw(images, [s._replace(start=0, end=0) for s in sources], guide, 1, role=role)
+            for role in ("start", "end"))  # fmt: skip
+    assert not torch.equal(*ends)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"metrics": ["fid"]}, "metrics"),
+        ({"metrics": "intra"}, "metrics"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"max_sources": 0}, "max_sources"),
+        ({"metrics": ["accuracy"]}, r"accuracy \(a classifier\)"),
+        ({"metrics": ["intra", "fidelity"]}, r"fidelity \(training images\)"),
+    ],
+)
+def test_evaluate_refuses_options(change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(Translator(), Images(), **change)
+
+
+@pytest.mark.parametrize(
+    "name, value_, message",
+    [
+        ("img_size", 64, "32 px, got 64"),
+        ("domains", ["a", "b", "c"], "domains"),
+        ("labels", torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), "3 validation images"),
+    ],
+)
+def test_evaluate_refuses_images_that_do_not_fit(name, value_, message):
+    images = Images()
+    setattr(images, name, value_)
+    with pytest.raises(ValueError, match=message):
+        evaluate(Translator(), images)
+
+
+@pytest.mark.parametrize("group", measure.BASIC)
+def test_a_method_that_gives_nan_is_refused(net, group, monkeypatch):
+    method = Translator()
+    monkeypatch.setattr(method, "decode", lambda content, s: content * torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate(method, Images(), [group], max_sources=1)
+
+
+def two_processes(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/init", rank=rank, world_size=2)
+    found = evaluate(Translator(spread=0.3), Images(), ["translation"], max_sources=3)
+    metric = InterpolationSmoothness(frames=3, resize=64)
+    metric.update(frames(4, 3)[rank::2])
+    smooth = {name: v.item() for name, v in metric.compute().items()}
+    torch.save({"rows": table(found), "smooth": smooth}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_values_of_one(net, rows, tmp_path):
+    mp.spawn(two_processes, (str(tmp_path),), nprocs=2)
+    metric = InterpolationSmoothness(net, frames=3, resize=64)
+    metric.update(frames(4, 3))
+    for rank in range(2):
+        got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, value_ in got["rows"].items():
+            assert value_ == pytest.approx(table(rows)[name], abs=1e-5)
+        for name, value_ in metric.compute().items():
+            assert got["smooth"][name] == pytest.approx(value_.item(), abs=1e-5)
+
+
+class Data:
+    train = val = Images()
+
+
+def test_the_script_prints_and_writes_json_lines(net, tmp_path, monkeypatch, capsys):
+    checkpoint, out = tmp_path / "c.safetensors", tmp_path / "new" / "rows.jsonl"
+    checkpoint.write_bytes(b"weights")
+    monkeypatch.setattr(gen, "load", lambda path, device: Translator())
+    monkeypatch.setattr(gen.data, "Domains", lambda *_, **__: Data)
+    line = f"evaluate --checkpoint {checkpoint} --data x --metrics translation --max-sources 2"
+    monkeypatch.setattr(sys, "argv", [*line.split(), "--out", str(out)])
+    runpy.run_path("scripts/evaluate.py", run_name="__main__")
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    printed = capsys.readouterr().out
+    assert [json.loads(line) for line in printed.splitlines() if line[:1] == "{"] == written
+    assert len(written) == 24 and written[0]["seed"] == 777
+    assert written[0]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert "latent/paired_l1 " in printed.split("95 % interval")[1]
+
+
+# ---- judges -----------------------------------------------------------------------------------
+
+
+class Tints(nn.Module):
+    """Knows a domain by its tint."""
+
+    domains, hparams = Images.domains, SimpleNamespace(model_name="tints")
+
+    def classify(self, x):
+        return x.mean((2, 3))
+
+
+def test_accuracy_stands_beside_that_on_held_out_images(net):
+    judges = Judges(classifier=Tints())
+    found = evaluate(Translator(), Images(), ["accuracy"], judges, max_sources=4)
+    names = ["latent/accuracy_tints", "reference/accuracy_tints", "real/accuracy_tints"]
+    assert table(found) == dict.fromkeys(sorted(names, reverse=False), 1.0)
+
+    class Stubborn(Translator):  # leaves the source as it is
+        def decode(self, content, s):
+            return (content + 1) / 2 - 0.5
+
+    wrong = table(evaluate(Stubborn(), Images(), ["accuracy"], judges, max_sources=4))
+    assert wrong["latent/accuracy_tints"] < 0.6 and wrong["real/accuracy_tints"] == 1
+
+
+def test_the_nearest_training_image_is_found_and_scored_against_the_twin(net, monkeypatch):
+    images = Images()
+    x = torch.stack([images[i]["x"] for i in range(3)])
+    shifted = (x + 0.01).clamp(-1, 1)  # near to itself, not equal
+    assert torch.equal(Nearest(images)(shifted, [0, 0, 0]), x)
+    judges, options = Judges(images), dict(metrics=["translation"], max_sources=3)
+    same = table(evaluate(Translator(), images, judges=judges, **options))
+    assert [same[f"nearest/{name}"] for name in ERRORS] == pytest.approx([0, 1, 0], abs=1e-6)
+    other = Images()
+    monkeypatch.setattr(other, "count", 1)  # one content in all domains: no copy is near
+    other.labels = torch.arange(3)
+    far = table(evaluate(Translator(), images, judges=Judges(other), **options))
+    assert far["nearest/paired_l1"] > 0.02 and far["nearest/paired_ssim"] < 0.9
+
+
+@pytest.fixture
+def toy_backbone(tmp_path, monkeypatch):
+    """Features of fidelity that need no weights: mean colours."""
+    monkeypatch.setattr("gen.metrics.extractors.load_backbone", lambda *_, **__: Toy())
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path))
+
+
+def test_fidelity_of_every_ordered_pair_and_their_mean(toy_backbone, tmp_path):
+    judges, path = Judges(Images(), backbone="toy"), tmp_path / "values.jsonl"
+    found = evaluate(Translator(), Images(), ["fidelity"], judges, ledger=path)
+    rows = {row["metric"]: row for row in found}
+    mean = rows["fidelity/latent/fid_toy_10x"]
+    single = [row for name, row in rows.items() if name.startswith(mean["metric"] + "/")]
+    assert len(single) == mean["count"] == 6 and "fidelity/reference/fid_toy_4x" in rows
+    assert mean["value"] == pytest.approx(sum(row["value"] for row in single) / 6)
+    assert all(row["ci95"] is None for row in single)
+    assert "fidelity/latent/fid_toy_10x/blue>green" in rows
+
+    class Stubborn(Translator):  # leaves the source as it is: far from the other domain
+        def encode(self, x):
+            return 2 * x
+
+        def decode(self, content, s):
+            return content / 2
+
+    worse = table(evaluate(Stubborn(), Images(), ["fidelity"], judges))
+    assert worse[mean["metric"]] > 10 * max(mean["value"], 1)
+    blind = Translator()
+    blind.encode = blind.decode = None
+    again = evaluate(blind, Images(), ["fidelity"], judges, ledger=path)  # all is known
+    assert table(again) == table(found)
+
+
+def test_path_length_is_larger_where_latents_matter():
+    if not perceptual.cache_path("vgg").exists():
+        pytest.skip("no LPIPS vgg in the cache: python -m gen.networks.perceptual fetches it")
+    options = dict(metrics=["ppl"], max_sources=3)
+    name = "latent/ppl_eps1e-4_vgg_zend"
+    still, moving = (table(evaluate(Translator(s), Images(), **options)) for s in (0.0, 0.3))
+    assert still[name] == pytest.approx(0, abs=1e-3) and moving[name] > 0.01
+
+
+# ---- the ledger ---------------------------------------------------------------------------------
+
+
+class Cut(Exception):
+    pass
+
+
+def test_an_evaluation_that_was_cut_goes_on(net, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "values.jsonl"
+    options = dict(metrics=["translation"], max_sources=6, batch_size=2)
+    whole = table(evaluate(Translator(0.3), Images(), **options))
+    method, calls = Translator(0.3), []
+    scores = measure.Measurement.translation
+
+    def counted(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Cut
+        return scores(self, *args)
+
+    monkeypatch.setattr(measure.Measurement, "translation", counted)
+    with pytest.raises(Cut):
+        evaluate(method, Images(), ledger=path, **options)
+    text = path.read_text()
+    path.write_text(text + text.splitlines()[-1][:30])  # and the machine went down in a line
+    assert table(evaluate(method, Images(), ledger=path, **options)) == whole
+    assert len(calls) == 4 + 3  # of two guides of three blocks three were known
+    encoded = method.encoded
+    longer = evaluate(method, Images(), ledger=path, **options | dict(max_sources=8))
+    assert method.encoded - encoded == 2 and longer[0]["count"] == 8
+
+
+def test_a_ledger_of_another_evaluation_is_refused(tmp_path):
+    path = tmp_path / "values.jsonl"
+    Ledger(path, {"checkpoint": "a", "seed": 1}, {})
+    with pytest.raises(ValueError, match="expected an evaluation with seed = 2, got 1; delete it"):
+        Ledger(path, {"checkpoint": "a", "seed": 2}, {})
+
+
+def test_values_of_another_judge_are_left_aside(tmp_path):
+    path, head = tmp_path / "values.jsonl", {"seed": 1}
+    Ledger(path, head, {"inter": "alex"}).add("inter", "latent", 1.0, {"ps": {3: 0.5}})
+    assert Ledger(path, head, {"inter": "vgg"}).done("inter", "latent") == set()
+    same = Ledger(path, head, {"inter": "alex"})
+    assert same.done("inter", "latent") == {3} and same.seconds["inter", "latent"] == 1
+    assert same.values["inter", "latent", "ps"] == {3: 0.5}
