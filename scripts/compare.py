@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.comparison import compare, to_table, to_text
 from gen.data import Domains, Heads
-from gen.evaluation import evaluate
-from gen.measure import BASIC, GROUPS, Judges
+from gen.evaluation import BASIC, GROUPS, Judges, evaluate
+from gen.evaluation.compare import compare, to_table, to_text
+from gen.evaluation.rows import to_json
 from gen.networks.perceptual import LPIPS
 from gen.page import write_report
 from gen.report import paths, samples, versions
-from gen.rows import to_json
 from gen.weights import write_atomic
 
 

@@ -7,9 +7,8 @@ import torch
 
 import gen
 from gen.data import Domains, Heads
-from gen.evaluation import evaluate
-from gen.measure import BASIC, GROUPS, Judges
-from gen.rows import to_json, to_table
+from gen.evaluation import BASIC, GROUPS, Judges, evaluate
+from gen.evaluation.rows import to_json, to_table
 from gen.weights import write_atomic
 
 

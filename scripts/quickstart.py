@@ -10,9 +10,9 @@ import torch
 import gen
 from gen.data import Domains, Heads
 from gen.evaluation import evaluate
+from gen.evaluation.rows import to_json
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
-from gen.rows import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"

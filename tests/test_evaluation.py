@@ -16,15 +16,15 @@ from torch import nn
 
 import gen
 import gen.data
-from gen import gallery, measure
+from gen import gallery
 from gen.data.nearest import Nearest
-from gen.evaluation import Judges, evaluate
-from gen.ledger import Ledger
+from gen.evaluation import Judges, evaluate, measure
+from gen.evaluation.ledger import Ledger
+from gen.evaluation.plan import draw_styles, plan
+from gen.evaluation.rows import to_json
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS
-from gen.plan import draw_styles, plan
-from gen.rows import to_json
 from test_fidelity import Toy
 from test_metrics import SIZE, frames, noise
 

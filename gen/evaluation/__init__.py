@@ -1,7 +1,7 @@
 """Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
 
-What is translated to what is in `gen.plan`, how it is measured in `gen.measure`, single values on
-disk in `gen.ledger`, names and intervals in `gen.rows`.
+`plan`: what is translated to what. `measure`: how. `ledger`: single values on disk. `rows`: names,
+means and intervals. `compare`: several models, source by source.
 """
 
 from collections.abc import Collection
@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
-from gen.ledger import Ledger, fingerprint
-from gen.measure import BASIC, GROUPS, NEEDS, OUTPUTS, Judges, Measurement
-from gen.plan import GUIDES
+from gen.evaluation.ledger import Ledger, fingerprint
+from gen.evaluation.measure import BASIC, GROUPS, NEEDS, OUTPUTS, Judges, Measurement
+from gen.evaluation.plan import GUIDES
 from gen.report import versions
 from gen.weights import sha256
 
@@ -67,7 +67,7 @@ def evaluate(
 
     Returns:
         Rows of metric, value, ci95 (bootstrap over sources, or over pairs of domains; None for a
-        single pair), protocol, count, values (of single sources or pairs; `gen.rows.to_json` leaves
+        single pair), protocol, count, values (of single sources or pairs; `rows.to_json` leaves
         them out), seed, checkpoint_sha256, versions, seconds (of group and guide, shared by their
         rows).
 

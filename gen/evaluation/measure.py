@@ -12,16 +12,16 @@ from tqdm import tqdm
 
 from gen import gallery
 from gen.data.nearest import Nearest
+from gen.evaluation.ledger import Ledger
+from gen.evaluation.plan import GUIDES, Source, draw_styles, ordered_pairs, plan
+from gen.evaluation.rows import FRAMES, Protocol
 from gen.interpolation import alphas, path
-from gen.ledger import Ledger
 from gen.metrics.accuracy import domain_accuracy
 from gen.metrics.checks import check_images
 from gen.metrics.identity import identity_similarity
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
-from gen.plan import GUIDES, Source, draw_styles, ordered_pairs, plan
-from gen.rows import FRAMES, Protocol
 
 GROUPS = ("intra", "inter", "translation", "accuracy", "identity", "fidelity", "ppl")
 BASIC = GROUPS[:3]  # what needs validation images and nothing else

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gen.data.nearest import NEAREST_PX
-from gen.ledger import Ledger
+from gen.evaluation.ledger import Ledger
+from gen.evaluation.plan import ordered_pairs
 from gen.metrics.translation import bootstrap, protocol_names
-from gen.plan import ordered_pairs
 
 FRAMES = 20  # of a path
 

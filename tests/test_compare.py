@@ -8,7 +8,7 @@ import pytest
 
 import gen
 import gen.data
-from gen.comparison import compare, to_table, to_text
+from gen.evaluation.compare import compare, to_table, to_text
 from test_evaluation import Images, Translator
 
 PROTOCOL = "10 outputs a source"
