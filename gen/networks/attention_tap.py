@@ -1,0 +1,300 @@
+"""The last attention map of a timm model, for losses: one row of logits, read beside the model.
+
+Source: Peruzzo et al., "Spatial Entropy as an Inductive Bias for Vision Transformers", Machine
+Learning 2024. The model runs as it is, fused attention (SDPA) in every block; hooks remember what
+the last attention projects, and `AttentionTap.pop` computes again the one row that is needed.
+
+Letters in shapes: B images, N tokens (prefix + Hg Wg patches), h heads, d width of a head.
+"""
+
+import copy
+import math
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
+from timm.models import cait, eva, levit, mvitv2, pit, pvt_v2, tnt
+from timm.models import swin_transformer as swin
+from timm.models import swin_transformer_v2 as swin2
+from timm.models import vision_transformer as vit
+from torch import Tensor, nn
+
+SERVED = "ViT, DeiT, DINOv2 and DINOv3, EVA, CaiT, PVTv2, PiT, TNT or Swin (v1, v2) of timm"
+REFUSED = {
+    levit.Levit: "its attention passes no layer where a test could compare the map",
+    mvitv2.MultiScaleVit: "queries and keys are pooled after projecting, positions enter by them",
+}
+SWIN = (swin.WindowAttention, swin2.WindowAttention)
+ROPE = (eva.EvaAttention, getattr(eva, "AttentionRope", eva.EvaAttention))  # not in timm 1.0.15
+PROJECTIONS = {  # names say what is side by side in the output: each (.., heads, width)
+    vit.Attention: ("qkv",),
+    cait.ClassAttn: ("q", "k", "v"),
+    pvt_v2.Attention: ("q", "kv"),
+    tnt.Attention: ("qk", "v"),
+    swin.WindowAttention: ("qkv",),
+}
+STAGES = {  # of the models whose grid shrinks; the last one is meant
+    pit.PoolingVisionTransformer: "transformers",
+    pvt_v2.PyramidVisionTransformerV2: "stages",
+    swin.SwinTransformer: "layers",
+    swin2.SwinTransformerV2: "layers",
+}
+
+
+class _Plan(NamedTuple):
+    block: nn.Module
+    attention: nn.Module
+    stem: nn.Module
+    stage: nn.Module | None  # whose output has the grid of the attention
+    prefix: int  # tokens before the patches
+    cls: bool  # whether the first one is asked; else all patches on average
+
+
+def _refused(model: nn.Module, reason: str) -> ValueError:
+    return ValueError(f"AttentionTap: expected {SERVED}, got {type(model).__name__}: {reason}")
+
+
+def _plan(model: nn.Module) -> _Plan:
+    stem, stage = getattr(model, "patch_embed", None), None
+    if isinstance(model, vit.VisionTransformer | eva.Eva):
+        block = model.blocks[-1]
+    elif isinstance(model, cait.Cait):
+        block = model.blocks_token_only[-1]
+    elif isinstance(model, tnt.TNT):
+        block, stem = model.blocks[-1], model.pixel_embed
+    elif isinstance(model, tuple(STAGES)):
+        stage = getattr(model, next(v for kind, v in STAGES.items() if isinstance(model, kind)))[-1]
+        block = stage.blocks[-1]
+        if isinstance(block.attn, SWIN):
+            _whole(block, block.input_resolution)
+        if getattr(block.attn, "sr", None) is not None:
+            raise _refused(model, "it attends to pooled keys; take one without linear_attn (_li)")
+    else:
+        unknown = "it is not known; give timm's model itself, before DDP and torch.compile"
+        reasons = (why for kind, why in REFUSED.items() if isinstance(model, kind))
+        raise _refused(model, next(reasons, unknown))
+    attention = block.attn_out if isinstance(model, tnt.TNT) else getattr(block, "attn", None)
+    if not isinstance(attention, (*PROJECTIONS, *SWIN, *ROPE)):
+        kind = type(attention or block).__name__
+        raise _refused(model, f"no single softmax over known queries and keys in its last {kind}")
+    token = getattr(model, "cls_token", None)
+    prefix = getattr(model, "num_prefix_tokens", 0 if token is None else token.shape[1])  # PiT
+    return _Plan(block, attention, stem, stage, prefix, token is not None)
+
+
+def _whole(block: nn.Module, grid: tuple[int, int]) -> None:
+    """Refuses a Swin block whose window is not its whole grid: the map would be cut."""
+    window = tuple(block.window_size)
+    if window != tuple(grid) or any(block.shift_size):
+        raise ValueError(
+            "AttentionTap: expected a Swin whose last window is the whole last grid, unshifted, "
+            f"got a window of {window} on a grid of {tuple(grid)}, shift {block.shift_size}; set "
+            "img_size and window_size so that they meet (img_size = 32 * window_size)"
+        )
+
+
+class _Hook:
+    """Tells a tap what a module took and gave. A deep copy of it tells nobody: an EMA copy of the
+    model never writes into the tap of the original, nor holds its tensors."""
+
+    def __init__(self, tap: "AttentionTap | None", name: str):
+        self.tap, self.name = tap, name
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+        if self.tap is not None:
+            self.tap.note(self.name, args, kwargs, output)
+
+    def __deepcopy__(self, memo: dict) -> "_Hook":
+        return _Hook(None, self.name)
+
+
+class AttentionTap:
+    """Hooks on a model; after each forward pass `pop` gives the last map's logits.
+
+    Per head, with q after its norm and position encoding, k likewise:
+
+        map_i = scale * q_query . k_i       i: patches in raster order, prefix keys left out
+
+    The query is the class token. Models without one (PVTv2, Swin, ViTs with average or attention
+    pooling) get the mean of all patch queries; registers are never asked. Swin v2's is the mean
+    of unit queries times its learned scale.
+
+    The values are float32 also under autocast: what the projections gave, in bfloat16 there, is
+    widened before norms, rotation and product. (Swin v2, and EVA where it adds biases by hand,
+    have no module to hook behind: their last projection runs again, in float32.)
+
+    Nothing is added to the model's state dict. Construct it on the model itself, before DDP and
+    torch.compile; a deep copy of the model carries no working tap, a deep copy of the tap brings
+    its own copy of the model. What was seen is held until `pop`, or until the next forward pass.
+    Activation checkpointing must be the non-reentrant one, timm's default; compiled, too, it needs
+    `torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True` (else some families
+    raise in `pop`: torch 2.15 then calls no hooks).
+
+    Args:
+        model: A timm model of a family of `SERVED`.
+        bias: Add Swin's relative position bias, which does not depend on the image.
+
+    Raises:
+        ValueError: a model that cannot be served, with the reason.
+    """
+
+    def __init__(self, model: nn.Module, bias: bool = False):
+        self.plan, self.model, self.bias = _plan(model), model, bias
+        attention = self.attention = self.plan.attention
+        if bias and not isinstance(attention, SWIN):
+            raise ValueError(f"bias: expected a Swin, got {type(model).__name__}; leave it out")
+        if isinstance(attention, ROPE) and attention.qkv is None:
+            self.parts = ("q_proj", "k_proj", "v_proj")
+        elif hasattr(attention, "q_bias"):
+            self.parts = ()  # biases are added by hand: no module gives q, k, v
+        else:
+            kinds = (v for kind, v in PROJECTIONS.items() if isinstance(attention, kind))
+            self.parts = next(kinds, ("qkv",))
+        watched = {"image": self.plan.stem, "grid": self.plan.stage, "attention": attention}
+        watched |= {name: getattr(attention, name) for name in self.parts}
+        self.handles = [
+            module.register_forward_hook(_Hook(self, name), with_kwargs=True)
+            for name, module in watched.items()
+            if module is not None
+        ]
+        self.seen = None  # what the hooks noted since the last pop
+
+    def __deepcopy__(self, memo: dict) -> "AttentionTap":
+        return AttentionTap(copy.deepcopy(self.model, memo), self.bias)
+
+    def remove(self) -> None:
+        """Takes the hooks off the model, for instance before torch.export."""
+        for handle in self.handles:
+            handle.remove()
+
+    def note(self, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
+        """Called by the hooks. A pass begins at the stem and overwrites; after `pop` a block that
+        checkpointing runs again in backward finds nothing open and leaves nothing behind."""
+        if name == "image":
+            self.seen = {"image": args[0].shape[-2:]}
+        elif self.seen is None:
+            return
+        elif name == "grid":
+            output = output[0] if isinstance(output, tuple) else output  # PiT: patches, tokens
+            last = isinstance(self.attention, SWIN)  # (B, H, W, C), the others (B, C, H, W)
+            self.seen["grid"] = output.shape[1:3] if last else output.shape[-2:]
+        elif name == "attention":
+            x = None if self.parts else args[0]
+            self.seen[name] = x, kwargs.get("rope"), torch.is_grad_enabled()
+        else:
+            self.seen[name] = output
+
+    def pop(self) -> Tensor:
+        """Logits (B, h, Hg, Wg) float32 of the last forward pass, which is then forgotten.
+
+        Raises:
+            RuntimeError: no forward pass since the last pop, or one that kept no gradient while
+                the model trains.
+            ValueError: tokens that are not the whole grid.
+        """
+        return self._pop()[0]
+
+    def pop_with_heads(self) -> tuple[Tensor, Tensor]:
+        """Also softmax(row, with its prefix keys) v: the query's output of each head (B, h, d)."""
+        similarity, logits, v = self._pop()
+        with torch.autocast(v.device.type, enabled=False):
+            return similarity, torch.einsum("bhn,bnhd->bhd", logits.softmax(-1), v.float())
+
+    def _pop(self) -> tuple[Tensor, Tensor, Tensor]:
+        seen, self.seen = self.seen, None
+        if seen is None or len(seen) < len(self.handles):
+            raise RuntimeError(
+                "AttentionTap.pop: expected a forward pass of the model since the last pop, got "
+                "none; call the model first (if compiled: see AttentionTap's docstring)"
+            )
+        attention, prefix, cls = self.attention, self.plan.prefix, self.plan.cls
+        x, rope, grad = seen["attention"]
+        weight = getattr(attention, (self.parts or ("qkv",))[0]).weight  # of the queries
+        if torch.is_grad_enabled() and attention.training and weight.requires_grad and not grad:
+            raise RuntimeError(
+                "AttentionTap.pop: expected a forward pass that keeps gradients, got one without; "
+                "if it ran under no_grad, pop there, too; checkpointing must not be reentrant"
+            )
+        with torch.autocast(weight.device.type, enabled=False):
+            q, k, v = self._projected(seen, x)  # (B, N, h, d); CaiT has one query
+            q = _normed(attention, "q_norm", q[:, :1] if cls else q)
+            k = _normed(attention, "k_norm", k)
+            if rope is not None:
+                k = self._rotated(k, rope)
+                q = q if cls else self._rotated(q, rope)  # the class token has no place
+            if isinstance(attention, swin2.WindowAttention):
+                scale = attention.logit_scale.float().clamp(max=math.log(100)).exp()  # (h, 1, 1)
+                q, k = F.normalize(q, dim=-1) * scale[..., 0], F.normalize(k, dim=-1)
+            else:
+                q = q * attention.scale
+            q = q[:, 0] if cls else q[:, prefix:].mean(1)  # (B, h, d)
+            logits = torch.einsum("bhd,bnhd->bhn", q, k)  # (B, h, N)
+            if self.bias:
+                logits = logits + _swin_bias(attention)
+        grid = tuple(seen.get("grid") or self.plan.stem.dynamic_feat_size(seen["image"]))
+        if isinstance(attention, SWIN):
+            _whole(self.plan.block, grid)
+        if logits.shape[-1] != prefix + grid[0] * grid[1]:
+            raise ValueError(
+                f"AttentionTap: expected {prefix} + {grid[0]} x {grid[1]} tokens, got "
+                f"{logits.shape[-1]}; a model that drops patches has no map: patch_drop_rate=0"
+            )
+        return logits[..., prefix:].unflatten(-1, grid), logits, v
+
+    def _projected(self, seen: dict, x: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v, each (B, N, h, d), of the dtype the model computed in."""
+        attention = self.attention
+        if not self.parts:
+            biases = (attention.q_bias, attention.k_bias, attention.v_bias)
+            bias = None if biases[0] is None else torch.cat(biases)
+            weight = attention.qkv.weight
+            seen = {"qkv": F.linear(x.to(weight.dtype), weight, bias)}
+        out = []
+        for name in self.parts or ("qkv",):
+            heads = attention.num_heads
+            if name in ("k_proj", "v_proj"):  # grouped queries: fewer heads of keys
+                heads = getattr(attention, "num_kv_heads", heads)
+            count = len(name.removesuffix("_proj"))
+            out += seen[name].unflatten(-1, (count, heads, -1)).unbind(-3)
+        q, k, v = out
+        if (groups := attention.num_heads // k.shape[-2]) > 1:
+            k, v = (t.repeat_interleave(groups, -2) for t in (k, v))
+        return q[:, None] if q.ndim == 3 else q, k, v
+
+    def _rotated(self, x: Tensor, rope: Tensor) -> Tensor:
+        """(B, N, h, d) with its patches turned as the model turns them, prefix tokens as given."""
+        prefix = self.plan.prefix
+        more = {"half": True} if getattr(self.attention, "rotate_half", False) else {}
+        patches = apply_rot_embed_cat(x[:, prefix:].transpose(1, 2), rope.float(), **more)
+        return torch.cat([x[:, :prefix], patches.transpose(1, 2)], 1)
+
+
+def _normed(attention: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Float32 x behind the norm of that name, if there is one."""
+    norm = getattr(attention, name, nn.Identity())
+    weight = next(norm.parameters(), x)
+    return norm(x.to(weight.dtype)).float()
+
+
+def _swin_bias(attention: nn.Module) -> Tensor:
+    """(h, N): the bias that every key gets, mean over the queries."""
+    if isinstance(attention, swin.WindowAttention):
+        table = attention.relative_position_bias_table
+    else:
+        table = attention.cpb_mlp(attention.relative_coords_table).flatten(0, -2)
+        table = 16 * table.sigmoid()
+    return table.float()[attention.relative_position_index].mean(0).T
+
+
+def refusal(name: str) -> str | None:
+    """Why timm's model of this name cannot be tapped; None if it can. Allocates no weights;
+    timm 1.0.15 is too old for that."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    try:
+        AttentionTap(model)
+    except ValueError as error:
+        return str(error)
+    return None
