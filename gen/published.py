@@ -1,8 +1,8 @@
-"""The published way to score interpolations and translations, to compare values and time against.
+"""The published ways to score images and to compute a loss, to compare values and time against.
 
-Every image is written to an 8-bit PNG; a folder is then scored pair by pair with the pip package
-`lpips`, one image at a time, both files read for each pair: 40 feature passes for the 20 frames of
-a path, 130 for the 10 outputs of a source where 12 do.
+Scores: every image is written to an 8-bit PNG; a folder is then scored pair by pair with the pip
+package `lpips`, one image at a time, both files read for each pair: 40 feature passes for the 20
+frames of a path, 130 for the 10 outputs of a source where 12 do.
 """
 
 import itertools
@@ -14,12 +14,15 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+import cv2
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from gen import viz
 from gen.data.images import load_image, resize, to_tensor
+from gen.losses.spatial_entropy import spatial_entropy
 from gen.metrics.smoothness import path_distances, resize_frames, smoothness
 from gen.metrics.translation import translation_scores
 from gen.networks import perceptual
@@ -89,12 +92,30 @@ def published_scores(x: Tensor, outputs: Tensor, twin: Tensor, model: nn.Module)
     return torch.tensor(rows)
 
 
+def published_entropy(similarity: Tensor) -> Tensor:
+    """`spatial_entropy` of (B, heads, H, W); refuses a batch in which no map has a component."""
+    s = similarity.flatten(0, 1).flatten(1)  # (M, N)
+    excess = s - s.mean(1, keepdim=True)
+    weights = excess.relu() + 1e-9
+    masks = (excess > 0).view(-1, *similarity.shape[2:]).cpu().numpy().astype("uint8")
+    members, owners = [], []
+    for m, mask in enumerate(masks):
+        count, ids = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_16U)
+        for j in range(1, count):
+            members.append(torch.tensor(ids == j, dtype=s.dtype).flatten())
+            owners.append(m)
+    owner = torch.tensor(owners).to(s.device)  # (K,)
+    mass = (weights[owner] * torch.stack(members).to(s.device)).sum(1)  # (K,)
+    p = mass / torch.zeros_like(s[:, 0]).index_add(0, owner, mass)[owner]
+    return -(p * p.log()).sum() / len(s)
+
+
 class Way(NamedTuple):
-    """Two ways from images in memory to the same values."""
+    """Two ways from tensors in memory to the same values."""
 
     published: Callable[[], Tensor]
     ours: Callable[[], Tensor]
-    count: int  # sequences, or sources
+    count: int  # sequences, sources or maps
 
 
 def smoothness_ways(frames: Tensor, net: str = "alex") -> Way:
@@ -121,24 +142,90 @@ def translation_ways(x: Tensor, outputs: Tensor, twin: Tensor, net: str = "alex"
     return Way(lambda: published_scores(x, outputs, twin, theirs), score, len(x))
 
 
-def race(way: Way, repeats: int = 3) -> dict[str, float]:
-    """Both ways in turn, in one process.
+def entropy_ways(similarity: Tensor) -> Way:
+    """The gradient of spatial entropy for (B, heads, H, W), forward and backward."""
+    leaf = similarity.clone().requires_grad_()
+
+    @torch.inference_mode(False)  # where the race has it on
+    def run(loss: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.autograd.grad(loss(leaf), leaf)[0].cpu()
+
+    count = similarity.shape[0] * similarity.shape[1]
+    return Way(lambda: run(published_entropy), lambda: run(spatial_entropy), count)
+
+
+def entropy_rows(batch_size: int, device: str, step: bool = False) -> list[dict]:
+    """The race on maps of 6 heads and 14x14 patches: white noise, and smoothed noise.
+
+    Timed in processor time on the CPU, which other processes disturb less, in wall time elsewhere.
+    With `step` also the seconds of a training step of ViT-S/16 at 224 px, in bf16 on a GPU, and the
+    share of it that the loss takes, forward and backward.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(batch_size, 6, 14, 14, generator=rng).to(device)
+    rows = []
+    for name, maps in {"noise": noise, "smooth": F.avg_pool2d(noise, 5, 1, 2)}.items():
+        rows.append({"maps": name} | race(entropy_ways(maps), 20, clock))
+        if step:
+            leaf = maps.clone().requires_grad_()
+            loss = seconds(lambda leaf=leaf: spatial_entropy(leaf).backward(), 20, clock)
+            rows[-1]["step s"] = seconds(vit_step(batch_size, device), 3, clock)
+            rows[-1]["share"] = loss / rows[-1]["step s"]
+    return rows
+
+
+def vit_step(batch_size: int, device: str) -> Callable[[], None]:
+    """A training step of ViT-S/16 on random images."""
+    import timm
+
+    vit = timm.create_model("vit_small_patch16_224").to(device).train()
+    optimizer = torch.optim.AdamW(vit.parameters(), lr=1e-5)
+    x = torch.randn(batch_size, 3, 224, 224, device=device)
+    y = torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+    def run() -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+            loss = F.cross_entropy(vit(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def seconds(run: Callable[[], None], repeats: int, clock: Callable[[], float]) -> float:
+    """Mean seconds of a call after a first one, launched one after another on a GPU."""
+    sync = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    for i in range(repeats + 1):
+        run()
+        if i == 0:
+            sync()
+            began = clock()
+    sync()
+    return (clock() - began) / repeats
+
+
+def race(
+    way: Way, repeats: int = 3, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Both ways in turn, in one process, timed by `clock`.
 
     Returns:
-        Sequences or sources a second of both (median of `repeats`), from images in memory to
-        scores, so the published way pays for its PNG files; the ratio; the largest difference.
+        Items a second of both (median of `repeats`), from tensors in memory to values, so the
+        published way pays for its PNG files; the ratio; the largest difference.
     """
     if repeats < 1:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     seconds: dict[str, list[float]] = {"published": [], "ours": []}
     for _ in range(repeats + 1):  # the first round warms up
-        began = time.perf_counter()
+        began = clock()
         published = way.published()
-        between = time.perf_counter()
+        between = clock()
         with torch.inference_mode():
             mine = way.ours().cpu()
         seconds["published"].append(between - began)
-        seconds["ours"].append(time.perf_counter() - between)
+        seconds["ours"].append(clock() - between)
     rate = {k: way.count / sorted(v[1:])[repeats // 2] for k, v in seconds.items()}
     return {
         "published_per_s": rate["published"],

@@ -2,6 +2,7 @@
 
 train        a training step, by phase; --vs literal: beside the published step, and our fast one
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
+entropy      spatial entropy, forward and backward: ours against one map and component at a time
 data         images a second out of the loader, by workers
 
 Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
@@ -12,8 +13,7 @@ time: seconds well above it, over the threads, tell of a busy machine.
 
 Memory: sides held in one process would be counted together, and its high-water mark does not fall.
 So each side first runs two iterations, the first with R1, in a process of its own. On the CPU the
-peak is VmHWM of that process, interpreter and libraries included (getrusage would not do: it
-remembers the parent's); on a GPU, what tensors took.
+peak is its VmHWM, libraries included (getrusage has the parent's); on a GPU, what tensors took.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from gen.data import Domains, Heads
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
-from gen.published import race, smoothness_ways, translation_ways
+from gen.published import entropy_rows, race, smoothness_ways, translation_ways
 from gen.report import versions
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -126,8 +126,7 @@ def ours(args: argparse.Namespace, side: Side) -> Callable[[int], Seconds]:
             super().update(*args, **kwargs)
             clock.lap("update")
 
-    options = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
-    method = make_method(Timed, args, **options)
+    method = make_method(Timed, args, r1_every=side.r1_every, single_d_step=side.single_d_step)
 
     def run(iteration: int) -> Seconds:
         method.global_step = iteration
@@ -245,10 +244,8 @@ def data(args: argparse.Namespace) -> list[dict]:
 
 
 def show(rows: list[dict]) -> None:
-    def text(value: object) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    table = [list(rows[0])] + [[text(value) for value in row.values()] for row in rows]
+    table = [list(rows[0])]
+    table += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
@@ -281,6 +278,11 @@ def main() -> None:
     p.add_argument("--checkpoint", help="default: a generator with random weights")
     p.add_argument("--sources", type=int, default=8)
     p.set_defaults(run=scoring)
+    p = commands.add_parser("entropy")
+    p.add_argument("--batch-size", type=int, default=64, help="images, of 6 maps each")
+    p.add_argument("--device", default=device)
+    p.add_argument("--step", action="store_true", help="also its share of a ViT-S/16 step")
+    p.set_defaults(run=lambda args: entropy_rows(args.batch_size, args.device, args.step))
     p = commands.add_parser("data", parents=[common])
     p.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
     p.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
