@@ -17,7 +17,12 @@ EVERYTHING = dict(  # every term of SmoothI2I that needs no downloaded weights
     paper_intent=True, r1_every=3, ds_iters=10, lr=1e-3, lr_mapping=1e-4, ema_decay=0.9,
     lr_decay_start=2, lr_decay_iters=8,
 )  # fmt: skip
-OPTIONS = {"StarGAN": dict(r1_every=2, ds_iters=10, lr=1e-3), "SmoothI2I": EVERYTHING}
+CLASSIFIER = dict(model_name="test_resnet", img_size=32)
+OPTIONS = {
+    "StarGAN": WIDTHS | dict(r1_every=2, ds_iters=10, lr=1e-3),
+    "SmoothI2I": WIDTHS | EVERYTHING,
+    "DomainClassifier": CLASSIFIER | dict(lr_warmup_iters=2, lr_decay_start=3, lr_decay_iters=9),
+}
 
 
 def flags(prefix: str, options: dict) -> list[str]:
@@ -27,7 +32,7 @@ def flags(prefix: str, options: dict) -> list[str]:
 def arguments(method: str, out: Path, *more: str, steps: int = 2, **model) -> list[str]:
     """The command line of a tiny `gen fit` into `out`."""
     return [
-        *("fit", f"--model={method}", *flags("model", WIDTHS | OPTIONS[method] | model)),
+        *("fit", f"--model={method}", *flags("model", OPTIONS[method] | model)),
         *("--data=Heads", *flags("data", HEADS)),
         *flags("trainer", TRAINER | QUIET | dict(max_steps=steps)),
         *(f"--out={out}", *more),
