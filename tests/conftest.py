@@ -53,8 +53,12 @@ def two_threads():
 
 
 @pytest.fixture(autouse=True)
-def no_process_group_left():
-    """A trainer with plain ddp opens one in this process; metrics would then gather from it."""
+def nothing_left_of_ddp():
+    """A trainer with plain ddp opens a process group in this process, and metrics would gather from
+    it; it also sets LOCAL_RANK, and a `gen fit` started later would wait for a launcher."""
+    before = dict(os.environ)
     yield
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
