@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gen import checkpoint as files
 from gen.weights import WeightsError
@@ -107,6 +109,12 @@ class Method(LightningModule):
                 "Look at the batch, or resume with a lower learning rate or in 32-true."
             )
 
+    def on_validation_start(self) -> None:
+        """Every process judges with the buffers, as running statistics, of the first."""
+        if dist.is_available() and dist.is_initialized():
+            for buffer in self.buffers():
+                dist.broadcast(buffer, 0)
+
     # ---- doors ----------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -146,6 +154,10 @@ class Method(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Learns the domains' names from the data."""
+        # DDP would broadcast buffers before each forward, also in validation, where a process with
+        # fewer batches leaves the others waiting for ever.
+        names = [name for name, _ in self.named_buffers()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
         if self.trainer.datamodule is not None:
             names, self.domains = self.domains, list(self.trainer.datamodule.domains)
             self.check_domains(names)
