@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 
 import pytest
 import timm
@@ -343,12 +342,11 @@ class Method(nn.Module):
         self.tap = AttentionTap(self.model)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_of_model_and_tap_together_works_by_itself(copied):
+def test_a_copy_of_model_and_tap_together_works_by_itself():
     method = Method()
     method.model(images())
     expected = method.tap.pop()
-    other = copied(method)
+    other = copy.deepcopy(method)
     assert other.tap.model is other.model and other.tap is not method.tap
     other.model(images())
     with pytest.raises(RuntimeError, match="got none"):
