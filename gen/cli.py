@@ -63,7 +63,8 @@ def main(args: list[str] | None = None) -> None:
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")
             link = dict(apply_on="instantiate")
-            parser.link_arguments("data.num_domains", "model.init_args.num_domains", **link)
+            for name in ("num_domains", "num_classes"):  # whichever the method has
+                parser.link_arguments("data.num_domains", f"model.init_args.{name}", **link)
 
         def _parse_ckpt_path(self) -> None:
             """Nothing: a checkpoint neither overrides the command line nor names a class."""

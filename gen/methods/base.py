@@ -56,6 +56,8 @@ class Method(LightningModule):
     Its `configure_optimizers` returns a list. Its `training_step` calls `watch`.
     """
 
+    ema: ModelEmaV3
+
     def __init__(self) -> None:
         super().__init__()
         self.domains: list[str] = []  # names, from the data or the checkpoint
@@ -114,6 +116,16 @@ class Method(LightningModule):
         if dist.is_available() and dist.is_initialized():
             for buffer in self.buffers():
                 dist.broadcast(buffer, 0)
+
+    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
+        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
+        self._averaged = tuple(networks)
+        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
+        self.ema.requires_grad_(False)
+
+    def average(self) -> None:
+        """Moves the averages towards the networks, after a step."""
+        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
 
     # ---- doors ----------------------------------------------------------------------------------
 
@@ -205,8 +217,6 @@ class GANMethod(Method):
     step of an optimizer, with `last=True` for the one that closes the iteration, then `finish`.
     """
 
-    ema: ModelEmaV3
-
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -224,12 +234,6 @@ class GANMethod(Method):
                 "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
             )
         super().on_fit_start()
-
-    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
-        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
-        self._averaged = tuple(networks)
-        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
-        self.ema.requires_grad_(False)
 
     @contextmanager
     def frozen(self, *networks: nn.Module) -> Iterator[None]:
@@ -254,7 +258,7 @@ class GANMethod(Method):
 
     def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
         """Closes the iteration: EMA, and `watch`."""
-        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
+        self.average()
         self.watch(terms, batch)
 
     def validation_step(self, *_: Any) -> None:
