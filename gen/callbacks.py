@@ -81,14 +81,15 @@ class Predictions(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Iterations of the whole run, with the terms that say most."""
+    """Iterations, of the whole run or of an epoch where there are any, and what says most."""
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate)
 
     def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
         super().on_train_epoch_start(trainer, method)
-        self.train_progress_bar.set_description("train")
+        of = f" {trainer.current_epoch + 1}/{trainer.max_epochs}" if trainer.max_steps < 1 else ""
+        self.train_progress_bar.set_description(f"train{of}")
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         super().on_train_start(trainer, method)

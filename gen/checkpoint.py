@@ -111,19 +111,28 @@ def load(path: str | Path) -> Method:
     return method
 
 
-def export(path: str | Path, out: str | Path) -> None:
+def export(path: str | Path, out: str | Path, half: bool = False) -> None:
     """A `.ckpt` to a `.safetensors` that can be shipped: averages, and what has no average.
 
-    The trained copies of averaged networks, optimizers and loops are left out.
+    The trained copies of averaged networks, optimizers and loops are left out. With `half` it
+    holds float16, of half the size and 11 bits; what loads it computes in float32 again.
+
+    Raises:
+        ValueError: `half`, and a weight beyond 65,504, the largest number of float16.
     """
     checkpoint = read(path)
     prefix, state = "ema.module.", checkpoint.state
     averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     rest = {k: v for k, v in state.items() if not k.startswith(prefix) and k not in averaged}
+    weights = averaged | rest
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        if bad := [k for k, v in weights.items() if not v.isfinite().all()]:
+            raise ValueError(f"{path}: expected weights in the range of float16, got more: {bad}")
     meta = dict(
         method=checkpoint.method,
         hparams=json.dumps(checkpoint.hparams | {"init_from": ""}),
         domains=json.dumps(checkpoint.domains),
         iteration=str(checkpoint.iteration),
     )
-    save_safetensors(averaged | rest, out, meta)
+    save_safetensors(weights, out, meta)

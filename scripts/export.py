@@ -11,8 +11,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a .ckpt of `gen fit`")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    parser.add_argument("--half", action="store_true", help="float16: half the size")
     args = parser.parse_args()
-    export(args.checkpoint, args.out)
+    export(args.checkpoint, args.out, args.half)
     size_mib = args.out.stat().st_size / 2**20
     print(f"{args.out}  {size_mib:.1f} MiB  sha256 {sha256(args.out)}")
 

@@ -407,9 +407,25 @@ def test_a_shipped_file_judges_as_the_run_did_and_can_be_tuned(whole, tmp_path):
     assert any(row["val/top1"] for row in losses(tmp_path / "val"))
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed"])
-def test_it_trains_in_low_precision(precision, tmp_path):
-    fit(NAME, tmp_path, f"--trainer.precision={precision}", steps=3)
+def test_half_a_file_judges_nearly_the_same_and_refuses_what_it_cannot_hold(whole, tmp_path):
+    export(whole / "last.ckpt", tmp_path / "whole.safetensors")
+    export(whole / "last.ckpt", tmp_path / "half.safetensors", half=True)
+    a, b = (gen.load(tmp_path / f"{name}.safetensors") for name in ("whole", "half"))
+    assert all(v.dtype == torch.float32 for v in b.state_dict().values())
+    torch.testing.assert_close(
+        b.classify(batch()["x"]), a.classify(batch()["x"]), atol=5e-3, rtol=0
+    )
+    small, large = (tmp_path / f"{name}.safetensors" for name in ("half", "whole"))
+    assert small.stat().st_size < 0.7 * large.stat().st_size
+    checkpoint = read(whole / "last.ckpt")
+    checkpoint["state_dict"]["ema.module.net.head.bias"][0] = 7e4
+    torch.save(checkpoint, tmp_path / "big.ckpt")
+    with pytest.raises(ValueError, match="range of float16.*net.head.bias"):
+        export(tmp_path / "big.ckpt", tmp_path / "x.safetensors", half=True)
+
+
+def test_it_trains_in_low_precision(tmp_path):
+    fit(NAME, tmp_path, "--trainer.precision=bf16-mixed", steps=3)
     rows = losses(tmp_path)
     assert len(rows) == 3 and all(math.isfinite(float(row["train/ce"])) for row in rows)
 

@@ -1,0 +1,59 @@
+"""The table and the pictures of `spatial_entropy.sh`, from the runs it made in a folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+METRICS = {
+    "top1": "accuracy",
+    "class_mean_top1": "accuracy, mean of classes",
+    "jaccard_t60_alpha": "Jaccard, top 60 % of attention",
+    "jaccard_t40_alpha": "Jaccard, top 40 %",
+    "spatial_entropy": "spatial entropy, nats",
+    "components": "components a map",
+}
+SPLITS = {"val": "held-out emoji (val)", "test": "held-out emoji", "test_openmoji": "other vendor"}
+
+
+def mean_and_interval(values: np.ndarray) -> str:
+    """Mean and 95 % interval of Student's t over seeds."""
+    if len(values) < 2:
+        return f"{values.mean():8.3f}        "
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():8.3f} ± {half:.3f}"
+
+
+def main() -> None:
+    out, data = Path(sys.argv[1]), Path(sys.argv[2])
+    rows: dict[str, dict[str, dict[str, float]]] = {"with": {}, "without": {}}
+    for side, of_seed in rows.items():
+        for path in sorted(out.glob(f"{side}_*/test.jsonl")):
+            lines = map(json.loads, path.read_text().splitlines())
+            of_seed[path.parent.name.split("_")[1]] = {r["metric"]: r["value"] for r in lines}
+    seeds = [seed for seed in rows["with"] if seed in rows["without"]]
+    if not seeds:
+        sys.exit(f"{out}: expected runs with_SEED and without_SEED that were tested, got none")
+    print(f"{out}: seeds {', '.join(seeds)}; mean ± 95 % interval (Student's t over seeds)")
+    print(f"{'':50}{'with':>16}{'without':>17}{'difference':>20}")
+    for split, place in SPLITS.items():
+        for metric, name in METRICS.items():
+            key = f"{split}/{metric}"
+            a, b = (np.array([rows[s][k][key] for k in seeds]) for s in ("with", "without"))
+            cells = "  ".join(mean_and_interval(values) for values in (a, b, a - b))
+            print(f"{place + ': ' + name:50}{cells}")
+    emoji = sorted((data / "test").glob("*/noto_*.png"))
+    chosen = emoji[:: max(1, len(emoji) // 6)][:6]
+    picture = out / "attention.png"
+    checkpoints = [f"{out}/{side}_{seeds[0]}/last.ckpt" for side in ("without", "with")]
+    command = [sys.executable, "scripts/attention.py", *map(str, chosen), "--out", str(picture)]
+    for checkpoint in checkpoints:
+        command += ["--checkpoint", checkpoint]
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
