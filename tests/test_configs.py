@@ -9,7 +9,7 @@ from gen.cli import main
 from runs import CLASSIFIER, HEADS, QUIET, TRAINER, VIT, WIDTHS, flags, losses, read
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS_OF = {"DomainClassifier": CLASSIFIER, "SpatialEntropy": VIT}
+OPTIONS_OF = {"DomainClassifier": CLASSIFIER, "SpatialEntropy": VIT | dict(pretrained="false")}
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 
 

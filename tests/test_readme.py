@@ -37,12 +37,15 @@ def test_every_script_and_config_that_it_names_exists():
         assert (ROOT / path).exists() or path.endswith("mine.py"), path
 
 
-def test_python_block_runs(lpips_cache):
-    (code,) = blocks("python")
+def test_python_blocks_run(lpips_cache):
+    code, attention = blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ps, shrinkage = (float(re.search(r"[\d.]+", s)[0]) for s in done.stdout.splitlines())
     assert 0 <= ps <= 1 and shrinkage > 0
+    names: dict = {}
+    exec(attention, names)
+    assert names["logits"].shape == (2, 1000) and names["loss"].requires_grad
 
 
 @pytest.mark.slow
