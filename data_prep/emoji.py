@@ -1,33 +1,36 @@
-"""Four emoji styles as four image domains, paired emoji by emoji.
+"""Four emoji styles as image domains, paired emoji by emoji; or emoji groups as classes.
 
     python data_prep/emoji.py --size 64 --out data/emoji
 
 writes `train|val/<domain>/<codepoints>.png`, `extra/<domain>/` (flags and keycaps, which all
-vendors draw alike) and `manifest.json`. Fetches 7 MB with `npm pack` into the cache. Interrupt it
-at will: the same command continues, and does nothing once the folder is complete.
+vendors draw alike) and `manifest.json`.
 
-Exit codes: 0 done; 1 failed; 69 npm is missing or its registry cannot be reached; 130 interrupted.
+    python data_prep/emoji.py --layout classes --holdout openmoji --out data/emoji_groups
+
+writes `train|val/<group>/<vendor>_<codepoints>.png` with transparency, `test/` with the emoji that
+the first layout validates on, and `test_openmoji/` with the drawings that a held-out vendor has of
+them. Fetches 7 MB with `npm pack` into the cache. Interrupt it at will: the same command
+continues, and does nothing once the folder is complete. Exit codes: see recipe.py.
 """
 
 import argparse
-import errno
 import hashlib
 import io
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
+from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.weights import UnavailableError, WeightsError, fetch_npm, read_archive, write_atomic
+from gen.weights import fetch_npm, read_archive
 
-EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 HASH_SIZE = 64  # duplicates are found at one size, so that every --size holds the same emoji
 VAL_PERCENT = 10
+SKIN_TONE = re.compile("1f3f[b-f]")
 PACKAGES = {  # domain: npm package, version, sha256 of the tarball
     "noto": [
         "@iconify-json/noto",
@@ -96,43 +99,72 @@ def base(code: str) -> str:
     return SAME_BASE.get(first, first)
 
 
-def split(code: str) -> str:
-    """`train` or `val`, by a hash of the base: variants of one emoji are never torn apart."""
+def percent(code: str) -> int:
+    """0 to 99, by a hash of the base: variants of one emoji are never torn apart."""
     digest = hashlib.sha256(f"gen-emoji-{base(code)}".encode()).digest()
-    return "val" if int.from_bytes(digest[:4], "big") % 100 < VAL_PERCENT else "train"
+    return int.from_bytes(digest[:4], "big") % 100
 
 
-def render(svg: str, size: int) -> Image.Image:
-    """RGB image `(size, size)`: the whole canvas, antialiased, on white."""
+def split(code: str, layout: str = "domains") -> str:
+    """`train` or `val`; as classes `train`, `val` or `test`, the last what was `val`."""
+    if percent(code) < VAL_PERCENT:
+        return "val" if layout == "domains" else "test"
+    return "val" if layout == "classes" and percent(code) < 2 * VAL_PERCENT else "train"
+
+
+def folder(group: str) -> str:
+    """The class that a CLDR group is: "Smileys & Emotion" -> "smileys_emotion"."""
+    return re.sub("[^a-z0-9]+", "_", group.lower())
+
+
+def render(svg: str, size: int, background: str | None = "#ffffff") -> Image.Image:
+    """`(size, size)`, the whole canvas, antialiased: RGB, or RGBA without a background."""
     import resvg_py
 
     svg = svg.replace("<svg ", f'<svg width="{size}" height="{size}" ', 1)
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff", skip_system_fonts=True)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    png = resvg_py.svg_to_bytes(svg_string=svg, background=background, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGB" if background else "RGBA")
 
 
-def prepare(out: str | Path, size: int = 64, groups: list[str] | None = None) -> dict:
+def prepare(
+    out: str | Path,
+    size: int = 64,
+    groups: list[str] | None = None,
+    layout: str = "domains",
+    holdout: str | None = None,
+) -> dict:
     """Make the data set in `out`, or complete it, and return its manifest.
 
     Args:
-        out: folder for `train`, `val`, `extra` and `manifest.json`.
+        out: folder for the splits and `manifest.json`.
         size: side of the images in pixels, 32 to 512.
         groups: CLDR groups to keep, None for all.
+        layout: "domains": a folder a vendor; "classes": a folder a group.
+        holdout: with classes, the vendor that is only in a test split of its own.
 
     Raises:
         UnavailableError: npm or its registry is not there.
         WeightsError: a package has a wrong sha256, or is unsafe to read.
-        ValueError: no such size or group, or `out` holds something else.
+        ValueError: no such size, group or hold-out, or `out` holds something else.
         ImportError: resvg-py is missing.
         OSError: `out` cannot be written.
     """
     out = Path(out)
     if not 32 <= size <= 512:
         raise ValueError(f"size: expected 32 to 512 pixels, got {size}")
+    if holdout and (layout != "classes" or holdout not in PACKAGES):
+        raise ValueError(
+            f"holdout: expected one of {sorted(PACKAGES)} with --layout classes, got {holdout} "
+            f"with --layout {layout}"
+        )
     recipe = {"size": size, "groups": sorted(groups) if groups else "all", "packages": PACKAGES}
-    manifest = _found(out, recipe)
-    if manifest.get("complete") and all(path.exists() for path in _paths(out, manifest)):
-        return manifest
+    if layout == "classes":
+        recipe |= {"layout": layout, "holdout": holdout}
+    manifest = found(out, recipe, "an emoji set")
+    if manifest.get("complete"):
+        images = (_paths(recipe, image) for image in manifest["images"])
+        if all((out / path).exists() for paths in images for path in paths.values()):
+            return manifest
     import resvg_py
 
     with tqdm(PACKAGES.items(), "emoji packages", unit="package") as packages:
@@ -141,40 +173,29 @@ def prepare(out: str | Path, size: int = 64, groups: list[str] | None = None) ->
     if unknown := set(groups or []) - known:
         raise ValueError(f"groups: expected some of {sorted(known)}, got {sorted(unknown)}")
     manifest = {"recipe": recipe, "complete": False, "resvg_py": resvg_py.__version__}
-    write_atomic(out / "manifest.json", json.dumps(manifest).encode())  # claims the folder
-    manifest["domains"] = {domain: _credit(domain, style) for domain, style in styles.items()}
-    manifest["images"], manifest["duplicates"] = _write_images(out, styles, size, groups)
+    write_manifest(out, manifest)
+    changes = "rasterised" + ", composited on white" * (layout == "domains")
+    credits = {domain: _credit(domain, style, changes) for domain, style in styles.items()}
+    manifest["domains"] = credits
+    manifest["images"], manifest["duplicates"] = _write_images(out, styles, recipe, groups)
     manifest["complete"] = True
-    write_atomic(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_manifest(out, manifest)
     return manifest
 
 
-def _found(out: Path, recipe: dict) -> dict:
-    """The manifest of `out`, {} for a new or empty folder; anything else is refused."""
-    if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
-        return {}
-    try:
-        manifest = json.loads((out / "manifest.json").read_bytes())
-        got = manifest["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
-        way_out = "choose another --out, or delete it"
-        raise ValueError(f"{out}: expected a new folder or an emoji set; {way_out}") from None
-    for key, expected in recipe.items():
-        if got.get(key) != expected:
-            raise ValueError(
-                f"{out} holds another emoji set: expected {key} {expected}, got {got.get(key)}; "
-                "choose another --out, or delete it"
-            )
-    return manifest
+def _paths(recipe: dict, image: dict) -> dict[str, str]:
+    """{vendor: where its drawing of `image` goes}."""
+    where, code = image["split"], image["codepoints"]
+    if "layout" not in recipe:
+        return {domain: f"{where}/{domain}/{code}.png" for domain in PACKAGES}
+    name, holdout = folder(image["group"]), recipe["holdout"]
+    paths = {d: f"{where}/{name}/{d}_{code}.png" for d in PACKAGES if d != holdout}
+    if holdout and where == "test":
+        paths[holdout] = f"test_{holdout}/{name}/{holdout}_{code}.png"
+    return paths
 
 
-def _paths(out: Path, manifest: dict) -> Iterator[Path]:
-    for image in manifest["images"]:
-        for domain in manifest["domains"]:
-            yield out / image["split"] / domain / f"{image['codepoints']}.png"
-
-
-def _credit(domain: str, style: Style) -> dict:
+def _credit(domain: str, style: Style, changes: str) -> dict:
     package, version, digest = PACKAGES[domain]
     name, author, licence = (style.info[k] for k in ("name", "author", "license"))
     return {
@@ -184,16 +205,21 @@ def _credit(domain: str, style: Style) -> dict:
         "licence": licence["spdx"],
         "licence_url": licence["url"],
         "attribution": f"{name} by {author['name']} ({author['url']}), {licence['title']}",
-        "changes": "rasterised, composited on white",
+        "changes": changes,
     }
 
 
-def _write_images(out: Path, styles: dict, size: int, groups: list[str] | None):
+def _write_images(out: Path, styles: dict, recipe: dict, groups: list[str] | None):
     """Write every image that is not there yet; return the images and the duplicates."""
+    size, layout = recipe["size"], recipe.get("layout", "domains")
     first = next(iter(styles.values()))
     codes = set.intersection(*(set(style.names) for style in styles.values()))
     group = {code: first.groups[first.names[code]] for code in codes}
     codes = [c for c in codes if not groups or group[c] in groups]
+    alike = {c for c in codes if group[c] == "Flags" or c.endswith("20e3")}
+    if layout == "classes":  # a component is a part of emoji; skin tones are near copies
+        whole = [c for c in codes if group[c] != "Component" and not SKIN_TONE.search(c)]
+        codes = [c for c in whole if c not in alike]
     codes.sort(key=lambda c: (c.count("-"), c))  # the plain emoji before its variants
     images, duplicates, seen = [], [], {domain: {} for domain in styles}
     with tqdm(codes, f"emoji {size} px", unit="emoji", mininterval=1) as bar:
@@ -207,15 +233,15 @@ def _write_images(out: Path, styles: dict, size: int, groups: list[str] | None):
                 continue
             for domain, digest in hashes.items():
                 seen[domain][digest] = code
-            alike = group[code] == "Flags" or code.endswith("20e3")
-            images.append(entry | {"base": base(code), "split": "extra" if alike else split(code)})
-            for domain, svg in svgs.items():
-                path = out / images[-1]["split"] / domain / f"{code}.png"
-                if not path.exists():
-                    image = small[domain] if size == HASH_SIZE else render(svg, size)
-                    buffer = io.BytesIO()
-                    image.save(buffer, "png")
-                    write_atomic(path, buffer.getvalue(), fsync=False)
+            where = "extra" if code in alike else split(code, layout)
+            images.append(entry | {"base": base(code), "split": where})
+            for domain, name in _paths(recipe, images[-1]).items():
+                if not (out / name).exists():
+                    if layout == "classes":
+                        image = render(svgs[domain], size, background=None)
+                    else:
+                        image = small[domain] if size == HASH_SIZE else render(svgs[domain], size)
+                    write_png(out / name, image)
     return images, duplicates
 
 
@@ -225,30 +251,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/emoji"))
     parser.add_argument("--size", type=int, default=64, help="side in pixels, 32 to 512")
     parser.add_argument("--groups", help='CLDR groups to keep: "Smileys & Emotion,Food & Drink"')
+    parser.add_argument("--layout", choices=["domains", "classes"], default="domains")
+    parser.add_argument("--holdout", choices=PACKAGES, help="vendor with a test split of its own")
     args = parser.parse_args(argv)
     groups = [g.strip() for g in args.groups.split(",")] if args.groups else None
-    try:
-        manifest = prepare(args.out, args.size, groups)
-    except UnavailableError as error:
-        return _stop(str(error), EXIT_UNAVAILABLE)
-    except ImportError as error:
-        return _stop(f'{error}: pip install -e ".[prep]" brings resvg-py')
-    except (WeightsError, ValueError) as error:
-        return _stop(str(error))
-    except OSError as error:
-        way = "free some space, then " if error.errno == errno.ENOSPC else ""
-        return _stop(f"{error}: {way}run the same command again, it continues")
-    except KeyboardInterrupt:
-        return _stop("interrupted: run the same command again, it continues", 130)
-    count = Counter(image["split"] for image in manifest["images"])
-    counts = ", ".join(f"{split} {count[split]}" for split in sorted(count))
-    print(f"{args.out}: {len(manifest['domains'])} domains, images a domain: {counts}")
-    return 0
 
+    def work() -> str:
+        manifest = prepare(args.out, args.size, groups, args.layout, args.holdout)
+        paths = [p for i in manifest["images"] for p in _paths(manifest["recipe"], i).values()]
+        count = Counter(path.split("/")[0] for path in paths)
+        counts = ", ".join(f"{split} {count[split]}" for split in sorted(count))
+        folders = len({path.split("/")[1] for path in paths})
+        return f"{args.out}: {folders} {args.layout}, images: {counts}"
 
-def _stop(message: str, code: int = 1) -> int:
-    print(f"emoji: {message}", file=sys.stderr)
-    return code
+    return run("emoji", work)
 
 
 if __name__ == "__main__":

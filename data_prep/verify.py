@@ -2,9 +2,10 @@
 
     python data_prep/verify.py data/emoji
 
-reads a folder (or zip) laid out as `gen.data.Domains` expects it. Unusable: what the data set
-refuses to decode, and images with a side below 8 px. Warnings: near-constant images, the same
-image in train and val, small domains, files that are no images and are passed over.
+reads a folder (or zip) laid out as `gen.data.Domains` and `gen.data.Classes` expect it. Unusable:
+what the data set refuses to decode, and images with a side below 8 px. Warnings: near-constant
+images, a training image in another split, small domains, files that are no images and are passed
+over.
 
 Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
@@ -83,7 +84,7 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
     """What can be trained on but deserves a look."""
     lines = [f"{s.path}: near-constant, all pixels nearly equal" for s in seen if s.flat]
     train = {s.pixels: s.path for s in seen if s.split == "train" and s.pixels}
-    same = [s for s in seen if s.split == "val" and s.pixels in train]
+    same = [s for s in seen if s.split != "train" and s.pixels in train]
     lines += [f"{s.path}: the same image as {train[s.pixels]}" for s in same]
     for domain, count in Counter(s.domain for s in seen if s.split == "train").items():
         if count < SMALL_DOMAIN:

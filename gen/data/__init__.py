@@ -1,8 +1,15 @@
-"""Data sets as DataModules: `Domains` (folders of images) and `Heads` (embedded, procedural)."""
+"""Data sets as DataModules: `Domains`, `Classes` (folders of images) and `Heads` (procedural)."""
 
 import importlib
 
-_HOME = {"Domains": "domains", "DomainImages": "domains", "Heads": "heads", "HeadImages": "heads"}
+_HOME = {
+    "Domains": "domains",
+    "DomainImages": "domains",
+    "Classes": "classes",
+    "ClassImages": "classes",
+    "Heads": "heads",
+    "HeadImages": "heads",
+}
 
 
 def __getattr__(name: str) -> type:

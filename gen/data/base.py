@@ -1,4 +1,4 @@
-"""What every image-to-image data set shares: labelled images, training draws, the DataModule."""
+"""What the data sets share: labelled images, training draws, the DataModules."""
 
 import os
 import signal
@@ -101,12 +101,12 @@ class _Loader(DataLoader):
         pass
 
 
-class I2IData(LightningDataModule, ABC):
-    """Loaders over `train` and `val`. Subclasses give `domains` and build the two image sets.
+class ImageData(LightningDataModule, ABC):
+    """Loaders over `train` and `val`. Subclasses give `domains` and build the image sets.
 
-    Training batches: x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,). Validation
-    batches: x (N,3,S,S), y (N,), index (N,), in order, every image once; with several processes
-    rank r gets the images r, r + W, r + 2W, ...
+    Training batches hold the elements of `draws` at the positions of `PositionBatchSampler`.
+    Validation batches: x (N,3,S,S), y (N,), index (N,), in order, every image once; with several
+    processes rank r gets the images r, r + W, r + 2W, ...
     An epoch is the whole run where the trainer has max_steps, else one data set's length.
     """
 
@@ -129,6 +129,10 @@ class I2IData(LightningDataModule, ABC):
     @abstractmethod
     def images(self, split: str) -> LabelledImages:
         """Build the images of `split`: "train" or "val"."""
+
+    @abstractmethod
+    def draws(self) -> Dataset:
+        """The training elements: `[p]` is a function of (seed, p), for every p >= 0."""
 
     @property
     def num_domains(self) -> int:
@@ -157,20 +161,22 @@ class I2IData(LightningDataModule, ABC):
         if steps < 1:
             steps = max(1, len(self.train) // (self.batch_size * world))
         sampler = PositionBatchSampler(self.batch_size, steps, self._step, rank, world)
-        draws = TrainingDraws(self.train, self.seed)
-        return self._loader(draws, batch_sampler=sampler)
+        return self._loader(self.draws(), batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader:
-        rank, world = self._ranks()
-        return self._loader(
-            self.val, batch_size=self.val_batch_size, sampler=range(rank, len(self.val), world)
-        )
+        return self.in_order(self.val)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
         return self.val_dataloader()
+
+    def in_order(self, images: LabelledImages) -> DataLoader:
+        """Every image once, in validation batches."""
+        rank, world = self._ranks()
+        share = range(rank, len(images), world)
+        return self._loader(images, batch_size=self.val_batch_size, sampler=share)
 
     def _loader(self, dataset: Dataset, **sampling) -> DataLoader:
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -192,3 +198,10 @@ class I2IData(LightningDataModule, ABC):
                 " --trainer.use_distributed_sampler false"
             )
         return self.trainer.global_rank, world
+
+
+class I2IData(ImageData):
+    """For translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
+
+    def draws(self) -> TrainingDraws:
+        return TrainingDraws(self.train, self.seed)

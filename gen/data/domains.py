@@ -6,9 +6,11 @@ import os
 import stat
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from gen.data.base import I2IData, LabelledImages
 from gen.data.images import MAX_BYTES, MIN_CROP, SUFFIXES, ImageError, load_image
 
 Files = dict[str, list[tuple[str, str]]]  # domain -> (key, path relative to the root)
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 VAL_SHARE = 0.1  # of a folder without train/ and val/
@@ -35,7 +38,10 @@ class DomainImages(LabelledImages):
     Attributes:
         keys: path of each image without split, domain and suffix. Images of two domains with
             the same key are twins: the same content.
+        min_crop: smallest side of a training crop relative to the short side.
     """
+
+    min_crop = MIN_CROP
 
     def __init__(self, root: Path, files: Files, img_size: int, cache: bool = False) -> None:
         rows = [(y, *file) for y, domain in enumerate(files) for file in files[domain]]
@@ -59,10 +65,14 @@ class DomainImages(LabelledImages):
     def read(self, index: int, train: bool = False) -> Image.Image:
         if train and self._cache:
             return Image.fromarray(self._cache[index])
+        return self._load(index, load_image, self._crop_px if train else 0)
+
+    def _load(self, index: int, load: Callable[..., T], *args: int) -> T:
+        """`load` (of gen.data.images) applied to file `index`; its errors say what to do."""
         path = self.paths[index]
         try:
             source = _read_zip(self.root, path) if self.root.is_file() else self.root / path
-            return load_image(source, f"{self.root / path}", self._crop_px if train else 0)
+            return load(source, f"{self.root / path}", *args)
         except ImageError as error:
             way_out = f"`python data_prep/verify.py {self.root}` lists every unusable image"
             raise ImageError(f"{error}; {way_out}") from error
@@ -70,7 +80,7 @@ class DomainImages(LabelledImages):
     @property
     def _crop_px(self) -> int:
         """Short side from which the smallest crop still has img_size pixels."""
-        return -int(-self.img_size // MIN_CROP)
+        return -int(-self.img_size // self.min_crop)
 
     def _fill_cache(self) -> None:
         need = 3 * len(self) * self._crop_px**2
@@ -153,9 +163,11 @@ class Domains(I2IData):
 def find_images(root: Path) -> dict[str, Files]:
     """List the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
 
+    The splits are train, val, and any folder beside them with some of the same domains.
+
     Raises:
         FileNotFoundError: no such folder or zip.
-        ValueError: no domains, an empty domain, train and val domains that differ, an unsafe zip.
+        ValueError: no domains, an empty domain, splits whose domains differ, an unsafe zip.
     """
     if not root.exists():
         raise FileNotFoundError(
@@ -171,9 +183,11 @@ def find_images(root: Path) -> dict[str, Files]:
                 f"{root}: expected both train/ and val/, {missing.pop()}/ is missing; rename or "
                 "add it, or put the domains directly below the root to have them split"
             )
-        splits = {
-            s: _by_domain(root, top, s + "/", [p[1:] for p in parts if p[0] == s]) for s in SPLITS
-        }
+        inside = {s: [p[1:] for p in parts if p[0] == s and len(p) > 1] for s in folders}
+        splits = {s: _by_domain(root, top, s + "/", inside[s]) for s in SPLITS}
+        for name in sorted(folders - set(SPLITS)):
+            if {p[0] for p in inside[name] if len(p) > 1} & set(splits["train"]):
+                splits[name] = _by_domain(root, top, name + "/", inside[name])
     else:
         splits = _split(root, _by_domain(root, top, "", parts))
     train, val = (list(splits[s]) for s in SPLITS)
@@ -181,6 +195,12 @@ def find_images(root: Path) -> dict[str, Files]:
         raise ValueError(
             f"{root}: expected the same domains in train/ and val/, got {train} and {val}"
         )
+    for name, domains in splits.items():
+        if strange := sorted(set(domains) - set(train)):
+            raise ValueError(
+                f"{root}: expected in {name}/ some of the domains of train/, got also {strange}; "
+                "rename them, or move the folder elsewhere"
+            )
     return splits
 
 

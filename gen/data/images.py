@@ -1,7 +1,9 @@
 """Image files -> RGB -> float tensors in [-1, 1]: robust decoding, augmentation, conversion."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+T = TypeVar("T")
 MAX_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
 MAX_BYTES = 256 * 2**20  # and so is a larger file
 SCALE, RATIO = (0.8, 1.0), (0.9, 1.1)  # random crop: share of the area, aspect ratio
@@ -34,6 +37,20 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
     Raises:
         ImageError: empty, truncated, damaged, too large, or not PNG, JPEG, WebP or BMP.
     """
+    return _decode(source, name, draft_px, _to_rgb)
+
+
+def load_alpha(source: Path | str | bytes, name: str = "") -> Image.Image | None:
+    """The transparency of an image file as 8-bit grey, 255 is opaque; None: it has none.
+
+    Raises as `load_image` does.
+    """
+    return _decode(source, name, 0, _to_alpha)
+
+
+def _decode(
+    source: Path | str | bytes, name: str, draft_px: int, convert: Callable[[Image.Image], T]
+) -> T:
     name = name or (str(source) if not isinstance(source, bytes) else "image")
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
@@ -53,7 +70,7 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
             image.draft(None, (draft_px, draft_px))
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        return convert(image)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -72,6 +89,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_alpha(image: Image.Image) -> Image.Image | None:
+    return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
 
 
 def resize(

@@ -1,0 +1,243 @@
+"""Folders of images, one a class, for classification: every image once an epoch, DeiT's recipe."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from timm.data import auto_augment as policies
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gen.data.base import ImageData
+from gen.data.domains import DomainImages, Files, find_images
+from gen.data.images import load_alpha
+from gen.data.sampler import position_rng
+
+MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
+HALF = dict(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")  # x in [-1, 1]
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    return ImageOps.posterize(image, max(1, bits)) if bits < 8 else image
+
+
+# timm asks for 0 bits at the highest magnitude: black with Pillow < 13, an error since.
+policies.NAME_TO_OP |= {n: _posterize for n in policies.NAME_TO_OP if n.startswith("Posterize")}
+
+
+class ClassImages(DomainImages):
+    """The images of one split: `[i]` is {"x": (3, S, S) in [-1, 1], "y", "index"}.
+
+    `[i]` has its short side resized to S / crop_pct, bicubic, and the centre cut out.
+
+    Args:
+        root: folder or zip.
+        files: for each class the (key, path relative to the root) of its images.
+        img_size: side S in pixels.
+        crop_pct: share of the short side that the centre crop keeps.
+        augment: a picture of any size -> (3, S, S), drawing from the global generators of
+            Python, NumPy and torch.
+        min_scale: smallest part of the area that `augment` cuts out.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Files,
+        img_size: int,
+        crop_pct: float,
+        augment: Callable[[Image.Image], Tensor],
+        min_scale: float,
+    ) -> None:
+        super().__init__(root, files, img_size)
+        self.plain = create_transform(img_size, crop_pct=crop_pct, **HALF)
+        self.augment, self.min_crop = augment, (min_scale * MIN_RATIO) ** 0.5
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        return {"x": self.plain(self.read(index)), "y": int(self.labels[index]), "index": index}
+
+    def draw(self, index: int, rng: np.random.Generator) -> Tensor:
+        """Image `index`, augmented, (3, S, S); the global generators are left as they were."""
+        image = self.read(index, train=True)
+        with _seeded(rng):
+            return self.augment(image)
+
+    def mask(self, index: int) -> Tensor | None:
+        """What is opaque (alpha >= 0.5), in the frame of x: (S, S) bool. None: no alpha channel."""
+        alpha = self._load(index, load_alpha)
+        return None if alpha is None else self.plain(alpha.convert("RGB"))[0] >= 0
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether the first image of some class has an alpha channel."""
+        _, first = np.unique(self.labels.numpy(), return_index=True)
+        return any(self._load(i, load_alpha) is not None for i in first.tolist())
+
+
+class Epochs(Dataset):
+    """Training element p as a function of (seed, p): {"x": (3, S, S), "y"}, for every p >= 0.
+
+    Among the positions [k n, (k + 1) n) each of the n images stands once, in an order that is a
+    function of (seed, k): no image is dropped, whatever the batch size.
+    """
+
+    def __init__(self, images: ClassImages, seed: int) -> None:
+        self.images, self.seed = images, seed
+
+    def index(self, position: int) -> int:
+        """Index of the image of element `position`."""
+        epoch, place = divmod(position, len(self.images))
+        return int(_order(self.seed, epoch, len(self.images))[place])
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | int]:
+        index = self.index(position)
+        x = self.images.draw(index, position_rng(self.seed, position))
+        return {"x": x, "y": int(self.images.labels[index])}
+
+
+class Classes(ImageData):
+    """A folder of images, one sub-folder a class, for classification.
+
+    Layout: `root/{train,val}/<class>/**.{png,jpg,jpeg,webp,bmp}` or a zip of it, read in place;
+    any further folder beside them, as `test`, is one more split with some of the classes. A folder
+    of class folders alone is split by a hash, about one image in ten for validation.
+
+    Training batches: x (B, 3, S, S), y (B,). Validation and test batches: x, y, index. x is in
+    [-1, 1], but for erased rectangles, which hold normal noise of deviation 1.
+
+    Args:
+        root: folder or zip.
+        img_size: side S of the images in pixels.
+        batch_size: training images a step on one device.
+        val_batch_size: images a validation batch.
+        num_workers: processes that decode; 0 decodes in the training process.
+        seed: with the position it determines the order and every augmentation.
+        share: part of the training images that is kept, in every class, at least one of each. A
+            smaller share is a subset of a larger one, the same for every seed.
+        auto_augment: policy in timm's notation; empty: none.
+        color_jitter: strength of brightness, contrast and saturation, where auto_augment is empty
+            (timm has no jitter beside a policy).
+        random_erasing: probability that a rectangle becomes noise.
+        hflip: probability of a mirror.
+        min_scale: smallest part of the area that a random crop keeps; 1: the largest central
+            square.
+        crop_pct: in evaluation, share of the short side that the centre crop keeps.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/emoji_groups",
+        img_size: int = 64,
+        batch_size: int = 64,
+        val_batch_size: int = 256,
+        num_workers: int = 2,
+        seed: int = 777,
+        share: float = 1.0,
+        auto_augment: str = "rand-m9-mstd0.5-inc1",
+        color_jitter: float = 0.4,
+        random_erasing: float = 0.25,
+        hflip: float = 0.5,
+        min_scale: float = 0.08,
+        crop_pct: float = 0.875,
+    ) -> None:
+        super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
+        for name in ("share", "min_scale", "crop_pct", "random_erasing", "hflip", "color_jitter"):
+            value, open_end = locals()[name], name in ("share", "min_scale", "crop_pct")
+            if not (0 < value if open_end else 0 <= value) or value > 1:
+                raise ValueError(f"expected {name} in {'(' if open_end else '['}0, 1], got {value}")
+        self.root, self.share, self.crop_pct, self.min_scale = (
+            Path(root),
+            share,
+            crop_pct,
+            min_scale,
+        )
+        try:
+            self.augment = create_transform(
+                img_size,
+                is_training=True,
+                scale=(min_scale, 1.0),
+                ratio=(MIN_RATIO, 1 / MIN_RATIO) if min_scale < 1 else (1.0, 1.0),
+                hflip=hflip,
+                auto_augment=auto_augment or None,
+                color_jitter=color_jitter or None,
+                re_prob=random_erasing,
+                re_mode="pixel",
+                **HALF,
+            )
+        except (AssertionError, ValueError) as error:
+            raise ValueError(
+                "auto_augment: expected a policy of timm, as rand-m9-mstd0.5-inc1, or nothing, got "
+                f"{auto_augment!r} ({error})"
+            ) from error
+
+    @cached_property
+    def files(self) -> dict[str, Files]:
+        """{split: {class: [(key, path)]}}; lists names only, no image is opened."""
+        return find_images(self.root)
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the classes, in the order of their labels."""
+        return list(self.files["train"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """train, val, and the further ones by name."""
+        return tuple(self.files)
+
+    def images(self, split: str) -> ClassImages:
+        if split not in self.files:
+            raise ValueError(
+                f"split: expected one of {', '.join(self.splits)}, got {split!r}; each is a folder "
+                f"of class folders in {self.root}"
+            )
+        files = {name: self.files[split].get(name, []) for name in self.domains}
+        if split == "train":
+            files = {name: subset(images, self.share) for name, images in files.items()}
+        options = (self.img_size, self.crop_pct, self.augment, self.min_scale)
+        return ClassImages(self.root, files, *options)
+
+    def draws(self) -> Epochs:
+        return Epochs(self.train, self.seed)
+
+    def test_dataloader(self) -> DataLoader:
+        """The split `test`, where there is none `val`."""
+        return (
+            self.in_order(self.images("test")) if "test" in self.splits else self.val_dataloader()
+        )
+
+
+def subset(images: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
+    """The first `share` of `images` by the hash of their keys, at least one, sorted again."""
+    ranked = sorted(images, key=lambda image: hashlib.sha256(image[0].encode()).digest())
+    return sorted(ranked[: max(1, round(share * len(images)))])
+
+
+@lru_cache(maxsize=2)  # a batch can reach into the next epoch
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A permutation of `count` images; the third number keeps it apart from `position_rng`."""
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)
+
+
+@contextmanager
+def _seeded(rng: np.random.Generator) -> Iterator[None]:
+    """Within: the global generators that timm draws from start from `rng`."""
+    cpu = torch.default_generator  # torch.manual_seed would queue a call on every GPU
+    states = random.getstate(), np.random.get_state(), cpu.get_state()  # noqa: NPY002
+    a, b, c = rng.integers(2**32, size=3).tolist()
+    random.seed(a)
+    np.random.seed(b)  # noqa: NPY002
+    cpu.manual_seed(c)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        cpu.set_state(states[2])
