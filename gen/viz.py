@@ -82,6 +82,7 @@ def grid(
     *,
     headers: Sequence[str | tuple[str, int]] = (),
     captions: Sequence[str] = (),
+    labels: Sequence[Sequence[str]] = (),
     lead: tuple[int, int] = (0, 0),
     cell_px: int | None = None,
     background: str | None = "white",
@@ -92,12 +93,13 @@ def grid(
         rows: equal-length rows of pictures of one size; None leaves a cell empty.
         headers: one text a column, or (text, span) for one text over several columns.
         captions: one text a row.
+        labels: one text a cell, under it.
         lead: how many first rows and columns (references, sources) are set apart.
         cell_px: cell width; default: the pictures, enlarged to look at (see `enlarge`).
         background: any PIL colour, or None for just the cells on transparent ground (RGBA).
 
     Raises:
-        ValueError: ragged rows, or headers / captions that do not add up to the columns / rows.
+        ValueError: ragged rows, or texts that do not add up to the columns, rows or cells.
     """
     spans = [(h, 1) if isinstance(h, str) else h for h in headers]
     n, under = len(rows[0]), sum(span for _, span in spans)
@@ -105,6 +107,8 @@ def grid(
         *(("columns in a row", n, len(row)) for row in rows),
         ("columns under headers", n, under if spans else n),
         ("row captions", len(rows), len(captions) or len(rows)),
+        *(("labels in a row", n, len(row)) for row in labels),
+        ("rows of labels", len(rows), len(labels) or len(rows)),
     ]:
         if expected != got:
             raise ValueError(f"grid expected {expected} {what}, got {got}; pad with None or ''")
@@ -116,8 +120,10 @@ def grid(
     left = round(max(map(font.getlength, captions)) + font.size) if captions else 0
     top = round(font.size * 1.8) if spans else 0
     xs = [margin + left + round(e * w) for e in edges(n, lead[1])]
+    below = round(font.size * 1.5) if labels else 0
     ys = [
-        margin + top + round(e * w) + k * (h - w) for k, e in enumerate(edges(len(rows), lead[0]))
+        margin + top + round(e * w) + k * (h - w + below)
+        for k, e in enumerate(edges(len(rows), lead[0]))
     ]
     ground = (255, 255, 255, 0) if background is None else background
     sheet = Image.new("RGBA", (xs[-1] + margin, ys[-1] + margin), ground)
@@ -128,6 +134,9 @@ def grid(
                 sheet.paste(cell.resize((w, h), Image.Resampling.LANCZOS), (x, y), mask)
     for y, text in zip(ys, captions, strict=False):
         draw.text((margin + left - font.size, y + h / 2), text, INK, font, anchor="rm")
+    for y, row in zip(ys, labels, strict=False):
+        for x, text in zip(xs, row, strict=False):
+            draw.text((x + w / 2, y + h + font.size * 1.2), text, INK, font, anchor="ms")
     column = 0
     for text, span in spans:
         middle = (xs[column] + xs[column + span - 1] + w) / 2

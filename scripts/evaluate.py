@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a data set: one JSON line a metric, and a table."""
+"""Evaluates a checkpoint, translator or classifier: one JSON line a metric, and a table."""
 
 import argparse
 from pathlib import Path
@@ -6,34 +6,65 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.data import Domains, Heads
-from gen.evaluation import BASIC, GROUPS, Judges, evaluate
+from gen.data import Classes, Domains, Heads
+from gen.evaluation import BASIC, GROUPS, Judges, classifiers, evaluate
 from gen.evaluation.rows import to_json, to_table
+from gen.evaluation.voc import VOC
 from gen.weights import write_atomic
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
-    parser.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
-    parser.add_argument("--metrics", nargs="+", choices=("all", *GROUPS), default=BASIC)
+    parser.add_argument("--data", help="a folder, a zip, or `heads`")
+    groups = list(dict.fromkeys(("all", *GROUPS, *classifiers.GROUPS)))
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=groups,
+        help=f"default of translators: {' '.join(BASIC)}; classifiers have "
+        f"{' '.join(classifiers.GROUPS)}, default all",
+    )
     parser.add_argument("--classifier", help="checkpoint of a DomainClassifier, for accuracy")
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
     backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
     parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
     parser.add_argument("--net", choices=("alex", "vgg"), default="alex", help="LPIPS network")
     parser.add_argument("--grid", choices=("released", "strict"), default="released")
-    parser.add_argument("--max-sources", type=int, help="default: every validation image")
+    parser.add_argument(
+        "--split", nargs="+", default=["val"], help="of a classifier's data: val, test, .."
+    )
+    parser.add_argument(
+        "--crop-pct", type=float, default=1.0, help="centre crop of a classifier's data: Classes"
+    )
+    parser.add_argument("--voc", help="folder with VOCdevkit, for a classifier's segmentation")
+    parser.add_argument(
+        "--keep-void", action="store_true", help="count VOC's void pixels, as the release of SAR"
+    )
+    parser.add_argument(
+        "--max-sources", "--max-images", type=int, help="default: every validation image"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
     parser.add_argument(
-        "--out", type=Path, help="also write the JSON lines here; the same command then goes on"
+        "--out", type=Path, help="also write the JSON lines here; a translator's then goes on"
     )
     args = parser.parse_args()
 
     method = gen.load(args.checkpoint, args.device)
+    classifier = hasattr(method, "classify")
+    if not (args.data or (classifier and args.voc)):
+        parser.error("--data: expected a folder, a zip, or `heads`, got nothing")
+    rows = of_classifier(args, method) if classifier else of_translator(args, method)
+    if args.out:
+        write_atomic(args.out, to_json(rows).encode())
+    print(to_json(rows))
+    print(to_table(rows))
+
+
+def of_translator(args: argparse.Namespace, method) -> list[dict]:
     size = method.img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None
@@ -43,13 +74,13 @@ def main() -> None:
 
         arcface = network.load(args.arcface).to(args.device)
     judges = Judges(data.train, args.backbone, classifier, arcface)
-    groups = args.metrics
+    groups = args.metrics or BASIC
     if "all" in groups:
         groups = [group for group in GROUPS if group not in judges.missing()]
         for group in judges.missing():
             option = {"accuracy": "--classifier", "identity": "--arcface"}[group]
             print(f"left out: {group}, which needs {option} FILE")
-    rows = evaluate(
+    return evaluate(
         method,
         data.val,
         metrics=groups,
@@ -62,10 +93,39 @@ def main() -> None:
         checkpoint=args.checkpoint,
         ledger=args.out.with_suffix(".values.jsonl") if args.out else None,
     )
-    if args.out:
-        write_atomic(args.out, to_json(rows).encode())
-    print(to_json(rows))
-    print(to_table(rows))
+
+
+def of_classifier(args: argparse.Namespace, method) -> list[dict]:
+    size, sets = method.img_size, {}
+    if args.data == "heads":
+        sets = {"val": Heads(img_size=size).val}
+    elif args.data:
+        maps = hasattr(method, "attention")
+        crop = {"crop_pct": args.crop_pct} if maps else {}
+        data = (Classes if maps else Domains)(args.data, img_size=size, **crop)
+        sets = {split: data.images(split) for split in args.split}
+    rows = []
+    for split, images in sets.items():
+        groups = None if "all" in (args.metrics or ["all"]) else args.metrics
+        rows += measure(args, method, images, split, groups)
+    if args.voc:
+        rows += measure(args, method, VOC(args.voc), "voc", ["segmentation"], not args.keep_void)
+    return rows
+
+
+def measure(args, method, images, split: str, groups, ignore_void: bool = True) -> list[dict]:
+    return classifiers.evaluate_classifier(
+        method,
+        images,
+        split,
+        metrics=groups,
+        net=args.net,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        max_images=args.max_sources,
+        checkpoint=args.checkpoint,
+        ignore_void=ignore_void,
+    )
 
 
 if __name__ == "__main__":

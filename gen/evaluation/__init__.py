@@ -1,7 +1,8 @@
 """Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
 
 `plan`: what is translated to what. `measure`: how. `ledger`: single values on disk. `rows`: names,
-means and intervals. `compare`: several models, source by source.
+means and intervals. `compare`: several models, source by source. `classifiers`: the same rows of
+classifiers and their attention; `voc`: images with masks for these.
 """
 
 from collections.abc import Collection

@@ -13,6 +13,8 @@ METRICS = {
     "class_mean_top1": "accuracy, mean of classes",
     "jaccard_t60_alpha": "Jaccard, top 60 % of attention",
     "jaccard_t40_alpha": "Jaccard, top 40 %",
+    "jaccard_whole_alpha": "Jaccard of every patch",
+    "auroc_alpha": "area under ROC of attention",
     "spatial_entropy": "spatial entropy, nats",
     "components": "components a map",
 }

@@ -1,0 +1,87 @@
+"""Shows where classifiers look: each head's attention over the image, and the parts of its map.
+
+One row an image and checkpoint: the image with the class it is taken for, then for each head its
+attention with the spatial entropy, and what is above the mean of its map, a colour a component.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import gen
+from gen import attention_viz, gallery, viz
+from gen.components import component_ids
+from gen.metrics.attention import above_mean, attention, map_statistics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("images", nargs="+", type=Path, help="image files")
+    parser.add_argument(
+        "--checkpoint", action="append", required=True, help="give it again for one more row"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="a .png file")
+    parser.add_argument("--cell-px", type=int, default=128, help="width of a picture")
+    args = parser.parse_args()
+    try:
+        draw(args.images, args.checkpoint, args.cell_px).save(args.out)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def draw(images: list[Path], checkpoints: list[str], px: int):
+    """The sheet, a PIL image."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    methods = [gen.load(path, device) for path in checkpoints]
+    for path, method in zip(checkpoints, methods, strict=True):
+        if not hasattr(method, "attention"):
+            name = type(method).__name__
+            raise ValueError(f"{path}: expected a method with attention maps, got a {name}")
+    rows, labels = [], []
+    for image in images:
+        for method in methods:
+            cells, texts = row(method, gallery.read(method, image), px)
+            rows.append(cells)
+            labels.append(texts)
+    columns = max(map(len, rows))
+    headers = [("image", 1), *((f"head {k + 1}", 2) for k in range(columns // 2))]
+    return viz.grid(
+        [cells + [None] * (columns - len(cells)) for cells in rows],
+        headers=headers,
+        captions=names(checkpoints) * len(images) if len(checkpoints) > 1 else (),
+        labels=[texts + [""] * (columns - len(texts)) for texts in labels],
+        lead=(0, 1),
+        cell_px=px,
+    )
+
+
+def row(method, x, px: int) -> tuple[list, list[str]]:
+    """Pictures and labels of an image x (1, 3, S, S)."""
+    similarity = method.attention(x)  # (1, heads, Hg, Wg)
+    share = attention(similarity)[0]
+    mask = above_mean(similarity)
+    excess = (similarity - similarity.mean((-2, -1), keepdim=True)).clamp(min=0)[0]
+    found = {name: values[0].tolist() for name, values in map_statistics(similarity).items()}
+    chance, y = method.classify(x).softmax(1).max(1)
+    cells = [viz.enlarge(x[0], px)]
+    texts = [f"{method.domains[int(y)]} {100 * float(chance):.0f} %"]
+    for k, ids in enumerate(component_ids(mask)[0]):
+        count, entropy = found["components"][k], abs(found["spatial_entropy"][k])
+        cells.append(attention_viz.heat(x[0], share[k], px))
+        cells.append(attention_viz.parts(x[0], ids, excess[k], px))
+        texts += [f"entropy {entropy:.2f}", f"{count} part{'s' * (count != 1)}"]
+    return cells, texts
+
+
+def names(checkpoints: list[str]) -> list[str]:
+    """What tells the files apart: their names, or else those of their folders."""
+    short = [Path(path).stem for path in checkpoints]
+    if len(set(short)) < len(short):
+        short = [f"{Path(path).absolute().parent.name}/{Path(path).stem}" for path in checkpoints]
+    return short
+
+
+if __name__ == "__main__":
+    main()
