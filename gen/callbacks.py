@@ -136,7 +136,7 @@ class Samples(Callback):
 
     Args:
         every_n_steps: iterations between two pictures.
-        sources: number of validation images shown.
+        sources: number of validation images shown; a generator shows 8 times as many of its own.
         seeds: latents drawn for each domain.
     """
 
@@ -148,10 +148,14 @@ class Samples(Callback):
         if trainer.global_step % self.every_n_steps == 0:
             from gen import gallery, viz
 
-            images = trainer.datamodule.val
-            chosen = gallery.pick(images, -(-self.sources // len(images.domains)))
-            x, _ = gallery.batch(method, images, chosen)
-            rows, headers = gallery.latent_grid(method, x, range(self.seeds))
+            if hasattr(method, "generate"):
+                picture = viz.grid(gallery.generated(method, range(8 * self.sources)), cell_px=96)
+            else:
+                images = trainer.datamodule.val
+                chosen = gallery.pick(images, -(-self.sources // len(images.domains)))
+                x, _ = gallery.batch(method, images, chosen)
+                rows, headers = gallery.latent_grid(method, x, range(self.seeds))
+                picture = viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96)
             path = Path(trainer.default_root_dir, "samples", f"{trainer.global_step:06d}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(path)
+            picture.save(path)

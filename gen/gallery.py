@@ -130,6 +130,16 @@ def _folder_domain(method, image: Path) -> str:
     return name
 
 
+def generated(method, seeds: Sequence[int], columns: int = 8, psi: float = 1.0) -> Rows:
+    """Images that a generator makes of seeds, row by row; class by class where it has classes."""
+    rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
+    z = torch.stack([torch.randn(method.latent_dim, generator=rng) for rng in rngs])  # (N, Z)
+    y = torch.arange(len(z), device=device(method)) % max(1, method.classes)
+    cells = list(method.generate(z.to(device(method)), y, psi))
+    cells += [None] * (-len(cells) % columns)
+    return [cells[i : i + columns] for i in range(0, len(cells), columns)]
+
+
 def latent_grid(method, x: Tensor, seeds: Sequence[int]) -> tuple[Rows, Headers]:
     """Row i: source x_i, then its translation to each domain with the style of each seed."""
     domains = range(len(method.domains))

@@ -1,4 +1,6 @@
-"""Adversarial losses."""
+"""Adversarial losses, and the regularisers of GAN training."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -26,3 +28,28 @@ def r1(logits: Tensor, x: Tensor) -> Tensor:
     """
     (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)  # (N, C, H, W)
     return 0.5 * at_least_fp32(grad).square().sum((1, 2, 3)).mean()
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+    """l_n = sqrt(mean_r ||d <x_n, y_n> / d w_nr||^2), y = `noise` / sqrt(H W): how far w moves x.
+
+    Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 3.2, with
+    the mean over the rows r of a code as released. `images` (N, C, H, W) computed from `ws`
+    (N, L, D) with `ws.requires_grad`; `noise` (N, C, H, W) ~ N(0, 1). (N,), once more
+    differentiable. Range [0, inf).
+    """
+    y = noise / math.sqrt(images.shape[2] * images.shape[3])
+    (grad,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)  # (N, L, D)
+    norms = torch.linalg.vector_norm(at_least_fp32(grad), dim=(1, 2))  # (N,), 0 has gradient 0
+    return norms / math.sqrt(ws.shape[1])
+
+
+def path_length(lengths: Tensor, average: Tensor, decay: float = 0.01) -> tuple[Tensor, Tensor]:
+    """mean_n (l_n - a)^2, a = `average` + `decay` (mean_n l_n - `average`); and a, to be kept.
+
+    Path length regularisation, eq. 4 of the same paper: a step of one length in W shall move every
+    image as far. `lengths` (N,) of `path_lengths`; `average` () is the a of the call before, 0 at
+    first. As released, a is not detached in the loss; the returned one is. Range [0, inf).
+    """
+    average = average.lerp(lengths.mean(), decay)
+    return (lengths - average).square().mean(), average.detach()

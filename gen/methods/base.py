@@ -118,9 +118,12 @@ class Method(LightningModule):
                 dist.broadcast(buffer, 0)
 
     def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
-        """Averages `networks` in a child module, which is saved, resumed and moved with us."""
+        """Averages `networks` in a child module, which is saved, resumed and moved with us.
+
+        Their parameters, that is; buffers are copied.
+        """
         self._averaged = tuple(networks)
-        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, foreach=True)
+        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, exclude_buffers=True)
         self.ema.requires_grad_(False)
 
     def average(self) -> None:

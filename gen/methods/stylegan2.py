@@ -1,0 +1,242 @@
+"""StyleGAN2: an unconditional (or class-conditional) generator of images.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, with the
+adaptive augmentation of "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020.
+Deviations from the ADA release: a NaN stops the run instead of becoming 0; the averages that the
+step keeps are those of all processes; real images are not mirrored here but by the data.
+
+Letters in shapes: N batch, Z latent width, L rows of a code, D their width, K classes, H side.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gen.losses.adversarial import bce, path_length, path_lengths, r1
+from gen.methods.base import GANMethod, inference
+from gen.networks.ada import augment
+from gen.networks.stylegan2 import Discriminator, Generator
+
+
+class StyleGAN2(GANMethod):
+    """StyleGAN2, with or without adaptive augmentation (ADA).
+
+    Args:
+        img_size: side H of the square images, px; a power of two.
+        num_domains: number of classes K, which matter if `conditional`.
+        conditional: generate images of a given class.
+        z_dim: width Z of a latent, z ~ N(0, I).
+        w_dim: width D of a code.
+        map_layers: layers of the mapping network; 8 in the paper, 2 in the release's `auto`.
+        channel_base: channels times resolution; 32768 is config F, half of it usual below 512 px.
+        channel_max: most channels of a layer.
+        residual: residual discriminator; false is the release's for CIFAR-10.
+        group: images whose spread is one more feature of the discriminator.
+        lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as the release.
+        lambda_pl: weight of path length regularisation.
+        r1_every: R1 is a step of its own every k iterations, k times as strong.
+        pl_every: likewise path length regularisation.
+        pl_shrink: its batch is this much smaller.
+        mixing: probability that a code is made of two latents.
+        lr: learning rate (Adam).
+        ema_kimg: thousand images over which the averaged generator forgets half.
+        ema_rampup: it is at most this share of the images seen; 0: no ramp.
+        ada_target: mean sign of the real images' logits that augmentation holds; 0: none.
+        ada_kimg: thousand images in which its probability can rise by 1.
+        augment: its kinds: blit, geom, color, bg or bgc.
+        seed: of the first weights and of all that is drawn in training.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        num_domains: int = 1,
+        conditional: bool = False,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        map_layers: int = 8,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        residual: bool = True,
+        group: int = 4,
+        lambda_reg: float = -1.0,
+        lambda_pl: float = 2.0,
+        r1_every: int = 16,
+        pl_every: int = 4,
+        pl_shrink: int = 2,
+        mixing: float = 0.9,
+        lr: float = 2.5e-3,
+        ema_kimg: float = 20.0,
+        ema_rampup: float = 0.05,
+        ada_target: float = 0.0,
+        ada_kimg: float = 500.0,
+        augment: Literal["blit", "geom", "color", "bg", "bgc"] = "bgc",
+        seed: int = 777,
+        init_from: str = "",
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.img_size, self.latent_dim = img_size, z_dim
+        self.classes = num_domains if conditional else 0  # K
+        width = dict(c_dim=self.classes, channel_base=channel_base, channel_max=channel_max)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator = Generator(img_size, z_dim, w_dim=w_dim, map_layers=map_layers, **width)
+            self.discriminator = Discriminator(img_size, group=group, residual=residual, **width)
+        self.make_ema({"generator": self.generator}, decay=0.0)
+        self.register_buffer("pl_mean", torch.zeros(()))  # a of path length regularisation
+        self.register_buffer("ada_p", torch.zeros(()))  # probability of each augmentation
+        self.register_buffer("ada_signs", torch.zeros(2))  # of real logits: sum, count
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        h = self.hparams
+
+        def adam(network: torch.nn.Module, every: int) -> torch.optim.Adam:
+            lazy = every / (every + 1)  # an iteration has a step more, once in a while
+            betas = (0.0, 0.99**lazy)
+            return torch.optim.Adam(network.parameters(), h.lr * lazy, betas, fused=True)
+
+        return [adam(self.generator, h.pl_every), adam(self.discriminator, h.r1_every)]
+
+    def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
+        h, D, i = self.hparams, self.discriminator, self.global_step
+        opt_g, opt_d = self.optimizers()
+        x, c, logs = batch["x"], self.condition(batch["y"]), {}  # (N, 3, H, H), (N, K) or None
+        rng = torch.Generator(x.device).manual_seed(self.draw(h.seed).initial_seed())
+
+        # Generator; every few iterations also how far its images move by a code.
+        with self.frozen(D):
+            ws = self.codes(len(x), c, rng, average=True)  # (N, L, D)
+            fake = self.generator.synthesis(ws, rng)  # (N, 3, H, H)
+            logs["g/adv"] = bce(D(self.augmented(fake, rng), c), real=True)
+            self.update(logs["g/adv"], opt_g)
+        if h.lambda_pl and i % h.pl_every == 0:
+            with torch.autocast(x.device.type, enabled=False):  # differentiates twice, in fp32
+                few = max(1, len(x) // h.pl_shrink)
+                ws = self.codes(few, None if c is None else c[:few], rng)
+                fake = self.generator.synthesis(ws, rng)
+                noise = torch.randn(fake.shape, generator=rng, device=x.device)
+                penalty, mean = path_length(path_lengths(fake, ws, noise), self.pl_mean)
+            self.pl_mean = self.across(mean)
+            logs["g/pl"] = h.lambda_pl * h.pl_every * penalty
+            self.update(logs["g/pl"], opt_g)
+
+        # Discriminator; every few iterations also its gradient at real images.
+        with torch.no_grad():
+            fake = self.generator.synthesis(self.codes(len(x), c, rng), rng)
+        real_logits = D(self.augmented(x, rng), c)  # (N,)
+        logs["d/real"] = bce(real_logits, real=True)
+        logs["d/fake"] = bce(D(self.augmented(fake, rng), c), real=False)
+        weight = self.gamma(self.world * len(x)) * h.r1_every if i % h.r1_every == 0 else 0.0
+        self.update(logs["d/real"] + logs["d/fake"], opt_d, last=not weight)
+        if weight:
+            with torch.autocast(x.device.type, enabled=False):
+                real = x.detach().requires_grad_()
+                logs["d/reg"] = weight * r1(D(self.augmented(real, rng), c), real)
+            self.update(logs["d/reg"], opt_d, last=True)
+
+        if h.ada_target:
+            self.adapt(real_logits.detach(), i, self.world * len(x))
+            logs["ada/p"] = self.ada_p
+        self.ema.decay = self.ema_decay(i, self.world * len(x))
+        self.finish(logs, batch)
+
+    def codes(
+        self, count: int, c: Tensor | None, rng: torch.Generator, average: bool = False
+    ) -> Tensor:
+        """W+ codes (N, L, D) of new latents, some of two; `average` moves the mean code, too."""
+        mapping = self.generator.mapping
+        z, z2 = torch.randn(2, count, self.latent_dim, generator=rng, device=rng.device)
+        w = mapping(z, c)  # (N, L, D)
+        if average:
+            mapping.update_average(w[:, 0])
+            mapping.w_avg.copy_(self.across(mapping.w_avg))
+        if not self.hparams.mixing:
+            return w
+        row = torch.arange(w.shape[1], device=w.device)[:, None]  # (L, 1)
+        whether, where = torch.rand(2, generator=rng, device=rng.device)
+        first = 1 + (where * (len(row) - 1)).floor()  # row of the second latent
+        other = (row >= first) & (whether < self.hparams.mixing)
+        return torch.where(other, mapping(z2, c), w)
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """Classes (N,) one-hot (N, K)."""
+        return F.one_hot(y, self.classes).float() if self.classes else None
+
+    def augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """What the discriminator is shown of images (N, 3, H, H), real or not."""
+        h = self.hparams
+        return augment(x.float(), self.ada_p, rng, h.augment) if h.ada_target else x
+
+    def adapt(self, logits: Tensor, iteration: int, images: int) -> None:
+        """Every 4 iterations: more augmentation where D is surer of real images than wanted."""
+        h = self.hparams
+        self.ada_signs += torch.stack([logits.sign().sum(), logits.new_tensor(len(logits))])
+        if iteration % 4 == 0:
+            total, count = self.across(self.ada_signs)
+            step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
+            self.ada_p = (self.ada_p + step).clamp(min=0)
+            self.ada_signs = torch.zeros_like(self.ada_signs)
+
+    def gamma(self, images: int) -> float:
+        """Weight of R1 at so many images an iteration."""
+        given = self.hparams.lambda_reg
+        return 2e-4 * self.img_size**2 / images if given < 0 else given
+
+    def ema_decay(self, iteration: int, images: int) -> float:
+        """Half of what was is forgotten in `ema_kimg`, or sooner while few images were seen."""
+        h, half = self.hparams, self.hparams.ema_kimg * 1000
+        if h.ema_rampup:
+            half = min(half, iteration * images * h.ema_rampup)
+        return 0.5 ** (images / half) if half else 0.0
+
+    def across(self, value: Tensor) -> Tensor:
+        """Its mean over processes."""
+        return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self._trainer.world_size if self._trainer else 1
+
+    # ---- inference: the averaged generator, no gradients, full precision ------------------------
+
+    @inference
+    def map_latents(
+        self,
+        z: Tensor,
+        y: Tensor | int | None = None,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """Latents (N, Z), and classes (N,) or one int if conditional -> W+ codes (N, L, D).
+
+        `psi` < 1 pulls the first `cutoff` rows (None: all) towards the mean code: fewer odd images.
+        """
+        c = None
+        if self.classes:
+            y = torch.as_tensor(y, device=z.device).expand(len(z))
+            c = self.condition(y)
+        return self.ema.module["generator"].mapping(z, c, psi, cutoff)
+
+    @inference
+    def synthesize(self, ws: Tensor) -> Tensor:
+        """W+ codes (N, L, D) -> images (N, 3, H, H), unbounded, with the stored noise."""
+        return self.ema.module["generator"].synthesis(ws, "const")
+
+    def generate(
+        self,
+        z: Tensor,
+        y: Tensor | int | None = None,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """Latents (N, Z) -> images (N, 3, H, H); see `map_latents`."""
+        return self.synthesize(self.map_latents(z, y, psi, cutoff))

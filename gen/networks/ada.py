@@ -1,0 +1,219 @@
+"""Augmentation of all that a discriminator sees (ADA), with a probability that adapts.
+
+Source: Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
+appendix B: its `bgc` pipeline, which is blit (flip, quarter turns, whole shifts), geom (scale,
+rotation, stretch, fractional shift) and color. Each operation is drawn for each sample with
+probability p. All movements are one matrix, applied once, to an image that is first doubled with
+the low-pass filter of the sym6 wavelet. Twice differentiable in the images, for R1.
+
+The few numbers a sample needs are drawn on the CPU, for the padding depends on them: a GPU is only
+waited for where p or the generator are on it. Matrices map (x, y, 1), in pixels from the centre.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gen.networks.fir import setup_filter, upfirdn2d, upsample2d
+
+Groups = Literal["blit", "geom", "color", "bg", "bgc"]
+SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
+    0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
+    -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+HALO_PX = len(SYM6) // 4  # of an image before it is doubled: how far the filter reaches, about
+
+
+class Draws:
+    """Random numbers for N samples, on the CPU; a test may draw quantiles instead."""
+
+    def __init__(self, N: int, p: float, generator: torch.Generator):
+        self.N, self.p, self.generator = N, p, generator
+
+    def uniform(self, low: float, high: float, count: int = 1) -> Tensor:
+        """(N, count)"""
+        return low + (high - low) * torch.rand(self.N, count, generator=self.generator)
+
+    def normal(self, std: float, count: int = 1) -> Tensor:
+        """(N, count)"""
+        return std * torch.randn(self.N, count, generator=self.generator)
+
+    def maybe(self, value: Tensor, neutral: float, p: float | None = None) -> tuple[Tensor, ...]:
+        """`value` (N, count) for a share p of the samples, else `neutral`: `count` times (N,)."""
+        chosen = self.uniform(0, 1) < (self.p if p is None else p)
+        return torch.where(chosen, value, neutral).unbind(1)
+
+    def rotation(self) -> Tensor:
+        """Radians (N,): drawn before and after the stretch, so that together p of them turn."""
+        p = 1 - math.sqrt(1 - min(self.p, 1))
+        return self.maybe(self.uniform(-math.pi, math.pi), 0.0, p)[0]
+
+
+def augment(
+    images: Tensor, p: float | Tensor, generator: torch.Generator, groups: Groups = "bgc"
+) -> Tensor:
+    """Images (N, 3, H, W) -> the same, some of them moved and coloured; p = 0 changes nothing.
+
+    Args:
+        images: In fp32 or fp64; [-1, 1] is no condition. They get gradients, also second ones.
+        p: Probability of each operation, a number or a tensor (); of more than 1: 1.
+        generator: Of all that is drawn, on any device.
+        groups: One of the three, blit + geom (`bg`), or all (`bgc`).
+
+    Raises:
+        ValueError: `p` is negative, `groups` is another name, images are not (N, 3, H, W).
+    """
+    names = {"bg": ("blit", "geom"), "bgc": ("blit", "geom", "color")}.get(groups, (groups,))
+    if not set(names) <= {"blit", "geom", "color"}:
+        raise ValueError(f"groups: expected blit, geom, color, bg or bgc, got {groups!r}")
+    p = float(p)
+    if not p >= 0 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"augment: expected p >= 0 and images (N, 3, H, W), got {p} and {tuple(images.shape)}"
+        )
+    if p == 0:
+        return images
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    on_host = torch.Generator().manual_seed(int(seed))
+    return transform(images, Draws(len(images), p, on_host), names)
+
+
+def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
+    """`augment` by numbers of `draws`."""
+    with torch.autocast(images.device.type, enabled=False):
+        H, W = images.shape[2:]
+        inverse = torch.eye(3)
+        if "blit" in names:
+            inverse = inverse @ blit(draws, H, W)
+        if "geom" in names:
+            inverse = inverse @ geom(draws, H, W)
+        if inverse.ndim == 3:
+            images = move(images, inverse)
+        return recolor(images, color(draws).to(images)) if "color" in names else images
+
+
+def matrix(*rows: tuple[Tensor | float, ...]) -> Tensor:
+    """(N, R, R) of entries (N,) or numbers."""
+    entries = [torch.as_tensor(entry, dtype=torch.float32) for row in rows for entry in row]
+    return torch.stack(torch.broadcast_tensors(*entries), -1).unflatten(-1, (len(rows), -1))
+
+
+def shift2d(x: Tensor | float, y: Tensor | float) -> Tensor:
+    return matrix((1, 0, x), (0, 1, y), (0, 0, 1))
+
+
+def scale2d(x: Tensor | float, y: Tensor | float) -> Tensor:
+    return matrix((x, 0, 0), (0, y, 0), (0, 0, 1))
+
+
+def rotate2d(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return matrix((cos, -sin, 0), (sin, cos, 0), (0, 0, 1))
+
+
+def blit(draws: Draws, H: int, W: int) -> Tensor:
+    """Where each pixel of the result comes from (N, 3, 3), if only flips and so on are drawn."""
+    (flip,) = draws.maybe(draws.uniform(0, 2).floor(), 0.0)
+    (turns,) = draws.maybe(draws.uniform(0, 4).floor(), 0.0)
+    x, y = draws.maybe(draws.uniform(-0.125, 0.125, 2), 0.0)
+    turned = scale2d(1 - 2 * flip, 1) @ rotate2d(math.pi / 2 * turns)
+    return turned @ shift2d(-(x * W).round(), -(y * H).round())
+
+
+def geom(draws: Draws, H: int, W: int) -> Tensor:
+    """Where each pixel of the result comes from (N, 3, 3), if only scale and so on are drawn."""
+    (scale,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
+    before = rotate2d(draws.rotation())
+    (stretch,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
+    after = rotate2d(draws.rotation())
+    x, y = draws.maybe(draws.normal(0.125, 2), 0.0)
+    scaled = scale2d(1 / scale, 1 / scale) @ before @ scale2d(1 / stretch, stretch)
+    return scaled @ after @ shift2d(-x * W, -y * H)
+
+
+def color(draws: Draws) -> Tensor:
+    """Matrices (N, 4, 4) of (r, g, b, 1): brightness, contrast, luma flip, hue, saturation."""
+    (brightness,) = draws.maybe(draws.normal(0.2), 0.0)
+    (contrast,) = draws.maybe(draws.normal(0.5).exp2(), 1.0)
+    (flip,) = draws.maybe(draws.uniform(0, 2).floor(), 0.0)
+    (hue,) = draws.maybe(draws.uniform(-math.pi, math.pi), 0.0)
+    (saturation,) = draws.maybe(draws.normal(1.0).exp2(), 1.0)
+    b, c = brightness, contrast
+    adjusted = matrix((c, 0, 0, b * c), (0, c, 0, b * c), (0, 0, c, b * c), (0, 0, 0, 1))
+    one, r = torch.eye(3), 1 / math.sqrt(3)
+    luma = torch.full((3, 3), 1 / 3)  # the projection on grey
+    cross = matrix((0, -r, r), (r, 0, -r), (-r, r, 0))
+    flip, hue, saturation = (v[:, None, None] for v in (flip, hue, saturation))
+    turn = hue.cos() * one + hue.sin() * cross + (1 - hue.cos()) * luma
+    mixed = (luma + saturation * (one - luma)) @ turn @ (one - 2 * flip * luma)
+    return torch.cat([mixed @ adjusted[:, :3], adjusted[:, 3:]], 1)
+
+
+def recolor(images: Tensor, matrices: Tensor) -> Tensor:
+    """(N, 3, H, W) by (N, 4, 4)."""
+    pixels = images.flatten(2).mT @ matrices[:, :3, :3].mT + matrices[:, None, :3, 3]
+    return pixels.mT.unflatten(2, images.shape[2:])
+
+
+def move(images: Tensor, inverse: Tensor) -> Tensor:
+    """Images (N, C, H, W) whose pixel at q is what was at `inverse` (N, 3, 3) q, beyond: mirrored.
+
+    Mirrored once, that is; zeros farther out.
+    """
+    N, C, H, W = images.shape
+    x, y = (W - 1) / 2, (H - 1) / 2
+    corners = inverse @ torch.tensor([[-x, x, x, -x], [-y, -y, y, y], [1.0, 1.0, 1.0, 1.0]])
+    reach = corners[:, :2].transpose(0, 1).flatten(1)  # (2, 4 N)
+    sides = torch.stack([-reach, reach], 1).amax(2)  # (2, 2): left, right; above, below
+    sides = sides + 2 * HALO_PX - torch.tensor([[x], [y]])
+    most = torch.tensor([[W - 1.0], [H - 1.0]])
+    left, right, above, below = sides.clamp(min=0).minimum(most).ceil().int().flatten().tolist()
+    f = setup_filter(SYM6).to(images.device)
+    images = images.contiguous(memory_format=torch.channels_last)  # the filter is faster
+    images = upsample2d(F.pad(images, (left, right, above, below), mode="reflect"), f)
+    inverse = shift2d((left - right) / 2, (above - below) / 2) @ inverse
+    # The filter's mass is around its tap 5, not 5.5: what it doubles lies half a pixel too far.
+    inverse = shift2d(-0.5, -0.5) @ scale2d(2, 2) @ inverse @ scale2d(0.5, 0.5) @ shift2d(0.5, 0.5)
+    size = 2 * (H + 2 * HALO_PX), 2 * (W + 2 * HALO_PX)
+    to, of = scale2d(size[1] / 2, size[0] / 2), images.shape
+    inverse = scale2d(2 / of[3], 2 / of[2]) @ inverse @ to  # in units of half an image
+    grid = F.affine_grid(inverse[:, :2].to(images), [N, C, *size], align_corners=False)
+    images = _Sample.apply(images, grid)
+    crop = (len(SYM6) - 2) // 2 - 2 * HALO_PX
+    return upfirdn2d(images, f.flip(0), down=2, pad=(crop, crop, crop, crop))
+
+
+class _Sample(torch.autograd.Function):
+    """Bilinear F.grid_sample, which lacks a second derivative; linear in x, `grid` gets none."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.shape = x.shape
+        return F.grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _Scatter.apply(grad, *ctx.saved_tensors, ctx.shape), None
+
+
+class _Scatter(torch.autograd.Function):
+    """The transpose of `_Sample`."""
+
+    @staticmethod
+    def forward(ctx, grad: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(grid)
+        like = grad.new_zeros(shape)
+        backward = torch.ops.aten.grid_sampler_2d_backward
+        x = backward(grad, like, grid, 0, 0, False, (True, False))[0]
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Sample.apply(grad, *ctx.saved_tensors), None, None

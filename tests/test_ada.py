@@ -1,0 +1,141 @@
+"""ADA: golden numbers, derivatives, what is drawn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gen.networks import ada
+from gen.networks.ada import SYM6, Draws, augment, transform
+
+X = torch.from_numpy(np.sin(0.011 * np.arange(2 * 3 * 32 * 32) + 0.2)).float().view(2, 3, 32, 32)
+BGC = "blit", "geom", "color"
+
+
+class Quantiles(Draws):
+    """Spec 7.2: each number is its quantile q, every operation is done, the last turn is 0."""
+
+    def __init__(self, q, N=2):
+        self.q, self.N, self.turned = q, N, False
+
+    def uniform(self, low, high, count=1):
+        return torch.full((self.N, count), low + (high - low) * self.q)
+
+    def normal(self, std, count=1):
+        return torch.erfinv(torch.full((self.N, count), 2 * self.q - 1)) * std
+
+    def maybe(self, value, neutral, p=None):
+        return value.unbind(1)
+
+    def rotation(self):
+        first, self.turned = not self.turned, True
+        return self.uniform(-math.pi, math.pi)[:, 0] if first else torch.zeros(self.N)
+
+
+@pytest.mark.parametrize(
+    "names, q, first, golden",
+    [
+        (("blit",), 0.3, [0.93960, 1.00001, 0.93778, 0.76056], {}),
+        (("geom",), 0.3, [0.09175, 0.44892, 0.74359, 0.93479], {"last": 0.93352}),
+        (("geom",), 0.8, [0.34217, 0.06322, -0.22084, -0.48705], {}),
+        (("color",), 0.3, [-0.41037, -0.40150, -0.39258, -0.38362], {"last": 0.08722}),
+        (("color",), 0.8, [], {"std": 1.220004}),
+        (BGC, 0.3, [-0.23569, -0.32647, -0.34921, -0.27128], {"mean": -0.078616, "std": 0.519936}),
+        (BGC, 0.8, [-2.11044, -2.09961, -2.06418, -2.01401], {"std": 1.217132}),
+    ],
+)
+def test_golden_values(names, q, first, golden):
+    out = transform(X, Quantiles(q), names)
+    assert out.shape == X.shape
+    assert out.flatten()[: len(first)].tolist() == pytest.approx(first, abs=1e-4)
+    got = {"last": out.flatten()[-1], "mean": out.mean(), "std": out.std(correction=0)}
+    assert {k: got[k].item() for k in golden} == pytest.approx(golden, abs=1e-4)
+
+
+def test_the_filter_is_orthonormal_to_its_even_shifts():
+    h = np.array(SYM6)
+    assert h.sum() == pytest.approx(math.sqrt(2))
+    for shift in range(0, 12, 2):
+        assert h[shift:] @ h[: 12 - shift] == pytest.approx(float(shift == 0), abs=1e-9)
+
+
+def test_p_0_changes_nothing():
+    assert augment(X, 0, torch.Generator()) is X
+    assert augment(X, torch.zeros(()), torch.Generator()) is X
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_samples_are_drawn_from_the_generator_each_for_itself():
+    x, before = X[:1, :, :12, :12].expand(8, -1, -1, -1), torch.get_rng_state()
+    out = augment(x, 0.8, generator())
+    torch.testing.assert_close(out, augment(x, 0.8, generator()), rtol=0, atol=0)
+    assert (out - augment(x, 0.8, generator(1))).abs().mean() > 0.01
+    assert len({round(v, 4) for v in out.mean((1, 2, 3)).tolist()}) == 8
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_operation_is_done_with_probability_p():
+    draws = Draws(4000, 0.3, generator())
+    (chosen,) = draws.maybe(torch.ones(4000, 1), 0.0)
+    assert chosen.mean().item() == pytest.approx(0.3, abs=0.03)
+    turned = (draws.rotation() != 0) | (draws.rotation() != 0)
+    assert turned.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert Draws(9, 1.5, generator()).rotation().all()  # p is not limited to 1
+
+
+def test_what_is_not_chosen_is_nearly_kept():
+    smooth = 0.5 * X
+    out = augment(smooth, 1e-9, generator())
+    assert 0 < (out - smooth).abs().max() < 0.01  # the filter, up and down
+
+
+CLOSE = dict(rtol=0, atol=0.06)  # sym6 is only nearly symmetric
+
+
+def test_a_flip_and_quarter_turns_by_themselves():
+    class Turns(Quantiles):
+        def __init__(self, flip, turns):
+            self.N, self.next = 2, iter([flip + 0.5, turns + 0.5])
+
+        def uniform(self, low, high, count=1):
+            return torch.full((2, count), next(self.next, 0.0))
+
+    plain = transform(X, Turns(0, 0), ("blit",))
+    flipped = transform(X, Turns(1, 0), ("blit",))
+    torch.testing.assert_close(flipped, transform(X.flip(3), Turns(0, 0), ("blit",)), **CLOSE)
+    for k in range(1, 4):
+        turned = transform(X, Turns(0, k), ("blit",))
+        assert (turned - plain).abs().max() > 0.3
+        want = transform(X.rot90(-k, (3, 2)), Turns(0, 0), ("blit",))
+        torch.testing.assert_close(turned, want, **CLOSE)
+
+
+def test_two_derivatives():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 5).double().requires_grad_()
+
+    def square(x):
+        return augment(x, 0.9, generator(3)).square()
+
+    assert torch.autograd.gradcheck(square, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(square, x, fast_mode=True)
+
+
+def test_autocast_leaves_images_in_fp32():
+    with torch.autocast("cpu", torch.bfloat16):
+        low = augment(X, 0.7, generator())
+    torch.testing.assert_close(low, augment(X, 0.7, generator()), rtol=0, atol=0)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="blit, geom, color, bg or bgc, got 'bgcf'"):
+        augment(X, 0.5, generator(), "bgcf")
+    with pytest.raises(ValueError, match=r"p >= 0 and images \(N, 3, H, W\), got -1.0 and"):
+        augment(X, -1, generator())
+    with pytest.raises(ValueError, match=r"got 0.5 and \(2, 1, 32, 32\)"):
+        augment(X[:, :1], 0.5, generator())
+    assert ada.Groups.__args__ == ("blit", "geom", "color", "bg", "bgc")
