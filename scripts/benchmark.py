@@ -3,17 +3,16 @@
 train        a training step, by phase; --vs literal: beside the published step, and our fast one
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
+fir          StyleGAN2's resampling: ours against zeros between pixels and a whole convolution
 data         images a second out of the loader, by workers
 
 Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
-first round warms up and does not count. Phases: D, G latent and G ref are forward and backward (our
-D also renders the latent fake that the generator uses again), update is optimizers and EMA. With
-lazy R1 a round is one iteration with R1 and one without, weighed 1 : K - 1. `cpu s` is processor
-time: seconds well above it, over the threads, tell of a busy machine.
+first round warms up. Phases: D, G latent and G ref are forward and backward (our D also renders the
+latent fake that the generator uses again), update is optimizers and EMA. With lazy R1 a round is
+one iteration with R1 and one without, weighed 1 : K - 1. `cpu s` is processor time.
 
-Memory: sides held in one process would be counted together, and its high-water mark does not fall.
-So each side first runs two iterations, the first with R1, in a process of its own. On the CPU the
-peak is its VmHWM, libraries included (getrusage has the parent's); on a GPU, what tensors took.
+Memory: each side first runs two iterations, the first with R1, in a process of its own. On the CPU
+the peak is its VmHWM, libraries included (getrusage has the parent's); on a GPU, of tensors.
 """
 
 import argparse
@@ -47,6 +46,7 @@ from gen.report import versions
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from harness import bare
+from literal_fir import fir_rows
 from literal_step import LiteralStep
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
@@ -231,8 +231,7 @@ def data(args: argparse.Namespace) -> list[dict]:
         common = dict(img_size=args.img_size, batch_size=args.batch_size, num_workers=workers)
         module = Heads(**common) if args.data == "heads" else Domains(args.data, **common)
         module.setup("fit")
-        loader = module.train_dataloader()
-        batches = (batch for _ in count() for batch in loader)
+        batches = (batch for _ in count() for batch in module.train_dataloader())
         for _ in islice(batches, 2 * workers + 2):  # workers start and fill their queues
             pass
         began = time.perf_counter()
@@ -248,7 +247,7 @@ def show(rows: list[dict]) -> None:
     table += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        print("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def main() -> None:
@@ -265,7 +264,6 @@ def main() -> None:
     model.add_argument("--max-channels", type=int, default=512)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
-
     p = commands.add_parser("train", parents=[common, model])
     p.add_argument("--method", choices=METHODS, default="SmoothI2I")
     p.add_argument("--vs", choices=["literal"], help="also the published step, and ratios to it")
@@ -278,9 +276,12 @@ def main() -> None:
     p.add_argument("--checkpoint", help="default: a generator with random weights")
     p.add_argument("--sources", type=int, default=8)
     p.set_defaults(run=scoring)
-    p = commands.add_parser("entropy")
-    p.add_argument("--batch-size", type=int, default=64, help="images, of 6 maps each")
-    p.add_argument("--device", default=device)
+    for name in ("entropy", "fir"):
+        p = commands.add_parser(name)
+        p.add_argument("--batch-size", type=int, default=64 if name == "entropy" else 8)
+        p.add_argument("--device", default=device)
+    p.set_defaults(run=lambda args: fir_rows(args.batch_size, args.device))
+    p = commands.choices["entropy"]
     p.add_argument("--step", action="store_true", help="also its share of a ViT-S/16 step")
     p.set_defaults(run=lambda args: entropy_rows(args.batch_size, args.device, args.step))
     p = commands.add_parser("data", parents=[common])
@@ -290,8 +291,7 @@ def main() -> None:
     p.set_defaults(run=data)
     args = parser.parse_args()
 
-    rows = args.run(args)
-    show(rows)
+    show(rows := args.run(args))
     options = {name: value for name, value in vars(args).items() if name != "run"}
     print(json.dumps(options | {"versions": versions(), "rows": rows}))
 

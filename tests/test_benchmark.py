@@ -42,3 +42,10 @@ def test_scoring(lpips_cache):
     assert [row["scored"] for row in rows] == ["path", "translation"]
     for row in rows:
         assert row["ratio"] > 1 and row["largest_difference"] < 1e-4
+
+
+def test_fir_is_faster_than_zeros_and_a_whole_convolution():
+    rows = benchmark("fir", "--batch-size", "2", "--device", "cpu")
+    assert {row["derivative"] for row in rows} == {1, 2} and len(rows) == 8
+    for row in rows:
+        assert row["largest_difference"] < 1e-5 and row["ratio"] > 1
