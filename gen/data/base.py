@@ -23,7 +23,13 @@ class LabelledImages(Dataset, ABC):
         domains: names, in the order of their labels.
         labels: domain of each image, (N,) int64.
         img_size: side of what `[i]` and `draw` return, in pixels.
+
+    Attributes:
+        attribute_names, factor_names: of the exact labels, where the data has them.
     """
+
+    attribute_names: list[str] = []
+    factor_names: list[str] = []
 
     def __init__(self, domains: list[str], labels: Tensor, img_size: int) -> None:
         self.domains, self.labels, self.img_size = domains, labels, img_size
@@ -36,12 +42,16 @@ class LabelledImages(Dataset, ABC):
         """Image `index`, augmented, (3, S, S) in [-1, 1]."""
         return to_tensor(augment(self.read(index, train=True), self.img_size, rng))
 
+    def exact(self, index: int) -> dict[str, Tensor]:
+        """What else is known of image `index`, by name: nothing, unless a subclass knows more."""
+        return {}
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         x = to_tensor(resize(self.read(index), self.img_size))  # (3, S, S)
-        return {"x": x, "y": int(self.labels[index]), "index": index}
+        return {"x": x, "y": int(self.labels[index]), "index": index} | self.exact(index)
 
 
 class TrainingDraws(Dataset):
@@ -49,8 +59,8 @@ class TrainingDraws(Dataset):
 
     Source and reference domains are drawn uniformly, then images uniformly within the domain
     (with replacement): every domain is seen equally often, however many images it has.
-    `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref; the three images are
-    augmented independently.
+    `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref, and what is exactly
+    known of the three images under NAME, NAME_ref, NAME_ref2; they are augmented independently.
     """
 
     def __init__(self, images: LabelledImages, seed: int) -> None:
@@ -75,7 +85,10 @@ class TrainingDraws(Dataset):
             self.images.draw(n, r) for n, r in zip((i, j, k), rng.spawn(3), strict=True)
         )
         y, y_ref = int(self.images.labels[i]), int(self.images.labels[j])
-        return {"x": x, "y": y, "x_ref": x_ref, "x_ref2": x_ref2, "y_ref": y_ref}
+        element = {"x": x, "y": y, "x_ref": x_ref, "x_ref2": x_ref2, "y_ref": y_ref}
+        for n, which in ((i, ""), (j, "_ref"), (k, "_ref2")):
+            element |= {name + which: value for name, value in self.images.exact(n).items()}
+        return element
 
 
 def _obey_parent(_: int) -> None:

@@ -1,7 +1,9 @@
 """Heads: an endless, exactly labelled set of cartoon animal heads that needs no download.
 
 Picture `index` of a seed shows one content (pose, gaze, expression, colours, background; see
-`Factors`) as a bear, a cat or a dog: the three are exact twins.
+`Factors`) as a bear, a cat or a dog: the three are exact twins. Its attributes are multi-label:
+which of the three it is, and three binary ones, whose factors have a gap between 0 and 1, so that
+one can tell at 64 px too.
 """
 
 from dataclasses import astuple, dataclass, fields, replace
@@ -113,6 +115,8 @@ class HeadImages(LabelledImages):
     """
 
     paired = True
+    attribute_names = [*DOMAINS, *ATTRIBUTES]
+    factor_names = [*FACTORS]
 
     def __init__(self, seed: int, first: int, count: int, img_size: int) -> None:
         labels = torch.arange(len(DOMAINS)).repeat_interleave(count)  # (N,)
@@ -130,6 +134,20 @@ class HeadImages(LabelledImages):
     def factors(self, index: int) -> Factors:
         return factors(self.seed, self.first + index % self.count)
 
+    def attributes(self, index: int) -> Tensor:
+        """The multi-label attributes of image `index`: (K,) float32 of 0 and 1."""
+        return self.exact(index)["attributes"]
+
+    def factor_vector(self, index: int) -> Tensor:
+        """The factors of image `index`: (F,) float32, in the units of `Factors`."""
+        return self.exact(index)["factors"]
+
+    def exact(self, index: int) -> dict[str, Tensor]:
+        f, labels = self.factors(index), torch.zeros(len(self.attribute_names))
+        labels[self.labels[index]] = 1
+        labels[len(DOMAINS) :] = torch.from_numpy(attributes(f))
+        return {"attributes": labels, "factors": torch.from_numpy(vector(f))}
+
     def read(self, index: int, train: bool = False) -> Image.Image:
         domain = DOMAINS[self.labels[index]]
         return Image.fromarray(render(self.factors(index), domain, self.img_size))
@@ -141,6 +159,9 @@ class HeadImages(LabelledImages):
 
 class Heads(I2IData):
     """Cartoon heads of bears, cats and dogs for image-to-image translation; needs no files.
+
+    Batches also hold attributes (N, K) and factors (N, F) of x; in training those of x_ref and
+    x_ref2 too, with `_ref` and `_ref2` at the end of the name.
 
     Args:
         img_size: side of the images in pixels, 16 to 1024.

@@ -20,7 +20,64 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from gen.methods.base import Method, inference
 
 
-class DomainClassifier(Method):
+class ImageJudge(Method):
+    """What classifiers of whole images share: a timm network, its training, its judgement.
+
+    A subclass has the options of `DomainClassifier` that are read here, and calls `build`.
+    """
+
+    def build(self, outputs: int) -> None:
+        """Makes the network with its first weights, a function of `seed`."""
+        h = self.hparams
+        if not timm.is_model(h.model_name):  # else timm would look for it on a hub or on the disk
+            raise ValueError(
+                f"model_name: expected a network of timm, got {h.model_name!r}; "
+                "timm.list_models() has their names"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(h.seed)
+            self.net = timm.create_model(h.model_name, num_classes=outputs)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        groups = param_groups_weight_decay(self.net, self.hparams.weight_decay)
+        return [torch.optim.AdamW(groups, self.hparams.lr, fused=True)]
+
+    def lr_factor(self, iteration: int) -> float:
+        h = self.hparams
+        rise = min(1.0, (iteration + 1) / h.lr_warmup_iters) if h.lr_warmup_iters else 1.0
+        past = max(0, iteration - h.lr_decay_start)
+        return rise * max(0.0, 1 - past / h.lr_decay_iters) if h.lr_decay_iters else rise
+
+    def seen(self, batch: dict[str, Tensor]) -> Tensor:
+        """The images of a training batch, disturbed: (3N, 3, H, H)."""
+        x = torch.cat([batch["x"], batch["x_ref"], batch["x_ref2"]])  # (3N, 3, H, H)
+        self.check_size(x)
+        if self.hparams.disturb:
+            x = disturbed(x, self.hparams.disturb, self.draw(self.hparams.seed))
+        return x
+
+    @inference
+    def judge(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, H) in [-1, 1] -> (N, outputs), whatever the mode the network is in."""
+        self.check_size(x)
+        training = self.net.training
+        self.net.eval()
+        try:
+            return self.net(x)
+        finally:
+            self.net.train(training)
+
+    def check_size(self, x: Tensor) -> None:
+        size = (3, self.img_size, self.img_size)
+        if x.ndim != 4 or x.shape[1:] != size:
+            raise ValueError(f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}")
+
+    @property
+    def img_size(self) -> int:
+        return self.hparams.img_size
+
+
+class DomainClassifier(ImageJudge):
     """A classifier of domains.
 
     Args:
@@ -55,35 +112,14 @@ class DomainClassifier(Method):
     ):
         super().__init__()
         self.save_hyperparameters()
-        if not timm.is_model(model_name):  # else timm would look for it on a hub or on the disk
-            raise ValueError(
-                f"model_name: expected a network of timm, got {model_name!r}; "
-                "timm.list_models() has their names"
-            )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.net = timm.create_model(model_name, num_classes=num_domains)
+        self.build(num_domains)
         self.confusion = MulticlassConfusionMatrix(num_domains)
 
     # ---- training -------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        groups = param_groups_weight_decay(self.net, self.hparams.weight_decay)
-        return [torch.optim.AdamW(groups, self.hparams.lr, fused=True)]
-
-    def lr_factor(self, iteration: int) -> float:
-        h = self.hparams
-        rise = min(1.0, (iteration + 1) / h.lr_warmup_iters) if h.lr_warmup_iters else 1.0
-        past = max(0, iteration - h.lr_decay_start)
-        return rise * max(0.0, 1 - past / h.lr_decay_iters) if h.lr_decay_iters else rise
-
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
-        x = torch.cat([batch["x"], batch["x_ref"], batch["x_ref2"]])  # (3N, 3, H, H)
         y = torch.cat([batch["y"], batch["y_ref"], batch["y_ref"]])  # (3N,)
-        self.check_size(x)
-        if self.hparams.disturb:
-            x = disturbed(x, self.hparams.disturb, self.draw(self.hparams.seed))
-        logits = self.net(x).float()  # (3N, S)
+        logits = self.net(self.seen(batch)).float()  # (3N, S)
         ce = F.cross_entropy(logits, y, label_smoothing=self.hparams.label_smoothing)
         hits = (logits.argmax(1) == y).float().mean()
         self.watch({"train/ce": ce, "train/accuracy": hits}, batch)
@@ -105,25 +141,9 @@ class DomainClassifier(Method):
 
     # ---- inference ------------------------------------------------------------------------------
 
-    @inference
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), whatever the mode it is in."""
-        self.check_size(x)
-        training = self.net.training
-        self.net.eval()
-        try:
-            return self.net(x)
-        finally:
-            self.net.train(training)
-
-    def check_size(self, x: Tensor) -> None:
-        size = (3, self.img_size, self.img_size)
-        if x.ndim != 4 or x.shape[1:] != size:
-            raise ValueError(f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}")
-
-    @property
-    def img_size(self) -> int:
-        return self.hparams.img_size
+        return self.judge(x)
 
 
 def disturbed(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:

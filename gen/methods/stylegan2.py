@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from gen.losses.adversarial import bce, path_length, path_lengths, r1
@@ -34,8 +35,9 @@ class StyleGAN2(GANMethod):
         map_layers: layers of the mapping network; 8 in the paper, 2 in the release's `auto`.
         channel_base: channels times resolution; 32768 is config F, half of it usual below 512 px.
         channel_max: most channels of a layer.
+        clamp: limit of activations, 256 in the release, which computes in fp16; 0: none.
         residual: residual discriminator; false is the release's for CIFAR-10.
-        group: images whose spread is one more feature of the discriminator.
+        group: images whose spread is one more feature of the discriminator; 0: the batch.
         lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as the release.
         lambda_pl: weight of path length regularisation.
         r1_every: R1 is a step of its own every k iterations, k times as strong.
@@ -62,6 +64,7 @@ class StyleGAN2(GANMethod):
         map_layers: int = 8,
         channel_base: int = 16384,
         channel_max: int = 512,
+        clamp: float = 0.0,
         residual: bool = True,
         group: int = 4,
         lambda_reg: float = -1.0,
@@ -84,14 +87,25 @@ class StyleGAN2(GANMethod):
         self.img_size, self.latent_dim = img_size, z_dim
         self.classes = num_domains if conditional else 0  # K
         width = dict(c_dim=self.classes, channel_base=channel_base, channel_max=channel_max)
+        width["clamp"] = clamp or None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator = Generator(img_size, z_dim, w_dim=w_dim, map_layers=map_layers, **width)
-            self.discriminator = Discriminator(img_size, group=group, residual=residual, **width)
+            self.discriminator = Discriminator(
+                img_size, group=group or None, residual=residual, **width
+            )
         self.make_ema({"generator": self.generator}, decay=0.0)
         self.register_buffer("pl_mean", torch.zeros(()))  # a of path length regularisation
         self.register_buffer("ada_p", torch.zeros(()))  # probability of each augmentation
         self.register_buffer("ada_signs", torch.zeros(2))  # of real logits: sum, count
+
+    def fill(self, state: dict[str, Tensor], source: str) -> None:
+        """As its base; a file for inference alone has no discriminator: ours stays as it is."""
+        own = self.state_dict()
+        kept = {k: v for k, v in own.items() if k.startswith(("discriminator.", "ada_", "pl_"))}
+        if not any(key.startswith("discriminator.") for key in state):
+            rank_zero_info(f"{source}: has no discriminator, training starts with a fresh one")
+        super().fill(kept | state, source)
 
     # ---- training -------------------------------------------------------------------------------
 

@@ -1,0 +1,166 @@
+"""Reads the attributes and factors off an image: what edits of it are measured with.
+
+Multi-label: K binary attributes at once, of which any number may hold. Beside them it regresses F
+continuous factors, so that one can see what an edit changed that it was not asked to. Trained from
+nothing on exact labels, as `DomainClassifier` is: on the training split, on disturbed images.
+
+Letters in shapes: N batch, K attributes, F factors, H image side.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import R2Score
+from torchmetrics.classification import MultilabelAccuracy, MultilabelExactMatch
+
+from gen.methods.base import inference
+from gen.methods.domain_classifier import ImageJudge
+
+HEADS = "bear,cat,dog,mouth_open,dark_fur,spots"
+HEADS_FACTORS = (
+    "x,y,scale,roll,yaw,pitch,gaze_x,gaze_y,lid,mouth,smile,fur_hue,fur_dark,iris,ear,"
+    "spots,spot_side,spot_size,bg_hue,bg_light,bg_dx,bg_dy"
+)
+
+
+class AttributeClassifier(ImageJudge):
+    """A multi-label classifier of attributes and a regressor of factors: one network, two heads.
+
+    The heads are the parts of one linear layer. Of the data it needs `attributes` and `factors` in
+    the batches, with their names; `gen.data.Heads` has them. The loss is the binary cross-entropy,
+    an attribute's positives weighted by negatives / positives, plus the mean squared error of the
+    factors in units of their standard deviations; both statistics are those of the training data.
+
+    Args:
+        model_name: convolutional network of timm.
+        img_size: side of the square images, px.
+        attributes: names of the attributes, as the data has them, separated by commas.
+        factors: names of the factors, likewise.
+        lr: learning rate (AdamW).
+        lr_warmup_iters: iterations over which the rate first rises linearly.
+        lr_decay_start: iteration at which the rate begins to fall.
+        lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
+        weight_decay: decoupled decay of the kernels; biases and norms have none.
+        disturb: strength of the disturbances in training; 0 is none.
+        seed: of the first weights and of the disturbances.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "resnet10t",
+        img_size: int = 64,
+        attributes: str = HEADS,
+        factors: str = HEADS_FACTORS,
+        lr: float = 1e-3,
+        lr_warmup_iters: int = 100,
+        lr_decay_start: int = 0,
+        lr_decay_iters: int = 0,
+        weight_decay: float = 0.05,
+        disturb: float = 1.0,
+        seed: int = 777,
+        init_from: str = "",
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        k, f = len(self.attribute_names), len(self.factor_names)
+        self.build(k + f)
+        self.register_buffer("pos_weight", torch.ones(k))
+        self.register_buffer("factor_mean", torch.zeros(f))
+        self.register_buffer("factor_std", torch.ones(f))
+        self.accuracy = MultilabelAccuracy(k, average=None)
+        self.exact_match = MultilabelExactMatch(k)
+        self.r2 = R2Score(multioutput="raw_values")
+
+    @property
+    def attribute_names(self) -> list[str]:
+        return self.hparams.attributes.split(",")
+
+    @property
+    def factor_names(self) -> list[str]:
+        return self.hparams.factors.split(",")
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Compares the names with those of the data; before training, measures the data."""
+        if (data := self.trainer.datamodule) is not None:
+            images = data.train if stage == "fit" else data.val
+            for kind, got in (("attributes", images.attribute_names),
+                              ("factors", images.factor_names)):  # fmt: skip
+                if self.hparams[kind] != (found := ",".join(got)):
+                    raise ValueError(
+                        f"expected data with the {kind} {self.hparams[kind]}, got "
+                        f"{type(data).__name__} with {found or 'none'}; give --data=Heads, or "
+                        f"--model.{kind} as the data has them"
+                    )
+            if stage == "fit":
+                self.measure([images.exact(i) for i in range(0, len(images), len(images) // 10_000 or 1)])
+        super().setup(stage)
+
+    def measure(self, labels: list[dict[str, Tensor]]) -> None:
+        """Sets the weights of positives, and the mean and standard deviation of each factor."""
+        share = torch.stack([one["attributes"] for one in labels]).mean(0)  # (K,)
+        std, mean = torch.std_mean(torch.stack([one["factors"] for one in labels]), 0)  # (F,)
+        varies = [*(share * (1 - share) > 0).tolist(), *(std > 0).tolist()]
+        names = zip([*self.attribute_names, *self.factor_names], varies, strict=True)
+        if constant := [name for name, ok in names if not ok]:
+            raise ValueError(
+                f"expected training images that differ in every attribute and factor, got "
+                f"{len(labels)} that share {', '.join(constant)}; add images"
+            )
+        self.pos_weight.copy_((1 - share) / share)
+        self.factor_mean.copy_(mean)
+        self.factor_std.copy_(std)
+
+    def standard(self, factors: Tensor) -> Tensor:
+        """Factors (N, F) in the data's units -> standard deviations from the mean."""
+        return (factors - self.factor_mean) / self.factor_std
+
+    def training_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        labels, factors = (
+            torch.cat([batch[name + which] for which in ("", "_ref", "_ref2")])
+            for name in ("attributes", "factors")
+        )  # (3N, K), (3N, F)
+        logits, z = self.split(self.net(self.seen(batch)).float())  # (3N, K), (3N, F)
+        bce = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.pos_weight)
+        mse = F.mse_loss(z, self.standard(factors))
+        hits = ((logits > 0) == (labels > 0)).float().mean()
+        self.watch({"train/bce": bce, "train/mse": mse, "train/accuracy": hits}, batch)
+        return bce + mse
+
+    def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
+        logits, z = self.split(self.judge(batch["x"]))  # (N, K), (N, F)
+        told, labels = (logits > 0).int(), batch["attributes"].int()
+        self.accuracy.update(told, labels)
+        self.exact_match.update(told, labels)
+        self.r2.update(z, self.standard(batch["factors"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean and each of accuracy and R^2, and `val/accuracy_joint`: all K right."""
+        metrics = self.accuracy, self.exact_match, self.r2
+        accuracy, joint, r2 = (metric.compute() for metric in metrics)  # (K,), (), (F,)
+        for metric in metrics:
+            metric.reset()
+        rows = {"val/accuracy": accuracy.mean(), "val/accuracy_joint": joint, "val/r2": r2.mean()}
+        rows |= {f"val/accuracy_{n}": v for n, v in zip(self.attribute_names, accuracy, strict=True)}
+        self.log_dict(rows | {f"val/r2_{n}": v for n, v in zip(self.factor_names, r2, strict=True)})
+
+    test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
+
+    # ---- inference ------------------------------------------------------------------------------
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K + F) -> logits (N, K), standardised factors (N, F)."""
+        return outputs.tensor_split([len(self.attribute_names)], 1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, H) in [-1, 1] -> logits (N, K), one an attribute: > 0 where it holds."""
+        return self.split(self.judge(x))[0]
+
+    @inference
+    def regress(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, H) in [-1, 1] -> factors (N, F), in the units of the data."""
+        return self.split(self.judge(x))[1] * self.factor_std + self.factor_mean
