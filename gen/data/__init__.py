@@ -1,4 +1,4 @@
-"""Data sets as DataModules: `Domains`, `Classes` (folders of images) and `Heads` (procedural)."""
+"""DataModules: `Domains`, `Classes` (folders), `Heads` (procedural), `Codes` (latents)."""
 
 import importlib
 
@@ -6,6 +6,7 @@ _HOME = {
     "Domains": "domains",
     "DomainImages": "domains",
     "Classes": "classes",
+    "Codes": "codes",
     "ClassImages": "classes",
     "Heads": "heads",
     "HeadImages": "heads",

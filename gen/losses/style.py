@@ -63,6 +63,14 @@ def shrinkage(
     raise ValueError(f"kind: expected origin, centroid or pairwise, got {kind!r}")
 
 
+def neighbourhood(w: Tensor, w_edit: Tensor) -> Tensor:
+    """L_nb = mean_n ||w_n - w'_n||_F over codes (N, L, D), not squared: an edit stays near.
+
+    Liu et al., "ISF-GAN", arXiv 2109.12492, as released. Range [0, inf), gradient 0 where equal.
+    """
+    return (at_least_fp32(w) - at_least_fp32(w_edit)).flatten(1).norm(dim=1).mean()
+
+
 def mixup_partner(y: Tensor, generator: torch.Generator) -> Tensor:
     """A permutation (N,) that prefers partners of another domain: y[perm] != y where it can.
 

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
 from gen.weights import WeightsError
@@ -249,10 +250,18 @@ class GANMethod(Method):
             for network in networks:
                 network.requires_grad_(True)
 
-    def update(self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False) -> None:
-        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted."""
+    def update(
+        self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False, clip: float = 0.0
+    ) -> None:
+        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted.
+
+        `clip` > 0 is the largest norm of the gradient of each optimizer's parameters.
+        """
         self.manual_backward(loss)
         for i, optimizer in enumerate(optimizers, start=1):
+            if clip:
+                groups = optimizer.param_groups
+                clip_grad_norm_([p for group in groups for p in group["params"]], clip)
             counted = last and i == len(optimizers)
             (optimizer if counted else optimizer.optimizer).step()
             optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,295 @@
+"""An implicit style function: edits the codes of a frozen StyleGAN2, in many ways at once.
+
+Source: Liu et al., "ISF-GAN: An Implicit Style Function for High-Resolution Image-to-Image
+Translation", arXiv 2109.12492. M(w, z, d) moves a code w so that its image has the attributes d;
+the noise z says how. It learns from images that the generator makes, with labels that a classifier
+gives them. Deviations from the release: the generator's noise is fixed, so that G(w) is one image;
+what a step does not train has no gradients; the average is of M alone.
+
+Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise, H image side.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from gen import checkpoint as files
+from gen.losses.adversarial import bce, r1
+from gen.losses.perceptual import content
+from gen.losses.style import l1, neighbourhood
+from gen.methods.base import GANMethod, inference, weigh
+from gen.networks import style_function as networks
+from gen.networks.perceptual import LPIPS
+from gen.networks.stylegan2 import Generator
+from gen.weights import WeightsError
+
+SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
+
+
+class StyleFunction(GANMethod):
+    """An implicit style function on the codes of a `StyleGAN2`.
+
+    Args:
+        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) that is edited. Its weights go
+            into the checkpoints of this method, which are whole by themselves.
+        judge: checkpoint of `AttributeClassifier` that labels its images in training.
+        attributes: names of the K attributes, as the classifier has them, separated by commas.
+        img_size: side H of the images, as the generator has it; so the next six.
+        z_dim: width of its latents.
+        w_dim: width D of its codes.
+        map_layers: layers of its mapping network.
+        channel_base: its channels times resolution.
+        channel_max: most channels of a layer of it.
+        clamp: limit of its activations; 0: none.
+        psi: truncation of the codes that are edited.
+        space: W+ moves each row in its own way, W all rows alike.
+        first_row: first row that is edited.
+        last_row: the row before which editing ends; 0: all.
+        noise_dim: width Z of the noise.
+        pre_norm: LayerNorm before the layers, as released for faces; else behind.
+        norm: how a code is normalised before it is modulated.
+        residual: M adds to the code; as released it makes a new one.
+        d_channels: width of the discriminator's first layer.
+        d_max_channels: width where doubling stops.
+        lambda_cls: weight of the attributes, in D and M.
+        lambda_latent_cyc: weight of |M(w1, z, y) - w|, back to the source's attributes y.
+        lambda_image_cyc: weight of the same in pixels.
+        lambda_lpips_cyc: weight of the same in LPIPS.
+        lambda_lpips: weight of LPIPS between source and edit.
+        lambda_nb: weight of the distance between their codes.
+        lambda_ds: weight of the difference of two edits, which is maximised.
+        lambda_reg: weight of R1.
+        r1_target: logits that R1 smooths: of the attributes, as released, or of being real.
+        r1_every: 1 is R1 in every step of D; k > 1 is every k-th iteration, k times as strong.
+        lr: learning rate of M and D (Adam).
+        lr_min: where half a cosine takes it in `lr_iters`.
+        lr_warmup_iters: iterations over which it first rises from 5e-7.
+        lr_iters: iterations of the cosine; 0 keeps the rate.
+        weight_decay: L2 penalty inside Adam's gradient.
+        clip: largest norm of the gradient of each network; 0: any.
+        ema_decay: decay of the averaged M, an iteration.
+        seed: of the first weights and of all that is drawn in training.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+    """
+
+    def __init__(
+        self,
+        generator: str = "",
+        judge: str = "",
+        attributes: str = "",
+        img_size: int = 64,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        map_layers: int = 8,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        clamp: float = 0.0,
+        psi: float = 0.7,
+        space: Literal["W+", "W"] = "W+",
+        first_row: int = 0,
+        last_row: int = 0,
+        noise_dim: int = 64,
+        pre_norm: bool = True,
+        norm: Literal["adaln", "adain", "none"] = "adaln",
+        residual: bool = False,
+        d_channels: int = 64,
+        d_max_channels: int = 512,
+        lambda_cls: float = 2.0,
+        lambda_latent_cyc: float = 1.0,
+        lambda_image_cyc: float = 1.0,
+        lambda_lpips_cyc: float = 1.0,
+        lambda_lpips: float = 1.0,
+        lambda_nb: float = 0.01,
+        lambda_ds: float = 2.0,
+        lambda_reg: float = 1.0,
+        r1_target: Literal["cls", "src"] = "cls",
+        r1_every: int = 1,
+        lr: float = 1e-5,
+        lr_min: float = 5e-6,
+        lr_warmup_iters: int = 5000,
+        lr_iters: int = 0,
+        weight_decay: float = 1e-5,
+        clip: float = 1.0,
+        ema_decay: float = 0.999,
+        seed: int = 777,
+        init_from: str = "",
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.img_size, self.latent_dim, self.noise_dim = img_size, z_dim, noise_dim
+        K = len(self.attribute_names)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator = Generator(
+                img_size, z_dim, 0, w_dim, map_layers, channel_base, channel_max, clamp or None
+            )
+            rows = self.generator.mapping.rows if space == "W+" else 1
+            self.style_function = networks.StyleFunction(
+                rows, K, w_dim, noise_dim, pre_norm, norm, residual
+            )
+            self.discriminator = networks.AttributeDiscriminator(
+                img_size, K, d_channels, d_max_channels
+            )
+        self.generator.requires_grad_(False)
+        self.make_ema({"style_function": self.style_function}, ema_decay)
+
+    @property
+    def attribute_names(self) -> list[str]:
+        return self.hparams.attributes.split(",") if self.hparams.attributes else []
+
+    def start(self) -> None:
+        h = self.hparams
+        if h.generator and not h.init_from:
+            found = files.read(h.generator)
+            expected = {key: h[key] for key in SHAPE}
+            got = {key: found.hparams.get(key, 0.0) for key in SHAPE}
+            if found.method != "StyleGAN2" or got != expected:
+                raise WeightsError(
+                    f"{h.generator}: expected a StyleGAN2 with {expected}, got a {found.method} "
+                    f"with {got}; give this method the options of that file"
+                )
+            averaged = {k.removeprefix("ema.module."): v for k, v in found.state.items()}
+            prefix = "generator."
+            state = {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
+            self.generator.load_state_dict(state)
+            rank_zero_info(f"generator: took over {h.generator}")
+        super().start()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        judge = files.load(self.hparams.judge).to(self.device)
+        if judge.attribute_names != self.attribute_names or judge.img_size != self.img_size:
+            raise ValueError(
+                f"judge: expected the attributes {self.attribute_names} at {self.img_size} px, got "
+                f"{judge.attribute_names} at {judge.img_size} px; set --model.attributes"
+            )
+        # Measuring instruments, not parts: in a tuple, so out of checkpoints, DDP and optimizers.
+        self._judges = (judge, LPIPS("alex").to(self.device))
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        h = self.hparams
+        options = dict(lr=h.lr, betas=(0.0, 0.99), weight_decay=h.weight_decay, fused=True)
+        networks_ = (self.style_function, self.discriminator)
+        return [torch.optim.Adam(network.parameters(), **options) for network in networks_]
+
+    def lr_factor(self, iteration: int) -> float:
+        h = self.hparams
+        if iteration < h.lr_warmup_iters:
+            return (5e-7 + (h.lr - 5e-7) * iteration / h.lr_warmup_iters) / h.lr
+        if not h.lr_iters:
+            return 1.0
+        half = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / h.lr_iters)))
+        return (h.lr_min + (h.lr - h.lr_min) * half) / h.lr
+
+    def weights(self) -> dict[str, float]:
+        h = self.hparams
+        names = ("cls", "latent_cyc", "image_cyc", "lpips_cyc", "lpips", "nb", "ds")
+        weights = {name: h[f"lambda_{name}"] for name in names}
+        return {"adv": 1.0} | weights | {"ds": -h.lambda_ds}
+
+    def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
+        h, D, w = self.hparams, self.discriminator, self.weights()
+        opt_m, opt_d = self.optimizers()
+        rng, judge = self.draw(h.seed), self._judges[0]
+        with torch.no_grad():
+            ws = self.generator.mapping(batch["z"], psi=h.psi)  # (N, L, D)
+            x = self.generator.synthesis(ws)  # (N, 3, H, H)
+            y = (judge.classify(x) > 0).float()  # (N, K)
+        d = y[torch.randperm(len(y), generator=rng)]  # of another image: their joint distribution
+        z1, z2, z3 = torch.randn(3, len(y), self.noise_dim, generator=rng).to(x)  # (N, Z)
+
+        # Discriminator.
+        with torch.no_grad():
+            fake = self.generator.synthesis(self.moved(self.style_function, ws, z1, d))
+        due = h.lambda_reg and self.global_step % h.r1_every == 0
+        fp32 = torch.autocast(x.device.type, enabled=False)  # R1 differentiates twice
+        with fp32 if due else nullcontext():
+            real = x.detach().requires_grad_(bool(due))
+            cls, src = D(real)  # (N, K), (N,)
+            terms = {"real": bce(src, True), "fake": bce(D(fake)[1], False)}
+            if h.lambda_cls:
+                terms["cls"] = h.lambda_cls * F.binary_cross_entropy_with_logits(cls.float(), y)
+            if due:
+                smoothed = cls.sum(1) if h.r1_target == "cls" else src
+                terms["reg"] = h.lambda_reg * h.r1_every * r1(smoothed, real)
+        self.update(sum(terms.values()), opt_d, clip=h.clip)
+        logs = {f"d/{name}": value for name, value in terms.items()}
+
+        # Style function.
+        with self.frozen(D):
+            terms = self.function_terms(ws, x, y, d, (z1, z2, z3), w)
+            self.update(weigh(terms, w), opt_m, last=True, clip=h.clip)
+        self.finish(logs | {f"m/{name}": value for name, value in terms.items()}, batch)
+
+    def function_terms(
+        self,
+        ws: Tensor,
+        x: Tensor,
+        y: Tensor,
+        d: Tensor,
+        z: tuple[Tensor, Tensor, Tensor],
+        w: dict[str, float],
+    ) -> dict[str, Tensor]:
+        """Unweighted terms of M; one of weight 0 is not computed."""
+        M, G, lpips = self.style_function, self.generator.synthesis, self._judges[1]
+        ws1 = self.moved(M, ws, z[0], d)  # (N, L, D)
+        x1 = G(ws1)  # (N, 3, H, H)
+        cls, src = self.discriminator(x1)
+        terms = {"adv": bce(src, real=True)}
+        if w["cls"]:
+            terms["cls"] = F.binary_cross_entropy_with_logits(cls.float(), d)
+        if w["latent_cyc"] or w["image_cyc"] or w["lpips_cyc"]:
+            back = self.moved(M, ws1, z[1], y)
+            if w["latent_cyc"]:
+                terms["latent_cyc"] = l1(back, ws)
+            if w["image_cyc"] or w["lpips_cyc"]:
+                x_back = G(back)
+                if w["image_cyc"]:
+                    terms["image_cyc"] = l1(x_back, x)
+                if w["lpips_cyc"]:
+                    terms["lpips_cyc"] = content(x, x_back, lpips)
+        if w["lpips"]:
+            terms["lpips"] = content(x, x1, lpips)
+        if w["nb"]:
+            terms["nb"] = neighbourhood(ws, ws1)
+        if w["ds"]:
+            terms["ds"] = l1(x1, G(self.moved(M, ws, z[2], d)))
+        return terms
+
+    def moved(self, function: torch.nn.Module, ws: Tensor, z: Tensor, d: Tensor) -> Tensor:
+        """M(w, z, d) in the rows that are edited, the code (N, L, D) itself in the others."""
+        h, L = self.hparams, ws.shape[1]
+        if h.space == "W":
+            new = function(ws[:, :1], z, d).expand(-1, L, -1)
+        else:
+            new = function(ws, z, d)
+        first, last = h.first_row, h.last_row or L
+        if (first, last) == (0, L):
+            return new
+        return torch.cat([ws[:, :first], new[:, first:last], ws[:, last:]], 1)
+
+    # ---- inference: the averaged function, no gradients, full precision -------------------------
+
+    @inference
+    def map_latents(self, z: Tensor, psi: float | None = None) -> Tensor:
+        """Latents of the generator (N, z_dim) -> codes (N, L, D), truncated as in training."""
+        return self.generator.mapping(z, psi=self.hparams.psi if psi is None else psi)
+
+    @inference
+    def synthesize(self, ws: Tensor) -> Tensor:
+        """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
+        return self.generator.synthesis(ws)
+
+    @inference
+    def edit(self, ws: Tensor, d: Tensor, z: Tensor) -> Tensor:
+        """Codes (N, L, D), wanted attributes (N, K) in {0, 1}, noise (N, Z) -> codes (N, L, D)."""
+        return self.moved(self.ema.module["style_function"], ws, z, d)

@@ -1,0 +1,205 @@
+"""The implicit style function: its step, its schedules, what it edits and what it leaves."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gen.data import Codes
+from gen.losses.style import neighbourhood
+from gen.methods.style_function import StyleFunction
+from gen.methods.stylegan2 import StyleGAN2
+from gen.weights import WeightsError, save_safetensors
+from harness import bare
+from runs import GENERATOR
+
+SHAPE = {k: v for k, v in GENERATOR.items() if k in ("img_size", "z_dim", "w_dim", "map_layers")}
+SHAPE |= {k: GENERATOR[k] for k in ("channel_base", "channel_max")}
+TINY = SHAPE | dict(attributes="a,b,c", noise_dim=4, d_channels=4, d_max_channels=8, lr=1e-3)
+
+
+class Judge:
+    """Attributes are signs of the mean colours."""
+
+    def classify(self, x):
+        return x.mean((2, 3))
+
+
+def distance(x, y):
+    return (x - y).square().mean((1, 2, 3))
+
+
+def method(**options):
+    made = bare(StyleFunction)(**TINY | options)
+    made._judges = (Judge(), distance)
+    made.global_step = 1
+    return made
+
+
+def batch(n=4):
+    return {"z": torch.randn(n, TINY["z_dim"], generator=torch.Generator().manual_seed(0))}
+
+
+def codes(made, n=4):
+    return made.map_latents(batch(n)["z"])
+
+
+def test_a_step_moves_what_it_trains_alone():
+    made = method()
+    before = {k: v.clone() for k, v in made.state_dict().items()}
+    made.training_step(batch())
+    after = made.state_dict()
+    moved = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert moved == {"style_function", "discriminator", "ema"}
+    m = ("adv", "cls", "latent_cyc", "image_cyc", "lpips_cyc", "lpips", "nb", "ds")
+    d = ("real", "fake", "cls", "reg")
+    assert set(made.terms) == {f"m/{k}" for k in m} | {f"d/{k}" for k in d}
+    assert all(v.isfinite() for v in made.terms.values())
+
+
+def test_terms_of_the_function_by_hand():
+    made, rng = method(), torch.Generator().manual_seed(1)
+    M, G, D = made.style_function, made.generator.synthesis, made.discriminator
+    ws = codes(made).clone()
+    x, y = G(ws).detach(), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    d = y.flip(0)
+    z = torch.randn(3, 4, 4, generator=rng)
+    terms = made.function_terms(ws, x, y, d, tuple(z), made.weights())
+    w1, w2 = M(ws, z[0], d), M(ws, z[2], d)
+    back = M(w1, z[1], y)
+    cls, src = D(G(w1))
+    expected = {
+        "adv": F.softplus(-src).mean(),
+        "cls": F.binary_cross_entropy_with_logits(cls, d),
+        "latent_cyc": (back - ws).abs().mean(),
+        "image_cyc": (G(back) - x).abs().mean(),
+        "lpips_cyc": distance(x, G(back)).mean(),
+        "lpips": distance(x, G(w1)).mean(),
+        "nb": (ws - w1).square().sum((1, 2)).sqrt().mean(),
+        "ds": (G(w1) - G(w2)).abs().mean(),
+    }
+    assert list(terms) == list(expected)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    assert made.weights()["ds"] == -2 and made.weights()["nb"] == 0.01
+
+
+def test_weight_zero_is_not_computed():
+    names = ("cls", "latent_cyc", "image_cyc", "lpips_cyc", "lpips", "nb", "ds", "reg")
+    made = method(**{f"lambda_{name}": 0.0 for name in names})
+    made._judges = (Judge(), lambda *_: pytest.fail("computed"))
+    made.training_step(batch())
+    assert set(made.terms) == {"m/adv", "d/real", "d/fake"}
+
+
+@pytest.mark.parametrize("target", ["cls", "src"])
+def test_r1_smooths_the_logits_it_is_told_to(target):
+    made = method(r1_target=target, lambda_reg=3.0, r1_every=2)
+    made.training_step(batch())
+    assert "d/reg" not in made.terms
+    made, ws = method(r1_target=target, lambda_reg=3.0, r1_every=2), codes(method())
+    made.global_step = 2
+    x = made.synthesize(ws).clone().requires_grad_()
+    cls, src = made.discriminator(x)
+    logits = cls.sum(1) if target == "cls" else src
+    (grad,) = torch.autograd.grad(logits.sum(), x)
+    made.training_step(batch())
+    expected = 3.0 * 2 * 0.5 * grad.square().sum((1, 2, 3)).mean()
+    assert made.terms["d/reg"].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_rows_outside_the_range_stay():
+    made, d, z = method(first_row=2, last_row=5), torch.ones(4, 3), torch.ones(4, 4)
+    ws = codes(made)
+    edited = made.edit(ws, d, z)
+    same = (edited == ws).all(2)[0].tolist()
+    assert same == [True] * 2 + [False] * 3 + [True] * (ws.shape[1] - 5)
+
+
+def test_in_w_all_rows_move_alike():
+    made = method(space="W")
+    edited = made.edit(codes(made), torch.ones(4, 3), torch.ones(4, 4))
+    assert edited.shape == codes(made).shape and (edited == edited[:, :1]).all()
+    plus = method()
+    edited = plus.edit(codes(plus), torch.ones(4, 3), torch.ones(4, 4))
+    assert not (edited == edited[:, :1]).all()
+
+
+def test_gradients_are_clipped():
+    free, held = method(clip=0.0, lr_warmup_iters=0), method(clip=1e-6, lr_warmup_iters=0)
+    norms = []
+    for made in (free, held):
+        optimizer = made.optimizers()[0]
+        step = optimizer.step
+
+        def seen(*args, optimizer=optimizer, step=step):
+            grads = [p.grad.norm() for g in optimizer.param_groups for p in g["params"]]
+            norms.append(torch.stack(grads).norm().item())
+            return step(*args)
+
+        optimizer.step = seen
+        made.training_step(batch())
+    assert norms[0] > 1e-3 and norms[1] == pytest.approx(1e-6, rel=0.1)
+
+
+def test_the_rate_is_a_function_of_the_iteration():
+    made = StyleFunction(**TINY | dict(lr=1e-5, lr_min=5e-6, lr_warmup_iters=10, lr_iters=100))
+    rates = [1e-5 * made.lr_factor(i) for i in (0, 5, 10, 50, 100, 1000)]
+    half = 5e-6 + 5e-6 * 0.5 * (1 + math.cos(math.pi * 0.1))
+    assert rates == pytest.approx([5e-7, 5.25e-6, half, 7.5e-6, 5e-6, 5e-6])
+
+
+def test_a_step_draws_from_seed_and_iteration_alone():
+    values = []
+    for iteration, noise in ((1, 1), (1, 2), (2, 1)):
+        made = method()
+        torch.manual_seed(noise)
+        made.global_step = iteration
+        made.training_step(batch())
+        values.append(made.terms["m/nb"].item())
+    assert values[0] == values[1] != values[2]
+
+
+def test_the_generator_is_taken_over_and_must_fit(tmp_path):
+    source = StyleGAN2(**GENERATOR)
+    state = source.generator.state_dict(prefix="generator.")
+    hparams = json.dumps(dict(source.hparams))
+    meta = dict(method="StyleGAN2", hparams=hparams, domains="[]", iteration="1")
+    save_safetensors(state, tmp_path / "g.safetensors", meta)
+    path = str(tmp_path / "g.safetensors")
+    made = StyleFunction(**TINY | dict(generator=path))
+    made._trainer = SimpleNamespace(state=None)
+    made.start()
+    for key, value in source.generator.state_dict().items():
+        assert torch.equal(made.generator.state_dict()[key], value)
+    z = batch()["z"]
+    torch.testing.assert_close(
+        made.synthesize(made.map_latents(z, psi=1.0)), source.generate(z), atol=1e-5, rtol=0
+    )
+    other = StyleFunction(**TINY | dict(generator=path, w_dim=16))
+    with pytest.raises(WeightsError, match="expected a StyleGAN2 with .*'w_dim': 16.*got a StyleG"):
+        other.start()
+
+
+def test_neighbourhood_has_a_finite_gradient_where_nothing_moves():
+    w = torch.ones(2, 3, 4, requires_grad=True)
+    loss = neighbourhood(w, torch.ones(2, 3, 4))
+    loss.backward()
+    assert loss == 0 and w.grad.abs().sum() == 0
+    assert neighbourhood(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)) == 2
+
+
+def test_latents_are_a_function_of_their_position():
+    data = Codes(z_dim=6, batch_size=4, val_count=10)
+    a, b = data.train[3]["z"], Codes(z_dim=6).train[3]["z"]
+    assert torch.equal(a, b) and a.shape == (6,) and not torch.equal(a, data.train[4]["z"])
+    assert not torch.equal(a, Codes(z_dim=6, seed=1).train[3]["z"])
+    many = torch.cat([data.train[i]["z"] for i in range(500)])
+    assert abs(many.mean()) < 0.1 and abs(many.std() - 1) < 0.1
+    assert len(data.val) == 10 and not torch.equal(data.val[3]["z"], a)
+    assert next(iter(data.train_dataloader()))["z"].shape == (4, 6)
+    with pytest.raises(ValueError, match="expected z_dim and val_count >= 1, got 0"):
+        Codes(z_dim=0)
