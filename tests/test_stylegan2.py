@@ -1,7 +1,9 @@
 """StyleGAN2: its step and schedules, and the promises that every method keeps."""
 
 import math
+import runpy
 import shutil
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import gen
+from conftest import ROOT
 from gen import gallery, viz
 from gen.callbacks import Last
 from gen.checkpoint import export
@@ -275,3 +278,38 @@ def test_two_processes_train_as_one(tmp_path):
     assert set(differ) <= {".ada_signs"}  # of the images of each, until they are averaged
     last = read(tmp_path / "last.ckpt")
     assert last["global_step"] == FIRST and last["state_dict"]["pl_mean"] != 0
+
+
+# ---- scripts/generate.py ------------------------------------------------------------------------
+
+
+def test_truncation_and_mixing_grids_hold_what_the_method_gives(whole):
+    method = gen.load(whole / "last.ckpt")
+    z = gallery.latents(method, [3, 5])
+    rows = gallery.truncated(method, [3, 5], [0.0, 1.0])
+    torch.testing.assert_close(rows[1][1], method.generate(z)[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows[0][0], rows[1][0], atol=1e-5, rtol=0)  # both the mean
+    grid = gallery.mixed(method, [3], [5, 7], first=2)
+    a, b = method.map_latents(z)
+    code = torch.cat([a[:2], b[2:]])[None]
+    torch.testing.assert_close(grid[1][1], method.synthesize(code)[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(grid[0][1], method.generate(z)[1], atol=1e-5, rtol=0)
+    assert grid[0][0] is None and len(grid) == 2 and len(grid[0]) == 3
+    with pytest.raises(ValueError, match="first: expected a row in 1 .. 7, got 8"):
+        gallery.mixed(method, [3], [5], first=8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seeds", "0-2", "9"],
+        ["--seeds", "0-2", "--psi", "0", "0.5", "1"],
+        ["--seeds", "0", "1", "--mix", "4-6", "--first", "2"],
+    ],
+)
+def test_generate_writes_a_picture(whole, tmp_path, options, monkeypatch):
+    script, out = str(ROOT / "scripts/generate.py"), tmp_path / "x.png"
+    command = [script, "--checkpoint", str(whole / "last.ckpt"), *options, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(script, run_name="__main__")
+    assert Image.open(out).width > 3 * 128

@@ -1,0 +1,66 @@
+"""Images from a generator, as one picture.
+
+of seeds                 generate.py --checkpoint C --seeds 0-31 --psi 0.7
+by truncation            generate.py --checkpoint C --seeds 0-5 --psi 0 0.3 0.5 0.7 1
+two codes mixed          generate.py --checkpoint C --seeds 0-3 --mix 10-15 --first 4
+
+Mixing: rows of the picture have the codes of --seeds, their rows from --first on those of --mix.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import gen
+from gen import gallery, viz
+
+
+def seeds(text: str) -> list[int]:
+    """`3` or `0-7`."""
+    low, _, high = text.partition("-")
+    return list(range(int(low), int(high or low) + 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="of a StyleGAN2")
+    parser.add_argument("--seeds", type=seeds, nargs="+", default=[list(range(32))])
+    parser.add_argument("--psi", type=float, nargs="+", default=[1.0], help="truncation")
+    parser.add_argument("--mix", type=seeds, nargs="+", help="seeds of the columns")
+    parser.add_argument("--first", type=int, default=4, help="first row of a code that is mixed")
+    parser.add_argument("--class", dest="name", help="of a conditional generator")
+    parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
+    parser.add_argument("--out", type=Path, default=Path("generated.png"))
+    args = parser.parse_args()
+    try:
+        draw(args).save(args.out)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(args.out)
+
+
+def draw(args: argparse.Namespace):
+    """The picture, a PIL image."""
+    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    if not hasattr(method, "generate"):
+        raise ValueError(f"{args.checkpoint}: expected a generator, got {type(method).__name__}")
+    y = gallery.domain_index(method, args.name) if args.name else 0
+    rows, texts = sum(args.seeds, []), {}
+    if args.mix:
+        cells = gallery.mixed(method, rows, sum(args.mix, []), args.first, args.psi[0], y)
+        texts = dict(lead=(1, 1))
+    elif len(args.psi) > 1:
+        cells = gallery.truncated(method, rows, args.psi, y)
+        headers = [f"psi {psi:g}" for psi in args.psi]
+        texts = dict(headers=headers, captions=[f"seed {seed}" for seed in rows])
+    else:
+        cells = gallery.generated(method, rows, psi=args.psi[0])
+    return viz.grid(cells, cell_px=args.cell_px, **texts)
+
+
+if __name__ == "__main__":
+    main()
