@@ -1,0 +1,128 @@
+"""Finds the code whose image is nearest to a given one: how real images enter a generator.
+
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, appendix
+D, with the constants of the ADA release; also in W+, a row of the code for each layer.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from gen.networks.perceptual import LPIPS
+from gen.networks.stylegan2 import Generator
+
+Features = Callable[[Tensor], list[Tensor]]  # images -> maps whose squared difference counts
+NOISE_WEIGHT = 1e5  # of the noise maps' autocorrelation
+MAX_PX = 256  # larger images are compared at this size
+
+
+class Projection(NamedTuple):
+    """Codes (N, L, D), the noise maps they were found with, and the distance of each image (N,)."""
+
+    ws: Tensor
+    noise: list[Tensor]
+    distance: Tensor
+
+
+def project(
+    generator: Generator,
+    x: Tensor,
+    steps: int = 1000,
+    space: Literal["W", "W+"] = "W+",
+    fit_noise: bool = False,
+    features: Features | None = None,
+    seed: int = 0,
+    lr: float = 0.1,
+    bar: bool = True,
+) -> Projection:
+    """Minimises the distance of G(w) and x over w, from the mean code, by Adam.
+
+    Early on w is disturbed, less and less; the rate rises over the first twentieth of the steps
+    and falls over the last quarter. Each image of the batch is found for itself.
+
+    Args:
+        generator: Frozen; its gradients are taken with respect to codes only.
+        x: (N, 3, H, H) in [-1, 1], of the generator's size.
+        steps: Of Adam; 1000 as released.
+        space: W: one row for all layers. W+: each layer has its own, which fits real images
+            better, and edits worse the farther the rows drift apart.
+        fit_noise: Also fits the noise maps, as released; codes alone are what can be edited, for
+            images are synthesised with the stored maps.
+        features: Default: of LPIPS with VGG-16, as released.
+        seed: Of the mean code, of the disturbances and of the first noise maps.
+        lr: Highest rate.
+        bar: Shows a progress bar.
+
+    Raises:
+        ValueError: x of another shape, or steps < 1.
+    """
+    size, device = generator.synthesis.sizes[-1], x.device
+    if x.ndim != 4 or x.shape[1:] != (3, size, size) or steps < 1:
+        raise ValueError(
+            f"expected images (N, 3, {size}, {size}) and steps >= 1, got {tuple(x.shape)}, {steps}"
+        )
+    features = features or LPIPS("vgg").to(device).features
+    rng = torch.Generator(device).manual_seed(seed)
+    mapping, synthesis = generator.mapping, generator.synthesis
+    with torch.no_grad():
+        z = torch.randn(10_000, mapping.z_dim, generator=rng, device=device)
+        w = mapping(z)[:, 0]  # (10000, D); one row: all are equal
+        mean = w.mean(0)
+        spread = (w - mean).square().sum(1).mean().sqrt()
+        wanted = features(small(x))
+    rows = mapping.rows if space == "W+" else 1
+    code = mean.expand(len(x), rows, -1).clone().requires_grad_()  # (N, rows, D)
+    noise = [
+        n.detach().clone() for n in synthesis.noise_maps(len(x), rng if fit_noise else "const")
+    ]
+    fitted = [n.requires_grad_() for n in noise] if fit_noise else []
+    optimizer = torch.optim.Adam([code, *fitted], lr, betas=(0.9, 0.999))
+
+    for step in tqdm(range(steps), "project", disable=None if bar else True):
+        t = step / steps
+        fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25))
+        optimizer.param_groups[0]["lr"] = lr * fall * min(1.0, t / 0.05)
+        scale = 0.05 * spread * max(0.0, 1 - t / 0.75) ** 2
+        moved = code + scale * torch.randn(code.shape, generator=rng, device=device)
+        image = synthesis(moved.expand(-1, mapping.rows, -1), noise)
+        loss = apart(features(small(image)), wanted).sum()
+        if fit_noise:
+            loss = loss + NOISE_WEIGHT * sum(map(autocorrelation, fitted))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for n in fitted:
+                n.sub_(n.mean((2, 3), keepdim=True))
+                n.div_(n.square().mean((2, 3), keepdim=True).sqrt())
+
+    with torch.no_grad():
+        ws = code.detach().expand(-1, mapping.rows, -1).contiguous()
+        distance = apart(features(small(synthesis(ws, noise))), wanted)
+    return Projection(ws, [n.detach() for n in noise], distance)
+
+
+def small(x: Tensor) -> Tensor:
+    """Images (N, 3, H, W), by areas at most 256 px."""
+    return F.interpolate(x, size=(MAX_PX, MAX_PX), mode="area") if x.shape[-1] > MAX_PX else x
+
+
+def apart(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """(N,) squared distance of two lists of maps."""
+    return sum((p - q).square().flatten(1).sum(1) for p, q in zip(a, b, strict=True))
+
+
+def autocorrelation(noise: Tensor) -> Tensor:
+    """How much a noise map (N, 1, H, H) is a picture: 0 for white noise, at every scale."""
+    total = noise.new_zeros(())
+    while True:
+        for dim in (2, 3):
+            total = total + (noise * noise.roll(1, dim)).mean((1, 2, 3)).square().sum()
+        if noise.shape[-1] <= 8:
+            return total
+        noise = F.avg_pool2d(noise, 2)
