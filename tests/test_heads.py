@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen.data.base import LabelledImages
 from gen.data.heads import (
     ATTRIBUTES,
     DOMAINS,
@@ -163,7 +164,8 @@ def test_data_module_batches():
                  val_images=4)  # fmt: skip
     assert data.domains == list(DOMAINS) and data.num_domains == 3
     batch = next(iter(data.train_dataloader()))
-    assert set(batch) == {"x", "y", "x_ref", "x_ref2", "y_ref"}
+    known = {f"{name}{of}" for name in ("attributes", "factors") for of in ("", "_ref", "_ref2")}
+    assert set(batch) == {"x", "y", "x_ref", "x_ref2", "y_ref"} | known
     for name in ("x", "x_ref", "x_ref2"):
         assert batch[name].shape == (4, 3, 32, 32) and batch[name].dtype == torch.float32
         assert -1 <= batch[name].min() < -0.2 and 0.5 < batch[name].max() <= 1
@@ -178,6 +180,38 @@ def test_data_module_batches():
     assert not {data.train.factors(i) for i in range(9)} & {data.val.factors(i) for i in range(4)}
     with pytest.raises(ValueError, match="expected val_images in"):
         Heads(val_images=0)
+
+
+def test_exact_labels_are_those_of_the_picture():
+    images = HeadImages(seed=2, first=7, count=40, img_size=64)
+    assert images.attribute_names == [*DOMAINS, *ATTRIBUTES]
+    assert images.factor_names == list(FACTORS)
+    for i in (0, 39, 40, 119):
+        f, kind, known = factors(2, 7 + i % 40), i // 40, images.attributes(i)
+        assert known.dtype == images.factor_vector(i).dtype == torch.float32
+        assert known.tolist() == [kind == 0, kind == 1, kind == 2, *attributes(f)]
+        assert images.factor_vector(i).tolist() == vector(f).tolist()
+    share = torch.stack([images.attributes(i) for i in range(120)]).mean(0)
+    torch.testing.assert_close(share[:3], torch.full((3,), 1 / 3))
+    assert ((share[3:] > 0.3) & (share[3:] < 0.7)).all()
+
+
+def test_batches_hold_the_labels_of_their_images_and_training_draws_are_as_without(monkeypatch):
+    data = Heads(32, 4, val_batch_size=5, num_workers=0, train_images=9, val_images=4)
+    batch, images, draws = next(iter(data.train_dataloader())), data.train, data.draws()
+    for p in range(4):
+        for i, of in zip(draws.indices(p), ("", "_ref", "_ref2"), strict=True):
+            assert torch.equal(batch[f"x{of}"][p], images[i]["x"])
+            assert torch.equal(batch[f"attributes{of}"][p], images.attributes(i))
+            assert torch.equal(batch[f"factors{of}"][p], images.factor_vector(i))
+    (first, *_), val = data.val_dataloader(), data.val
+    assert set(first) == {"x", "y", "index", "attributes", "factors"}
+    assert torch.equal(first["attributes"], torch.stack([val.attributes(i) for i in range(5)]))
+    assert torch.equal(first["factors"], torch.stack([val.factor_vector(i) for i in range(5)]))
+    monkeypatch.setattr(HeadImages, "exact", LabelledImages.exact)
+    bare = next(iter(data.train_dataloader()))
+    assert set(bare) == {"x", "y", "x_ref", "x_ref2", "y_ref"}
+    assert all(torch.equal(bare[k], batch[k]) for k in bare)
 
 
 def test_workers_do_not_change_the_batches():

@@ -368,6 +368,8 @@ def test_a_nan_stops_at_that_iteration_and_names_the_term(tmp_path, monkeypatch,
     assert {k: tuple(v.shape) for k, v in batch.items()} == {
         **{k: (2, 3, 32, 32) for k in ("x", "x_ref", "x_ref2")},
         **{k: (2,) for k in ("y", "y_ref")},
+        **{f"attributes{k}": (2, 6) for k in ("", "_ref", "_ref2")},
+        **{f"factors{k}": (2, 22) for k in ("", "_ref", "_ref2")},
     }
 
 

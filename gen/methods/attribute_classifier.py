@@ -88,17 +88,19 @@ class AttributeClassifier(ImageJudge):
         """Compares the names with those of the data; before training, measures the data."""
         if (data := self.trainer.datamodule) is not None:
             images = data.train if stage == "fit" else data.val
-            for kind, got in (("attributes", images.attribute_names),
-                              ("factors", images.factor_names)):  # fmt: skip
-                if self.hparams[kind] != (found := ",".join(got)):
-                    raise ValueError(
-                        f"expected data with the {kind} {self.hparams[kind]}, got "
-                        f"{type(data).__name__} with {found or 'none'}; give --data=Heads, or "
-                        f"--model.{kind} as the data has them"
-                    )
+            self.check_names("attributes", images.attribute_names, data)
+            self.check_names("factors", images.factor_names, data)
             if stage == "fit":
-                self.measure([images.exact(i) for i in range(0, len(images), len(images) // 10_000 or 1)])
+                some = range(0, len(images), max(1, len(images) // 10_000))
+                self.measure([images.exact(i) for i in some])
         super().setup(stage)
+
+    def check_names(self, kind: str, got: list[str], data: object) -> None:
+        if (expected := self.hparams[kind]) != ",".join(got):
+            raise ValueError(
+                f"expected data with the {kind} {expected}, got {type(data).__name__} with "
+                f"{','.join(got) or 'none'}; give --data=Heads, or --model.{kind} as they are there"
+            )
 
     def measure(self, labels: list[dict[str, Tensor]]) -> None:
         """Sets the weights of positives, and the mean and standard deviation of each factor."""
@@ -142,10 +144,13 @@ class AttributeClassifier(ImageJudge):
         """Logs the mean and each of accuracy and R^2, and `val/accuracy_joint`: all K right."""
         metrics = self.accuracy, self.exact_match, self.r2
         accuracy, joint, r2 = (metric.compute() for metric in metrics)  # (K,), (), (F,)
+        r2 = r2.view(-1)  # it is () for one factor
         for metric in metrics:
             metric.reset()
         rows = {"val/accuracy": accuracy.mean(), "val/accuracy_joint": joint, "val/r2": r2.mean()}
-        rows |= {f"val/accuracy_{n}": v for n, v in zip(self.attribute_names, accuracy, strict=True)}
+        rows |= {
+            f"val/accuracy_{n}": v for n, v in zip(self.attribute_names, accuracy, strict=True)
+        }
         self.log_dict(rows | {f"val/r2_{n}": v for n, v in zip(self.factor_names, r2, strict=True)})
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
