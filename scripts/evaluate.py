@@ -1,13 +1,15 @@
-"""Evaluates a checkpoint, translator or classifier: one JSON line a metric, and a table."""
+"""Evaluates a checkpoint, of a translator, a classifier or a generator: one JSON line a metric, and
+a table."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import gen
 from gen.data import Classes, Domains, Heads
-from gen.evaluation import BASIC, GROUPS, Judges, classifiers, evaluate
+from gen.evaluation import BASIC, GROUPS, Judges, classifiers, evaluate, generators
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.weights import write_atomic
@@ -17,13 +19,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
     parser.add_argument("--data", help="a folder, a zip, or `heads`")
-    groups = list(dict.fromkeys(("all", *GROUPS, *classifiers.GROUPS)))
+    groups = dict.fromkeys(("all", *GROUPS, *classifiers.GROUPS, *generators.GROUPS))
     parser.add_argument(
         "--metrics",
         nargs="+",
-        choices=groups,
+        choices=list(groups),
         help=f"default of translators: {' '.join(BASIC)}; classifiers have "
-        f"{' '.join(classifiers.GROUPS)}, default all",
+        f"{' '.join(classifiers.GROUPS)}, generators {' '.join(generators.GROUPS)}, default all",
     )
     parser.add_argument("--classifier", help="checkpoint of a DomainClassifier, for accuracy")
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--max-sources", "--max-images", type=int, help="default: every validation image"
     )
+    parser.add_argument("--count", type=int, default=5000, help="images of a generator")
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,7 +60,10 @@ def main() -> None:
     classifier = hasattr(method, "classify")
     if not (args.data or (classifier and args.voc)):
         parser.error("--data: expected a folder, a zip, or `heads`, got nothing")
-    rows = of_classifier(args, method) if classifier else of_translator(args, method)
+    if hasattr(method, "generate"):
+        rows = of_generator(args, method)
+    else:
+        rows = of_classifier(args, method) if classifier else of_translator(args, method)
     if args.out:
         write_atomic(args.out, to_json(rows).encode())
     print(to_json(rows))
@@ -111,6 +117,25 @@ def of_classifier(args: argparse.Namespace, method) -> list[dict]:
     if args.voc:
         rows += measure(args, method, VOC(args.voc), "voc", ["segmentation"], not args.keep_void)
     return rows
+
+
+def of_generator(args: argparse.Namespace, method) -> list[dict]:
+    kind = Heads if args.data == "heads" else partial(Classes, args.data, crop_pct=args.crop_pct)
+    data = kind(img_size=method.img_size)
+    groups = args.metrics or ["all"]
+    return generators.evaluate_generator(
+        method,
+        data.train,
+        data.val,
+        metrics=generators.GROUPS if "all" in groups else groups,
+        count=args.count,
+        paths=args.max_sources or 200,
+        backbone=args.backbone,
+        net=args.net,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        checkpoint=args.checkpoint,
+    )
 
 
 def measure(args, method, images, split: str, groups, ignore_void: bool = True) -> list[dict]:

@@ -88,11 +88,11 @@ def to_json(rows: Sequence[Mapping]) -> str:
 
 def to_table(rows: Sequence[Mapping]) -> str:
     """A table to be printed: means, not single pairs of domains."""
-    rows = [row for row in rows if row["ci95"]]
+    rows = [row for row in rows if ">" not in row["metric"]]
     width = max(len(row["metric"]) for row in rows)
     lines = [f"{'metric':{width}}  {'value':>8}  {'95 % interval':>17}  {'n':>5}  protocol"]
     for r in rows:
-        interval = "{:.4f} .. {:.4f}".format(*r["ci95"])
+        interval = "{:.4f} .. {:.4f}".format(*r["ci95"]) if r["ci95"] else ""
         numbers = f"{r['value']:8.4f}  {interval:>17}  {r['count']:5}"
         lines.append(f"{r['metric']:{width}}  {numbers}  {r['protocol']}")
     return "\n".join(lines)

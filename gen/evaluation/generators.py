@@ -1,0 +1,162 @@
+"""Evaluation of a generator: are its images like real ones, and how gradual are its paths."""
+
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gen import gallery
+from gen.evaluation.rows import FRAMES
+from gen.interpolation import alphas, path
+from gen.metrics.extractors import load_backbone
+from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
+from gen.metrics.path_length import perceptual_path_length
+from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.translation import bootstrap
+from gen.networks.perceptual import LPIPS
+from gen.report import versions
+from gen.weights import sha256
+
+GROUPS = ("fidelity", "paths", "ppl")
+SPACES = ("w", "z")  # of paths: straight lines of codes, great circles of latents
+
+
+def evaluate_generator(
+    method,
+    train: Dataset,
+    val: Dataset,
+    metrics: Collection[str] = GROUPS,
+    count: int = 5000,
+    paths: int = 200,
+    backbone: str = "effnetlite0",
+    net: str = "alex",
+    seed: int = 777,
+    batch_size: int = 50,
+    checkpoint: str | Path | None = None,
+) -> list[dict]:
+    """Evaluates a generator of images, without truncation.
+
+    - `fidelity`: `count` images against all training images; beside it the validation images
+      against the training images: what images of the same kind score that training has not seen.
+      Both depend on their number, which the rows state; compare them at equal counts.
+    - `paths`: smoothness of paths between two random images, by codes and by latents.
+    - `ppl`: StyleGAN's perceptual path length.
+
+    Image i is a function of (seed, i).
+
+    Args:
+        method: Has `generate`, `map_latents`, `synthesize`, `latent_dim`, `classes`.
+        train, val: Real images: `[i]["x"]`.
+        metrics: Which of the groups.
+        count: Images for fidelity.
+        paths: Paths for smoothness; 5 times as many for PPL.
+        backbone: Of fidelity.
+        net: LPIPS network of smoothness.
+        seed: Of latents and intervals.
+        batch_size: Images at once.
+        checkpoint: File whose sha256 the rows state.
+
+    Returns:
+        Rows as of `gen.evaluation.evaluate`; ci95 (bootstrap over paths) is None but for paths.
+
+    Raises:
+        ValueError: An unknown group, counts below what a metric needs, NaN.
+    """
+    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
+        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
+    if min(count, paths, batch_size) < 1:
+        got = f"{count}, {paths} and {batch_size}"
+        raise ValueError(f"expected count, paths and batch_size >= 1, got {got}")
+    device, px = gallery.device(method), f"{method.img_size} px"
+    run = _Generator(method, seed, batch_size)
+    measures = {
+        "fidelity": lambda: run.fidelity(train, val, count, backbone),
+        "paths": lambda: run.paths(paths, LPIPS(net).to(device), net),
+        "ppl": lambda: run.path_length(5 * paths, device),
+    }
+    common = dict(seed=seed, checkpoint_sha256=sha256(checkpoint) if checkpoint else None)
+    common["versions"] = versions()
+    rows = []
+    for group in (group for group in GROUPS if group in metrics):
+        began = time.perf_counter()
+        found = list(measures[group]())
+        seconds = {"seconds": round(time.perf_counter() - began, 2)}
+        rows += [row | {"protocol": f"{row['protocol']}, {px}"} | common | seconds for row in found]
+    return rows
+
+
+class _Generator:
+    """Rows of one group each."""
+
+    def __init__(self, method, seed: int, batch_size: int) -> None:
+        self.method, self.seed, self.batch_size = method, seed, batch_size
+
+    def latents(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Latents (N, Z) and classes (N,) of images first .. first + count - 1."""
+        numbers = range(first, first + count)
+        z = gallery.latents(self.method, [self.seed * 10**6 + i for i in numbers])
+        return z, torch.tensor(numbers, device=z.device) % max(1, self.method.classes)
+
+    def images(self, count: int) -> Iterator[Tensor]:
+        for first in range(0, count, self.batch_size):
+            z, y = self.latents(first, min(self.batch_size, count - first))
+            yield self.method.generate(z, y).clamp(-1, 1)
+
+    def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Iterator[dict]:
+        extractor = load_backbone(backbone, None, gallery.device(self.method))
+        real = real_features(extractor, train, self.batch_size, "training images")
+        held = real_features(extractor, val, self.batch_size, "validation images")
+        fake = fake_features(extractor, self.images(count), count, self.batch_size)
+        against = f"against {len(real)} training images"
+        for prefix, what, features in (("", "generated", fake), ("real/", "validation", held)):
+            protocol = f"{len(features)} {what} images {against}"
+            for name, value in fidelity_scores(features, real, backbone).items():
+                yield row(prefix + name, value, None, protocol, len(features))
+
+    def paths(self, count: int, lpips: LPIPS, net: str) -> Iterator[dict]:
+        t = alphas(FRAMES)
+        for space in SPACES:
+            values: dict[str, list[float]] = {}
+            few = max(1, self.batch_size // FRAMES)
+            for first in range(0, count, few):
+                n = min(few, count - first)
+                (z, y), (z2, _) = self.latents(first, n), self.latents(10**5 + first, n)
+                frames = self.path(space, z, z2, y, t)  # (N, T, 3, H, H)
+                found = smoothness(*path_distances(lpips, frames.clamp(-1, 1)))
+                for name in ("ps", "eq", "eff", "pir"):
+                    values.setdefault(name, []).extend(found[name].tolist())
+            line = "straight lines of codes" if space == "w" else "great circles of latents"
+            for name, of_path in values.items():
+                mean, *ci95 = bootstrap(of_path, self.seed)
+                what = f"{line}, alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
+                yield row(f"{space}/{name}_t{FRAMES}_{net}", mean, ci95, what, count, of_path)
+
+    def path(self, space: str, z: Tensor, z2: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        method = self.method
+        if space == "w":
+            ends = (method.map_latents(latents, y) for latents in (z, z2))  # (N, L, D)
+            return path(method.synthesize, *ends, t)
+        return path(lambda z: method.generate(z, y), z, z2, t, "slerp")
+
+    def path_length(self, count: int, device: torch.device) -> Iterator[dict]:
+        method, classes = self.method, self.method.classes
+
+        def generate(z: Tensor, y: Tensor | int = 0) -> Tensor:
+            return method.generate(z, y).clamp(-1, 1)
+
+        half = max(1, self.batch_size // 2)
+        found = perceptual_path_length(
+            generate, method.latent_dim, count, classes, self.seed, half, device
+        )
+        for name, value in found.items():
+            yield row(name, value, None, f"{count} paths", count)
+
+
+def row(
+    metric: str, value: float, ci95: list[float] | None, protocol: str, count: int, values=()
+) -> dict:
+    numbers = {"metric": metric, "value": value, "ci95": ci95}
+    return numbers | {"protocol": protocol, "count": count, "values": dict(enumerate(values))}
