@@ -12,7 +12,7 @@ from conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 SHORT = {  # what makes a command of the README short; the rest of it runs as printed
-    "python scripts/evaluate.py": "--metrics translation accuracy --max-sources 2 --batch-size 2",
+    "python scripts/evaluate.py": "--max-sources 2 --batch-size 2",
     "python scripts/compare.py": "--metrics translation --max-sources 2 --out runs/compare",
     "python scripts/benchmark.py": "--img-size 32 --base-channels 4 --iterations 1",
 }
@@ -53,13 +53,17 @@ def test_python_blocks_run(lpips_cache):
     "command", [c for c in commands() if not c.startswith("bash") and "photos" not in c]
 )
 def test_commands_run(command, tmp_path, lpips_cache):
-    if "data/emoji" in command or "emoji64" in command:
-        if not (ROOT / "data/emoji/manifest.json").exists():
-            pytest.skip("no data/emoji: python data_prep/emoji.py makes it")
-    words = shlex.split(command)
+    for data in ("data/emoji", "data/emoji_groups"):
+        if "emoji" in command and not (ROOT / data / "manifest.json").exists():
+            pytest.skip(f"no {data}: bash scripts/test.sh makes it")
+    words = []
+    for word in shlex.split(command):  # as a shell does
+        words += sorted(map(str, ROOT.glob(word))) if "*" in word else [word]
     program = " ".join(words[:2])
     if program == "gen fit" and "--model.help" not in words:
-        words += ["--model.base_channels", "4"] if "--model.init_from" not in words else []
+        if "--model.init_from" not in words:
+            small = ["model_name", "test_vit"] if "vit" in command else ["base_channels", "4"]
+            words += [f"--model.{small[0]}", small[1]]
         words += ["--trainer.max_steps", "2"]
         if "--ckpt_path" in words:  # what the command before it left
             first = [w.replace("runs", str(tmp_path)) for w in words]
@@ -68,10 +72,15 @@ def test_commands_run(command, tmp_path, lpips_cache):
             words[-1] = "4"
     elif program in SHORT:
         words += SHORT[program].split()
+        if "evaluate" in program and "i2i" in command:
+            words += ["--metrics", "translation", "accuracy"]
     if program == "python scripts/compare.py":  # with what `gen fit` leaves
         fit = next(c for c in commands() if "init_from" in c).replace("runs/tuned", "runs/mine")
         fit += " --trainer.max_steps 1"
         run([w.replace("runs", str(tmp_path)) for w in shlex.split(fit)])
+    if program.startswith("python") and "runs/vit/last.ckpt" in command:
+        fit = next(c for c in commands() if "--out runs/vit" in c).replace("runs", str(tmp_path))
+        run(shlex.split(fit + " --model.model_name test_vit --trainer.max_steps 2"))
     run([w.replace("runs", str(tmp_path)) for w in words])
 
 
