@@ -66,7 +66,12 @@ class Last(Checkpoint):
 
 
 class Predictions(Callback):
-    """`gen predict` writes `predictions/<index>_<domain>.png` for every source and domain."""
+    """`gen predict` writes `predictions/<index>_<domain>.png` for every source and domain.
+
+    Of a classifier it writes `predictions.csv`: index, class and the probability of each class.
+    """
+
+    started = False  # a file of classes, in this run
 
     def on_predict_batch_end(
         self, trainer: Trainer, method: LightningModule, outputs: Tensor, batch: Any, *_: Any
@@ -74,10 +79,23 @@ class Predictions(Callback):
         from gen import viz
 
         folder = Path(trainer.default_root_dir, "predictions")
+        if outputs.ndim == 2:
+            self.write_classes(folder.with_suffix(".csv"), method.domains, outputs, batch["index"])
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for index, images in zip(batch["index"].tolist(), outputs, strict=True):
             for domain, image in zip(method.domains, images, strict=True):
                 viz.to_pil(image).save(folder / f"{index:05d}_{domain}.png")
+
+    def write_classes(self, path: Path, names: list[str], shares: Tensor, index: Tensor) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [] if self.started else [",".join(["index", "class", *names])]
+        for i, row in zip(index.tolist(), shares.tolist(), strict=True):
+            best = names[max(range(len(row)), key=row.__getitem__)]
+            lines.append(",".join([str(i), best, *(f"{p:.6f}" for p in row)]))
+        with open(path, "a" if self.started else "w") as file:
+            file.write("\n".join(lines) + "\n")
+        self.started = True
 
 
 class Bar(TQDMProgressBar):

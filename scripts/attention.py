@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import attention_viz, gallery, viz
+from gen import attention_viz, viz
 from gen.components import component_ids
+from gen.data.classes import plain
+from gen.data.images import load_image
 from gen.metrics.attention import above_mean, attention, map_statistics
 
 
@@ -24,14 +26,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="a .png file")
     parser.add_argument("--cell-px", type=int, default=128, help="width of a picture")
+    parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
     args = parser.parse_args()
     try:
-        draw(args.images, args.checkpoint, args.cell_px).save(args.out)
+        draw(args.images, args.checkpoint, args.cell_px, args.crop_pct).save(args.out)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
-def draw(images: list[Path], checkpoints: list[str], px: int):
+def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float = 1.0):
     """The sheet, a PIL image."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     methods = [gen.load(path, device) for path in checkpoints]
@@ -42,7 +45,8 @@ def draw(images: list[Path], checkpoints: list[str], px: int):
     rows, labels = [], []
     for image in images:
         for method in methods:
-            cells, texts = row(method, gallery.read(method, image), px)
+            x = plain(method.img_size, crop_pct)(load_image(image))  # as `Classes` shows it
+            cells, texts = row(method, x[None].to(device), px)
             rows.append(cells)
             labels.append(texts)
     columns = max(map(len, rows))

@@ -40,6 +40,7 @@ def main() -> None:
         "--crop-pct", type=float, default=1.0, help="centre crop of a classifier's data: Classes"
     )
     parser.add_argument("--voc", help="folder with VOCdevkit, for a classifier's segmentation")
+    parser.add_argument("--voc-size", type=int, default=480, help="px, in whole patches")
     parser.add_argument(
         "--keep-void", action="store_true", help="count VOC's void pixels, as the release of SAR"
     )
@@ -112,10 +113,16 @@ def of_classifier(args: argparse.Namespace, method) -> list[dict]:
         sets = {split: data.images(split) for split in args.split}
     rows = []
     for split, images in sets.items():
-        groups = None if "all" in (args.metrics or ["all"]) else args.metrics
+        groups = args.metrics or ["all"]
+        if "all" in groups:
+            groups = classifiers.possible(method, images)
+            if missing := [group for group in classifiers.GROUPS if group not in groups]:
+                print(f"{split}: left out {', '.join(missing)}: no attention maps, or no masks")
         rows += measure(args, method, images, split, groups)
     if args.voc:
-        rows += measure(args, method, VOC(args.voc), "voc", ["segmentation"], not args.keep_void)
+        rows += measure(
+            args, method, VOC(args.voc, args.voc_size), "voc", ["segmentation"], not args.keep_void
+        )
     return rows
 
 

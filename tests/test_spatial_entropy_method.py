@@ -1,9 +1,11 @@
 """A ViT with spatial entropy: its step, its schedules, and the promises that every method keeps."""
 
 import copy
+import csv
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +20,10 @@ from gen.checkpoint import export
 from gen.cli import main
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
 from gen.methods import spatial_entropy as module
-from gen.methods.spatial_entropy import SpatialEntropy, ramp
+from gen.methods.spatial_entropy import SpatialEntropy
 from gen.networks.attention_tap import AttentionTap
 from gen.networks.last_block import LastBlock
+from gen.schedules import ramp
 from gen.weights import WeightsError
 from harness import bare
 from runs import HEADS, VIT, arguments, differences, fit, losses, read
@@ -296,6 +299,47 @@ def test_pretrained_weights_of_another_head_and_grid_are_taken_over(tmp_path, mo
     assert gen.load(tmp_path / "run/last.ckpt").domains == ["bear", "cat", "dog"]
 
 
+@pytest.mark.parametrize("content", [None, b"junk", "other"])
+def test_a_pretrained_file_that_does_not_fit_is_named(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    if content == "other":
+        save_file(timm.create_model("test_resnet", num_classes=7).state_dict(), path)
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match="weights of timm's test_vit in .*w.safetensors"):
+        fit(NAME, tmp_path / "run", pretrained_file=path)
+
+
+def test_the_head_of_a_pretrained_model_is_a_function_of_the_seed(tmp_path):
+    source = timm.create_model("test_vit", num_classes=7, img_size=32, patch_size=8)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    heads = []
+    for seed, noise in ((1, 1), (1, 2), (2, 1)):
+        method = SpatialEntropy(**TINY, seed=seed, pretrained_file=str(tmp_path / "w.safetensors"))
+        torch.manual_seed(noise)
+        method.start()
+        assert torch.equal(method.net.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+        heads.append(method.net.head.weight)
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+def test_a_checkpoint_is_measured_without_the_pretrained_file(whole, tmp_path):
+    gone = dict(pretrained_file=tmp_path / "gone.safetensors")
+    more = (f"--ckpt_path={whole / 'last.ckpt'}", *ALL)
+    main(["validate", *arguments(NAME, tmp_path, *more, **gone)[1:]])
+    assert any(row["val/top1"] for row in losses(tmp_path))
+
+
+def test_what_cannot_be_mixed_or_scheduled_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="expected mixup and cutmix >= 0, got -1 and 0"):
+        SpatialEntropy(**TINY | dict(mixup=-1, cutmix=0))
+    with pytest.raises(ValueError, match="batch_size: expected an even number .*, got 3"):
+        Clocked(**TINY).training_step(batch(3))
+    command = arguments(NAME, tmp_path, "--trainer.max_epochs=-1")
+    with pytest.raises(ValueError, match="expected --trainer.max_epochs or max_steps"):
+        main([flag for flag in command if "max_steps" not in flag])
+
+
 def forbid(build):
     def checked(self, **weights):
         assert not weights, "asked for pretrained weights"
@@ -357,15 +401,53 @@ def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
     assert "train/spatial_entropy" in resumed[0]
 
 
-def test_validation_judges_averaged_and_raw_weights(whole):
-    method = gen.load(whole / "cut.ckpt")
-    images = gen.data.Heads(**HEADS).val
-    x = torch.stack([images[i]["x"] for i in range(len(images))])
-    row = next(row for row in losses(whole) if row["val/top1"])
-    for name, averaged in (("val/top1", True), ("val/top1_raw", False)):
-        hits = (method.classify(x, averaged).argmax(1) == images.labels).float().mean()
-        assert float(row[name]) == pytest.approx(hits.item())
-    assert "val/top5" not in row  # of 3 classes
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_averaged_and_raw_weights_are_judged_each(whole, tmp_path, monkeypatch, command):
+    judged = {}
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
+    judged[False] = F.one_hot(y, 7).float()  # the raw weights know all
+    judged[True] = torch.arange(7.0).flip(0).repeat(6, 1)  # the averaged ones say 0, then 1, 2, ..
+    method = SpatialEntropy(**TINY | dict(num_classes=7))
+    for name, score in method.scores.items():
+        score.update(judged["raw" not in name], y)
+        expected = {"top1": 2 / 6, "top1_raw": 1, "top5": 1, "top5_raw": 1}[name]
+        assert score.compute() == pytest.approx(expected), name
+
+    monkeypatch.setattr(
+        SpatialEntropy, "classify", lambda self, x, averaged=True: judged[averaged][: len(x)]
+    )
+    judged = {k: v[:, :3] for k, v in judged.items()}
+    small = ("--data.val_images=2", "--data.val_batch_size=6", f"--ckpt_path={whole / 'last.ckpt'}")
+    main([command, *arguments(NAME, tmp_path, *ALL, *small)[1:]])
+    split = {"validate": "val", "test": "test"}[command]
+    row = next(row for row in losses(tmp_path) if row[f"{split}/top1"])
+    assert float(row[f"{split}/top1"]) == pytest.approx(2 / 6)
+    assert float(row[f"{split}/top1_raw"]) == 1
+    assert not [name for name in row if "top5" in name]  # of 3 classes
+
+
+def test_predictions_are_a_table(whole, tmp_path):
+    more = (f"--ckpt_path={whole / 'last.ckpt'}", "--data.val_batch_size=5")
+    main(["predict", *arguments(NAME, tmp_path, *more)[1:]])
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    images, method = gen.data.Heads(**HEADS).val, gen.load(whole / "last.ckpt")
+    assert [int(row["index"]) for row in rows] == list(range(12))
+    shares = method.classify(torch.stack([images[i]["x"] for i in range(12)])).softmax(1)
+    for row, share in zip(rows, shares, strict=True):
+        told = [float(row[name]) for name in method.domains]
+        assert told == pytest.approx(share.tolist(), abs=1e-5)
+        assert row["class"] == method.domains[int(share.argmax())]
+
+
+def test_components_are_those_of_the_logged_iteration(tmp_path, monkeypatch):
+    at = []
+    count = module.mean_components
+    monkeypatch.setattr(module, "mean_components", lambda s: at.append(1) or count(s) * 0 + len(at))
+    fit(NAME, tmp_path, "--trainer.log_every_n_steps=3", steps=9)
+    rows = losses(tmp_path)
+    assert [int(row["step"]) for row in rows] == [2, 5, 8]
+    assert [float(row["train/components"]) for row in rows] == [1, 2, 3]  # one count a row
 
 
 def test_max_steps_counts_iterations_and_the_average_follows_each(whole):
@@ -377,6 +459,19 @@ def test_max_steps_counts_iterations_and_the_average_follows_each(whole):
     assert not torch.equal(cut[f"ema.module.net.{key}"], first[f"ema.module.net.{key}"])
     moved = (cut[f"ema.module.net.{key}"] - first[f"net.{key}"]).norm()
     assert 0 < moved < (cut[f"net.{key}"] - first[f"net.{key}"]).norm()
+
+
+def test_the_average_of_a_short_run_forgets_its_first_weights():
+    method = SpatialEntropy(**TINY | dict(ema_decay=0.9999))
+    method._trainer = SimpleNamespace(global_step=0)
+    first = method.net.head.weight.detach().clone()
+    with torch.no_grad():
+        method.net.head.weight.zero_()
+    for step in range(1, 301):
+        method._trainer.global_step = step
+        method.average()
+    left = method.ema.module["net"].head.weight.abs().max() / first.abs().max()
+    assert left < 1e-3
 
 
 def test_the_command_line_wins_on_resume_and_the_difference_is_printed(whole, tmp_path, caplog):

@@ -32,6 +32,11 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 policies.NAME_TO_OP |= {n: _posterize for n in policies.NAME_TO_OP if n.startswith("Posterize")}
 
 
+def plain(img_size: int, crop_pct: float = 1.0) -> Callable[[Image.Image], Tensor]:
+    """A picture of any size -> (3, S, S): short side S / crop_pct, bicubic, the centre cut out."""
+    return create_transform(img_size, crop_pct=crop_pct, **HALF)
+
+
 class ClassImages(DomainImages):
     """The images of one split: `[i]` is {"x": (3, S, S) in [-1, 1], "y", "index"}.
 
@@ -57,7 +62,7 @@ class ClassImages(DomainImages):
         min_scale: float,
     ) -> None:
         super().__init__(root, files, img_size)
-        self.plain = create_transform(img_size, crop_pct=crop_pct, **HALF)
+        self.plain, self.crop_pct = plain(img_size, crop_pct), crop_pct
         self.augment, self.min_crop = augment, (min_scale * MIN_RATIO) ** 0.5
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:

@@ -221,7 +221,7 @@ class _Run:
         return f"{name}_{kind}" if name.startswith(("jaccard", "auroc")) else name
 
     def protocol(self, group: str, name: str, count: int) -> str:
-        (heads, *grid), px = self.grid, f"{self.images.img_size} px"
+        (heads, *grid), px = self.grid, self.size()
         seen = f"{heads} heads, {grid[0]} x {grid[1]} patches, {px}"
         if group == "accuracy":
             return self.weights(name) + px
@@ -232,6 +232,10 @@ class _Run:
         what = f"every patch kept, {px}" if "whole" in name else f"best head a class, {seen}"
         out = self.measured - count
         return what + f", without {out} images that show none" * bool(out)
+
+    def size(self) -> str:
+        crop = getattr(self.images, "crop_pct", 1.0)
+        return f"{self.images.img_size} px" + (f", centre crop {crop:g}" if crop != 1 else "")
 
     def weights(self, name: str) -> str:
         if not hasattr(self.method, "attention"):
@@ -248,7 +252,7 @@ class _Run:
         drawn = np.random.default_rng(seed).binomial(n, list(values.values()), (RESAMPLED, len(n)))
         ci95 = np.percentile((drawn / n).mean(1), [2.5, 97.5]).tolist()
         row = dict(metric="class_mean_top1", value=float(np.mean(list(values.values()))), ci95=ci95)
-        protocol = f"mean over {len(n)} classes, {self.weights('')}{self.images.img_size} px"
+        protocol = f"mean over {len(n)} classes, {self.weights('')}{self.size()}"
         return row | dict(protocol=protocol, count=len(hits), values=values)
 
 

@@ -45,6 +45,16 @@ def inference(method: Callable) -> Callable:
     return run
 
 
+@contextmanager
+def judging(net: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode; afterwards in the mode it was in."""
+    training = net.training
+    try:
+        yield net.eval()
+    finally:
+        net.train(training)
+
+
 def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """sum_k weights[k] * terms[k]."""
     return sum(weights[name] * term for name, term in terms.items())
@@ -62,7 +72,7 @@ class Method(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.domains: list[str] = []  # names, from the data or the checkpoint
-        self._watched: tuple[int, list[str], Tensor, Any] | None = None
+        self._watched: tuple | None = None
 
     # ---- one iteration --------------------------------------------------------------------------
 
@@ -89,8 +99,11 @@ class Method(LightningModule):
         self.log_dict(terms)
         self.check_finite()  # the iteration before: on a GPU its numbers have arrived by now
         values = torch.stack(list(terms.values())).to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event() if self.device.type == "cuda" else None
+        if arrived is not None:
+            arrived.record()
         iteration = self.global_step + self.automatic_optimization  # else it is counted by now
-        self._watched = (iteration, list(terms), values, batch)
+        self._watched = (iteration, list(terms), values, arrived, batch)
         if self.device.type == "cpu":
             self.check_finite()
 
@@ -98,9 +111,9 @@ class Method(LightningModule):
         """Stops the run if a watched term is not finite: names it and saves its batch."""
         if self._watched is None:
             return
-        (iteration, names, values, batch), self._watched = self._watched, None
-        if self.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
+        (iteration, names, values, arrived, batch), self._watched = self._watched, None
+        if arrived is not None:
+            arrived.synchronize()  # not the stream: that has the next iteration in it by now
         bad = [n for n, ok in zip(names, values.isfinite().tolist(), strict=True) if not ok]
         if bad:
             path = Path(self.trainer.default_root_dir, f"nonfinite_{iteration}.pt").resolve()
@@ -114,22 +127,27 @@ class Method(LightningModule):
 
     def on_validation_start(self) -> None:
         """Every process judges with the buffers, as running statistics, of the first."""
+        if self.trainer.state.fn != "fit" and not self.trainer.ckpt_path:
+            self.start()  # here and not in `setup`: a checkpoint that is given is loaded by now
         if dist.is_available() and dist.is_initialized():
             for buffer in self.buffers():
                 dist.broadcast(buffer, 0)
 
-    def make_ema(self, networks: dict[str, nn.Module], decay: float) -> None:
+    def make_ema(self, networks: dict[str, nn.Module], decay: float, warmup: bool = False) -> None:
         """Averages `networks` in a child module, which is saved, resumed and moved with us.
 
-        Their parameters, that is; buffers are copied.
+        Their parameters, that is; buffers are copied. With `warmup` the decay of iteration i is at
+        most 1 - i^(-2/3), so that the average of a short run forgets its first weights, too.
         """
-        self._averaged = tuple(networks)
-        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay=decay, exclude_buffers=True)
+        self._averaged, self._warmup = tuple(networks), warmup
+        options = dict(use_warmup=warmup, exclude_buffers=True)
+        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay, **options)
         self.ema.requires_grad_(False)
 
     def average(self) -> None:
         """Moves the averages towards the networks, after a step."""
-        self.ema.update(nn.ModuleDict({name: getattr(self, name) for name in self._averaged}))
+        networks = nn.ModuleDict({name: getattr(self, name) for name in self._averaged})
+        self.ema.update(networks, self.global_step if self._warmup else None)
 
     # ---- doors ----------------------------------------------------------------------------------
 
@@ -177,8 +195,6 @@ class Method(LightningModule):
         if self.trainer.datamodule is not None:
             names, self.domains = self.domains, list(self.trainer.datamodule.domains)
             self.check_domains(names)
-        if stage != "fit":  # there, a checkpoint to resume from comes first
-            self.start()
 
     def start(self) -> None:
         """Starts from the weights of `init_from`, if that is given."""

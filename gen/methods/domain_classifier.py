@@ -17,7 +17,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from gen.methods.base import Method, inference
+from gen.methods.base import Method, inference, judging
 
 
 class ImageJudge(Method):
@@ -60,12 +60,8 @@ class ImageJudge(Method):
     def judge(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> (N, outputs), whatever the mode the network is in."""
         self.check_size(x)
-        training = self.net.training
-        self.net.eval()
-        try:
-            return self.net(x)
-        finally:
-            self.net.train(training)
+        with judging(self.net) as net:
+            return net(x)
 
     def check_size(self, x: Tensor) -> None:
         size = (3, self.img_size, self.img_size)

@@ -16,8 +16,6 @@ Letters in shapes: N batch, S classes, H image side, h heads, Hg Wg patches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -33,17 +31,16 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from gen.components import component_count
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
-from gen.methods.base import Method, inference, weigh
+from gen.methods.base import Method, inference, judging, weigh
+from gen.metrics.attention import above_mean
 from gen.networks.attention_tap import AttentionTap
 from gen.networks.last_block import rewire_last_block
+from gen.schedules import half_cosine, ramp
+from gen.weights import WeightsError
 
 SIZED = {"cait", "pit", "swin_transformer", "swin_transformer_v2", "tnt"}  # modules of timm
 RESIZABLE = {"vision_transformer", "deit", "eva"}  # and those that take other sizes later
-REGULARIZERS = {
-    "spatial_entropy": spatial_entropy,
-    "total_variation": total_variation,
-    "head_decorrelation": head_decorrelation,
-}
+REGULARIZERS = {f.__name__: f for f in (spatial_entropy, total_variation, head_decorrelation)}
 EPOCHS = 100  # what a run that is given in iterations counts as
 
 
@@ -59,7 +56,8 @@ class SpatialEntropy(Method):
         pretrained_file: start from this file of timm's layout (.safetensors, .pth) instead; the
             head is new where it has another number of classes, positions are resampled.
         regularizer: spatial_entropy, or a baseline: total_variation of the map,
-            head_decorrelation of what the heads gather, none.
+            head_decorrelation of what the heads gather (without a class token: would gather for
+            the mean query), none.
         lambda_reg: its largest weight.
         lambda_warmup_epochs: epochs over which the weight rises from 0, at most half of all; then
             it falls to 0 along half a cosine.
@@ -107,15 +105,14 @@ class SpatialEntropy(Method):
     ):
         super().__init__()
         self.save_hyperparameters()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.net = self.build()
+        if min(mixup, cutmix) < 0:
+            raise ValueError(f"expected mixup and cutmix >= 0, got {mixup} and {cutmix}")
+        self.net = self.build()
         for name in ("mean", "std"):  # of the colours that the model is used to
             colour = torch.tensor(self.net.pretrained_cfg[name]).view(3, 1, 1)
             self.register_buffer(name, colour, persistent=False)
-        self.make_ema({"net": self.net}, ema_decay)
-        regularized = regularizer != "none" and lambda_reg != 0
-        self.tap = AttentionTap(self.net) if regularized else None
+        self.make_ema({"net": self.net}, ema_decay, warmup=True)
+        self.tap = AttentionTap(self.net) if regularizer != "none" and lambda_reg else None
         mix = dict(label_smoothing=label_smoothing, num_classes=num_classes)
         self.mix = Mixup(mixup, cutmix, **mix) if mixup or cutmix else None
         names = [(k, which) for k in (1, 5) if k < num_classes for which in ("", "_raw")]
@@ -126,10 +123,8 @@ class SpatialEntropy(Method):
         """The network, by default with random weights: nothing is downloaded."""
         h = self.hparams
         if not timm.is_model(h.model_name):  # else timm would look for it on a hub or on the disk
-            raise ValueError(
-                f"model_name: expected a model of timm, got {h.model_name!r}; "
-                "timm.list_models('*vit*') has names"
-            )
+            names = "timm.list_models('*vit*') has names"
+            raise ValueError(f"model_name: expected a model of timm, got {h.model_name!r}; {names}")
         options = {"num_classes": h.num_classes, "drop_path_rate": h.drop_path}
         if is_model_in_modules(h.model_name, SIZED | RESIZABLE):
             options |= {"img_size": h.img_size}
@@ -137,7 +132,9 @@ class SpatialEntropy(Method):
             options |= {"dynamic_img_size": True}
         if h.patch_size:
             options |= {"patch_size": h.patch_size}
-        net = timm.create_model(h.model_name, **options, **weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(h.seed)
+            net = timm.create_model(h.model_name, **options, **weights)
         if h.rewire_last:
             rewire_last_block(net)
         return net
@@ -146,10 +143,20 @@ class SpatialEntropy(Method):
         h = self.hparams
         if (h.pretrained or h.pretrained_file) and not h.init_from:
             file = {"pretrained_cfg_overlay": {"file": h.pretrained_file}}
-            given = self.build(pretrained=True, **(file if h.pretrained_file else {}))
+            source = f"weights of timm's {h.model_name} in {h.pretrained_file or 'its hub'}"
+            try:
+                given = self.build(pretrained=True, **(file if h.pretrained_file else {}))
+            except Exception as error:  # a missing or damaged file raises nearly anything
+                what = f"{type(error).__name__}: {error!s:.200}"
+                raise WeightsError(f"pretrained: expected {source}, got {what}") from error
+            head, own = given.pretrained_cfg["classifier"], self.net.state_dict()  # same seed
+            kernels = {k: v for k, v in given.state_dict().items() if v.ndim > 1}
+            same = [k for k, v in kernels.items() if torch.equal(v, own[k])]
+            if missing := [k for k in same if not k.startswith(head)]:  # timm passes over these
+                raise WeightsError(f"pretrained: expected {source}, got none for {missing[:3]}")
             self.net.load_state_dict(given.state_dict())
             self.ema.set(nn.ModuleDict({"net": self.net}))
-            rank_zero_info(f"pretrained: started from {h.pretrained_file or 'weights of timm'}")
+            rank_zero_info(f"started from {source}")
         super().start()
 
     # ---- schedules, pure functions of the iteration ---------------------------------------------
@@ -158,7 +165,9 @@ class SpatialEntropy(Method):
         """Iterations and epochs of the whole run; one given in iterations has EPOCHS."""
         given = self.trainer.max_steps > 0 or (self.trainer.max_epochs or 0) < 1
         epochs = EPOCHS if given else self.trainer.max_epochs
-        return int(self.trainer.estimated_stepping_batches), epochs
+        if (iterations := self.trainer.estimated_stepping_batches) == math.inf:
+            raise ValueError("expected --trainer.max_epochs or max_steps, for the schedules")
+        return int(iterations), epochs
 
     def lr_factor(self, iteration: int) -> float:
         h, (total, epochs) = self.hparams, self.clock()
@@ -198,6 +207,11 @@ class SpatialEntropy(Method):
             torch.cuda.manual_seed(seed)
         smoothing = self.hparams.label_smoothing
         if self.mix:
+            if len(x) % 2:
+                raise ValueError(
+                    f"batch_size: expected an even number for pairs to mix, got {len(x)}; change "
+                    "it, or --model.mixup 0 --model.cutmix 0"
+                )
             np.random.seed(seed)  # noqa: NPY002, timm's Mixup draws from it
             x, y = self.mix(x.clone(), y)  # y (N, S), smoothed
             smoothing = 0.0
@@ -206,28 +220,35 @@ class SpatialEntropy(Method):
         weights, logged = {"ce": 1.0}, {}
         if self.tap is not None:
             name, weight = self.hparams.regularizer, self.weight(self.global_step)
-            similarity, heads = self.tap.pop_with_heads()  # (N, h, Hg, Wg), (N, h, D / h)
-            logged["lambda_reg"] = torch.tensor(weight)
+            if name == "head_decorrelation":
+                similarity, about = self.tap.pop_with_heads()  # (N, h, Hg, Wg), (N, h, D / h)
+            else:
+                similarity = about = self.tap.pop()
+            logged["lambda_reg"] = torch.full((), weight, device=logits.device)
             if weight:
-                about = heads if name == "head_decorrelation" else similarity
                 terms[name], weights[name] = REGULARIZERS[name](about), weight
-            if self.global_step % self.trainer.log_every_n_steps == 0:
+            if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the logged ones
                 logged["components"] = mean_components(similarity.detach())
-        self.watch({f"train/{k}": v.to(logits.device) for k, v in (terms | logged).items()}, batch)
+        self.watch({f"train/{k}": v for k, v in (terms | logged).items()}, batch)
         return weigh(terms, weights)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
         self.average()
 
-    def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
+    def validation_step(self, batch: dict[str, Tensor], _: int = 0, split: str = "val") -> None:
         x, y = batch["x"], batch["y"]
         logits = {"": self.classify(x), "_raw": self.classify(x, averaged=False)}
         for name, score in self.scores.items():
             score.update(logits[name[len("top1") :]], y)
-            self.log(f"val/{name}", score)
+            self.log(f"{split}/{name}", score)
 
-    test_step = validation_step
+    def test_step(self, batch: dict[str, Tensor], index: int = 0) -> None:
+        self.validation_step(batch, index, "test")
+
+    def predict_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        """Probabilities (N, S) of the classes."""
+        return self.classify(batch["x"]).softmax(1)
 
     # ---- inference ------------------------------------------------------------------------------
 
@@ -263,38 +284,16 @@ class SpatialEntropy(Method):
     def check_images(self, x: Tensor) -> None:
         size = (3, self.img_size, self.img_size)
         if x.ndim != 4 or x.shape[1:] != size:
-            raise ValueError(f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}; resize them, or set "
+                "--data.img_size as --model.img_size"
+            )
 
     @property
     def img_size(self) -> int:
         return self.hparams.img_size
 
 
-@contextmanager
-def judging(net: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode; afterwards in the mode it was in."""
-    training = net.training
-    try:
-        yield net.eval()
-    finally:
-        net.train(training)
-
-
-def ramp(epoch: int, epochs: int, warmup: int = 10) -> float:
-    """Share of lambda: 0 to 1 in equal steps over the warm-up, then half a cosine to 0.
-
-    As released for 20 epochs and more; in shorter runs half the epochs warm up, so that 2 epochs
-    have 0 and 1, and a single one has 1.
-    """
-    rise = min(warmup, epochs // 2)
-    return epoch / max(rise - 1, 1) if epoch < rise else half_cosine(epoch - rise, epochs - rise)
-
-
-def half_cosine(step: int, steps: int) -> float:
-    """From 1 at step 0 to 0 at `steps`."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def mean_components(similarity: Tensor) -> Tensor:
-    """Components above the mean of a map, mean over maps (N, h, Hg, Wg)."""
-    return component_count(similarity > similarity.mean((-2, -1), keepdim=True)).float().mean()
+    """Components above the mean, mean over maps (N, h, Hg, Wg)."""
+    return component_count(above_mean(similarity)).float().mean()

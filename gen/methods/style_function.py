@@ -11,7 +11,6 @@ Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Literal
 
@@ -28,6 +27,7 @@ from gen.methods.base import GANMethod, inference, weigh
 from gen.networks import style_function as networks
 from gen.networks.perceptual import LPIPS
 from gen.networks.stylegan2 import Generator
+from gen.schedules import half_cosine
 from gen.weights import WeightsError
 
 SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
@@ -187,8 +187,8 @@ class StyleFunction(GANMethod):
             return (5e-7 + (h.lr - 5e-7) * iteration / h.lr_warmup_iters) / h.lr
         if not h.lr_iters:
             return 1.0
-        half = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / h.lr_iters)))
-        return (h.lr_min + (h.lr - h.lr_min) * half) / h.lr
+        fall = half_cosine(min(iteration, h.lr_iters), h.lr_iters)
+        return (h.lr_min + (h.lr - h.lr_min) * fall) / h.lr
 
     def weights(self) -> dict[str, float]:
         h = self.hparams

@@ -29,24 +29,32 @@ def mean_and_interval(values: np.ndarray) -> str:
     return f"{values.mean():8.3f} ± {half:.3f}"
 
 
-def main() -> None:
-    out, data = Path(sys.argv[1]), Path(sys.argv[2])
-    rows: dict[str, dict[str, dict[str, float]]] = {"with": {}, "without": {}}
-    for side, of_seed in rows.items():
-        for path in sorted(out.glob(f"{side}_*/test.jsonl")):
-            lines = map(json.loads, path.read_text().splitlines())
-            of_seed[path.parent.name.split("_")[1]] = {r["metric"]: r["value"] for r in lines}
-    seeds = [seed for seed in rows["with"] if seed in rows["without"]]
-    if not seeds:
-        sys.exit(f"{out}: expected runs with_SEED and without_SEED that were tested, got none")
-    print(f"{out}: seeds {', '.join(seeds)}; mean ± 95 % interval (Student's t over seeds)")
-    print(f"{'':50}{'with':>16}{'without':>17}{'difference':>20}")
+def read(path: Path) -> dict[str, float]:
+    """The values of an evaluation by their names."""
+    rows = map(json.loads, path.read_text().splitlines())
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def table(out: Path, seeds: list[str]) -> str:
+    """Means over seeds, with and without the loss, and the difference of equal seeds."""
+    sides = {s: [read(out / f"{s}_{k}" / "test.jsonl") for k in seeds] for s in ("with", "without")}
+    lines = [f"{'':58}{'with':>16}{'without':>17}{'difference':>18}"]
     for split, place in SPLITS.items():
         for metric, name in METRICS.items():
             key = f"{split}/{metric}"
-            a, b = (np.array([rows[s][k][key] for k in seeds]) for s in ("with", "without"))
-            cells = "  ".join(mean_and_interval(values) for values in (a, b, a - b))
-            print(f"{place + ': ' + name:50}{cells}")
+            if key in sides["with"][0]:
+                a, b = (np.array([row[key] for row in rows]) for rows in sides.values())
+                cells = "  ".join(mean_and_interval(values) for values in (a, b, a - b))
+                lines.append(f"{place + ': ' + name:58}{cells}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    out, data, *seeds = sys.argv[1:]
+    out, data = Path(out), Path(data)
+    print(f"{out}: seeds {', '.join(seeds)}; mean ± 95 % interval (Student's t over seeds)")
+    print("accuracy of held-out emoji is the question; the other rows say why")
+    print(table(out, seeds))
     emoji = sorted((data / "test").glob("*/noto_*.png"))
     chosen = emoji[:: max(1, len(emoji) // 6)][:6]
     picture = out / "attention.png"

@@ -1,0 +1,18 @@
+"""How weights and rates change in training: pure functions of the step."""
+
+import math
+
+
+def ramp(epoch: int, epochs: int, warmup: int = 10) -> float:
+    """Share of lambda: 0 to 1 in equal steps over the warm-up, then half a cosine to 0.
+
+    As released for 20 epochs and more; in shorter runs half the epochs warm up, so that 2 epochs
+    have 0 and 1, and a single one has 1.
+    """
+    rise = min(warmup, epochs // 2)
+    return epoch / max(rise - 1, 1) if epoch < rise else half_cosine(epoch - rise, epochs - rise)
+
+
+def half_cosine(step: int, steps: int) -> float:
+    """From 1 at step 0 to 0 at `steps`."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
