@@ -133,6 +133,8 @@ class Method(LightningModule):
             for buffer in self.buffers():
                 dist.broadcast(buffer, 0)
 
+    on_test_start = on_predict_start = on_validation_start
+
     def make_ema(self, networks: dict[str, nn.Module], decay: float, warmup: bool = False) -> None:
         """Averages `networks` in a child module, which is saved, resumed and moved with us.
 
