@@ -1,10 +1,14 @@
 """Tiny runs of `gen` inside the test's own process, shared by the tests of training."""
 
 import csv
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
+from lightning import Trainer
 
+from gen.callbacks import Last
 from gen.cli import main
 
 WIDTHS = dict(img_size=32, base_channels=4, max_channels=8, style_dim=8, latent_dim=4)
@@ -52,6 +56,21 @@ def fit(method: str, out: Path, *more: str, steps: int = 2, **model) -> Path:
     """Runs it; the path of `last.ckpt`."""
     main(arguments(method, out, *more, steps=steps, **model))
     return Path(out, "last.ckpt")
+
+
+def cut_run(method: str, out: Path, *more: str, first: int = 3, steps: int = 7) -> Path:
+    """A run of `steps` iterations in `out`; `cut.ckpt` is what it wrote after the `first` ones."""
+    save = Last.save
+
+    def keep(self: Last, trainer: Trainer) -> None:
+        save(self, trainer)
+        if trainer.global_step == first:
+            shutil.copy(self.path, out / "cut.ckpt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Last, "save", keep)
+        fit(method, out, *more, steps=steps)
+    return out
 
 
 def read(path: Path) -> dict:

@@ -14,9 +14,9 @@ from gen.data.base import LabelledImages
 from gen.data.heads import HeadImages
 from gen.methods.attribute_classifier import AttributeClassifier
 from harness import bare
-from runs import CLASSIFIER, HEADS, arguments, differences, fit, flags, losses, read
+from runs import CLASSIFIER, HEADS, arguments, cut_run, differences, fit, flags, losses, read
 from test_ddp import run
-from test_domain_classifier import ALL, FIRST, check_nan, check_resumed, cut_run
+from test_domain_classifier import ALL, FIRST, check_nan, check_resumed
 from test_domain_classifier import batch as images_of
 
 NAME = "AttributeClassifier"
@@ -25,7 +25,7 @@ K, FACTORS = 6, 22
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return cut_run(NAME, tmp_path_factory.mktemp(NAME))
+    return cut_run(NAME, tmp_path_factory.mktemp(NAME), *ALL)
 
 
 def batch(n=4, seed=0):

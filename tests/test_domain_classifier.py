@@ -2,7 +2,6 @@
 
 import copy
 import os
-import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 import gen
-from gen.callbacks import Last
 from gen.checkpoint import export
 from gen.cli import main
 from gen.data import Domains, Heads
@@ -20,28 +18,13 @@ from gen.methods.base import GANMethod, Method, NonFiniteLoss
 from gen.methods.domain_classifier import DomainClassifier, disturbed
 from gen.weights import WeightsError
 from harness import bare
-from runs import CLASSIFIER, HEADS, arguments, differences, fit, flags, losses, read
+from runs import CLASSIFIER, HEADS, arguments, cut_run, differences, fit, flags, losses, read
 from test_ddp import run
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME, FIRST, MORE = "DomainClassifier", 3, 4
 ALL = ("--trainer.limit_val_batches=1.0", f"--trainer.val_check_interval={FIRST}")
 TINY = CLASSIFIER | dict(num_domains=3)
-
-
-def cut_run(name, out):
-    """One run of FIRST + MORE iterations in `out`; `cut.ckpt` is what it wrote in between."""
-    save = Last.save
-
-    def keep(self, trainer):
-        save(self, trainer)
-        if trainer.global_step == FIRST:
-            shutil.copy(self.path, out / "cut.ckpt")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Last, "save", keep)
-        fit(name, out, *ALL, steps=FIRST + MORE)
-    return out
 
 
 def check_resumed(name, whole, out, workers):
@@ -74,7 +57,7 @@ def check_nan(name, term, out, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return cut_run(NAME, tmp_path_factory.mktemp(NAME))
+    return cut_run(NAME, tmp_path_factory.mktemp(NAME), *ALL)
 
 
 def batch(n=4, seed=0):

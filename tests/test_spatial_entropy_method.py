@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 import math
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import gen
-from gen.callbacks import Last
 from gen.checkpoint import export
 from gen.cli import main
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
@@ -26,7 +24,7 @@ from gen.networks.last_block import LastBlock
 from gen.schedules import ramp
 from gen.weights import WeightsError
 from harness import bare
-from runs import HEADS, VIT, arguments, differences, fit, losses, read
+from runs import HEADS, VIT, arguments, cut_run, differences, fit, losses, read
 from test_ddp import run
 
 legacy = np.random.seed
@@ -51,18 +49,7 @@ class Clocked(bare(SpatialEntropy)):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
-    out = tmp_path_factory.mktemp(NAME)
-    save = Last.save
-
-    def keep(self, trainer):
-        save(self, trainer)
-        if trainer.global_step == FIRST:
-            shutil.copy(self.path, out / "cut.ckpt")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Last, "save", keep)
-        fit(NAME, out, *ALL, steps=FIRST + MORE)
-    return out
+    return cut_run(NAME, tmp_path_factory.mktemp(NAME), *ALL)
 
 
 def batch(n=4, seed=0):

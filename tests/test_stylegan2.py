@@ -2,7 +2,6 @@
 
 import math
 import runpy
-import shutil
 import sys
 
 import pytest
@@ -14,11 +13,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 import gen
 from conftest import ROOT
 from gen import gallery, viz
-from gen.callbacks import Last
 from gen.checkpoint import export
 from gen.methods.stylegan2 import StyleGAN2
 from harness import bare
-from runs import GENERATOR, differences, fit, losses, read
+from runs import GENERATOR, cut_run, differences, fit, losses, read
 from test_ddp import run
 
 NAME, FIRST, MORE = "StyleGAN2", 3, 4
@@ -28,19 +26,8 @@ TINY = GENERATOR | dict(num_domains=3)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
-    out = tmp_path_factory.mktemp(NAME)
-    save = Last.save
-
-    def keep(self, trainer):
-        save(self, trainer)
-        if trainer.global_step == FIRST:
-            shutil.copy(self.path, out / "cut.ckpt")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Last, "save", keep)
-        samples = ["--trainer.callbacks=Samples", "--trainer.callbacks.every_n_steps=7"]
-        fit(NAME, out, f"--save_every={FIRST}", *samples, steps=FIRST + MORE)
-    return out
+    samples = ["--trainer.callbacks=Samples", "--trainer.callbacks.every_n_steps=7"]
+    return cut_run(NAME, tmp_path_factory.mktemp(NAME), f"--save_every={FIRST}", *samples)
 
 
 def batch(n=4, seed=0):
