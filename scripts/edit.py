@@ -1,0 +1,82 @@
+"""Edits images of a generator, or photos, several times for each request: a picture and GIFs.
+
+images of seeds    edit.py --checkpoint C --classifier J --seeds 0-5 --set cat --set dog,-spots
+photos             edit.py --checkpoint C --classifier J a.png b.png --set cat --noises 3
+
+Attributes that a request does not name stay, unless they exclude what it names. A GIF goes from the
+image over its edits, in the order of --set, and back. Photos are first projected into W+.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+import gen
+from gen import edits, gallery, viz
+from gen.projector import project
+from generate import seeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, nargs="*", help="photos; none: images of --seeds")
+    parser.add_argument("--checkpoint", required=True, help="of an editor, e.g. StyleFunction")
+    parser.add_argument("--classifier", required=True, help="of an AttributeClassifier")
+    parser.add_argument("--seeds", type=seeds, nargs="+", default=[list(range(6))])
+    parser.add_argument("--set", action="append", required=True, help="a request: cat,-spots")
+    parser.add_argument("--noises", type=int, default=2, help="edits for each request")
+    parser.add_argument("--psi", type=float, help="truncation of --seeds; default: as in training")
+    parser.add_argument("--steps", type=int, default=500, help="of projecting a photo")
+    parser.add_argument("--frames", type=int, default=12, help="of a GIF for each edit; 0: no GIF")
+    parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
+    parser.add_argument("--out", type=Path, default=Path("edits"), help="folder")
+    args = parser.parse_args()
+    try:
+        edit(args)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def edit(args: argparse.Namespace) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method, judge = gen.load(args.checkpoint, device), gen.load(args.classifier, device)
+    for role, what, path in (
+        ("edit", method, args.checkpoint),
+        ("classify", judge, args.classifier),
+    ):
+        if not hasattr(what, role):
+            raise ValueError(f"{path}: expected what can {role}, got a {type(what).__name__}")
+    requests = [edits.parse(text, method.attribute_names) for text in args.set]
+    shown, texts, names = [], [], sum(args.seeds, [])
+    if args.images:
+        x = torch.cat([gallery.read(method, image) for image in args.images])
+        ws = project(method.generator, x, args.steps).ws
+        shown, texts, names = [x], [("photo", 1)], [image.stem for image in args.images]
+    else:
+        ws = method.map_latents(gallery.latents(method, names), psi=args.psi)  # (N, L, D)
+    y, seen = edits.labels(method, judge, ws), edits.known(method, judge)
+    d = torch.stack([torch.stack([edits.wanted(of, r, seen) for of in y]) for r in requests])
+    repeats = args.noises if method.noise_dim else 1
+    codes = edits.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)
+    shown += [method.synthesize(one) for one in (ws, *codes.flatten(0, 1))]
+    texts += [("projected" if args.images else "image", 1), *((s, repeats) for s in args.set)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = [[image.clamp(-1, 1).cpu() for image in row] for row in zip(*shown, strict=True)]
+    lead = (0, 2 if args.images else 1)
+    picture = viz.grid(rows, headers=texts, lead=lead, cell_px=args.cell_px)
+    picture.save(args.out / "edits.png")
+    print(args.out / "edits.png")
+    if args.frames:
+        legs = edits.walk(method, [ws, *codes[:, 0]], args.frames)
+        for k, (name, own) in enumerate(zip(names, gallery.join(legs).cpu(), strict=True)):
+            file = args.out / f"{k:02d}-{name}.gif"
+            viz.save_gif(viz.palindrome([viz.enlarge(frame) for frame in own]), file)
+            print(file)
+
+
+if __name__ == "__main__":
+    main()
