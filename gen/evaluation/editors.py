@@ -1,0 +1,298 @@
+"""Evaluation of an editor of codes: does it do what is wanted, in how many ways, and that alone.
+
+The published protocol (Liu et al., arXiv 2109.12492, its released evaluation) edits the first 1,000
+test codes, one attribute at a time and both ways: ACC by a classifier, LPIPS between 10 edits, FID,
+identity of a face descriptor, PIR and mean step of 20 frames between the two edits. Here:
+
+- all labels are given at once, as in training: those that the judge reads off another of 512 images
+  of the generator and seed, so that which exclude each other need not be said;
+- diversity is over pairs of different edits: the release counts each with itself, 9 of 54, too;
+- what an edit should leave alone is seen by the labels to stay and the factors that the judge
+  regresses, in place of a descriptor of faces;
+- a path is straight in W+ with PIR as there, between two edits to labels that differ in any way.
+
+Source i, what is wanted of it and its noise are functions of (seed, i): a longer run begins with a
+shorter one, and two editors of one generator can be compared source by source.
+
+Letters in shapes: N sources, J edits of each, K attributes, P other images, Z noise, F factors, L
+rows of a code, D its width, H image side.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gen import gallery
+from gen.evaluation.generators import row
+from gen.evaluation.rows import FRAMES
+from gen.interpolation import alphas, path
+from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.translation import bootstrap, translation_scores
+from gen.networks.perceptual import LPIPS
+from gen.report import versions
+from gen.weights import sha256
+
+GROUPS = ("edits", "single", "paths")
+OTHERS = 512  # images whose labels are what is wanted
+FIRST_OTHER = 10**5  # their numbers begin here, those of sources at 0
+
+Values = Iterator[tuple[str, str, Tensor]]  # name, protocol, (N,) with NaN where it has no meaning
+
+
+@torch.no_grad()
+def evaluate_editor(
+    method,
+    judge,
+    metrics: Collection[str] = GROUPS,
+    count: int = 500,
+    outputs: int = 5,
+    net: str = "alex",
+    seed: int = 777,
+    batch_size: int = 16,
+    checkpoint: str | Path | None = None,
+    psi: float | None = None,
+    judge_checkpoint: str | Path | None = None,
+) -> list[dict]:
+    """Evaluates an editor of the codes of a generator, as a judge sees its images.
+
+    - `edits`: to all labels of another image. `edits/accuracy_NAME` of each attribute, their mean
+      `edits/accuracy`, and `edits/accuracy_joint` where all K must be right;
+      `edits/diversity_lpips_NET` between edits of different noise, 0 of an editor without noise;
+      `edits/lpips_NET` to the source; and as floors `unchanged/accuracy..` of the source itself.
+    - `single`: one attribute is to change, once each. Wanted are the labels, among those of other
+      images with another label there, that differ from the source's in the fewest: where attributes
+      exclude each other, two do. `single/accuracy_NAME`; `single/kept_NAME`, the share of labels
+      that were to stay and stayed; `single/lpips_NET_NAME` to the source; `single/factors_NAME`,
+      how far the factors move, mean over all of them, also those that should; and the mean of each
+      over attributes. Doing nothing scores 0, 1, 0, 0. Without a label to stay there is no `kept`.
+    - `paths`: PS, EQ, EFF and PIR of straight lines of codes between two edits of a source, with
+      equal noise, to labels of two other images that differ. All paths count, whether the edits
+      succeed or not: one that does not move has PS 0, but PIR 0, too.
+
+    Args:
+        method: `map_latents`, `synthesize`, `edit`, `attribute_names`, `noise_dim`, `latent_dim`,
+            `img_size`, as `gen.methods.StyleFunction` has them.
+        judge: `classify`, `regress`, `factor_std`, `attribute_names`, `img_size`, as
+            `gen.methods.AttributeClassifier` has them; on the same device.
+        metrics: Which of the groups.
+        count: Sources.
+        outputs: Edits of a source in `edits`.
+        net: LPIPS network.
+        seed: Of sources, wanted labels, noise and intervals.
+        batch_size: Sources at once; changes no value beyond rounding.
+        checkpoint: File whose sha256 the rows state.
+        psi: Truncation of the codes; None is the method's own.
+        judge_checkpoint: File of the judge, likewise (`judge_sha256`).
+
+    Returns:
+        Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over sources, values are theirs.
+
+    Raises:
+        ValueError: An unknown group, counts too small, a judge that does not fit, NaN; images that
+            are equal in an attribute, but for `edits`.
+    """
+    _check(method, judge, metrics, count, outputs, batch_size)
+    groups = [group for group in GROUPS if group in metrics]
+    run = _Editor(method, judge, outputs, net, seed, batch_size, psi)
+    run.check_others(groups)
+    run.measure(groups, count)
+    files = {"checkpoint_sha256": checkpoint, "judge_sha256": judge_checkpoint}
+    common = {"seed": seed} | {name: file and sha256(file) for name, file in files.items()}
+    common["versions"] = versions()
+    rows = []
+    for (group, name), of_source in run.values.items():
+        mean, *ci95 = bootstrap(list(of_source.values()), seed)
+        found = row(name, mean, ci95, run.protocols[name], len(of_source)) | {"values": of_source}
+        rows.append(found | common | {"seconds": round(run.seconds[group], 2)})
+    return rows
+
+
+def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) -> None:
+    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
+        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
+    if not 1 <= count <= FIRST_OTHER or outputs < 2 or batch_size < 1:
+        raise ValueError(
+            f"expected count 1 .. {FIRST_OTHER}, outputs >= 2 (for diversity) and batch_size >= 1, "
+            f"got {count}, {outputs} and {batch_size}"
+        )
+    names = judge.attribute_names if hasattr(judge, "regress") else None
+    if (names, judge.img_size) != (method.attribute_names, method.img_size):
+        raise ValueError(
+            f"judge: expected an AttributeClassifier of {method.attribute_names} and "
+            f"{method.img_size} px, got a {type(judge).__name__} of {names} and {judge.img_size} "
+            "px; give the one that the editor was trained with, or another such"
+        )
+
+
+class _Block(NamedTuple):
+    """Some sources."""
+
+    numbers: range
+    ws: Tensor  # (N, L, D)
+    x: Tensor  # (N, 3, H, H)
+    y: Tensor  # (N, K) bool
+
+
+class _Editor:
+    """Values of single sources: `values[group, name][number]`."""
+
+    def __init__(self, method, judge, outputs, net, seed, batch_size, psi) -> None:
+        self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size
+        self.net, self.psi, self.names = net, psi, list(method.attribute_names)
+        self.outputs = outputs if method.noise_dim else 1  # without noise all are equal
+        self.lpips = LPIPS(net).to(gallery.device(method))
+        self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
+        self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        self.protocols: dict[str, str] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        others = [block.y for block in self.blocks(FIRST_OTHER, OTHERS)]
+        self.others = torch.cat(others).cpu().numpy()  # (P, K) bool
+
+    def check_others(self, groups: list[str]) -> None:
+        varies = self.others.any(0) & ~self.others.all(0)  # (K,)
+        same = [name for name, ok in zip(self.names, varies, strict=True) if not ok]
+        if (same and "single" in groups) or (not varies.any() and "paths" in groups):
+            raise ValueError(
+                f"expected images with and without each attribute, got {OTHERS} that the judge "
+                f"sees equal in {', '.join(same)}; take a larger psi, or measure edits alone"
+            )
+
+    def measure(self, groups: list[str], count: int) -> None:
+        total = -(-count // self.batch_size)
+        for block in tqdm(self.blocks(0, count), "evaluate", total, disable=None):
+            for group in groups:
+                began = time.perf_counter()
+                for name, protocol, of_block in getattr(self, group)(block):
+                    self.protocols[name] = f"{protocol}, {self.how}"
+                    found = zip(block.numbers, of_block.double().tolist(), strict=True)
+                    if new := {i: value for i, value in found if value == value}:  # not NaN
+                        self.values[group, name].update(new)
+                self.seconds[group] += time.perf_counter() - began
+
+    # ---- one group of a block --------------------------------------------------------------------
+
+    def edits(self, block: _Block) -> Values:
+        d, z = self.draw("edits", block, self.any, self.outputs)  # (N, 1, K), (N, J, Z)
+        made = self.edited(block, d.expand(-1, self.outputs, -1), z)  # (N, J, 3, H, H)
+        right = self.told(made) == d  # (N, J, K)
+        what = f"{self.outputs} edits a source to the labels of another image"
+        floor = "the source left unchanged, held to the labels of another image"
+        both = ("edits", what, right), ("unchanged", floor, block.y[:, None] == d)
+        for prefix, text, hits in both:  # (N, J, K)
+            hits = hits.double()
+            yield f"{prefix}/accuracy", f"{text}, mean over attributes", hits.mean((1, 2))
+            yield f"{prefix}/accuracy_joint", f"{text}, all of them", hits.amin(2).mean(1)
+            for name, value in zip(self.names, hits.mean(1).unbind(1), strict=True):
+                yield f"{prefix}/accuracy_{name}", text, value
+        found = translation_scores(self.lpips, block.x, made)
+        varied = found.get("diversity", torch.zeros(len(d)))
+        yield f"edits/diversity_lpips_{self.net}", f"{what}, pairs of them", varied
+        yield f"edits/lpips_{self.net}", f"{what}, to the source", found["content_lpips"]
+
+    def single(self, block: _Block) -> Values:
+        d, z = self.draw("single", block, self.nearest, len(self.names))  # (N, K, K), (N, K, Z)
+        made = self.edited(block, d, z)  # (N, K, 3, H, H), edit k is of attribute k
+        told, y = self.told(made), block.y[:, None]
+        right = (told == d).diagonal(dim1=1, dim2=2)  # (N, K)
+        stay = d == y  # (N, K, K)
+        kept = (stay & (told == y)).sum(2) / stay.sum(2)  # (N, K), NaN where none is to stay
+        features = self.lpips.features
+        pairs = zip(made, block.x[:, None], strict=True)  # (K, 3, H, H), (1, 3, H, H)
+        lpips = [self.lpips.distance(features(images), features(x)) for images, x in pairs]
+        moved = self.factors(made.flatten(0, 1)).unflatten(0, made.shape[:2])  # (N, K, F)
+        moved = (moved - self.factors(block.x)[:, None]).abs() / self.judge.factor_std
+        what = "one attribute changed, the fewest others with it"
+        every = f"mean |change| of {moved.shape[2]} factors in standard deviations"
+        for name, text, of_edit in (
+            ("accuracy", f"{what}: is it as wanted", right.double()),
+            ("kept", f"{what}: share of labels to stay that stayed", kept),
+            (f"lpips_{self.net}", f"{what}: distance to the source", torch.stack(lpips)),
+            ("factors", f"{what}: {every}", moved.mean(2)),
+        ):
+            yield f"single/{name}", f"{text}, mean over attributes", of_edit.nanmean(1)
+            for attribute, value in zip(self.names, of_edit.unbind(1), strict=True):
+                yield f"single/{name}_{attribute}", text, value
+
+    def paths(self, block: _Block) -> Values:
+        d, z = self.draw("paths", block, self.two, 1)  # (N, 2, K), (N, 1, Z)
+        a, b = (self.method.edit(block.ws, d[:, j], z[:, 0]) for j in (0, 1))  # (N, L, D)
+        frames = path(self.images, a, b, alphas(FRAMES))  # (N, T, 3, H, H)
+        found = smoothness(*path_distances(self.lpips, frames))
+        what = "straight lines of codes between edits of equal noise to labels of two other images"
+        seen = f"alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
+        for name in ("ps", "eq", "eff", "pir"):
+            yield f"paths/{name}_t{FRAMES}_{self.net}", f"{what}, {seen}", found[name]
+
+    # ---- what is drawn, a function of (seed, number) ---------------------------------------------
+
+    def draw(self, group: str, block: _Block, pick: Callable, J: int) -> tuple[Tensor, Tensor]:
+        """Wanted labels (N, .., K), as `pick` chooses them, and noise (N, J, Z)."""
+        labels, noise = [], []
+        for i, y in zip(block.numbers, block.y.cpu().numpy(), strict=True):
+            rng = np.random.default_rng([self.seed, GROUPS.index(group), i])
+            labels.append(pick(rng, y))  # before the noise, whose width is the editor's affair
+            noise.append(rng.standard_normal((J, self.method.noise_dim)))
+        d, z = (torch.from_numpy(np.stack(some)).to(block.x) for some in (labels, noise))
+        return d, z
+
+    def any(self, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
+        return self.others[[rng.integers(OTHERS)]]  # (1, K)
+
+    def nearest(self, rng: np.random.Generator, y: np.ndarray) -> np.ndarray:
+        """(K, K): row k has another label k than y (K,), and few others; by chance where equal."""
+        differ = self.others != y  # (P, K)
+        chosen = []
+        for k in range(len(y)):
+            members = differ[:, k].nonzero()[0]
+            counts = differ[members].sum(1)
+            chosen.append(rng.choice(members[counts == counts.min()]))
+        return self.others[chosen]
+
+    def two(self, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
+        """(2, K): labels that differ."""
+        first = rng.integers(OTHERS)
+        unlike = (self.others != self.others[first]).any(1).nonzero()[0]
+        return self.others[[first, rng.choice(unlike)]]
+
+    # ---- the generator and the judge -------------------------------------------------------------
+
+    def blocks(self, first: int, count: int) -> Iterator[_Block]:
+        for start in range(first, first + count, self.batch_size):
+            numbers = range(start, min(start + self.batch_size, first + count))
+            z = gallery.latents(self.method, [self.seed * 10**6 + i for i in numbers])
+            ws = self.method.map_latents(z, self.psi)
+            x = self.images(ws)
+            yield _Block(numbers, ws, x, self.told(x[:, None])[:, 0])
+
+    def edited(self, block: _Block, d: Tensor, z: Tensor) -> Tensor:
+        """Images (N, J, 3, H, H) of edits to labels (N, J, K) with noise (N, J, Z)."""
+        pairs = zip(d.unbind(1), z.unbind(1), strict=True)
+        return torch.stack([self.images(self.method.edit(block.ws, *pair)) for pair in pairs], 1)
+
+    def images(self, ws: Tensor) -> Tensor:
+        """Codes (N, L, D) -> images (N, 3, H, H) in [-1, 1], as they are saved."""
+        return _finite(self.method.synthesize(ws), "images").clamp(-1, 1)
+
+    def told(self, images: Tensor) -> Tensor:
+        """Images (N, J, 3, H, H) -> which attributes the judge sees, (N, J, K) bool."""
+        logits = _finite(self.judge.classify(images.flatten(0, 1)), "logits of the judge")
+        return logits.unflatten(0, images.shape[:2]) > 0
+
+    def factors(self, x: Tensor) -> Tensor:
+        return _finite(self.judge.regress(x), "factors of the judge")
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not values.isfinite().all():
+        raise ValueError(
+            f"{what}: expected finite values, got NaN or infinity; try a smaller psi, or a "
+            "checkpoint from before the training went wrong"
+        )
+    return values
