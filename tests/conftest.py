@@ -47,6 +47,21 @@ def lpips_cache():
         pytest.skip("no LPIPS weights in the cache: python -m gen.networks.perceptual fetches them")
 
 
+@pytest.fixture(scope="session")
+def edited(tmp_path_factory) -> dict[str, str]:
+    """Options of editors of codes: files of a tiny untrained generator and judge that fit them."""
+    from gen.methods.attribute_classifier import AttributeClassifier
+    from gen.methods.stylegan2 import StyleGAN2
+    from runs import CLASSIFIER, GENERATOR, ship
+
+    out = tmp_path_factory.mktemp("edited")
+    generator, judge = StyleGAN2(**GENERATOR), AttributeClassifier(**CLASSIFIER)
+    return dict(
+        generator=str(ship(generator, out / "generator.safetensors")),
+        judge=str(ship(judge, out / "judge.safetensors")),
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def two_threads():
     torch.set_num_threads(2)

@@ -1,6 +1,7 @@
 """Tiny runs of `gen` inside the test's own process, shared by the tests of training."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from lightning import Trainer
 
 from gen.callbacks import Last
 from gen.cli import main
+from gen.methods.base import Method
+from gen.weights import save_safetensors
 
 WIDTHS = dict(img_size=32, base_channels=4, max_channels=8, style_dim=8, latent_dim=4)
 HEADS = dict(img_size=32, batch_size=2, num_workers=0, train_images=8, val_images=4)
@@ -28,7 +31,17 @@ GENERATOR = dict(
     img_size=32, channel_base=128, channel_max=16, z_dim=8, w_dim=8, map_layers=2, group=2,
     r1_every=2, pl_every=2, ada_target=0.6,
 )  # fmt: skip
+EDITED = dict(
+    {k: GENERATOR[k] for k in ("img_size", "channel_base", "channel_max", "z_dim", "w_dim")},
+    map_layers=2, attributes="bear,cat,dog,mouth_open,dark_fur,spots",
+)  # fmt: skip
+STYLE_FUNCTION = EDITED | dict(noise_dim=4, d_channels=4, d_max_channels=8, lr_warmup_iters=0)
+NO_LPIPS = dict(lambda_lpips=0.0, lambda_lpips_cyc=0.0)
+CODES = dict(z_dim=8, batch_size=4)
+DATA = {"StyleFunction": ("Codes", CODES), "LinearDirections": ("Codes", CODES)}  # else Heads
 OPTIONS = {
+    "StyleFunction": STYLE_FUNCTION | NO_LPIPS | dict(r1_every=2, lr=1e-3, ema_decay=0.9),
+    "LinearDirections": EDITED | dict(lr=0.1, lr_iters=20),
     "StyleGAN2": GENERATOR,
     "StarGAN": WIDTHS | dict(r1_every=2, ds_iters=10, lr=1e-3),
     "SmoothI2I": WIDTHS | EVERYTHING,
@@ -38,15 +51,25 @@ OPTIONS = {
 }
 
 
+def ship(method: Method, path: Path) -> Path:
+    """Writes a method as `scripts/export.py` would, without a run."""
+    hparams = json.dumps(dict(method.hparams))
+    meta = dict(method=type(method).__name__, hparams=hparams, domains="[]", iteration="1")
+    state = {k: v for k, v in method.state_dict().items() if not k.startswith("ema.")}
+    save_safetensors(state, path, meta)
+    return path
+
+
 def flags(prefix: str, options: dict) -> list[str]:
     return [f"--{prefix}.{key}={value}" for key, value in options.items()]
 
 
 def arguments(method: str, out: Path, *more: str, steps: int = 2, **model) -> list[str]:
     """The command line of a tiny `gen fit` into `out`."""
+    data, options = DATA.get(method, ("Heads", HEADS))
     return [
         *("fit", f"--model={method}", *flags("model", OPTIONS[method] | model)),
-        *("--data=Heads", *flags("data", HEADS)),
+        *(f"--data={data}", *flags("data", options)),
         *flags("trainer", TRAINER | QUIET | dict(max_steps=steps)),
         *(f"--out={out}", *more),
     ]
@@ -58,7 +81,7 @@ def fit(method: str, out: Path, *more: str, steps: int = 2, **model) -> Path:
     return Path(out, "last.ckpt")
 
 
-def cut_run(method: str, out: Path, *more: str, first: int = 3, steps: int = 7) -> Path:
+def cut_run(method: str, out: Path, *more: str, first: int = 3, steps: int = 7, **model) -> Path:
     """A run of `steps` iterations in `out`; `cut.ckpt` is what it wrote after the `first` ones."""
     save = Last.save
 
@@ -69,7 +92,7 @@ def cut_run(method: str, out: Path, *more: str, first: int = 3, steps: int = 7) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Last, "save", keep)
-        fit(method, out, *more, steps=steps)
+        fit(method, out, *more, steps=steps, **model)
     return out
 
 

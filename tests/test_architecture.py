@@ -47,7 +47,9 @@ RULES = {  # part -> what it may import besides the standard library
         "gen.networks.backbones", "gen.networks.perceptual", "gen.interpolation", "gen.viz",
         "gen.weights", "gen.components", "gen.losses",
     },
-    "gen.data": {"torch", "lightning", "numpy", "cv2", "PIL", "timm", "gen.data"},
+    "gen.data": {
+        "torch", "lightning", "numpy", "cv2", "PIL", "timm", "safetensors", "gen.data",
+    },
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy"},
     "gen.weights": {"torch", "numpy", "safetensors"},
 }  # fmt: skip

@@ -30,3 +30,25 @@ def test_differences_are_paired_by_seed(tmp_path):
         assert wanted is None or number == pytest.approx(wanted, abs=1e-3)
     one = claim["table"](tmp_path, ["1"]).splitlines()[1]  # no interval of a single seed
     assert "±" not in one and "0.600" in one
+
+
+def test_every_metric_of_editors_has_a_row_and_every_side_a_column(tmp_path):
+    claim = runpy.run_path(str(ROOT / "scripts/claims/style_function.py"))
+    values = {"style_function": [0.9, 0.8], "linear_w": [0.5, 0.5], "linear_wplus": [0.7, 0.6]}
+    for side, of_seed in values.items():
+        for seed, value in zip((1, 2), of_seed, strict=True):
+            folder = tmp_path / f"{side}_{seed}"
+            folder.mkdir()
+            rows = [dict(metric="edits/accuracy_joint", value=value)]
+            if side != "linear_w":
+                rows.append(dict(metric="single/kept", value=0.25))
+            (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    head, joint, kept = claim["table"](tmp_path, ["1", "2"]).splitlines()
+    titles = list(claim["SIDES"].values())
+    assert list(claim["SIDES"]) == list(values) and head.split() == " ".join(titles).split()
+    ends = [head.index(title) + len(title) for title in titles]  # cells end where titles do
+    cells = [[line[end - 18 : end].strip() for end in ends] for line in (joint, kept)]
+    assert joint.startswith("edits/accuracy_joint ") and kept.startswith("single/kept ")
+    half = 12.7062 * 0.1 / 2  # t of one degree of freedom, two values 0.1 apart
+    assert cells[0] == [f"0.850 ± {half:.3f}", "0.500 ± 0.000", f"0.650 ± {half:.3f}"]
+    assert cells[1] == ["0.250 ± 0.000", "-", "0.250 ± 0.000"]

@@ -6,7 +6,21 @@ import pytest
 import yaml
 
 from gen.cli import main
-from runs import CLASSIFIER, GENERATOR, HEADS, QUIET, TRAINER, VIT, WIDTHS, flags, losses, read
+from runs import (
+    CLASSIFIER,
+    DATA,
+    EDITED,
+    GENERATOR,
+    HEADS,
+    QUIET,
+    STYLE_FUNCTION,
+    TRAINER,
+    VIT,
+    WIDTHS,
+    flags,
+    losses,
+    read,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TRANSLATOR = (WIDTHS, {"latent/adv", "ref/adv", "d/real", "d/fake"})
@@ -15,6 +29,8 @@ SMALL = {  # method: options that make it small, and terms that it logs
     "AttributeClassifier": (CLASSIFIER, {"train/bce", "train/mse"}),
     "SpatialEntropy": (VIT | dict(pretrained="false"), {"train/ce"}),
     "StyleGAN2": (GENERATOR, {"g/adv", "d/real", "d/fake"}),
+    "StyleFunction": (STYLE_FUNCTION, {"m/adv", "m/cls", "m/ds", "d/real", "d/fake", "d/cls"}),
+    "LinearDirections": (EDITED, {"train/logistic"}),
 }
 CONFIGS = sorted((ROOT / "configs").glob("**/*.yaml"))
 
@@ -24,7 +40,7 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys):
+def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edited):
     text = path.read_text()
     assert text.startswith("# "), "expected a header: what it reproduces, cost, metrics"
     with pytest.raises(SystemExit) as end:
@@ -38,9 +54,12 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys):
     kind = whole["model"]["class_path"].split(".")[-1]
     tiny, terms = SMALL.get(kind, TRANSLATOR)
     tiny = tiny | dict(init_from="")
-    if "lambda_cont" in whole["model"]["init_args"] and not lpips_is_cached():
-        tiny["lambda_cont"] = 0.0
-    small = flags("model", tiny) + ["--data=Heads", *flags("data", HEADS)]
+    options, (data, of_data) = whole["model"]["init_args"], DATA.get(kind, ("Heads", HEADS))
+    if not lpips_is_cached():
+        perceptual = ("lambda_cont", "lambda_lpips", "lambda_lpips_cyc")
+        tiny |= {name: 0.0 for name in perceptual if name in options}
+    tiny |= {name: path for name, path in edited.items() if name in options}
+    small = flags("model", tiny) + [f"--data={data}", *flags("data", of_data)]
     more = flags("trainer", TRAINER | QUIET | dict(max_steps=2, max_epochs=-1))
     main(["fit", "-c", str(path), *small, *more, f"--out={tmp_path}", "--monitor="])
     saved = read(tmp_path / "last.ckpt")

@@ -1,6 +1,5 @@
 """The implicit style function: its step, its schedules, what it edits and what it leaves."""
 
-import json
 import math
 from types import SimpleNamespace
 
@@ -8,17 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gen.data import Codes
 from gen.losses.style import neighbourhood
 from gen.methods.style_function import StyleFunction
 from gen.methods.stylegan2 import StyleGAN2
-from gen.weights import WeightsError, save_safetensors
+from gen.weights import WeightsError
 from harness import bare
-from runs import GENERATOR
+from runs import EDITED, GENERATOR, ship
 
-SHAPE = {k: v for k, v in GENERATOR.items() if k in ("img_size", "z_dim", "w_dim", "map_layers")}
-SHAPE |= {k: GENERATOR[k] for k in ("channel_base", "channel_max")}
-TINY = SHAPE | dict(attributes="a,b,c", noise_dim=4, d_channels=4, d_max_channels=8, lr=1e-3)
+TINY = EDITED | dict(attributes="a,b,c", noise_dim=4, d_channels=4, d_max_channels=8, lr=1e-3)
 
 
 class Judge:
@@ -165,11 +161,7 @@ def test_a_step_draws_from_seed_and_iteration_alone():
 
 def test_the_generator_is_taken_over_and_must_fit(tmp_path):
     source = StyleGAN2(**GENERATOR)
-    state = source.generator.state_dict(prefix="generator.")
-    hparams = json.dumps(dict(source.hparams))
-    meta = dict(method="StyleGAN2", hparams=hparams, domains="[]", iteration="1")
-    save_safetensors(state, tmp_path / "g.safetensors", meta)
-    path = str(tmp_path / "g.safetensors")
+    path = str(ship(source, tmp_path / "g.safetensors"))
     made = StyleFunction(**TINY | dict(generator=path))
     made._trainer = SimpleNamespace(state=None)
     made.start()
@@ -190,16 +182,3 @@ def test_neighbourhood_has_a_finite_gradient_where_nothing_moves():
     loss.backward()
     assert loss == 0 and w.grad.abs().sum() == 0
     assert neighbourhood(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)) == 2
-
-
-def test_latents_are_a_function_of_their_position():
-    data = Codes(z_dim=6, batch_size=4, val_count=10)
-    a, b = data.train[3]["z"], Codes(z_dim=6).train[3]["z"]
-    assert torch.equal(a, b) and a.shape == (6,) and not torch.equal(a, data.train[4]["z"])
-    assert not torch.equal(a, Codes(z_dim=6, seed=1).train[3]["z"])
-    many = torch.cat([data.train[i]["z"] for i in range(500)])
-    assert abs(many.mean()) < 0.1 and abs(many.std() - 1) < 0.1
-    assert len(data.val) == 10 and not torch.equal(data.val[3]["z"], a)
-    assert next(iter(data.train_dataloader()))["z"].shape == (4, 6)
-    with pytest.raises(ValueError, match="expected z_dim and val_count >= 1, got 0"):
-        Codes(z_dim=0)

@@ -1,7 +1,12 @@
 """Latents of a generator as a data set: what an editor of its codes is trained and judged on."""
 
+from functools import cached_property
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -26,15 +31,34 @@ class Latents(Dataset):
         return self.count
 
 
+class Rows(Dataset):
+    """Rows of a file, `z` (Z,) or `ws` (L, D): with a seed `[p]` is drawn by (seed, p), p >= 0."""
+
+    def __init__(self, rows: Tensor, seed: int | None) -> None:
+        self.rows, self.seed = rows, seed
+        self.name = "z" if rows.ndim == 2 else "ws"
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        row = index
+        if self.seed is not None:
+            row = int(position_rng(self.seed, index).integers(len(self)))
+        return {self.name: self.rows[row].float(), "index": index}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 class Codes(ImageData):
-    """Latents for training an editor of codes, as `StyleFunction`; needs no files.
+    """Latents or codes for training an editor of codes, as `StyleFunction`; needs no files.
 
     Args:
         z_dim: width of a latent, as the generator has it.
         batch_size: latents a step on one device.
         val_batch_size: latents a validation batch.
         seed: with the position it determines every latent.
-        val_count: latents for validation, apart from those of training.
+        val_count: latents for validation, apart from those of training; the last ones of a file.
+        latents: a .npy or .safetensors file of one array of floats, latents z (N, Z) or codes ws
+            (N, L, D), which are taken as they are, truncated or not; empty: z ~ N(0, I).
     """
 
     def __init__(
@@ -44,20 +68,72 @@ class Codes(ImageData):
         val_batch_size: int = 32,
         seed: int = 777,
         val_count: int = 1000,
+        latents: str = "",
     ) -> None:
         super().__init__(1, batch_size, val_batch_size, 0, seed)  # nothing is decoded
         if z_dim < 1 or val_count < 1:
             raise ValueError(f"expected z_dim and val_count >= 1, got {z_dim} and {val_count}")
-        self.z_dim, self.val_count = z_dim, val_count
+        self.z_dim, self.val_count, self.latents = z_dim, val_count, latents
 
     @property
     def domains(self) -> list[str]:
         return []
 
-    def images(self, split: str) -> Latents:
+    def images(self, split: str) -> Latents | Rows:
         """`train` never ends; its length is what an epoch has."""
+        if self.latents:
+            end = len(self.rows) - self.val_count
+            if split == "train":
+                return Rows(self.rows[:end], self.seed)
+            return Rows(self.rows[end:], None)
         first, count = {"train": (0, 10_000), "val": (FIRST_VAL, self.val_count)}[split]
         return Latents(self.z_dim, count, self.seed, first)
 
-    def draws(self) -> Latents:
+    def draws(self) -> Latents | Rows:
         return self.train
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The array of the file, (N, Z) or (N, L, D); of a .npy what is not used stays on disk.
+
+        Raises:
+            ValueError: another shape or type, NaN, or no more than `val_count` rows.
+        """
+        rows = read(self.latents)
+        shape, z = tuple(rows.shape), self.z_dim
+        fits = rows.ndim == 3 or (rows.ndim == 2 and shape[1] == z)
+        if not (fits and rows.is_floating_point() and rows[:1].numel()):
+            raise ValueError(
+                f"{self.latents}: expected floats of shape (N, {z}), latents of --data.z_dim {z}, "
+                f"or (N, L, D), codes; got {str(rows.dtype).removeprefix('torch.')} of {shape}"
+            )
+        if len(rows) <= self.val_count:
+            raise ValueError(
+                f"{self.latents}: expected more than val_count = {self.val_count} rows, got "
+                f"{len(rows)}; lower --data.val_count"
+            )
+        for first, some in zip(range(0, len(rows), 1000), rows.split(1000), strict=True):
+            if len(bad := (~some.flatten(1).isfinite().all(1)).nonzero()):
+                row = f"row {first + int(bad[0])}"
+                raise ValueError(f"{self.latents}: expected finite numbers, got others in {row}")
+        return rows
+
+
+def read(path: str) -> Tensor:
+    """The one array of a .npy or .safetensors file; nothing is unpickled.
+
+    Raises:
+        ValueError: not such a file; expected and got.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            (array,) = load_file(path).values()
+            return array
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, TypeError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: expected a .npy or .safetensors file of one array of floats, got "
+            f"{type(error).__name__}: {error}"
+        ) from error

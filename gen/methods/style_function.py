@@ -16,24 +16,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from gen import checkpoint as files
 from gen.losses.adversarial import bce, r1
 from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
 from gen.methods.base import GANMethod, inference, weigh
+from gen.methods.editor import Editor
 from gen.networks import style_function as networks
 from gen.networks.perceptual import LPIPS
-from gen.networks.stylegan2 import Generator
 from gen.schedules import half_cosine
-from gen.weights import WeightsError
-
-SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
 
 
-class StyleFunction(GANMethod):
+class StyleFunction(Editor, GANMethod):
     """An implicit style function on the codes of a `StyleGAN2`.
 
     Args:
@@ -123,13 +118,11 @@ class StyleFunction(GANMethod):
     ):
         super().__init__()
         self.save_hyperparameters()
-        self.img_size, self.latent_dim, self.noise_dim = img_size, z_dim, noise_dim
+        self.noise_dim = noise_dim
         K = len(self.attribute_names)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = Generator(
-                img_size, z_dim, 0, w_dim, map_layers, channel_base, channel_max, clamp or None
-            )
+            self.build_generator()
             rows = self.generator.mapping.rows if space == "W+" else 1
             self.style_function = networks.StyleFunction(
                 rows, K, w_dim, noise_dim, pre_norm, norm, residual
@@ -137,41 +130,12 @@ class StyleFunction(GANMethod):
             self.discriminator = networks.AttributeDiscriminator(
                 img_size, K, d_channels, d_max_channels
             )
-        self.generator.requires_grad_(False)
         self.make_ema({"style_function": self.style_function}, ema_decay)
-
-    @property
-    def attribute_names(self) -> list[str]:
-        return self.hparams.attributes.split(",") if self.hparams.attributes else []
-
-    def start(self) -> None:
-        h = self.hparams
-        if h.generator and not h.init_from:
-            found = files.read(h.generator)
-            expected = {key: h[key] for key in SHAPE}
-            got = {key: found.hparams.get(key, 0.0) for key in SHAPE}
-            if found.method != "StyleGAN2" or got != expected:
-                raise WeightsError(
-                    f"{h.generator}: expected a StyleGAN2 with {expected}, got a {found.method} "
-                    f"with {got}; give this method the options of that file"
-                )
-            averaged = {k.removeprefix("ema.module."): v for k, v in found.state.items()}
-            prefix = "generator."
-            state = {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
-            self.generator.load_state_dict(state)
-            rank_zero_info(f"generator: took over {h.generator}")
-        super().start()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        judge = files.load(self.hparams.judge).to(self.device)
-        if judge.attribute_names != self.attribute_names or judge.img_size != self.img_size:
-            raise ValueError(
-                f"judge: expected the attributes {self.attribute_names} at {self.img_size} px, got "
-                f"{judge.attribute_names} at {judge.img_size} px; set --model.attributes"
-            )
-        # Measuring instruments, not parts: in a tuple, so out of checkpoints, DDP and optimizers.
-        self._judges = (judge, LPIPS("alex").to(self.device))
+        needed = self.hparams.lambda_lpips or self.hparams.lambda_lpips_cyc
+        self._judges += (LPIPS("alex").to(self.device) if needed else None,)
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -199,11 +163,11 @@ class StyleFunction(GANMethod):
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         h, D, w = self.hparams, self.discriminator, self.weights()
         opt_m, opt_d = self.optimizers()
-        rng, judge = self.draw(h.seed), self._judges[0]
+        rng = self.draw(h.seed)
         with torch.no_grad():
-            ws = self.generator.mapping(batch["z"], psi=h.psi)  # (N, L, D)
+            ws = self.codes(batch)  # (N, L, D)
             x = self.generator.synthesis(ws)  # (N, 3, H, H)
-            y = (judge.classify(x) > 0).float()  # (N, K)
+            y = self.labels(x)  # (N, K)
         d = y[torch.randperm(len(y), generator=rng)]  # of another image: their joint distribution
         z1, z2, z3 = torch.randn(3, len(y), self.noise_dim, generator=rng).to(x)  # (N, Z)
 
@@ -278,16 +242,6 @@ class StyleFunction(GANMethod):
         return torch.cat([ws[:, :first], new[:, first:last], ws[:, last:]], 1)
 
     # ---- inference: the averaged function, no gradients, full precision -------------------------
-
-    @inference
-    def map_latents(self, z: Tensor, psi: float | None = None) -> Tensor:
-        """Latents of the generator (N, z_dim) -> codes (N, L, D), truncated as in training."""
-        return self.generator.mapping(z, psi=self.hparams.psi if psi is None else psi)
-
-    @inference
-    def synthesize(self, ws: Tensor) -> Tensor:
-        """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
-        return self.generator.synthesis(ws)
 
     @inference
     def edit(self, ws: Tensor, d: Tensor, z: Tensor) -> Tensor:

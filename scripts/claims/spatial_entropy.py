@@ -1,12 +1,12 @@
 """The table and the pictures of `spatial_entropy.sh`, from the runs it made in a folder."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
+
+from gen.evaluation.claims import mean_and_interval, read
 
 METRICS = {
     "top1": "accuracy",
@@ -19,20 +19,6 @@ METRICS = {
     "components": "components a map",
 }
 SPLITS = {"val": "held-out emoji (val)", "test": "held-out emoji", "test_openmoji": "other vendor"}
-
-
-def mean_and_interval(values: np.ndarray) -> str:
-    """Mean and 95 % interval of Student's t over seeds."""
-    if len(values) < 2:
-        return f"{values.mean():8.3f}        "
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():8.3f} ± {half:.3f}"
-
-
-def read(path: Path) -> dict[str, float]:
-    """The values of an evaluation by their names."""
-    rows = map(json.loads, path.read_text().splitlines())
-    return {row["metric"]: row["value"] for row in rows}
 
 
 def table(out: Path, seeds: list[str]) -> str:

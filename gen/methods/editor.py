@@ -1,0 +1,102 @@
+"""What editors of a generator's codes share: the frozen generator, the judge of its images.
+
+Letters in shapes: N batch, L rows of a code, D its width, K attributes, H image side.
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from gen import checkpoint as files
+from gen.methods.base import Method, inference
+from gen.networks.stylegan2 import Generator
+from gen.weights import WeightsError
+
+SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
+
+
+class Editor(Method):
+    """A subclass has the options `generator`, `judge`, `attributes`, `psi` and those in `SHAPE`, as
+    `StyleFunction`, calls `build_generator`, and has `edit` and `noise_dim`.
+    """
+
+    def build_generator(self) -> None:
+        """Makes the frozen generator; `start` fills it, or the checkpoint of this method."""
+        h = self.hparams
+        self.img_size, self.latent_dim = h.img_size, h.z_dim
+        widths = h.w_dim, h.map_layers, h.channel_base, h.channel_max
+        self.generator = Generator(h.img_size, h.z_dim, 0, *widths, h.clamp or None)
+        self.generator.requires_grad_(False)
+
+    @property
+    def attribute_names(self) -> list[str]:
+        return self.hparams.attributes.split(",") if self.hparams.attributes else []
+
+    def start(self) -> None:
+        if not self.hparams.init_from:
+            self.take_over(self.hparams.generator)
+        super().start()
+
+    def take_over(self, path: str) -> None:
+        """Fills the generator with the averaged one of a checkpoint of `StyleGAN2`."""
+        if not path:
+            raise ValueError(
+                "generator: expected a checkpoint of StyleGAN2, got none; give its path"
+            )
+        found = files.read(path)
+        expected = {key: self.hparams[key] for key in SHAPE}
+        got = {key: found.hparams.get(key, 0.0) for key in SHAPE}
+        if found.method != "StyleGAN2" or got != expected:
+            raise WeightsError(
+                f"{path}: expected a StyleGAN2 with {expected}, got a {found.method} "
+                f"with {got}; give this method the options of that file"
+            )
+        averaged = {k.removeprefix("ema.module."): v for k, v in found.state.items()}
+        prefix = "generator."
+        state = {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
+        self.generator.load_state_dict(state)
+        rank_zero_info(f"generator: took over {path}")
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if not (path := self.hparams.judge):
+            raise ValueError("judge: expected a checkpoint of AttributeClassifier, got none")
+        judge = files.load(path).to(self.device)
+        names = getattr(judge, "attribute_names", None)
+        if names != self.attribute_names or judge.img_size != self.img_size:
+            raise ValueError(
+                f"judge: expected the attributes {self.attribute_names} at {self.img_size} px, got "
+                f"{names} at {judge.hparams.get('img_size')} px; set --model.attributes, or give "
+                "an AttributeClassifier of these"
+            )
+        # Measuring instruments, not parts: in a tuple, so out of checkpoints, DDP and optimizers.
+        self._judges = (judge,)
+
+    def codes(self, batch: dict[str, Tensor]) -> Tensor:
+        """The codes (N, L, D) of a batch: `ws` as they are, or of the latents `z`, truncated."""
+        if "ws" not in batch:
+            return self.generator.mapping(batch["z"], psi=self.hparams.psi)
+        ws, rows, width = batch["ws"], self.generator.mapping.rows, self.hparams.w_dim
+        if ws.shape[1:] != (rows, width):
+            raise ValueError(
+                f"ws: expected codes (N, {rows}, {width}) of the generator, got "
+                f"{tuple(ws.shape)}; give the file of codes that were made with it"
+            )
+        return ws
+
+    def labels(self, x: Tensor) -> Tensor:
+        """Which attributes the judge sees on images (N, 3, H, H): (N, K) in {0, 1}."""
+        return (self._judges[0].classify(x) > 0).float()
+
+    # ---- inference: no gradients, full precision ------------------------------------------------
+
+    @inference
+    def map_latents(self, z: Tensor, psi: float | None = None) -> Tensor:
+        """Latents of the generator (N, z_dim) -> codes (N, L, D), truncated as in training."""
+        return self.generator.mapping(z, psi=self.hparams.psi if psi is None else psi)
+
+    @inference
+    def synthesize(self, ws: Tensor) -> Tensor:
+        """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
+        return self.generator.synthesis(ws)

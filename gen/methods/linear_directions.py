@@ -1,0 +1,200 @@
+"""Linear directions in the codes of a frozen StyleGAN2: the baseline of `StyleFunction`.
+
+Source: Shen et al., "Interpreting the Latent Space of GANs for Semantic Face Editing", CVPR 2020
+(InterFaceGAN): a linear classifier of codes for each attribute, and an edit along the normal of its
+hyperplane, away from those of the attributes that are to stay. Here all K are trained at once, on
+labels that a classifier gives the generator's images, and edited at once.
+
+With u = (w - mean) / std a code, standardised number by number, s_k(u) = a_k u + b_k its scores,
+e_k their standard deviation over codes, and t_k = 1 or -1 where attribute k is wanted or not:
+
+    s*_k = t_k max(t_k s_k, strength e_k)          what is far enough on its side stays as it is
+    step = argmin |step|^2 + 1 / RIDGE sum_k (distance of u + step to a_k u + b_k = s*_k)^2
+         = A' (A A' + RIDGE I)^-1 (s* - s)         rows of A and their scores divided by |a_k|
+
+that is, up to RIDGE, the least step that gives every attribute its score; attributes that exclude
+each other make A A' nearly singular, and RIDGE keeps their step short.
+
+Letters in shapes: N batch, L rows of a code, D its width, K attributes, C numbers of a code that
+the classifiers see: D in W, L D in W+.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from gen.methods.base import inference
+from gen.methods.editor import Editor
+from gen.schedules import half_cosine
+
+RIDGE = 1e-2
+MEASURED = 2000  # codes whose mean and standard deviation are taken
+MEMORY = 0.98  # of the running standard deviations of scores, an iteration
+
+
+class LinearDirections(Editor):
+    """Linear directions in the codes of a `StyleGAN2`. They know one way to edit: noise has no use.
+
+    Args:
+        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) that is edited. Its weights go
+            into the checkpoints of this method, which are whole by themselves.
+        judge: checkpoint of `AttributeClassifier` that labels its images in training.
+        attributes: names of the K attributes, as the classifier has them, separated by commas.
+        img_size: side H of the images, as the generator has it; so the next six.
+        z_dim: width of its latents.
+        w_dim: width D of its codes.
+        map_layers: layers of its mapping network.
+        channel_base: its channels times resolution.
+        channel_max: most channels of a layer.
+        clamp: limit of its activations; 0: none.
+        psi: truncation of the codes that are edited.
+        space: W classifies the mean of a code's rows and moves all rows alike, W+ each row by its
+            own direction.
+        mixing: share of the codes in W+ that get a range of rows of another in training; else rows
+            of mapped codes are equal, and nothing tells which of them matters.
+        loss: of the classifiers: logistic, or the hinge of a support vector machine.
+        strength: score that an edit gives every attribute at least, on the wanted side, in standard
+            deviations of that score over codes.
+        weight_decay: weight of half the squared norm of the normals.
+        lr: learning rate (Adam).
+        lr_iters: iterations in which half a cosine takes it to 0; 0 keeps the rate.
+        seed: of all that is drawn in training.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+    """
+
+    noise_dim = 0
+
+    def __init__(
+        self,
+        generator: str = "",
+        judge: str = "",
+        attributes: str = "",
+        img_size: int = 64,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        map_layers: int = 8,
+        channel_base: int = 16384,
+        channel_max: int = 512,
+        clamp: float = 0.0,
+        psi: float = 0.7,
+        space: Literal["W+", "W"] = "W+",
+        mixing: float = 0.875,
+        loss: Literal["logistic", "hinge"] = "logistic",
+        strength: float = 2.0,
+        weight_decay: float = 1e-3,
+        lr: float = 1e-2,
+        lr_iters: int = 0,
+        seed: int = 777,
+        init_from: str = "",
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.build_generator()
+        K, C = len(self.attribute_names), w_dim * (self.rows if space == "W+" else 1)
+        self.classifiers = nn.Linear(C, K)
+        nn.init.zeros_(self.classifiers.weight)
+        nn.init.zeros_(self.classifiers.bias)
+        self.register_buffer("code_mean", torch.zeros(C))
+        self.register_buffer("code_std", torch.ones(C))
+        self.register_buffer("score_std", torch.zeros(K))
+
+    @property
+    def rows(self) -> int:
+        return self.generator.mapping.rows
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        super().start()
+        if not self.hparams.init_from:
+            data = self.trainer.datamodule.train
+            batch = default_collate([data[i] for i in range(min(MEASURED, len(data)))])
+            with torch.no_grad():
+                self.measure(self.codes({k: v.to(self.device) for k, v in batch.items()}))
+
+    def measure(self, ws: Tensor) -> None:
+        """Sets the mean and standard deviation of codes to those of some (N, L, D)."""
+        std, mean = torch.std_mean(self.seen(ws), 0)  # (C,)
+        if not std.sum() > 0:
+            raise ValueError(f"expected codes that differ, got {len(ws)} equal ones")
+        self.code_mean.copy_(mean)
+        self.code_std.copy_(std.clamp(min=1e-3 * std.mean()))  # what never changes: any but 0
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(self.classifiers.parameters(), self.hparams.lr, fused=True)]
+
+    def lr_factor(self, iteration: int) -> float:
+        iters = self.hparams.lr_iters
+        return half_cosine(min(iteration, iters), iters) if iters else 1.0
+
+    def training_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        h, rng = self.hparams, self.draw(self.hparams.seed)
+        with torch.no_grad():
+            ws = self.codes(batch)  # (N, L, D)
+            self.follow(self.scores(ws))
+            if h.space == "W+":
+                ws = mixed(ws, h.mixing, rng)
+            y = self.labels(self.generator.synthesis(ws))  # (N, K)
+        scores = self.scores(ws)  # (N, K)
+        if h.loss == "logistic":
+            of_each = F.binary_cross_entropy_with_logits(scores, y, reduction="none")
+        else:
+            of_each = (1 - (2 * y - 1) * scores).relu()
+        terms = {h.loss: of_each.mean(0).sum()}  # each attribute weighs 1 beside its penalty
+        if h.weight_decay:
+            terms["penalty"] = h.weight_decay * 0.5 * self.classifiers.weight.square().sum()
+        hits = ((scores > 0) == (y > 0)).float().mean()
+        logs = terms | {"accuracy": hits}
+        self.watch({f"train/{name}": value for name, value in logs.items()}, batch)
+        return sum(terms.values())
+
+    def follow(self, scores: Tensor) -> None:
+        """Moves the running standard deviations towards those of scores (N, K)."""
+        std = scores.std(0, correction=0)
+        if self._trainer and self.trainer.world_size > 1:
+            std = self.trainer.strategy.reduce(std)  # their mean
+        self.score_std.lerp_(std, 1 - MEMORY)
+
+    def seen(self, ws: Tensor) -> Tensor:
+        """What of codes (N, L, D) the classifiers see, (N, C)."""
+        return ws.flatten(1) if self.hparams.space == "W+" else ws.mean(1)
+
+    def scores(self, ws: Tensor) -> Tensor:
+        """Codes (N, L, D) -> scores (N, K), > 0 where an attribute holds."""
+        with torch.autocast(ws.device.type, enabled=False):
+            return self.classifiers((self.seen(ws.float()) - self.code_mean) / self.code_std)
+
+    # ---- inference: no gradients, full precision ------------------------------------------------
+
+    @inference
+    def edit(self, ws: Tensor, d: Tensor, z: Tensor | None = None) -> Tensor:
+        """Codes (N, L, D), wanted attributes (N, K) in {0, 1} -> codes (N, L, D); `z` is unused."""
+        scores, sign = self.scores(ws), 2 * d - 1  # (N, K)
+        wanted = sign * torch.maximum(sign * scores, self.hparams.strength * self.score_std)
+        A = self.classifiers.weight  # (K, C)
+        norm = A.norm(dim=1).clamp(min=1e-6)  # (K,)
+        normals = A / norm[:, None]
+        gram = normals @ normals.T + RIDGE * torch.eye(len(A)).to(A)  # (K, K)
+        step = torch.linalg.solve(gram, ((wanted - scores) / norm).T).T @ normals  # (N, C)
+        return ws + (step * self.code_std).view(len(ws), -1, ws.shape[2])  # (N, L or 1, D)
+
+
+def mixed(ws: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Codes (N, L, D), a `share` of them with 2 to 2 + L/2 rows in a row of another.
+
+    As Liu et al. (arXiv 2109.12492, released data) mix codes; a range that reaches the end is cut.
+    """
+    N, L = ws.shape[:2]
+    first = torch.randint(L, (N, 1), generator=rng)
+    count = torch.randint(2, 3 + L // 2, (N, 1), generator=rng)
+    row, chosen = torch.arange(L), torch.rand(N, 1, generator=rng) < share
+    other = chosen & (first <= row) & (row < first + count)  # (N, L)
+    order = torch.randperm(N, generator=rng)
+    return torch.where(other[:, :, None].to(ws.device), ws[order.to(ws.device)], ws)
