@@ -33,14 +33,14 @@ def known(method, judge, count: int = 500, seed: int = 0) -> Tensor:
 
 
 def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
-    """`cat,-spots` -> {index of cat: True, index of spots: False}.
+    """`cat,no-spots` -> {index of cat: True, index of spots: False}.
 
     Raises:
         ValueError: An attribute that the editor does not have.
     """
     request = {}
     for word in filter(None, text.split(",")):
-        name = word.removeprefix("-")
+        name = word.removeprefix("no-")
         if name not in names:
             raise ValueError(f"expected attributes among {', '.join(names)}, got {name!r}")
         request[names.index(name)] = word == name

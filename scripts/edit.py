@@ -1,6 +1,6 @@
 """Edits images of a generator, or photos, several times for each request: a picture and GIFs.
 
-images of seeds    edit.py --checkpoint C --classifier J --seeds 0-5 --set cat --set dog,-spots
+images of seeds    edit.py --checkpoint C --classifier J --seeds 0-5 --set cat --set no-spots
 photos             edit.py --checkpoint C --classifier J a.png b.png --set cat --noises 3
 
 Attributes that a request does not name stay, unless they exclude what it names. A GIF goes from the
@@ -15,7 +15,6 @@ import torch
 
 import gen
 from gen import edits, gallery, viz
-from gen.projector import project
 from generate import seeds
 
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="of an editor, e.g. StyleFunction")
     parser.add_argument("--classifier", required=True, help="of an AttributeClassifier")
     parser.add_argument("--seeds", type=seeds, nargs="+", default=[list(range(6))])
-    parser.add_argument("--set", action="append", required=True, help="a request: cat,-spots")
+    parser.add_argument("--set", action="append", required=True, help="a request: cat,no-spots")
     parser.add_argument("--noises", type=int, default=2, help="edits for each request")
     parser.add_argument("--psi", type=float, help="truncation of --seeds; default: as in training")
     parser.add_argument("--steps", type=int, default=500, help="of projecting a photo")
@@ -54,7 +53,7 @@ def edit(args: argparse.Namespace) -> None:
     shown, texts, names = [], [], sum(args.seeds, [])
     if args.images:
         x = torch.cat([gallery.read(method, image) for image in args.images])
-        ws = project(method.generator, x, args.steps).ws
+        ws = method.encode(x, args.steps)  # (N, L, D)
         shown, texts, names = [x], [("photo", 1)], [image.stem for image in args.images]
     else:
         ws = method.map_latents(gallery.latents(method, names), psi=args.psi)  # (N, L, D)

@@ -1,9 +1,16 @@
 """What is asked of editors of codes, on stand-ins whose images show their codes."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
+import gen
 from gen import edits
+from gen.networks import perceptual
 
 NAMES = ["bear", "cat", "dog", "spots"]
 
@@ -56,9 +63,9 @@ def test_a_request_changes_as_little_else_as_occurs():
     y = torch.tensor([0.0, 0, 1, 1])  # a dog with spots
     assert edits.parse("cat", NAMES) == {1: True}
     assert edits.wanted(y, edits.parse("cat", NAMES), seen).tolist() == [0, 1, 0, 1]
-    assert edits.wanted(y, edits.parse("cat,-spots", NAMES), seen).tolist() == [0, 1, 0, 0]
+    assert edits.wanted(y, edits.parse("cat,no-spots", NAMES), seen).tolist() == [0, 1, 0, 0]
     assert edits.wanted(y, {}, seen).tolist() == y.tolist()
-    assert edits.wanted(y, edits.parse("-dog", NAMES), seen)[3] == 1
+    assert edits.wanted(y, edits.parse("no-dog", NAMES), seen)[3] == 1
 
 
 def test_requests_that_cannot_be_met_are_refused():
@@ -87,3 +94,61 @@ def test_a_walk_passes_through_its_keys():
     assert first.shape == (2, 5, 3, 4, 4)
     assert torch.equal(first[:, -1], second[:, 0])
     assert torch.equal(first[0, :, 0, 0, 0], torch.linspace(0, 1, 5))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(edited, tmp_path_factory):
+    from gen.methods.style_function import StyleFunction
+    from runs import STYLE_FUNCTION, ship
+
+    method = StyleFunction(**STYLE_FUNCTION)
+    method.take_over(edited["generator"])
+    return ship(method, tmp_path_factory.mktemp("editor") / "editor.safetensors")
+
+
+def run(checkpoint, judge, out, *more: str) -> list[str]:
+    """What `scripts/edit.py` wrote."""
+    script = Path(__file__).resolve().parents[1] / "scripts/edit.py"
+    command = [sys.executable, str(script), "--checkpoint", str(checkpoint)]
+    command += ["--classifier", judge, "--out", str(out), *more]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return sorted(path.name for path in out.iterdir())
+
+
+def test_the_script_draws_seeds(checkpoint, edited, tmp_path):
+    seen = edits.known(*map(gen.load, (checkpoint, edited["judge"])))  # an untrained judge's
+    request = ("" if seen[0, 0] else "no-") + "bear"
+    options = ["--seeds", "3-4", "--set", request, "--noises", "3", "--frames", "4"]
+    wrote = run(checkpoint, edited["judge"], tmp_path, *options)
+    assert wrote == ["00-3.gif", "01-4.gif", "edits.png"]
+    assert Image.open(tmp_path / "00-3.gif").n_frames == 6  # 4 and back
+    width, height = Image.open(tmp_path / "edits.png").size
+    assert 1.7 < width / height < 2.2  # 4 columns, 2 rows, a header
+
+
+def test_the_script_takes_photos(checkpoint, edited, tmp_path):
+    if not perceptual.cache_path("vgg").exists():
+        pytest.skip("LPIPS weights are not cached: python -m gen.networks.perceptual")
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 50), "orange").save(photo)
+    seen = edits.known(*map(gen.load, (checkpoint, edited["judge"])))
+    request = ("" if seen[0, 0] else "no-") + "bear"
+    options = [str(photo), "--set", request, "--steps", "2", "--frames", "0"]
+    assert run(checkpoint, edited["judge"], tmp_path / "out", *options) == ["edits.png"]
+
+
+def test_an_editor_translates_images(checkpoint):
+    method = gen.load(checkpoint)
+    x = torch.zeros(2, 3, 32, 32)
+    method.encode = lambda x, steps: method.map_latents(torch.ones(len(x), 8))
+    d, z = torch.ones(2, 6), torch.ones(2, 4)
+    made = method.translate(x, d, z)
+    ws = method.map_latents(torch.ones(2, 8))
+    assert torch.equal(made, method.synthesize(method.edit(ws, d, z)))
+
+
+def test_the_script_says_what_it_needs(checkpoint, edited, tmp_path):
+    with pytest.raises(RuntimeError, match="expected what can edit, got a AttributeClassifier"):
+        run(edited["judge"], edited["judge"], tmp_path, "--set", "cat")

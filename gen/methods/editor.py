@@ -11,6 +11,7 @@ from torch import Tensor
 from gen import checkpoint as files
 from gen.methods.base import Method, inference
 from gen.networks.stylegan2 import Generator
+from gen.projector import project
 from gen.weights import WeightsError
 
 SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
@@ -100,3 +101,14 @@ class Editor(Method):
     def synthesize(self, ws: Tensor) -> Tensor:
         """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
         return self.generator.synthesis(ws)
+
+    def encode(self, x: Tensor, steps: int = 500) -> Tensor:
+        """Images (N, 3, H, H) in [-1, 1] -> the codes (N, L, D) in W+ that come nearest to them.
+
+        By optimisation, which takes seconds an image and shows a bar: see `gen.projector`.
+        """
+        return project(self.generator, x, steps).ws
+
+    def translate(self, x: Tensor, d: Tensor, z: Tensor, steps: int = 500) -> Tensor:
+        """Images (N, 3, H, H) -> the same with the attributes d (N, K), by noise z (N, Z)."""
+        return self.synthesize(self.edit(self.encode(x, steps), d, z))
