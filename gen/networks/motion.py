@@ -1,0 +1,209 @@
+"""Geometry of motion: warping by a flow, affine motion of objects, and what it covers.
+
+Pixels are (x, y) and the centre of the first one is (0, 0); normalised coordinates are those of
+align_corners=True, x_n = 2 x / (W - 1) - 1. A flow is (u, v) = (x, y) in px and points back:
+frame_t(p) = frame_0(p + flow_t(p)). A motion `theta` (2, 3) points back too: p_0 = theta [p_t, 1]
+in normalised coordinates. A box is (x_c, y_c) normalised, w / W, h / H; all 0 where absent.
+
+Letters in shapes: N batch, T steps after frame 0, M objects, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]  # H, W
+
+
+# ---- flow ---------------------------------------------------------------------------------------
+
+
+def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
+    """`x` (N, C, H, W) looked up bilinearly at p + `flow` (N, 2, H, W) px: (N, C, H, W).
+
+    Outside the image its border is repeated, or all is 0 with `padding` zeros. A flow of zero gives
+    `x`. For flows (N, T, 2, H, W), T images of each `x`: (N, T, C, H, W).
+    """
+    if flow.ndim == 4:
+        return warp(x, flow[:, None], padding)[:, 0]
+    N, T, two, H, W = flow.shape
+    if two != 2 or (N, H, W) != (x.shape[0], *x.shape[2:]):
+        raise ValueError(
+            f"flow: expected 2 maps of the size of x {tuple(x.shape)}, got {(*flow.shape,)}"
+        )
+    flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
+    columns = torch.arange(W, device=x.device, dtype=flow.dtype)
+    rows = torch.arange(H, device=x.device, dtype=flow.dtype)[:, None]
+    # In pixels both conventions of grid_sample agree; this one is exact where H and W are powers
+    # of two. The T grids lie one below the other, so that `x` is not copied T times.
+    u = (2 * (flow[:, :, 0] + columns) + 1) / W - 1  # (N, T, H, W)
+    v = (2 * (flow[:, :, 1] + rows) + 1) / H - 1
+    grid = torch.stack([u, v], -1).flatten(1, 2)  # (N, T H, W, 2)
+    out = F.grid_sample(x, grid, "bilinear", padding, align_corners=False)  # (N, C, T H, W)
+    return out.unflatten(2, (T, H)).transpose(1, 2)
+
+
+def resize(x: Tensor, size: Size) -> Tensor:
+    """Maps (..., C, H, W) at another size (h, w), bilinearly."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    maps = F.interpolate(x.flatten(0, -4), size, mode="bilinear", align_corners=False)
+    return maps.unflatten(0, x.shape[:-3])
+
+
+def resize_flow(flow: Tensor, size: Size) -> Tensor:
+    """A flow (..., 2, H, W) px at another size, in px of that size: 8 px of 256 are 1 px of 32."""
+    (h, w), (H, W) = size, flow.shape[-2:]
+    u, v = resize(flow, size).unbind(-3)
+    return torch.stack([u * (w / W), v * (h / H)], -3)
+
+
+def splat_coverage(flow: Tensor) -> Tensor:
+    """How much arrives at each pixel when all are pushed along a forward flow, 1: hit, 0: a hole.
+
+    Each p gives its four bilinear weights to the neighbours of p + flow(p) that are in the image.
+    `flow` (N, 2, H, W) px -> (N, 1, H, W) in [0, 1]. Deterministic on a CPU.
+    """
+    N, _, H, W = flow.shape
+    x = flow[:, 0] + torch.arange(W, device=flow.device)
+    y = flow[:, 1] + torch.arange(H, device=flow.device)[:, None]
+    x, y = x.clamp(-2, W + 1), y.clamp(-2, H + 1)  # farther out is as much outside
+    left, top = x.floor(), y.floor()
+    total = flow.new_zeros(N, H * W)
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        column, row = left + dx, top + dy
+        weight = (1 - (x - column).abs()) * (1 - (y - row).abs())  # (N, H, W)
+        inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
+        index = (row * W + column).where(inside, 0).long()
+        total.scatter_add_(1, index.flatten(1), (weight * inside).flatten(1))
+    return total.clamp_(max=1).view(N, 1, H, W)
+
+
+# ---- affine motion ------------------------------------------------------------------------------
+
+
+def identity(theta: Tensor) -> Tensor:
+    """The motion of what stays, (2, 3), in dtype and place of `theta`."""
+    return torch.eye(2, 3, dtype=theta.dtype, device=theta.device)
+
+
+def affine_flow(theta: Tensor, size: Size) -> Tensor:
+    """The flow of motions (..., 2, 3): (..., 2, H, W) px. The identity's is 0 exactly."""
+    H, W = size
+    a = (theta - identity(theta))[..., None, None]  # (..., 2, 3, 1, 1)
+    x = torch.linspace(-1, 1, W, dtype=theta.dtype, device=theta.device)
+    y = torch.linspace(-1, 1, H, dtype=theta.dtype, device=theta.device)[:, None]
+    u, v = (a[..., 0, :, :] * x + a[..., 1, :, :] * y + a[..., 2, :, :]).unbind(-3)  # (..., H, W)
+    return torch.stack([u * ((W - 1) / 2), v * ((H - 1) / 2)], -3)
+
+
+def invert(theta: Tensor) -> Tensor:
+    """Motions (..., 2, 3) turned round: p_t = invert(theta) [p_0, 1]. One that squeezes an area to
+    less than 1/100 is taken as one that squeezes it so much."""
+    (a, b, t), (c, d, s) = (row.unbind(-1) for row in theta.unbind(-2))
+    area = a * d - b * c
+    area = area.abs().clamp(min=0.01) * (1 - 2 * (area < 0).to(area.dtype))
+    a, b, c, d = d / area, -b / area, -c / area, a / area
+    rows = (a, b, -(a * t + b * s)), (c, d, -(c * t + d * s))
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def theta_from_boxes(boxes: Tensor) -> Tensor:
+    """Motions (..., T, M, 2, 3) that take boxes (..., T + 1, M, 4) back to the first of them.
+
+    s = size_0 / size_t, t = c_0 - s c_t; the identity where an object is absent in either frame.
+    """
+    first, later = boxes[..., :1, :, :], boxes[..., 1:, :, :]
+    known = ((first[..., 2:] > 0) & (later[..., 2:] > 0)).all(-1, keepdim=True)
+    s = (first[..., 2:] / later[..., 2:]).where(known, 1)  # (..., T, M, 2)
+    t = (first[..., :2] - s * later[..., :2]).where(known, 0)
+    return torch.cat([torch.diag_embed(s), t[..., None]], -1)
+
+
+def theta_from_drag(
+    drag: Tensor, steps: int, size: Size, scale: float | Tensor = 1.0, centre: float | Tensor = 0.0
+) -> Tensor:
+    """Motions (..., T, M, 2, 3) of objects that are dragged evenly over T = `steps` frames.
+
+    `drag` (..., M, 2) px of the last frame; `scale` (..., M, 1) of the size in the last frame about
+    `centre` (..., M, 2), the normalised centre in frame 0. No drag and scale 1: the identity.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected 1 or more, got {steps}")
+    (H, W), share = size, torch.arange(1, steps + 1, dtype=drag.dtype, device=drag.device) / steps
+    share = share[:, None, None]  # (T, 1, 1)
+    dx, dy = drag.unbind(-1)
+    moved = torch.stack([dx * (2 / max(W - 1, 1)), dy * (2 / max(H - 1, 1))], -1)  # (..., M, 2)
+    grown = torch.as_tensor(scale, dtype=drag.dtype, device=drag.device).expand_as(moved[..., :1])
+    centre = torch.as_tensor(centre, dtype=drag.dtype, device=drag.device).expand_as(moved)
+    moved, grown, centre = (v.unsqueeze(-3) for v in (moved, grown, centre))
+    s = (1 / (1 + (grown - 1) * share)).expand_as(moved * share)  # (..., T, M, 2)
+    t = (1 - s) * centre - s * moved * share
+    return torch.cat([torch.diag_embed(s), t[..., None]], -1)
+
+
+def move_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
+    """Where boxes (..., M, 4) of frame 0 are after motions (..., T, M, 2, 3): (..., T, M, 4).
+
+    Exact for motions without rotation; with one, the size is that of the box before it turned.
+    """
+    forth, boxes = invert(theta), boxes.unsqueeze(-3)
+    centre = (forth[..., :2] @ boxes[..., :2, None])[..., 0] + forth[..., 2]
+    size = boxes[..., 2:] * torch.linalg.vector_norm(forth[..., :2], dim=-2)
+    return torch.cat([centre, size.expand_as(centre)], -1)
+
+
+def nearness(boxes: Tensor, theta: Tensor) -> Tensor:
+    """The bottom of each object in each frame (..., T, M): on a ground plane, lower is nearer."""
+    moved = move_boxes(boxes, theta)
+    return moved[..., 1] + moved[..., 3]
+
+
+# ---- objects as maps ----------------------------------------------------------------------------
+
+
+def object_masks(instance: Tensor, count: int) -> Tensor:
+    """A map of objects (N, H, W), k + 1 where object k is -> float masks (N, M = `count`, H, W)."""
+    numbers = torch.arange(1, count + 1, device=instance.device)
+    return (instance[:, None] == numbers[:, None, None]).float()
+
+
+@torch.no_grad()
+def rasterise(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The motion of objects as maps, 0 and visible where no object is or was.
+
+    Args:
+        masks: (N, M, H, W) of the objects in frame 0, 1 inside; those of absent ones are 0.
+        theta: (N, T, M, 2, 3), their motions.
+        order: (N, T, M), what is larger is nearer and hides the others, as of `nearness`.
+
+    Returns:
+        flow: (N, T, 2, H, W) px, where an object is in frame t that of the object.
+        owner: (N, T, H, W) int64, k + 1 where object k is in frame t, 0 where none is.
+        visible: (N, T, 1, H, W), 0 where an object has gone and nothing has come: a hole in the
+            coverage of the objects' forward motion.
+    """
+    N, M, H, W = masks.shape
+    T = theta.shape[1]
+    if theta.shape != (N, T, M, 2, 3) or order.shape != (N, T, M):
+        raise ValueError(
+            f"expected theta (N, T, M, 2, 3) and order (N, T, M) of N, M = {N}, {M}, got "
+            f"{tuple(theta.shape)} and {tuple(order.shape)}"
+        )
+    flow = masks.new_zeros(N, T, 2, H, W)
+    forth = torch.zeros_like(flow)
+    nearest = masks.new_full((N, T, H, W), -torch.inf)
+    owner = torch.zeros(N, T, H, W, dtype=torch.int64, device=masks.device)
+    back = invert(theta)
+    for m in range(M):
+        own = affine_flow(theta[:, :, m], (H, W))  # (N, T, 2, H, W)
+        depth = order[:, :, m, None, None].to(masks.dtype)
+        hit = (warp(masks[:, m, None], own, "zeros")[:, :, 0] >= 0.5) & (depth >= nearest)
+        nearest, owner = depth.where(hit, nearest), owner.masked_fill(hit, m + 1)
+        flow = own.where(hit[:, :, None], flow)
+        inside = masks[:, m, None, None] >= 0.5  # (N, 1, 1, H, W)
+        forth = affine_flow(back[:, :, m], (H, W)).where(inside, forth)
+    covered = splat_coverage(forth.flatten(0, 1)).unflatten(0, (N, T)) > 0.5
+    return flow, owner, (covered | (owner > 0)[:, :, None]).to(masks.dtype)
