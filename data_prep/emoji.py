@@ -9,8 +9,9 @@ vendors draw alike) and `manifest.json`.
 
 writes `train|val/<group>/<vendor>_<codepoints>.png` with transparency, `test/` with the emoji that
 the first layout validates on, and `test_openmoji/` with the drawings that a held-out vendor has of
-them. Fetches 7 MB with `npm pack` into the cache. Interrupt it at will: the same command
-continues, and does nothing once the folder is complete. Exit codes: see recipe.py.
+them; `groups.csv` says which images are drawings of one emoji or of its variants. Fetches 7 MB with
+`npm pack` into the cache. Interrupt it at will: the same command continues, and does nothing once
+the folder is complete. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from PIL import Image
 from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.weights import fetch_npm, read_archive
+from gen.data.groups import NAME
+from gen.weights import fetch_npm, read_archive, write_atomic
 
 HASH_SIZE = 64  # duplicates are found at one size, so that every --size holds the same emoji
 VAL_PERCENT = 10
@@ -136,7 +138,7 @@ def prepare(
     """Make the data set in `out`, or complete it, and return its manifest.
 
     Args:
-        out: folder for the splits and `manifest.json`.
+        out: folder for the splits and `manifest.json`, with classes also `groups.csv`.
         size: side of the images in pixels, 32 to 512.
         groups: CLDR groups to keep, None for all.
         layout: "domains": a folder a vendor; "classes": a folder a group.
@@ -164,6 +166,7 @@ def prepare(
     if manifest.get("complete"):
         images = (_paths(recipe, image) for image in manifest["images"])
         if all((out / path).exists() for paths in images for path in paths.values()):
+            _write_groups(out, manifest)
             return manifest
     import resvg_py
 
@@ -178,6 +181,7 @@ def prepare(
     credits = {domain: _credit(domain, style, changes) for domain, style in styles.items()}
     manifest["domains"] = credits
     manifest["images"], manifest["duplicates"] = _write_images(out, styles, recipe, groups)
+    _write_groups(out, manifest)
     manifest["complete"] = True
     write_manifest(out, manifest)
     return manifest
@@ -193,6 +197,16 @@ def _paths(recipe: dict, image: dict) -> dict[str, str]:
     if holdout and where == "test":
         paths[holdout] = f"test_{holdout}/{name}/{holdout}_{code}.png"
     return paths
+
+
+def _write_groups(out: Path, manifest: dict) -> None:
+    """`groups.csv` of the classes, if it is not there: images of one base are one draw."""
+    if "layout" in manifest["recipe"] and not (out / NAME).exists():
+        rows = ["path,group"]
+        for image in manifest["images"]:
+            paths = _paths(manifest["recipe"], image).values()
+            rows += [f"{path},{image['base']}" for path in paths]
+        write_atomic(out / NAME, "".join(f"{row}\n" for row in rows).encode())
 
 
 def _credit(domain: str, style: Style, changes: str) -> dict:

@@ -19,12 +19,13 @@ class Last(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
 
     SIGTERM or one Ctrl-C ends the iteration, saves, and stops; a second Ctrl-C stops at once.
+    A run that is killed while it validates begins with that validation when it is resumed.
     """
 
     def __init__(self, path: str | Path, every_n_steps: int = 500) -> None:
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.signal: int | None = None
-        self.saved = -1
+        self.saved, self.validating = -1, False
         self.previous: dict[int, Any] = {}  # handlers of signals, to be put back
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -47,7 +48,19 @@ class Last(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.saved, self.validating = -1, True  # what this iteration saved knows of none
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # a second try
             self.save(trainer)  # a signal waits for the end of the validation, which may be long
+
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.saved, self.validating = -1, False  # the end of the run saves that it is done
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.validating:  # as inside its first batch: else Lightning takes it for done
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress["total"] |= dict(ready=1, started=1, processed=0, completed=0)
 
     def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
         self.save(trainer)

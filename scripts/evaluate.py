@@ -1,5 +1,5 @@
-"""Evaluates a checkpoint, of a translator, a classifier or a generator: one JSON line a metric, and
-a table."""
+"""Evaluates a checkpoint, of a translator, a classifier, a generator or an editor of codes: one
+JSON line a metric, and a table."""
 
 import argparse
 from functools import partial
@@ -9,7 +9,7 @@ import torch
 
 import gen
 from gen.data import Classes, Domains, Heads
-from gen.evaluation import BASIC, GROUPS, Judges, classifiers, evaluate, generators
+from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.weights import write_atomic
@@ -18,16 +18,22 @@ from gen.weights import write_atomic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
-    parser.add_argument("--data", help="a folder, a zip, or `heads`")
-    groups = dict.fromkeys(("all", *GROUPS, *classifiers.GROUPS, *generators.GROUPS))
+    parser.add_argument("--data", help="a folder, a zip, or `heads`; an editor needs none")
+    others = classifiers.GROUPS, generators.GROUPS, editors.GROUPS
+    groups = dict.fromkeys(("all", *GROUPS, *sum(others, ())))
     parser.add_argument(
         "--metrics",
         nargs="+",
         choices=list(groups),
         help=f"default of translators: {' '.join(BASIC)}; classifiers have "
-        f"{' '.join(classifiers.GROUPS)}, generators {' '.join(generators.GROUPS)}, default all",
+        f"{' '.join(classifiers.GROUPS)}, generators {' '.join(generators.GROUPS)}, "
+        f"editors {' '.join(editors.GROUPS)}, default all",
     )
-    parser.add_argument("--classifier", help="checkpoint of a DomainClassifier, for accuracy")
+    parser.add_argument(
+        "--classifier",
+        help="checkpoint of a DomainClassifier, for accuracy; an editor needs an "
+        "AttributeClassifier",
+    )
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
     backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
     parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
@@ -47,7 +53,9 @@ def main() -> None:
     parser.add_argument(
         "--max-sources", "--max-images", type=int, help="default: every validation image"
     )
-    parser.add_argument("--count", type=int, default=5000, help="images of a generator")
+    parser.add_argument(
+        "--count", type=int, help="images of a generator, default 5000; sources of an editor, 500"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,10 +66,17 @@ def main() -> None:
     args = parser.parse_args()
 
     method = gen.load(args.checkpoint, args.device)
-    classifier = hasattr(method, "classify")
-    if not (args.data or (classifier and args.voc)):
+    classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
+    if not (args.data or editor or (classifier and args.voc)):
         parser.error("--data: expected a folder, a zip, or `heads`, got nothing")
-    if hasattr(method, "generate"):
+    if editor and not args.classifier:
+        parser.error(
+            "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
+            "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
+        )
+    if editor:
+        rows = of_editor(args, method)
+    elif hasattr(method, "generate"):
         rows = of_generator(args, method)
     else:
         rows = of_classifier(args, method) if classifier else of_translator(args, method)
@@ -104,6 +119,8 @@ def of_translator(args: argparse.Namespace, method) -> list[dict]:
 
 def of_classifier(args: argparse.Namespace, method) -> list[dict]:
     size, sets = method.img_size, {}
+    if args.voc and hasattr(method, "attention"):  # a wrong size is told before all else is done
+        method.attention(torch.zeros(1, 3, args.voc_size, args.voc_size, device=args.device))
     if args.data == "heads":
         sets = {"val": Heads(img_size=size).val}
     elif args.data:
@@ -135,13 +152,29 @@ def of_generator(args: argparse.Namespace, method) -> list[dict]:
         data.train,
         data.val,
         metrics=generators.GROUPS if "all" in groups else groups,
-        count=args.count,
+        count=5000 if args.count is None else args.count,
         paths=args.max_sources or 200,
         backbone=args.backbone,
         net=args.net,
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
+    )
+
+
+def of_editor(args: argparse.Namespace, method) -> list[dict]:
+    count = 500 if args.count is None else args.count
+    groups = args.metrics or ["all"]
+    return editors.evaluate_editor(
+        method,
+        gen.load(args.classifier, args.device),
+        metrics=editors.GROUPS if "all" in groups else groups,
+        count=min(count, args.max_sources or count),
+        net=args.net,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        checkpoint=args.checkpoint,
+        judge_checkpoint=args.classifier,
     )
 
 

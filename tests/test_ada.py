@@ -1,11 +1,14 @@
 """ADA: golden numbers, derivatives, what is drawn."""
 
+import inspect
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+from gen.methods.stylegan2 import StyleGAN2
 from gen.networks import ada
 from gen.networks.ada import SYM6, Draws, augment, transform
 
@@ -41,6 +44,7 @@ class Quantiles(Draws):
         (("geom",), 0.8, [0.34217, 0.06322, -0.22084, -0.48705], {}),
         (("color",), 0.3, [-0.41037, -0.40150, -0.39258, -0.38362], {"last": 0.08722}),
         (("color",), 0.8, [], {"std": 1.220004}),
+        (("filter",), 0.3, [0.18899, 0.19923, 0.20945, 0.21965], {}),
         (BGC, 0.3, [-0.23569, -0.32647, -0.34921, -0.27128], {"mean": -0.078616, "std": 0.519936}),
         (BGC, 0.8, [-2.11044, -2.09961, -2.06418, -2.01401], {"std": 1.217132}),
     ],
@@ -69,6 +73,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def draws(p, N=2):
+    return Draws(N, p, generator(), generator(1))
+
+
 def test_samples_are_drawn_from_the_generator_each_for_itself():
     x, before = X[:1, :, :12, :12].expand(8, -1, -1, -1), torch.get_rng_state()
     out = augment(x, 0.8, generator())
@@ -79,18 +87,81 @@ def test_samples_are_drawn_from_the_generator_each_for_itself():
 
 
 def test_each_operation_is_done_with_probability_p():
-    draws = Draws(4000, 0.3, generator())
-    (chosen,) = draws.maybe(torch.ones(4000, 1), 0.0)
+    some = draws(0.3, 4000)
+    (chosen,) = some.maybe(torch.ones(4000, 1), 0.0)
     assert chosen.mean().item() == pytest.approx(0.3, abs=0.03)
-    turned = (draws.rotation() != 0) | (draws.rotation() != 0)
+    turned = (some.rotation() != 0) | (some.rotation() != 0)
     assert turned.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert Draws(9, 1.5, generator()).rotation().all()  # p is not limited to 1
+    assert draws(1.5, 9).rotation().all()  # p is not limited to 1
 
 
 def test_what_is_not_chosen_is_nearly_kept():
     smooth = 0.5 * X
     out = augment(smooth, 1e-9, generator())
     assert 0 < (out - smooth).abs().max() < 0.01  # the filter, up and down
+    for kind in ("filter", "noise", "cutout"):
+        torch.testing.assert_close(augment(X, 1e-9, generator(), kind), X, rtol=0, atol=1e-6)
+
+
+def test_filters_of_the_bands():
+    bank = ada.bands()
+    assert bank.shape == (4, 43) and bank[:, 21].tolist() == [0.125, 0.125, 0.25, 0.5]
+    assert bank[3, 18:25].tolist() == [0.03125, 0, -0.28125, 0.5, -0.28125, 0, 0.03125]
+    assert torch.equal(bank.sum(0), torch.eye(43)[21])
+    power = torch.fft.rfft(bank, 256).abs().square()  # 0 .. half the sampling rate
+    octaves = power[:, :16], power[:, 16:32], power[:, 32:64], power[:, 64:]
+    share = torch.stack([octave.mean(1) for octave in octaves], 1)
+    assert share.argmax(0).tolist() == share.argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_the_filter_multiplies_each_band_by_its_gain():
+    turn = math.pi * torch.arange(64)
+    fast, slow = (turn + 0.0).cos().expand(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+    gains = torch.tensor([[0.5, 1.0, 1.0, 3.0]])
+    inner = ..., slice(22, -22), slice(22, -22)
+    torch.testing.assert_close(ada.amplify(fast, gains)[inner], 1.5 * fast[inner])  # 3 by 0.5
+    torch.testing.assert_close(ada.amplify(slow, gains), 0.25 * slow)  # mirrored at the edges
+
+
+def test_the_gain_of_one_band_leaves_the_power_as_it_was():
+    some = ada.gains(draws(0.1, 4000))
+    changed = (some - 1).abs().amax(1) > 1e-4
+    assert changed.float().mean().item() == pytest.approx(1 - 0.9**4, abs=0.03)
+    kept = (some.square() @ torch.tensor(ada.POWER) - 1).abs() < 1e-5
+    assert kept.float().mean().item() == pytest.approx(0.9**4 + 4 * 0.1 * 0.9**3, abs=0.02)
+
+
+def test_statistics_of_noise():
+    x, some = torch.zeros(2000, 3, 8, 8), draws(0.5, 2000)
+    std = transform(x, some, ("noise",)).std((1, 2, 3))
+    assert (std > 0).float().mean().item() == pytest.approx(0.5, abs=0.04)
+    noisy = std[std > 0]
+    assert noisy.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.06)  # |N(0, 0.1)|
+    assert noisy.mean().item() == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.06)
+    out = transform(x[:2], draws(1), ("noise",))
+    assert out.mean().abs() < 0.02 and (out[:, 0] - out[:, 1]).abs().max() > 0
+
+
+def test_statistics_of_cutout():
+    x = torch.rand(2000, 3, 16, 20) + 1
+    out = transform(x, draws(0.5, 2000), ("cutout",))
+    gone = out == 0
+    assert torch.equal(out[~gone], x[~gone])
+    assert torch.equal(gone, gone[:, :1].expand_as(gone))
+    area = gone[:, 0].float().mean((1, 2))
+    assert (area > 0).float().mean().item() == pytest.approx(0.5, abs=0.04)
+    assert 1 / 16 <= area[area > 0].min() and area.max().item() == pytest.approx(1 / 4)
+    assert area[area > 0].mean().item() == pytest.approx((7 / 16) ** 2, rel=0.03)
+    columns, rows = gone[:, 0].any(1), gone[:, 0].any(2)
+    assert torch.equal(gone[:, 0], columns[:, None] & rows[:, :, None])  # a rectangle
+    assert columns.sum(1).max() == 10 and rows.sum(1).max() == 8
+
+
+def test_a_sample_is_filtered_as_if_alone():
+    gains = ada.gains(draws(0.9))
+    whole = ada.amplify(X, gains)
+    alone = torch.cat([ada.amplify(X[i : i + 1], gains[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6)
 
 
 CLOSE = dict(rtol=0, atol=0.06)  # sym6 is only nearly symmetric
@@ -125,6 +196,18 @@ def test_two_derivatives():
     assert torch.autograd.gradgradcheck(square, x, fast_mode=True)
 
 
+@pytest.mark.parametrize("kind", ["filter", "noise", "cutout", "bgcfnc"])
+def test_two_derivatives_of_every_kind(kind):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 5).double().requires_grad_()
+
+    def square(x):
+        return augment(x, 0.9, generator(3), kind).square()
+
+    assert torch.autograd.gradcheck(square, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(square, x, fast_mode=True)
+
+
 def test_autocast_leaves_images_in_fp32():
     with torch.autocast("cpu", torch.bfloat16):
         low = augment(X, 0.7, generator())
@@ -132,10 +215,13 @@ def test_autocast_leaves_images_in_fp32():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="blit, geom, color, bg or bgc, got 'bgcf'"):
-        augment(X, 0.5, generator(), "bgcf")
+    with pytest.raises(ValueError, match="one of blit, .*, bgcfn, bgcfnc, got 'bgf'"):
+        augment(X, 0.5, generator(), "bgf")
     with pytest.raises(ValueError, match=r"p >= 0 and images \(N, 3, H, W\), got -1.0 and"):
         augment(X, -1, generator())
     with pytest.raises(ValueError, match=r"got 0.5 and \(2, 1, 32, 32\)"):
         augment(X[:, :1], 0.5, generator())
-    assert ada.Groups.__args__ == ("blit", "geom", "color", "bg", "bgc")
+    offered = inspect.signature(StyleGAN2.__init__).parameters["augment"].annotation
+    assert eval(offered, {"Literal": Literal}) == ada.Groups
+    for kind in ada.Groups.__args__:
+        assert augment(X, 0.5, generator(), kind).shape == X.shape

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gen import weights
 from gen.data import Classes
+from gen.data.groups import read_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
@@ -292,6 +294,55 @@ def test_emoji_classes(packages, tmp_path, monkeypatch, capsys):
     alpha = np.asarray(image)[..., 3]
     assert image.mode == "RGBA" and image.size == (40, 40)
     assert (alpha[4:36, 4:20] == 255).all() and alpha.sum() == 255 * 32 * 16
+
+
+@pytest.fixture
+def cooks_validate(packages, monkeypatch):
+    percent = {"1f9d1": 15, "1f600": 15}  # cooks and grin: val
+    monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
+
+
+def test_emoji_classes_say_which_images_are_of_one_emoji(cooks_validate, tmp_path):
+    out = tmp_path / "out"
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0
+    head, *lines = (out / "groups.csv").read_text().splitlines()
+    assert head == "path,group"
+    group = dict(line.split(",") for line in lines)
+    assert set(group) == set(files(out)) and len(lines) == len(group)
+    assert group["val/people_body/noto_1f468-200d-1f373.png"] == "1f9d1"
+    data = Classes(out, img_size=32)
+    for split, count in {"train": 6, "val": 9}.items():  # of two emoji, and two cooks and a grin
+        images = data.images(split)
+        together = read_groups(images.root, images.paths)
+        bases = [emoji.base(key.split("_")[1]) for key in images.keys]
+        same = np.array(bases)[:, None] == np.array(bases)
+        assert torch.equal(together[:, None] == together, torch.from_numpy(same))
+        assert len(together) == count and len(together.unique()) == 2
+    assert verify.main([str(out)]) == 0
+
+
+def test_emoji_classes_made_without_groups_get_them(cooks_validate, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0
+    listed, text = Classes(out).files, (out / "groups.csv").read_bytes()
+    (out / "groups.csv").unlink()
+    assert Classes(out).files == listed  # training sees no difference
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(emoji, "fetch_npm", None)
+    monkeypatch.setattr(emoji, "render", None)
+    for _ in range(2):
+        assert emoji.main(["--out", str(out), *CLASSES]) == 0
+        assert (out / "groups.csv").read_bytes() == text
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert after == before  # nothing is written again
+    (out / "groups.csv").write_text("path,group\n")  # of your own: stays
+    assert emoji.main(["--out", str(out), *CLASSES]) == 0
+    assert (out / "groups.csv").read_text() == "path,group\n"
+
+
+def test_emoji_domains_have_no_groups(packages, tmp_path):
+    emoji.prepare(tmp_path / "out")
+    assert not (tmp_path / "out" / "groups.csv").exists()
 
 
 def test_emoji_classes_continue_and_keep_to_their_folder(packages, tmp_path, monkeypatch, capsys):

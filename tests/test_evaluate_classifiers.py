@@ -3,10 +3,12 @@
 import hashlib
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -14,10 +16,12 @@ from torch import nn
 import gen
 from gen import attention_viz, viz
 from gen.data import Classes
+from gen.data.groups import read_groups
 from gen.evaluation.classifiers import GROUPS, evaluate_classifier
 from gen.evaluation.rows import to_json
 from gen.evaluation.voc import VOC
 from gen.methods import SpatialEntropy
+from gen.networks.attention_tap import AttentionTap
 
 NAMES = ["disc", "left", "none"]
 PX, PATCH = 32, 8
@@ -147,6 +151,76 @@ def test_accuracy_by_hand(data):
     assert rows[1]["count"] == 9 and "3 classes" in rows[1]["protocol"]
     fewer = evaluate_classifier(Knows(), data.images("test"), "test", metrics=["accuracy"])
     assert table(fewer)["test/class_mean_top1"] == 0.5
+
+
+def grouped(data, root, rows):
+    """The validation images of a copy of `data`, with these lines in its `groups.csv`."""
+    shutil.copytree(data.root, root)
+    (root / "groups.csv").write_text("\n".join(["path,group", *rows, ""]))
+    return Classes(root, img_size=PX).images("val")
+
+
+def test_intervals_resample_groups(data, tmp_path):
+    images = data.images("val")
+    rows = [f"{path},{i // 3}" for i, path in enumerate(images.paths)]  # each class is a group
+    made = grouped(data, tmp_path / "set", rows)
+    plain = evaluate_classifier(Knows(), images, metrics=["accuracy", "segmentation"])
+    rows = evaluate_classifier(Knows(), made, metrics=["accuracy", "segmentation"])
+    assert table(rows) == table(plain)
+    by_name, plain = ({row["metric"]: row for row in some} for some in (rows, plain))
+    assert list(by_name) == list(plain)
+    for name, row in by_name.items():
+        groups = 2 if "alpha" in name else 3  # the third class has no mask
+        said = f", {row['count']} images in {groups} groups"
+        assert row["protocol"] == plain[name]["protocol"] + said
+        assert row["values"] == plain[name]["values"] and row["count"] == plain[name]["count"]
+    assert by_name["val/top1"]["ci95"] == [0, 1] != plain["val/top1"]["ci95"]  # 3 draws, not 9
+    assert by_name["val/class_mean_top1"]["ci95"] == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_class_means_resample_the_groups_of_each_class(data, tmp_path):
+    images = data.images("val")
+    rows = [f"{path},{min(i % 3, 1)}" for i, path in enumerate(images.paths)]  # 0, 1, 1
+    made = grouped(data, tmp_path / "set", rows)
+    told = [(images[k]["x"], 1) for k in (3, 4)]  # of "left" one of each group, of "none" none
+    rows = evaluate_classifier(Knows(told), made, metrics=["accuracy"])
+    (row,) = [row for row in rows if row["metric"] == "val/class_mean_top1"]
+    assert row["ci95"] == pytest.approx([(1 + 1 / 2) / 3, 2 / 3])  # groups 1, 1 or 0, 0
+    alone = [f"{path},{i}" for i, path in enumerate(images.paths)]
+    made = grouped(data, tmp_path / "alone", alone)
+    alone = evaluate_classifier(Knows(told), made, metrics=["accuracy"])
+    plain = evaluate_classifier(Knows(told), images, metrics=["accuracy"])
+    assert alone[0]["ci95"] == plain[0]["ci95"]
+    assert "9 images in 9 groups" in alone[0]["protocol"] and "group" not in plain[0]["protocol"]
+
+
+def test_groups_of_a_zip(data, tmp_path):
+    rows = [f"{path},{i // 2}" for i, path in enumerate(data.images("val").paths)]
+    grouped(data, tmp_path / "set", rows)
+    for name, base in (("flat", tmp_path / "set"), ("nested", tmp_path)):
+        file = shutil.make_archive(tmp_path / name, "zip", base, "set" if base == tmp_path else ".")
+        images = Classes(file, img_size=PX).images("val")
+        got = read_groups(images.root, images.paths)
+        assert got.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    plain = Classes(shutil.make_archive(tmp_path / "plain", "zip", data.root), img_size=PX)
+    assert read_groups(plain.root, plain.images("val").paths) is None
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda rows: rows[1:], "got none of val/disc/0.png"),
+        (lambda rows: [*rows, "val/disc/0.png,other"], "two groups of one image"),
+        (lambda rows: [*rows, "val/disc/0.png"], r"lines of path,group in groups.csv, got \['val"),
+    ],
+)
+def test_groups_that_do_not_fit(data, tmp_path, change, why):
+    rows = change([f"{path},{i}" for i, path in enumerate(data.images("val").paths)])
+    with pytest.raises(ValueError, match=why):
+        evaluate_classifier(Knows(), grouped(data, tmp_path / "set", rows), metrics=["accuracy"])
+    (tmp_path / "set" / "groups.csv").write_text("image;group\n")
+    with pytest.raises(ValueError, match="got .'image;group'"):
+        read_groups(tmp_path / "set", data.images("val").paths)
 
 
 def test_top5_where_there_are_more_classes(data, monkeypatch):
@@ -289,6 +363,29 @@ def test_voc_refuses(tmp_path, voc_root):
 def run(monkeypatch, script, line):
     monkeypatch.setattr(sys, "argv", line.split())
     runpy.run_path(f"scripts/{script}.py", run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "px, why", [(30, "patches of 8 px, got 30 px; take 24 or 32"), (4, "take 8")]
+)
+def test_attention_of_parts_of_patches_is_refused(method, px, why):
+    with pytest.raises(ValueError, match=why):
+        method.attention(torch.zeros(1, 3, px, px))
+
+
+def test_attention_of_models_of_one_size_is_refused_at_others():
+    tap = AttentionTap(timm.create_model("cait_xxs24_224", depth=1, img_size=32))
+    tap.check_size(32, 32)
+    with pytest.raises(ValueError, match="of 32 x 32 px, got 48 x 48; Cait takes no other size"):
+        tap.check_size(48, 48)
+    AttentionTap(timm.create_model("pvt_v2_b0", depths=(1, 1, 1, 1))).check_size(50, 50)  # any
+
+
+def test_evaluate_refuses_a_wrong_voc_size_first(data, voc_root, method, monkeypatch):
+    monkeypatch.setattr(gen, "load", lambda *_: method)
+    line = f"evaluate --checkpoint x --data {data.root} --voc {voc_root} --voc-size 90"
+    with pytest.raises(ValueError, match="patches of 8 px, got 90 px; take 88 or 96"):
+        run(monkeypatch, "evaluate", line)
 
 
 def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeypatch, capsys):

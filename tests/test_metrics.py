@@ -13,7 +13,14 @@ from gen.metrics.smoothness import (
     resize_frames,
     smoothness,
 )
-from gen.metrics.translation import TranslationScores, bootstrap, l1, ssim, translation_scores
+from gen.metrics.translation import (
+    TranslationScores,
+    bootstrap,
+    l1,
+    resampled_means,
+    ssim,
+    translation_scores,
+)
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS
 from gen.published import race, smoothness_ways, translation_ways
@@ -296,6 +303,23 @@ def test_bootstrap_interval():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert (mean, low, high) == bootstrap(values, seed=1) != bootstrap(values, seed=2)
     assert bootstrap([0.5], seed=0) == (0.5, 0.5, 0.5)
+
+
+def test_bootstrap_of_groups():
+    rng = np.random.default_rng(0)
+    of_group = rng.standard_normal(200)
+    values, groups = of_group.repeat(3), np.arange(200).repeat(3)  # three times the same
+    order = rng.permutation(600)
+    mean, low, high = bootstrap(values[order], 1, groups=7 * groups[order])  # any numbers
+    assert mean == pytest.approx(values.mean())
+    assert high - low == pytest.approx(2 * 1.96 * of_group.std() / 200**0.5, rel=0.1)
+    _, *narrow = bootstrap(values, seed=1)  # as if independent
+    assert high - low == pytest.approx(3**0.5 * (narrow[1] - narrow[0]), rel=0.1)
+    own = bootstrap(values, 1, groups=np.arange(600))
+    assert own == bootstrap(values, seed=1)
+    assert bootstrap([0.0, 1.0, 1.0], 0, groups=[5, 5, 5]) == pytest.approx((2 / 3,) * 3)
+    sizes = resampled_means(np.array([0.0, 1, 1, 1]), np.array([0, 1, 1, 1]), rng, 4000)
+    assert set(sizes) == {0.0, 0.75, 1.0} and (sizes == 0.75).mean() == pytest.approx(0.5, abs=0.04)
 
 
 @pytest.mark.parametrize("values", [[], [0.1, np.nan], [[0.1]]])

@@ -9,6 +9,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gen.callbacks import Last
 from gen.cli import main
+from gen.methods import SpatialEntropy
 from gen.methods.base import GANMethod
 from gen.weights import WeightsError
 from runs import differences, fit, losses, read
@@ -59,6 +60,39 @@ def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
     assert [int(row["step"]) for row in resumed] == list(range(FIRST, FIRST + MORE))
     for a, b in zip(resumed, uncut, strict=True):  # lazy R1: the log holds its last value
         assert {k: v for k, v in a.items() if v} == {k: v for k, v in b.items() if a[k]}
+
+
+@pytest.mark.parametrize("unit", ["iterations", "epochs"])
+def test_a_run_killed_while_it_validates_validates_when_it_is_resumed(unit, tmp_path, monkeypatch):
+    first, options, longer = {  # how many iterations before a validation; then some more
+        "iterations": (3, ["--trainer.val_check_interval=3"], "--trainer.max_steps=5"),
+        "epochs": (12, ["--trainer.check_val_every_n_epoch=1"], "--trainer.max_epochs=3"),
+    }[unit]
+    end = ["--trainer.max_steps=4"] if unit == "iterations" else ["--trainer.max_epochs=2"]
+    options = ["--trainer.limit_val_batches=1", f"--save_every={first}", *options]
+
+    def run(name, *more):
+        return fit("SpatialEntropy", tmp_path / name, *options, *more, steps=-1)
+
+    def scores(name):
+        rows = [(int(row["step"]), row.get("val/top1")) for row in losses(tmp_path / name)]
+        return [row for row in rows if row[1]]
+
+    whole = run("whole", *end)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpatialEntropy, "validation_step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("cut", *end)
+    cut = tmp_path / "cut" / "last.ckpt"
+    assert read(cut)["global_step"] == first
+    more = run("more", f"--ckpt_path={cut}", *end)
+    expected = {"iterations": [2], "epochs": [11, 23]}[unit]
+    assert [step for step, _ in scores("whole")] == expected
+    assert scores("more") == scores("whole")
+    for part in ("state_dict", "optimizer_states", "loops"):
+        assert not differences(read(whole)[part], read(more)[part], part)
+    run("longer", f"--ckpt_path={whole}", longer)  # a validation that is done is not repeated
+    assert [step for step, _ in scores("longer")] == {"iterations": [], "epochs": [35]}[unit]
 
 
 def test_finished_run_that_is_extended_equals_the_longer_run(whole, tmp_path):

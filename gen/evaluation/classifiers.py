@@ -5,7 +5,7 @@ Names carry their protocol: `val/top1`, `test/jaccard_t60_alpha`, `voc/jaccard_t
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gen import gallery
+from gen.data.groups import read_groups
 from gen.evaluation.rows import FRAMES
 from gen.evaluation.voc import VOC
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
 from gen.metrics.smoothness import path_distances, smoothness
-from gen.metrics.translation import bootstrap
+from gen.metrics.translation import bootstrap, resampled_means
 from gen.networks.perceptual import LPIPS
 from gen.report import versions
 from gen.weights import sha256
@@ -82,9 +83,10 @@ def evaluate_classifier(
         ignore_void: See `jaccard`; False is the protocol of the release (`.._keepvoid`).
 
     Returns:
-        Rows of metric, value, ci95 (bootstrap over images; of `class_mean_top1` over those of each
-        class), protocol, count, values (of single images, or classes), seed, checkpoint_sha256,
-        versions, seconds (of the group).
+        Rows of metric, value, ci95 (bootstrap over images, or over whole groups of them where the
+        data has a `groups.csv`; of `class_mean_top1` over those of each class), protocol, count,
+        values (of single images, or classes), seed, checkpoint_sha256, versions, seconds (of the
+        group).
 
     Raises:
         ValueError: images that do not fit the method, a group that is unknown or not possible, no
@@ -134,6 +136,8 @@ class _Run:
         self.method, self.images, self.ignore_void = method, images, ignore_void
         self.device, self.net = gallery.device(method), net
         self.lpips = LPIPS(net).to(self.device) if shift else None
+        has_files = hasattr(images, "paths")
+        self.groups = read_groups(images.root, images.paths) if has_files else None  # (N,)
         self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
         self.seconds: dict[str, float] = defaultdict(float)
         self.grid, self.patch = (0, 0, 0), 0.0  # heads, Hg, Wg; px
@@ -209,12 +213,18 @@ class _Run:
                 raise ValueError(f"{group}: expected masks that show an object, got none")
             for name in names:
                 of_image = self.values[group, name]
-                mean, *ci95 = bootstrap(list(of_image.values()), seed)
-                row = dict(metric=self.named(name), value=mean, ci95=ci95)
-                row |= dict(protocol=self.protocol(group, name, len(of_image)), count=len(of_image))
+                together = self.together(of_image)
+                mean, *ci95 = bootstrap(list(of_image.values()), seed, RESAMPLED, together)
+                protocol = self.protocol(group, name, len(of_image)) + _count(together)
+                row = dict(metric=self.named(name), value=mean, ci95=ci95, protocol=protocol)
+                row |= dict(count=len(of_image))
                 yield group, row | {"values": of_image}
                 if name == "top1":
                     yield group, self.class_mean(of_image, labels, seed)
+
+    def together(self, indices: Iterable[int]) -> np.ndarray | None:
+        """The groups of these images."""
+        return None if self.groups is None else self.groups[list(indices)].numpy()
 
     def named(self, name: str) -> str:
         kind = "voc" if isinstance(self.images, VOC) else "alpha"
@@ -243,17 +253,31 @@ class _Run:
         return "raw weights, " if name.endswith("_raw") else "averaged weights, "
 
     def class_mean(self, hits: dict[int, float], labels: Tensor, seed: int) -> dict:
-        """The row of the mean over classes; resampled hits of n images are binomial."""
-        of_class = defaultdict(list)
+        """The row of the mean over classes; resampled hits of n images are binomial.
+
+        Where there are groups, those of each class are resampled.
+        """
+        of_class, rng = defaultdict(dict), np.random.default_rng(seed)
         for index, hit in hits.items():
-            of_class[int(labels[index])].append(hit)
-        values = {y: float(np.mean(told)) for y, told in sorted(of_class.items())}
-        n = [len(told) for _, told in sorted(of_class.items())]
-        drawn = np.random.default_rng(seed).binomial(n, list(values.values()), (RESAMPLED, len(n)))
-        ci95 = np.percentile((drawn / n).mean(1), [2.5, 97.5]).tolist()
-        row = dict(metric="class_mean_top1", value=float(np.mean(list(values.values()))), ci95=ci95)
+            of_class[int(labels[index])][index] = hit
+        classes = [told for _, told in sorted(of_class.items())]
+        means, n = [np.mean(list(told.values())) for told in classes], list(map(len, classes))
+        values = dict(zip(sorted(of_class), map(float, means), strict=True))
+        if self.groups is None:
+            drawn = rng.binomial(n, means, (RESAMPLED, len(n))) / n  # (1000, S)
+        else:
+            told = [(list(told.values()), self.together(told)) for told in classes]
+            drawn = np.stack([resampled_means(*one, rng, RESAMPLED) for one in told], 1)
+        ci95 = np.percentile(drawn.mean(1), [2.5, 97.5]).tolist()
+        row = dict(metric="class_mean_top1", value=float(np.mean(means)), ci95=ci95)
         protocol = f"mean over {len(n)} classes, {self.weights('')}{self.size()}"
+        protocol += _count(self.together(hits))
         return row | dict(protocol=protocol, count=len(hits), values=values)
+
+
+def _count(groups: np.ndarray | None) -> str:
+    """For a protocol: how many draws the images are."""
+    return "" if groups is None else f", {len(groups)} images in {len(set(groups))} groups"
 
 
 def _by_image(block: list[int], values: Tensor) -> dict[int, float]:

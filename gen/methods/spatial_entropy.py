@@ -267,11 +267,12 @@ class SpatialEntropy(Method):
         whole patches.
 
         Raises:
-            ValueError: a model whose attention is no single map: see `AttentionTap`.
+            ValueError: a model whose attention is no single map: see `AttentionTap`; another size.
         """
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             tap = AttentionTap(net)
             try:
+                tap.check_size(*x.shape[2:])
                 self.logits(net, x)
                 return tap.pop()
             finally:

@@ -49,7 +49,8 @@ class StyleGAN2(GANMethod):
         ema_rampup: it is at most this share of the images seen; 0: no ramp.
         ada_target: mean sign of the real images' logits that augmentation holds; 0: none.
         ada_kimg: thousand images in which its probability can rise by 1.
-        augment: its kinds: blit, geom, color, bg or bgc.
+        augment: its kinds: one of blit, geom, color, filter, noise and cutout, or the first of them
+            by their initials, as bgc or bgcfnc.
         seed: of the first weights and of all that is drawn in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
@@ -78,7 +79,19 @@ class StyleGAN2(GANMethod):
         ema_rampup: float = 0.05,
         ada_target: float = 0.0,
         ada_kimg: float = 500.0,
-        augment: Literal["blit", "geom", "color", "bg", "bgc"] = "bgc",
+        augment: Literal[
+            "blit",
+            "geom",
+            "color",
+            "filter",
+            "noise",
+            "cutout",
+            "bg",
+            "bgc",
+            "bgcf",
+            "bgcfn",
+            "bgcfnc",
+        ] = "bgc",
         seed: int = 777,
         init_from: str = "",
     ):

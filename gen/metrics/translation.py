@@ -158,8 +158,12 @@ def protocol_names(outputs: int, net: str) -> dict[str, str]:
     return names
 
 
-def bootstrap(values: np.ndarray, seed: int, n: int = 1000) -> tuple[float, float, float]:
+def bootstrap(
+    values: np.ndarray, seed: int, n: int = 1000, groups: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """Mean of (N,) values and its 95 % interval: percentiles of `n` resampled means.
+
+    With `groups` (N,) of the values whole groups are resampled, see `resampled_means`.
 
     Raises:
         ValueError: no values, or not finite.
@@ -167,7 +171,21 @@ def bootstrap(values: np.ndarray, seed: int, n: int = 1000) -> tuple[float, floa
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"bootstrap: expected finite values (N,), N >= 1, got {values.shape}")
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(n)]
+    groups = np.arange(len(values)) if groups is None else groups
+    means = resampled_means(values, groups, np.random.default_rng(seed), n)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(values.mean()), float(low), float(high)
+
+
+def resampled_means(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, n: int
+) -> np.ndarray:
+    """(n,) means of values (N,) of which whole groups (N,) are drawn, as many as there are.
+
+    The cluster bootstrap (Davison and Hinkley, 1997, section 3.8): values of one group may depend
+    on each other as they like. A mean is of all that was drawn, so larger groups weigh more.
+    """
+    groups = np.unique(groups, return_inverse=True)[1]
+    sums, counts = np.bincount(groups, values), np.bincount(groups)
+    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(n))
+    return np.array([sums[i].sum() / counts[i].sum() for i in drawn])

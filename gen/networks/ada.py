@@ -1,13 +1,16 @@
 """Augmentation of all that a discriminator sees (ADA), with a probability that adapts.
 
 Source: Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
-appendix B: its `bgc` pipeline, which is blit (flip, quarter turns, whole shifts), geom (scale,
-rotation, stretch, fractional shift) and color. Each operation is drawn for each sample with
-probability p. All movements are one matrix, applied once, to an image that is first doubled with
-the low-pass filter of the sym6 wavelet. Twice differentiable in the images, for R1.
+appendix B: blit (flip, quarter turns, whole shifts), geom (scale, rotation, stretch, fractional
+shift), color, filter (louder or softer frequency bands), noise and cutout, in this order. Each
+operation is drawn for each sample with probability p. All movements are one matrix, applied once,
+to an image that is first doubled with the low-pass filter of the sym6 wavelet. Twice differentiable
+in the images, for R1. All but noise and cutout are held to numbers of the release; these two have
+its constants.
 
 The few numbers a sample needs are drawn on the CPU, for the padding depends on them: a GPU is only
-waited for where p or the generator are on it. Matrices map (x, y, 1), in pixels from the centre.
+waited for where p or the generator are on it. Noise is drawn where the generator is. Matrices map
+(x, y, 1), in pixels from the centre.
 """
 
 from __future__ import annotations
@@ -21,20 +24,30 @@ from torch import Tensor
 
 from gen.networks.fir import setup_filter, upfirdn2d, upsample2d
 
-Groups = Literal["blit", "geom", "color", "bg", "bgc"]
+Groups = Literal[
+    "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"
+]
+ORDER = ("blit", "geom", "color", "filter", "noise", "cutout")
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
     0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
 HALO_PX = len(SYM6) // 4  # of an image before it is doubled: how far the filter reaches, about
+HALF_BAND = (-1 / 32, 0.0, 9 / 32, 1 / 2, 9 / 32, 0.0, -1 / 32)  # sym2 with itself: low-pass
+POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # of natural images in the four bands
+NOISE = 0.1  # standard deviation of its standard deviation
+CUTOUT = 0.5  # side of what is cut out, of the image's
 
 
 class Draws:
-    """Random numbers for N samples, on the CPU; a test may draw quantiles instead."""
+    """Random numbers for N samples, on the CPU; a test may draw quantiles instead.
 
-    def __init__(self, N: int, p: float, generator: torch.Generator):
-        self.N, self.p, self.generator = N, p, generator
+    `pixels` draws what is as large as an image, on its own device.
+    """
+
+    def __init__(self, N: int, p: float, generator: torch.Generator, pixels: torch.Generator):
+        self.N, self.p, self.generator, self.pixels = N, p, generator, pixels
 
     def uniform(self, low: float, high: float, count: int = 1) -> Tensor:
         """(N, count)"""
@@ -54,24 +67,32 @@ class Draws:
         p = 1 - math.sqrt(1 - min(self.p, 1))
         return self.maybe(self.uniform(-math.pi, math.pi), 0.0, p)[0]
 
+    def noise(self, shape: torch.Size) -> Tensor:
+        """Standard normal."""
+        return torch.randn(shape, generator=self.pixels, device=self.pixels.device)
+
 
 def augment(
     images: Tensor, p: float | Tensor, generator: torch.Generator, groups: Groups = "bgc"
 ) -> Tensor:
-    """Images (N, 3, H, W) -> the same, some of them moved and coloured; p = 0 changes nothing.
+    """Images (N, 3, H, W) -> the same, some of them changed; p = 0 changes nothing.
 
     Args:
-        images: In fp32 or fp64; [-1, 1] is no condition. They get gradients, also second ones.
+        images: In fp32 or fp64, about [-1, 1], which is no condition. They get gradients, also
+            second ones.
         p: Probability of each operation, a number or a tensor (); of more than 1: 1.
         generator: Of all that is drawn, on any device.
-        groups: One of the three, blit + geom (`bg`), or all (`bgc`).
+        groups: One of `ORDER`, or the first of them by their initials: `bgc` are three.
 
     Raises:
         ValueError: `p` is negative, `groups` is another name, images are not (N, 3, H, W).
     """
-    names = {"bg": ("blit", "geom"), "bgc": ("blit", "geom", "color")}.get(groups, (groups,))
-    if not set(names) <= {"blit", "geom", "color"}:
-        raise ValueError(f"groups: expected blit, geom, color, bg or bgc, got {groups!r}")
+    initials = "".join(name[0] for name in ORDER)
+    presets = {initials[:k]: ORDER[:k] for k in range(2, 7)}
+    if groups not in (*ORDER, *presets):
+        expected = ", ".join((*ORDER, *presets))
+        raise ValueError(f"groups: expected one of {expected}, got {groups!r}")
+    names = presets.get(groups, (groups,))
     p = float(p)
     if not p >= 0 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
@@ -81,7 +102,7 @@ def augment(
         return images
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     on_host = torch.Generator().manual_seed(int(seed))
-    return transform(images, Draws(len(images), p, on_host), names)
+    return transform(images, Draws(len(images), p, on_host, generator), names)
 
 
 def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
@@ -95,7 +116,15 @@ def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
             inverse = inverse @ geom(draws, H, W)
         if inverse.ndim == 3:
             images = move(images, inverse)
-        return recolor(images, color(draws).to(images)) if "color" in names else images
+        if "color" in names:
+            images = recolor(images, color(draws).to(images))
+        if "filter" in names:
+            images = amplify(images, gains(draws).to(images))
+        if "noise" in names:
+            (sigma,) = draws.maybe(draws.normal(NOISE).abs(), 0.0)
+            noise = draws.noise(images.shape).to(images)
+            images = images + sigma.to(images)[:, None, None, None] * noise
+        return images * kept(draws, H, W).to(images) if "cutout" in names else images
 
 
 def matrix(*rows: tuple[Tensor | float, ...]) -> Tensor:
@@ -159,6 +188,56 @@ def recolor(images: Tensor, matrices: Tensor) -> Tensor:
     """(N, 3, H, W) by (N, 4, 4)."""
     pixels = images.flatten(2).mT @ matrices[:, :3, :3].mT + matrices[:, None, :3, 3]
     return pixels.mT.unflatten(2, images.shape[2:])
+
+
+def bands() -> Tensor:
+    """Filters (4, 43) of an octave each, low to high, which add up to a single 1 in the middle.
+
+    Of the half-band filter H: H(z) H(z^2) H(z^4), what H(z^4) leaves of H(z) H(z^2), what H(z^2)
+    leaves of H(z), what H(z) leaves.
+    """
+    low, rows = torch.ones(1), []
+    for k in (1, 2, 4):
+        stretched = torch.zeros(6 * k + 1)
+        stretched[::k] = torch.tensor(HALF_BAND)
+        wider = F.conv1d(F.pad(low, (6 * k, 6 * k))[None, None], stretched[None, None])[0, 0]
+        rows.append(F.pad(low, (3 * k, 3 * k)) - wider)
+        low = wider
+    rows.append(low)
+    return torch.stack([F.pad(row, [(43 - len(row)) // 2] * 2) for row in reversed(rows)])
+
+
+def gains(draws: Draws) -> Tensor:
+    """Of each band (N, 4); whichever is drawn, an image of usual frequencies keeps its power."""
+    product = torch.ones(draws.N, 4)
+    for band in range(4):
+        gain = torch.ones(draws.N, 4)
+        (gain[:, band],) = draws.maybe(draws.normal(1.0).exp2(), 1.0)
+        power = (torch.tensor(POWER) * gain.square()).sum(1, keepdim=True)
+        product = product * gain / power.sqrt()
+    return product
+
+
+def amplify(images: Tensor, gains: Tensor) -> Tensor:
+    """(N, C, H, W), the frequencies of whose rows and columns are multiplied by `gains` (N, 4).
+
+    Beyond its edges an image is mirrored once, and zero farther out.
+    """
+    N, C, H, W = images.shape
+    f = (gains @ bands().to(gains)).repeat_interleave(C, 0)[:, None]  # (N C, 1, 43)
+    x, y = min(21, W - 1), min(21, H - 1)
+    images = F.pad(images, (x, x, y, y), mode="reflect").reshape(1, N * C, H + 2 * y, W + 2 * x)
+    images = F.conv2d(images, f[:, :, None], padding=(0, 21 - x), groups=N * C)
+    images = F.conv2d(images, f[..., None], padding=(21 - y, 0), groups=N * C)
+    return images.reshape(N, C, H, W)
+
+
+def kept(draws: Draws, H: int, W: int) -> Tensor:
+    """(N, 1, H, W): 0 in a rectangle whose centre is anywhere in the image, 1 around it."""
+    x, y = draws.maybe(draws.uniform(0, 1, 2), math.inf)
+    far_x = (((torch.arange(W) + 0.5) / W - x[:, None]).abs() >= CUTOUT / 2)[:, None]  # (N, 1, W)
+    far_y = (((torch.arange(H) + 0.5) / H - y[:, None]).abs() >= CUTOUT / 2)[:, :, None]
+    return (far_x | far_y)[:, None]
 
 
 def move(images: Tensor, inverse: Tensor) -> Tensor:

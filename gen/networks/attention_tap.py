@@ -14,7 +14,7 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import apply_rot_embed_cat
+from timm.layers import PatchEmbed, apply_rot_embed_cat
 from timm.models import cait, eva, levit, mvitv2, pit, pvt_v2, tnt
 from timm.models import swin_transformer as swin
 from timm.models import swin_transformer_v2 as swin2
@@ -168,6 +168,24 @@ class AttentionTap:
         """Takes the hooks off the model, for instance before torch.export."""
         for handle in self.handles:
             handle.remove()
+
+    def check_size(self, H: int, W: int) -> None:
+        """Raises ValueError for images of a size that the model does not take."""
+        stem = self.plan.stem
+        own, patch = getattr(stem, "img_size", None), getattr(stem, "patch_size", None)
+        if own is not None and getattr(stem, "strict_img_size", True):
+            if (H, W) != tuple(own):
+                raise ValueError(
+                    f"expected images of {own[0]} x {own[1]} px, got {H} x {W}; "
+                    f"{type(self.model).__name__} takes no other size"
+                )
+        elif isinstance(stem, PatchEmbed) and not stem.dynamic_img_pad:
+            for px, p in zip((H, W), patch, strict=True):
+                if px % p:
+                    fit = f"{px // p * p} or " * (px > p) + f"{(px // p + 1) * p}"
+                    raise ValueError(
+                        f"expected sides of whole patches of {p} px, got {px} px; take {fit}"
+                    )
 
     def note(self, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
         """Called by the hooks. A pass begins at the stem and overwrites; after `pop` a block that

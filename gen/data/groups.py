@@ -1,0 +1,51 @@
+"""Which images of a data set belong together, as drawings of one thing: they are one draw."""
+
+import csv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NAME = "groups.csv"
+
+
+def read_groups(root: Path, paths: list[str]) -> Tensor | None:
+    """Group of each image (N,) int64, by `groups.csv` beside the splits; None: there is no file.
+
+    Its lines are `path,group`, as is its first; paths begin where the file is, and a group is any
+    word. Nothing is taken from the names of images.
+
+    Args:
+        root: Folder or zip of the data set.
+        paths: Of the images, relative to the root; in a zip also below its only folder.
+
+    Raises:
+        ValueError: the file has other lines, says two groups of an image, or none of `paths`.
+    """
+    top, text = "", None
+    if root.is_dir():
+        text = (root / NAME).read_bytes() if (root / NAME).exists() else None
+    else:
+        with zipfile.ZipFile(root) as archive:
+            tops = ("", paths[0].split("/")[0] + "/")
+            for top in (t for t in tops if f"{t}{NAME}" in archive.namelist()):
+                text = archive.read(f"{top}{NAME}")
+                break
+    if text is None:
+        return None
+    head, *rows = list(csv.reader(text.decode("utf-8-sig").splitlines())) or [[]]
+    if head != ["path", "group"] or any(len(row) != 2 for row in rows):
+        odd = next((row for row in rows if len(row) != 2), head)
+        raise ValueError(f"{root}: expected lines of path,group in {NAME}, got {odd}")
+    group = dict(rows)
+    missing = [path for path in paths if path.removeprefix(top) not in group]
+    if missing or len(group) < len({tuple(row) for row in rows}):
+        got = f"none of {missing[0]}" if missing else "two groups of one image"
+        raise ValueError(
+            f"{root}: expected a group of every image in {NAME}, got {got}; correct it, or remove "
+            "it: then every image counts as a draw of its own"
+        )
+    names = [group[path.removeprefix(top)] for path in paths]
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1])
