@@ -7,6 +7,7 @@ Tracks hold the objects that are seen in every frame. Exit codes: see recipe.py.
 """
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from PIL import Image
 from recipe import run
 from tqdm import tqdm
 
-from gen.data.cityscapes import MAGIC, SOURCE, CityscapesClips
+from gen.data.cityscapes import MAGIC, SOURCE, Layout
 from gen.data.movers import Movers
 from gen.data.movers_world import INTERACTIONS
 from gen.viz import to_uint8
@@ -34,24 +35,77 @@ def export(clips: Iterable[dict], out: Path, split: str) -> list[dict]:
     notes = []
     for seq, clip in enumerate(clips):
         frames, _, height, width = clip["video"].shape
-        layout = object.__new__(CityscapesClips)
-        layout.folders = CityscapesClips.layout(out, split, height, width)
-        start = (CITY, f"{seq:06d}", 0)
-        ids = np.concatenate([[0], clip["ids"].numpy()])[clip["instance"].numpy()]  # (T, H, W)
-        semantic = clip["semantic"].numpy()
-        ids = np.where(ids > 0, ids, semantic)
+        layout, start = Layout(out, split, height, width), (CITY, f"{seq:06d}", 0)
+        semantic, instance = clip["semantic"].numpy(), clip["instance"].numpy()
+        ids = np.concatenate([[0], clip["ids"].numpy()])[instance]  # (T, H, W)
+        ids = np.where(instance > 0, ids, semantic)
         for t in range(frames):
-            labels = [("frame", to_uint8(clip["video"][t])), ("semantic", semantic[t].astype("u1"))]
-            labels += [("instance", ids[t].astype("u2"))]
+            _write_png(layout.path("frame", start, t), to_uint8(clip["video"][t]))
+            _write_png(layout.path("semantic", start, t), semantic[t].astype("u1"))
+            _write_png(layout.path("instance", start, t), ids[t].astype("u2"))
             if t:
-                visible = clip["visible"][t - 1, 0].numpy() * 255
-                labels += [("occlusion", visible.astype("u1"))]
-                path = layout.path("flow", start, t)
-                path.parent.mkdir(parents=True, exist_ok=True)
+                visible = (clip["visible"][t - 1, 0].numpy() * 255).astype("u1")
+                _write_png(layout.path("occlusion", start, t), visible)
                 header = MAGIC + np.array([width, height], "<i4").tobytes()
                 flow = clip["flow"][t - 1].permute(1, 2, 0).numpy().astype("<f4")
-                path.write_bytes(header + flow.tobytes())
-            for kind, array in labels:
-                path = layout.path(kind, start, t)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
+                _write(layout.path("flow", start, t), header + flow.tobytes())
+        tracks = {k: _track(instance == k + 1) for k in np.flatnonzero(clip["present"])}
+        tracks = {int(clip["ids"][k]): rows for k, rows in tracks.items() if rows}
+        if not tracks:
+            raise ValueError(f"clip {seq}: expected an object in every frame, got none; leave it")
+        for number, rows in tracks.items():
+            path = layout.tracks / CITY / f"{CITY}_{start[1]}_000000_{number}.txt"
+            _write(path, "".join(f"{row},{number}\n" for row in rows).encode())
+        named = {"sequence": start[1], "interaction": INTERACTIONS[clip["interaction"]]}
+        notes.append(named | {key: clip[key] for key in ("impact", "branch", "target", "index")})
+    return notes
+
+
+def _track(masks: np.ndarray) -> list[str]:
+    """x,y,w,h in source pixels of masks (T, H, W); empty if one of them is."""
+    rows, scale = [], np.array(SOURCE) / masks.shape[:0:-1]
+    for mask in masks:
+        if not mask.any():
+            return []
+        y, x = mask.nonzero()
+        low = np.array([x.min(), y.min()]) * scale
+        side = np.array([x.max() + 1, y.max() + 1]) * scale - 1 - low
+        rows.append(",".join(f"{v:g}" for v in (*low, *side)))
+    return rows
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def main(argv: list[str] | None = None) -> int:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--out", type=Path, default=Path("data/movers"))
+    parser.add_argument("--height", type=int, default=64, help="in pixels; the width is twice it")
+    parser.add_argument("--clips", type=int, default=20, help="in train; val has a tenth")
+    parser.add_argument("--seed", type=int, default=777)
+    args = parser.parse_args(argv)
+
+    def work() -> str:
+        data = Movers(args.height, 2 * args.height, num_workers=0, seed=args.seed)
+        counts = {"train": args.clips, "val": max(1, args.clips // 10)}
+        manifest = {"seed": args.seed}
+        for split, count in counts.items():
+            clips = (data.clips(split)[i] for i in tqdm(range(count), split, disable=None))
+            manifest[split] = export(clips, args.out, split)
+        _write(args.out / "manifest.json", json.dumps(manifest, indent=1).encode())
+        return f"{args.out}: {counts['train']} clips to train on, {counts['val']} for validation"
+
+    return run("cityscapes_layout", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""DataModules: `Domains`, `Classes` (folders), `Heads` (procedural), `Codes` (latents)."""
+"""DataModules: `Domains`, `Classes`, `Cityscapes` (files), `Heads`, `Movers` (drawn), `Codes`."""
 
 import importlib
 
@@ -10,6 +10,9 @@ _HOME = {
     "ClassImages": "classes",
     "Heads": "heads",
     "HeadImages": "heads",
+    "Movers": "movers",
+    "MoverClips": "movers",
+    "Cityscapes": "cityscapes",
 }
 
 

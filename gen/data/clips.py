@@ -1,0 +1,72 @@
+"""What the video data sets share: clips as dicts of tensors, and the DataModule over them."""
+
+from abc import ABC, abstractmethod
+from functools import cached_property, lru_cache
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gen.data.base import ImageData
+
+
+class Clips(Dataset, ABC):
+    """Clips of T frames with at most M tracked objects, sorted by id.
+
+    `[i]` is a dict. Positions are normalised to [-1, 1] with align_corners=True, flow is in px:
+
+        video     (T, 3, H, W)    in [-1, 1]
+        semantic  (T, H, W)       int64, Cityscapes trainIds, 255 void
+        instance  (T, H, W)       int64, k + 1 of object k, 0: none
+        flow      (T-1, 2, H, W)  frame_t(p) = frame_0(p + flow_t(p)), x first
+        visible   (T-1, 1, H, W)  1 where that point is visible in frame 0, else 0
+        boxes     (T, M, 4)       centre x, y, then w / W, h / H; 0 where the object is unseen
+        theta     (T-1, M, 2, 3)  p_0 = theta [p_t, 1]; the identity where absent
+        classes   (M,)            int64 trainId, 0 where absent
+        ids       (M,)            int64 class * 1000 + number, 0 where absent
+        present   (M,)            bool
+        index     int
+    """
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+class ClipDraws(Dataset):
+    """Training element p as a function of (seed, p): each clip once in every len(clips) draws."""
+
+    def __init__(self, clips: Clips, seed: int) -> None:
+        self.clips, self.seed = clips, seed
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | int]:
+        epoch, place = divmod(position, len(self.clips))
+        return self.clips[int(_order(self.seed, epoch, len(self.clips))[place])]
+
+
+class ClipData(ImageData):
+    """Loaders over the clips of `train`, `val` and `test`; batches hold what a clip holds."""
+
+    @abstractmethod
+    def clips(self, split: str) -> Clips:
+        """The clips of "train", "val" or "test"."""
+
+    def images(self, split: str) -> Clips:
+        return self.clips(split)
+
+    @cached_property
+    def test(self) -> Clips:
+        return self.clips("test")
+
+    def draws(self) -> ClipDraws:
+        return ClipDraws(self.train, self.seed)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.in_order(self.test)
+
+
+@lru_cache(maxsize=2)  # a batch can reach into the next epoch
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)
