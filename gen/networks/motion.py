@@ -207,3 +207,40 @@ def rasterise(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, Tens
         forth = affine_flow(back[:, :, m], (H, W)).where(inside, forth)
     covered = splat_coverage(forth.flatten(0, 1)).unflatten(0, (N, T)) > 0.5
     return flow, owner, (covered | (owner > 0)[:, :, None]).to(masks.dtype)
+
+
+# ---- the camera ---------------------------------------------------------------------------------
+
+
+def fit_camera(flow: Tensor, weight: Tensor) -> Tensor:
+    """The shift and zoom of all the image, (N, T, 2, 3), whose flow is nearest to a given one.
+
+    Least squares over pixels: `flow` (N, T, 2, H, W) px, `weight` (N, T, 1, H, W) >= 0. The
+    identity where all weights are 0.
+    """
+    H, W = flow.shape[-2:]
+    half = flow.new_tensor([(W - 1) / 2, (H - 1) / 2])
+    x, y = (torch.arange(-h, h + 1, device=flow.device) for h in half.tolist())
+    at = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).to(flow)  # px from the middle
+    share = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)  # (N, T, 1, H, W)
+    here, moved = ((share * v).sum((-2, -1), keepdim=True) for v in (at, flow))  # means
+    spread = (share * (at - here).square()).sum((-3, -2, -1)).clamp(min=1e-6)  # (N, T)
+    zoom = (share * (at - here) * (flow - moved)).sum((-3, -2, -1)) / spread
+    shift = (moved - zoom[..., None, None, None] * here)[..., 0, 0] / half  # (N, T, 2)
+    s = (1 + zoom)[..., None].expand_as(shift)
+    return torch.cat([torch.diag_embed(s), shift[..., None]], -1)
+
+
+def with_camera(
+    flow: Tensor, owner: Tensor, visible: Tensor, masks: Tensor, camera: Tensor, known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Flow and visibility of `rasterise` where the motion of all the rest is known too.
+
+    Where no object is, the flow is that of `camera` (N, T, 2, 3), and visible is what comes from
+    inside frame 0 and was not behind an object (`masks`). Samples that are not `known` (N,) stay.
+    """
+    own = affine_flow(camera, tuple(flow.shape[-2:]))
+    free = 1 - masks.amax(1, keepdim=True)  # (N, 1, H, W)
+    open_ = (warp(free, own, "zeros") >= 0.5).to(visible.dtype)
+    rest = ((owner == 0) & known[:, None, None, None])[:, :, None]
+    return own.where(rest, flow), open_.where(rest, visible)
