@@ -7,21 +7,20 @@ Tracks hold the objects that are seen in every frame. Exit codes: see recipe.py.
 """
 
 import argparse
-import io
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from recipe import run
+from recipe import run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.data.cityscapes import MAGIC, SOURCE, Layout
+from gen.data.cityscapes import MAGIC, SOURCE, Layout, Start
 from gen.data.movers import Movers
 from gen.data.movers_world import INTERACTIONS
 from gen.viz import to_uint8
+from gen.weights import write_atomic
 
 CITY = "movers"
 
@@ -34,31 +33,42 @@ def export(clips: Iterable[dict], out: Path, split: str) -> list[dict]:
     """
     notes = []
     for seq, clip in enumerate(clips):
-        frames, _, height, width = clip["video"].shape
-        layout, start = Layout(out, split, height, width), (CITY, f"{seq:06d}", 0)
-        semantic, instance = clip["semantic"].numpy(), clip["instance"].numpy()
-        ids = np.concatenate([[0], clip["ids"].numpy()])[instance]  # (T, H, W)
-        ids = np.where(instance > 0, ids, semantic)
-        for t in range(frames):
-            _write_png(layout.path("frame", start, t), to_uint8(clip["video"][t]))
-            _write_png(layout.path("semantic", start, t), semantic[t].astype("u1"))
-            _write_png(layout.path("instance", start, t), ids[t].astype("u2"))
-            if t:
-                visible = (clip["visible"][t - 1, 0].numpy() * 255).astype("u1")
-                _write_png(layout.path("occlusion", start, t), visible)
-                header = MAGIC + np.array([width, height], "<i4").tobytes()
-                flow = clip["flow"][t - 1].permute(1, 2, 0).numpy().astype("<f4")
-                _write(layout.path("flow", start, t), header + flow.tobytes())
-        tracks = {k: _track(instance == k + 1) for k in np.flatnonzero(clip["present"])}
-        tracks = {int(clip["ids"][k]): rows for k, rows in tracks.items() if rows}
-        if not tracks:
-            raise ValueError(f"clip {seq}: expected an object in every frame, got none; leave it")
-        for number, rows in tracks.items():
-            path = layout.tracks / CITY / f"{CITY}_{start[1]}_000000_{number}.txt"
-            _write(path, "".join(f"{row},{number}\n" for row in rows).encode())
+        start = (CITY, f"{seq:06d}", 0)
+        write_clip(clip, out, split, start)
         named = {"sequence": start[1], "interaction": INTERACTIONS[clip["interaction"]]}
         notes.append(named | {key: clip[key] for key in ("impact", "branch", "target", "index")})
     return notes
+
+
+def write_clip(clip: dict, out: Path, split: str, start: Start) -> None:
+    """Write one clip, as in `gen.data.clips` but for boxes and motions; the tracks come last.
+
+    Raises:
+        ValueError: no object is seen in every frame: the clip could not be listed.
+    """
+    frames, _, height, width = clip["video"].shape
+    layout, (city, seq, first) = Layout(out, split, height, width), start
+    semantic, instance = clip["semantic"].numpy(), clip["instance"].numpy()
+    ids = np.concatenate([[0], clip["ids"].numpy()])[instance]  # (T, H, W)
+    ids = np.where(instance > 0, ids, semantic)
+    tracks = {k: _track(instance == k + 1) for k in np.flatnonzero(clip["present"])}
+    tracks = {int(clip["ids"][k]): rows for k, rows in tracks.items() if rows}
+    if not tracks:
+        raise ValueError(f"clip {seq}: expected an object in every frame, got none; leave it")
+    for t in range(frames):
+        write_png(layout.path("frame", start, t), Image.fromarray(to_uint8(clip["video"][t])))
+        write_png(layout.path("semantic", start, t), Image.fromarray(semantic[t].astype("u1")))
+        write_png(layout.path("instance", start, t), Image.fromarray(ids[t].astype("u2")))
+        if t:
+            visible = (clip["visible"][t - 1, 0].numpy() * 255).astype("u1")
+            write_png(layout.path("occlusion", start, t), Image.fromarray(visible))
+            header = MAGIC + np.array([width, height], "<i4").tobytes()
+            flow = clip["flow"][t - 1].permute(1, 2, 0).numpy().astype("<f4")
+            write_atomic(layout.path("flow", start, t), header + flow.tobytes(), fsync=False)
+    for number, rows in tracks.items():
+        path = layout.tracks / city / f"{city}_{seq}_{first:06d}_{number}.txt"
+        data = "".join(f"{row},{number}\n" for row in rows).encode()
+        write_atomic(path, data, fsync=False)
 
 
 def _track(masks: np.ndarray) -> list[str]:
@@ -72,17 +82,6 @@ def _track(masks: np.ndarray) -> list[str]:
         side = np.array([x.max() + 1, y.max() + 1]) * scale - 1 - low
         rows.append(",".join(f"{v:g}" for v in (*low, *side)))
     return rows
-
-
-def _write_png(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    _write(path, buffer.getvalue())
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         for split, count in counts.items():
             clips = (data.clips(split)[i] for i in tqdm(range(count), split, disable=None))
             manifest[split] = export(clips, args.out, split)
-        _write(args.out / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_manifest(args.out, manifest)
         return f"{args.out}: {counts['train']} clips to train on, {counts['val']} for validation"
 
     return run("cityscapes_layout", work)

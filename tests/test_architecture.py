@@ -48,7 +48,7 @@ RULES = {  # part -> what it may import besides the standard library
         "gen.weights", "gen.components", "gen.losses",
     },
     "gen.data": {
-        "torch", "lightning", "numpy", "cv2", "PIL", "timm", "safetensors", "gen.data",
+        "torch", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors", "gen.data",
     },
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy"},
     "gen.weights": {"torch", "numpy", "safetensors"},

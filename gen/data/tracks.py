@@ -1,0 +1,143 @@
+"""Numbers that objects keep from frame to frame: maps of objects in, maps of tracks out.
+
+A map is uint16 (H, W), 0: no object. A flow is float32 (H, W, 2) px, x first.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+MIN_IOU = 0.3  # of a track, carried on by the flow, with the mask that continues it
+INSIDE = 0.6  # share of a track that is inside a mask that it is taken for a part of
+IN_SIGHT = 0.7  # least share of its area that a part must have to say where the track is
+MAX_GAP = 2  # frames that a track may miss
+
+
+def look_up(image: np.ndarray, flow: np.ndarray, by: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """`image` at p + flow(p); its border is repeated."""
+    h, w = flow.shape[:2]
+    at = flow + np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).astype(np.float32)
+    return cv2.remap(image, at, None, by, borderMode=cv2.BORDER_REPLICATE)
+
+
+class Seen(NamedTuple):
+    """A track where it was last in sight."""
+
+    frame: int
+    mask: np.ndarray  # (H, W) bool
+    motion: np.ndarray  # (2,) px a frame, the median of its flow
+    alone: int  # frames with a mask of its own, less those with a part of one
+    found: int  # the last frame with a part of it
+
+    def at(self, frame: int) -> np.ndarray:
+        """Its mask in a later frame, if it goes on so."""
+        move = np.eye(2, 3)
+        move[:, 2] = (frame - self.frame) * self.motion
+        size = self.mask.shape[::-1]
+        return cv2.warpAffine(self.mask.astype(np.uint8), move, size, flags=cv2.INTER_NEAREST) > 0
+
+
+def track(labels: np.ndarray, backs: Iterable[np.ndarray]) -> np.ndarray:
+    """Maps in which an object has one number in all frames, counted from 1.
+
+    Each track is carried to the next frame by the flow, or, where others hide it, by the motion
+    that it had. A mask that holds several tracks is cut among them, pixels to the nearest one; for
+    no more frames than they have been seen apart, so that what was in pieces for a moment is whole
+    again. Then tracks and masks are paired for the largest sum of IoU (the Hungarian method), with
+    at least `MIN_IOU`; other masks begin a track. A track that is missing in at most `MAX_GAP`
+    frames is there where its motion has carried it, behind the rest.
+
+    Args:
+        labels: (F, H, W), a map a frame.
+        backs: the flow from each frame but the first to the one before.
+    """
+    seen: dict[int, Seen] = {}
+    maps, count = np.zeros_like(labels), 0
+    gaps: list[tuple[int, int, np.ndarray]] = []  # frame, track, mask if the track comes back
+    still = np.zeros((*labels[0].shape, 2), np.float32)
+    for frame, (whole, back) in enumerate(zip(labels, chain([still], backs), strict=True)):
+        there = _expected(frame, seen, back)
+        prior = np.zeros_like(whole)
+        for number, mask in reversed(there.items()):
+            prior[mask] = number
+        parts, of = _cut(whole, {k: m for k, m in there.items() if seen[k].alone > 0})
+        tracks, areas = _numbers(prior)
+        pieces, sizes = _numbers(parts)
+        shared = _shared(prior, parts, tracks, pieces)
+        iou = shared / np.maximum(areas[:, None] + sizes - shared, 1)  # (tracks, pieces)
+        iou[np.isin(tracks, list(of.values()))] = 0
+        iou[:, np.isin(pieces, list(of))] = 0
+        pairs = zip(*linear_sum_assignment(-iou), strict=True)
+        known = {pieces[c]: tracks[r] for r, c in pairs if iou[r, c] >= MIN_IOU} | of
+        for piece, size in zip(pieces, sizes, strict=True):
+            count += piece not in known
+            number, mask = known.get(piece, count), parts == piece
+            maps[frame][mask] = number
+            own, last = (whole[mask] == piece).all(), seen.get(number)
+            alone = (last.alone if last else 0) + (1 if own else -1)
+            if last and not own and size < IN_SIGHT * last.mask.sum():
+                seen[number] = last._replace(alone=alone, found=frame)
+            else:
+                seen[number] = Seen(frame, mask, -np.median(back[mask], 0), alone, frame)
+        gone = {k for k, s in seen.items() if frame - s.found > MAX_GAP}
+        seen = {k: s for k, s in seen.items() if k not in gone}
+        gaps += [(frame, k, s.at(frame)) for k, s in seen.items() if s.found < frame]
+        again = {k for k, s in seen.items() if s.found == frame}
+        for past, number, mask in gaps:
+            if number in again:
+                maps[past][mask & (maps[past] == 0)] = number
+        gaps = [gap for gap in gaps if gap[1] not in gone | again]
+    return maps
+
+
+def _expected(frame: int, seen: dict[int, Seen], back: np.ndarray) -> dict[int, np.ndarray]:
+    """Where the tracks should be in a frame, what is lower in the image, and so nearer, first."""
+    there = {}
+    for number, last in seen.items():
+        if last.frame < frame - 1:
+            mask = last.at(frame)
+        else:
+            mask = look_up(last.mask.astype(np.uint8), back, cv2.INTER_NEAREST) > 0
+        if mask.any():
+            there[number] = mask
+    return dict(sorted(there.items(), key=lambda pair: -np.flatnonzero(pair[1].any(1)).max()))
+
+
+def _cut(labels: np.ndarray, there: dict[int, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
+    """The map, masks that hold several tracks cut among them, and the track of each new number."""
+    parts, count = labels.astype(np.int32), int(labels.max())
+    groups: dict[int, dict[int, np.ndarray]] = {}
+    of: dict[int, int] = {}
+    for number, mask in there.items():
+        counts = np.bincount(labels[mask])
+        counts[0] = 0
+        if counts.max() >= INSIDE * mask.sum():
+            groups.setdefault(int(counts.argmax()), {})[number] = mask
+    for piece, masks in groups.items():
+        if len(masks) > 1:
+            far = [
+                cv2.distanceTransform((~m).astype(np.uint8), cv2.DIST_L2, 5) for m in masks.values()
+            ]
+            mask = labels == piece
+            parts[mask] = count + 1 + np.argmin(far, 0)[mask]
+            of |= dict(enumerate(masks, start=count + 1))
+            count += len(masks)
+    return parts, of
+
+
+def _numbers(labels: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The numbers in a map but 0, and their areas in pixels."""
+    numbers, areas = np.unique(labels, return_counts=True)
+    return numbers[numbers > 0].tolist(), areas[numbers > 0]
+
+
+def _shared(a: np.ndarray, b: np.ndarray, of_a: list[int], of_b: list[int]) -> np.ndarray:
+    """Pixels that each object of map a has in common with each of map b."""
+    both = np.isin(a, of_a) & np.isin(b, of_b)
+    shared = np.zeros((len(of_a), len(of_b)))
+    np.add.at(shared, (np.searchsorted(of_a, a[both]), np.searchsorted(of_b, b[both])), 1)
+    return shared
