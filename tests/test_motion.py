@@ -5,6 +5,7 @@ import torch
 
 from gen.networks.motion import (
     affine_flow,
+    fit_camera,
     invert,
     move_boxes,
     nearness,
@@ -15,6 +16,7 @@ from gen.networks.motion import (
     theta_from_boxes,
     theta_from_drag,
     warp,
+    with_camera,
 )
 
 IDENTITY = torch.eye(2, 3)
@@ -207,3 +209,49 @@ def test_no_object_at_all():
         torch.zeros(1, 0, 8, 8), torch.zeros(1, 2, 0, 2, 3), torch.zeros(1, 2, 0)
     )
     assert (flow == 0).all() and (owner == 0).all() and (visible == 1).all()
+
+
+# ---- the camera ---------------------------------------------------------------------------------
+
+
+def camera(zoom: float, dx: float, dy: float) -> torch.Tensor:
+    """(N, T, 2, 3) of a drag of the background, over four frames of 33 x 50 px."""
+    drag = torch.tensor([[[dx, dy]]])
+    return theta_from_drag(drag, 4, (33, 50), torch.tensor([[[zoom]]]))[:, :, 0]
+
+
+def test_a_camera_is_found_in_its_flow():
+    theta = camera(1.3, 5.0, -2.0)
+    flow = affine_flow(theta, (33, 50))
+    torch.testing.assert_close(fit_camera(flow, torch.ones(1, 4, 1, 33, 50)), theta)
+    weight = (noise(1, 4, 1, 33, 50) > 0).float()  # pixels without weight do not count
+    torch.testing.assert_close(fit_camera(flow + 100 * (1 - weight), weight), theta)
+    still = fit_camera(flow, torch.zeros(1, 4, 1, 33, 50))
+    torch.testing.assert_close(still, IDENTITY.expand_as(still), atol=0, rtol=0)
+
+
+def test_the_middle_of_the_image_goes_where_the_camera_is_dragged():
+    flow = affine_flow(camera(2.0, 6.0, -4.0), (33, 50))[0, -1]
+    x, y = 24.5 + 6.0, 16.0 - 4.0  # where the middle is in the last frame
+    at = flow[:, int(y), int(x) : int(x) + 2].mean(1)
+    torch.testing.assert_close(at, torch.tensor([-6.0, 4.0]))
+
+
+def test_the_camera_moves_what_no_object_covers():
+    masks = torch.zeros(1, 1, 33, 50)
+    masks[..., 10:20, 10:20] = 1
+    theta = IDENTITY.expand(1, 4, 1, 2, 3)
+    parts = rasterise(masks, theta, torch.zeros(1, 4, 1))
+    way = camera(1.0, 8.0, 0.0)
+    flow, visible = with_camera(*parts, masks, way, torch.tensor([True]))
+    assert (flow[0, -1, :, 10:20, 10:20] == 0).all()  # a pinned object
+    outside = parts[1][0, -1] == 0
+    torch.testing.assert_close(
+        flow[0, -1, :, outside], affine_flow(way, (33, 50))[0, -1, :, outside], atol=0, rtol=0
+    )
+    hidden = torch.zeros(33, 50)
+    hidden[:, :8] = 1  # from outside of frame 0
+    hidden[10:20, 20:28] = 1  # was behind the object
+    torch.testing.assert_close(visible[0, -1, 0], 1 - hidden, atol=0, rtol=0)
+    same = with_camera(*parts, masks, way, torch.tensor([False]))
+    assert torch.equal(same[0], parts[0]) and torch.equal(same[1], parts[2])

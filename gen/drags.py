@@ -1,0 +1,209 @@
+"""What a user asks of a scene: drags of objects, pins, a motion of the camera.
+
+As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
+"camera": [dx, dy, zoom], "seed": 0}. All but `drags` can be left out. Positions are px of the
+frame, x first; of a path only differences matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
+`scale` and `zoom` are those of the last frame. Without a camera the model invents its motion.
+
+Letters in shapes: N batch, T frames after the first, M objects, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from torch import Tensor
+
+from gen.networks.animator import Animation, Motion, Scene
+from gen.networks.motion import theta_from_boxes, theta_from_drag
+
+MOST = 40  # objects
+FARTHEST = 4  # a drag is at most so many image sides long
+ZOOMS = 0.25, 4.0  # scales and zooms
+NEAR_PX = 8  # a click so near to an object means it
+
+
+class Drag(NamedTuple):
+    """An object's id, the way (x, y) px that it goes, and its size in the last frame."""
+
+    id: int
+    path: tuple[tuple[float, float], ...]
+    scale: float = 1.0
+
+
+class Request(NamedTuple):
+    """Drags, ids of objects that stay, the camera's (dx, dy, zoom) in the last frame, and a seed:
+    how all that is not asked for turns out."""
+
+    drags: tuple[Drag, ...] = ()
+    pins: tuple[int, ...] = ()
+    camera: tuple[float, float, float] | None = None
+    seed: int = 0
+
+
+def parse(text: str | dict[str, Any]) -> Request:
+    """A request from JSON, as above, or from what it stands for.
+
+    Raises:
+        ValueError: Something else; expected and got.
+    """
+    try:
+        data = json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError as error:
+        raise ValueError(f"request: expected JSON, got {error}") from None
+    _only(data, {"drags", "pins", "camera", "seed"}, "request")
+    try:
+        drags = []
+        for item in data.get("drags", ()):
+            _only(item, {"id", "path", "scale"}, "a drag")
+            path = tuple((float(x), float(y)) for x, y in item["path"])
+            drags.append(Drag(int(item["id"]), path, float(item.get("scale", 1.0))))
+        pins = tuple(int(id_) for id_ in data.get("pins", ()))
+        camera = data.get("camera")
+        if camera is not None:
+            dx, dy, zoom = (float(v) for v in camera)
+            camera = (dx, dy, zoom)
+        return Request(tuple(drags), pins, camera, int(data.get("seed", 0)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
+            f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data} '
+            f"({type(error).__name__}: {error})"
+        ) from None
+
+
+def dump(request: Request) -> str:
+    """The JSON that `parse` reads as `request`."""
+    drags = [drag._asdict() for drag in request.drags]
+    return json.dumps(request._asdict() | {"drags": drags})
+
+
+def _only(data: Any, names: set[str], what: str) -> None:
+    if not isinstance(data, dict) or set(data) - names:
+        got = sorted(set(data) - names) if isinstance(data, dict) else data
+        raise ValueError(f"{what}: expected an object of {', '.join(sorted(names))}, got {got}")
+
+
+def scene(frame: Tensor, semantic: Tensor, instance: Tensor) -> Scene:
+    """A scene (N = 1) of one image with its masks; one without objects has M = 1, and none present.
+
+    Args:
+        frame: (3, H, W) in [-1, 1].
+        semantic: (H, W) trainIds, 255 void.
+        instance: (H, W), trainId * 1000 + number of things, anything below 1000 elsewhere.
+
+    Raises:
+        ValueError: maps of another size than the frame, unknown classes, or more than 40 objects.
+    """
+    H, W = size = tuple(frame.shape[-2:])
+    for name, got in (("semantic", semantic.shape), ("instance", instance.shape)):
+        if tuple(got) != size or tuple(frame.shape) != (3, H, W):
+            raise ValueError(
+                f"{name}: expected maps {size} of a frame (3, {H}, {W}), got {tuple(got)} of "
+                f"{tuple(frame.shape)}"
+            )
+    found = instance[instance >= 1000].unique()  # (K,), sorted
+    if len(found) > MOST or (len(found) and found[-1] >= 19000):
+        raise ValueError(
+            f"instance: expected at most {MOST} objects of ids 1000 .. 18999, trainId * 1000 + "
+            f"number, got {len(found)} up to {int(found[-1])}; merge or remove some"
+        )
+    M = max(len(found), 1)
+    numbered, boxes = torch.zeros_like(instance), torch.zeros(M, 4, device=frame.device)
+    for k, id_ in enumerate(found):
+        mask = instance == id_
+        numbered[mask] = k + 1
+        for axis, n in ((0, W), (1, H)):
+            line = mask.any(axis).nonzero()
+            low, high = line[0, 0], line[-1, 0]
+            boxes[k, axis], boxes[k, 2 + axis] = (low + high) / (n - 1) - 1, (high - low + 1) / n
+    ids, present = boxes.new_zeros(M, dtype=torch.int64), boxes.new_zeros(M, dtype=torch.bool)
+    ids[: len(found)], present[: len(found)] = found, True
+    one = (frame, semantic, numbered, boxes, ids // 1000, ids, present)
+    return Scene(*(value[None] for value in one))
+
+
+def pick(instance: Tensor, x: float, y: float) -> int | None:
+    """The id (H, W) at a click, or of the nearest object within 8 px; None: the background."""
+    row, column = (instance >= 1000).nonzero(as_tuple=True)
+    distance = (column - x).square() + (row - y).square()
+    if not len(row) or distance.min() > NEAR_PX**2:
+        return None
+    nearest = distance.argmin()
+    return int(instance[row[nearest], column[nearest]])
+
+
+def motion(request: Request, scene: Scene, steps: int) -> Motion:
+    """What a request means for a scene (N = 1) of T = `steps` more frames.
+
+    An object's centre goes along the path at even speed: points between the given ones are on a
+    monotone cubic of the way gone (PCHIP). Its size changes evenly.
+
+    Raises:
+        ValueError: ids that are not there or asked for twice; numbers that are not finite or too
+            large.
+    """
+    H, W = scene.frame.shape[-2:]
+    there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
+    asked = [drag.id for drag in request.drags] + list(request.pins)
+    for id_ in asked:
+        if id_ not in there:
+            raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
+        if asked.count(id_) > 1:
+            raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
+    boxes = scene.boxes[0].double().expand(steps + 1, -1, -1).clone()  # (T + 1, M, 4)
+    user = torch.zeros_like(scene.present)
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)
+    for drag in request.drags:
+        k = there[drag.id]
+        _check(f"drag of {drag.id}", drag.path, drag.scale, FARTHEST * max(H, W))
+        way = torch.from_numpy(resample(drag.path, steps)).to(boxes)  # (T + 1, 2) px
+        boxes[:, k, :2] += way * way.new_tensor([2 / (W - 1), 2 / (H - 1)])
+        boxes[:, k, 2:] *= (1 + (drag.scale - 1) * share)[:, None]
+    user[0, [there[id_] for id_ in asked]] = True
+    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]
+    dx, dy, zoom = request.camera or (0.0, 0.0, 1.0)
+    _check("camera", ((0, 0), (dx, dy)), zoom, FARTHEST * max(H, W))
+    drag = scene.boxes.new_tensor([[[dx, dy]]])  # (N, 1, 2)
+    camera = theta_from_drag(drag, steps, (H, W), drag.new_tensor([[[zoom]]]))[:, :, 0]
+    known = torch.full((1,), request.camera is not None, device=theta.device)
+    return Motion(user, theta, known, camera)
+
+
+def _check(what: str, path: tuple, scale: float, most: float) -> None:
+    points = np.asarray(path, np.float64)
+    if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
+        raise ValueError(f"{what}: expected two or more finite points (x, y), got {path}")
+    length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+    if length > most:
+        raise ValueError(f"{what}: expected at most {most} px, got {length:.0f} px")
+    if not (math.isfinite(scale) and ZOOMS[0] <= scale <= ZOOMS[1]):
+        raise ValueError(f"{what}: expected a scale in {ZOOMS[0]} .. {ZOOMS[1]}, got {scale}")
+
+
+def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
+    """Points (T + 1, 2), evenly spaced along a path and relative to its start."""
+    points = np.asarray(path, np.float64)
+    far = np.linalg.norm(np.diff(points, axis=0), axis=1) > 0
+    points = points[np.concatenate([[True], far])] - points[0]
+    if len(points) == 1:
+        return np.zeros((steps + 1, 2))
+    gone = np.concatenate([[0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
+    return PchipInterpolator(gone, points)(np.linspace(0, gone[-1], steps + 1))
+
+
+def animate(
+    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+) -> Animation:
+    """What a trained `ClickToMove` makes of one image (N = 1); see `scene` and `motion`."""
+    steps, *size = method.shape
+    if (got := [*frame.shape[-2:]]) != size:
+        raise ValueError(f"frame: expected (H, W) = {size} px, got {got}; resize it")
+    what = scene(frame, semantic, instance)
+    z, object_z = method.latents(tuple(what.present.shape), request.seed)
+    return method.animate(what, motion(request, what, steps), z, object_z)

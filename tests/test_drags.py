@@ -1,0 +1,163 @@
+"""What users ask for: its JSON, its mistakes, and the motion that it means."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gen import drags
+from gen.drags import Drag, Request
+from gen.methods.click_to_move import ClickToMove
+from gen.networks.motion import affine_flow, move_boxes
+from runs import CLICK_TO_MOVE
+
+H, W = 32, 64
+FULL = {
+    "drags": [{"id": 13001, "path": [[5, 6], [9, 6]], "scale": 1.5}],
+    "pins": [11002],
+    "camera": [1, -2, 1.1],
+    "seed": 4,
+}
+
+
+def image(objects=((13001, 4, 4), (11002, 20, 30))):
+    """A frame and its maps; an object has its id and the left upper corner (y, x) of 8 x 10 px."""
+    frame = torch.rand(3, H, W, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    semantic, instance = torch.zeros(2, H, W, dtype=torch.int64)
+    for id_, y, x in objects:
+        instance[y : y + 8, x : x + 10] = id_
+        semantic[y : y + 8, x : x + 10] = id_ // 1000
+    return frame, semantic, instance
+
+
+def meant(*objects, **request):
+    scene = drags.scene(*image())
+    return drags.motion(Request(tuple(objects), **request), scene, 5), scene
+
+
+def drag(id_=13001, path=((0, 0), (10, 5)), scale=1.0):
+    return Drag(id_, path, scale)
+
+
+def test_json_there_and_back():
+    request = drags.parse(json.dumps(FULL))
+    expected = Request((Drag(13001, ((5, 6), (9, 6)), 1.5),), (11002,), (1, -2, 1.1), 4)
+    assert request == expected == drags.parse(FULL) == drags.parse(drags.dump(request))
+    assert drags.parse("{}") == Request() == drags.parse(drags.dump(Request()))
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        ("{", "request: expected JSON"),
+        ("[1]", "request: expected an object of camera, drags, pins, seed, got"),
+        ({"drag": []}, r"request: expected an object of .*, got \['drag'\]"),
+        ({"drags": [{"id": 1, "path": [[0, 0]], "speed": 2}]}, r"a drag: .* got \['speed'\]"),
+        ({"drags": [{"path": [[0, 0], [1, 1]]}]}, r"request: expected .*KeyError: 'id'"),
+        ({"drags": [{"id": 1, "path": [0, 1]}]}, "request: expected .*TypeError"),
+        ({"camera": [1, 2]}, "request: expected .*ValueError"),
+        ({"pins": ["a"]}, "request: expected .*ValueError"),
+    ],
+)
+def test_wrong_json(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        drags.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    "objects, request_, told",
+    [
+        ([drag(13002)], {}, r"expected ids among \[11002, 13001\], got 13002"),
+        ([], {"pins": (7,)}, r"expected ids among \[11002, 13001\], got 7"),
+        ([drag(), drag()], {}, "id 13001: expected one drag or pin"),
+        ([drag()], {"pins": (13001,)}, "id 13001: expected one drag or pin"),
+        ([drag(path=((0, 0), (float("nan"), 0)))], {}, "drag of 13001: .*finite"),
+        ([drag(path=((0, 0),))], {}, "drag of 13001: expected two or more"),
+        ([drag(path=((0, 0), (300, 0)))], {}, "expected at most 256 px, got 300 px"),
+        ([drag(path=((0, 0), (150, 0), (0, 0)))], {}, "expected at most 256 px, got 300 px"),
+        ([drag(scale=0.0)], {}, r"expected a scale in 0.25 .. 4.0, got 0.0"),
+        ([], {"camera": (0.0, float("inf"), 1.0)}, "camera: .*finite"),
+        ([], {"camera": (0.0, 0.0, 9.0)}, "camera: expected a scale in"),
+    ],
+)
+def test_wrong_requests(objects, request_, told):
+    with pytest.raises(ValueError, match=told):
+        meant(*objects, **request_)
+
+
+def test_the_scene_of_an_image():
+    scene = drags.scene(*image())
+    assert scene.ids.tolist() == [[11002, 13001]] and scene.classes.tolist() == [[11, 13]]
+    assert scene.present.all() and scene.instance.unique().tolist() == [0, 1, 2]
+    centre = [(2 * 30 + 9) / 63 - 1, (2 * 20 + 7) / 31 - 1, 10 / 64, 8 / 32]
+    torch.testing.assert_close(scene.boxes[0, 0], torch.tensor(centre))
+    empty = drags.scene(*image(()))
+    assert empty.boxes.shape == (1, 1, 4) and not empty.present.any()
+
+
+def test_wrong_images():
+    frame, semantic, instance = image()
+    for maps, name in (
+        ((semantic[1:], instance), "semantic"),
+        ((semantic, instance.T), "instance"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}: expected maps \(32, 64\)"):
+            drags.scene(frame, *maps)
+    with pytest.raises(ValueError, match="instance: expected at most 40 objects .*got 41 "):
+        drags.scene(frame, semantic, 13000 + torch.arange(H * W).view(H, W) // 50)
+    with pytest.raises(ValueError, match="ids 1000 .. 18999.*up to 26001"):
+        drags.scene(frame, semantic, instance + 13000)
+
+
+def test_a_drag_moves_the_box_evenly_and_a_pin_holds_it():
+    motion, scene = meant(drag(scale=2.0), pins=(11002,))
+    assert motion.user.all() and not motion.known.any()
+    boxes = move_boxes(scene.boxes, motion.theta)[0]  # (T, M, 4)
+    moved = (boxes[:, 1, :2] - scene.boxes[0, 1, :2]) * torch.tensor([31.5, 15.5])
+    share = torch.arange(1, 6)[:, None] / 5
+    torch.testing.assert_close(moved, share * torch.tensor([10.0, 5.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(boxes[:, 1, 2:], scene.boxes[0, 1, 2:] * (1 + share))
+    assert torch.equal(motion.theta[0, :, 0], torch.eye(2, 3).expand(5, 2, 3))
+
+
+def test_a_path_is_gone_along_at_even_speed():
+    way = drags.resample(((3, 3), (3, 3), (7, 3), (7, 3), (7, 15)), 4)  # 4 right, 12 down
+    assert way.shape == (5, 2) and (way[0] == 0).all()
+    np.testing.assert_allclose(way[[1, 4]], [[4, 0], [4, 12]], atol=1e-9)
+    assert (np.diff(way[:, 1]) > -1e-9).all() and (way[:, 0] <= 4 + 1e-9).all()
+    assert (drags.resample(((3, 3), (3, 3)), 4) == 0).all()
+
+
+def test_a_camera_is_known_and_leads_the_background():
+    motion, _ = meant(camera=(6.0, -3.0, 1.0))
+    assert motion.known.all() and not motion.user.any()
+    flow = affine_flow(motion.camera, (H, W))[0]
+    for t in range(5):
+        u, v = flow[t].unbind(0)
+        torch.testing.assert_close(u, torch.full_like(u, -6.0 * (t + 1) / 5))
+        torch.testing.assert_close(v, torch.full_like(v, 3.0 * (t + 1) / 5))
+
+
+def test_a_click_near_an_object_means_it():
+    instance = image()[2]
+    assert drags.pick(instance, 5, 5) == 13001 and drags.pick(instance, 20, 6) == 13001
+    assert drags.pick(instance, 60, 2) is None
+    assert drags.pick(image(())[2], 5, 5) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_from_an_image_to_a_video(count):
+    method = ClickToMove(**CLICK_TO_MOVE)
+    what = image(((13001, 4, 4), (11002, 20, 30))[:count])
+    asked = (drag(path=((0, 0), (6, 0))),) if count else ()
+    request = Request(asked, camera=(0.0, 0.0, 1.0), seed=3)
+    out, again = (drags.animate(method, *what, request) for _ in range(2))
+    assert out.video.shape == (1, 3, 3, H, W) and torch.equal(out.video, again.video)
+    other = drags.animate(method, *what, request._replace(seed=4))
+    assert not torch.equal(out.video, other.video)
+    if count:
+        moved = (out.boxes[0, -1, -1, 0] - drags.scene(*what).boxes[0, -1, 0]) * 31.5
+        assert moved.item() == pytest.approx(6, abs=1e-3)
+    with pytest.raises(ValueError, match=r"frame: expected \(H, W\) = \[32, 64\] px, got \[32, 32"):
+        drags.animate(method, what[0][..., :32], *what[1:], request)
