@@ -188,6 +188,15 @@ def test_inference_uses_the_average_and_the_same_noise():
     torch.testing.assert_close(alone, image, atol=1e-5, rtol=0)
 
 
+def test_without_noise_a_code_is_one_image(tmp_path):
+    strengths = {}
+    for noise in ("true", "false"):
+        state = read(fit(NAME, tmp_path / noise, noise=noise))["state_dict"]
+        strengths[noise] = [v for k, v in state.items() if k.endswith("noise_strength")]
+    assert all(v != 0 for v in strengths["true"][:7])  # of the trained generator
+    assert strengths["false"] and not any(strengths["false"])
+
+
 def test_truncation_leads_to_the_mean_code():
     method, z = StyleGAN2(**TINY), latents()
     method.ema.module["generator"].mapping.w_avg.normal_(generator=torch.Generator().manual_seed(1))

@@ -36,6 +36,8 @@ class StyleGAN2(GANMethod):
         channel_base: channels times resolution; 32768 is config F, half of it usual below 512 px.
         channel_max: most channels of a layer.
         clamp: limit of activations, 256 in the release, which computes in fp16; 0: none.
+        noise: add noise between layers, as strong as it learns; without it is 0 for good, so that
+            a code is one image: for images without texture, which else start as noise.
         residual: residual discriminator; false is the release's for CIFAR-10.
         group: images whose spread is one more feature of the discriminator; 0: the batch.
         lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as the release.
@@ -66,6 +68,7 @@ class StyleGAN2(GANMethod):
         channel_base: int = 16384,
         channel_max: int = 512,
         clamp: float = 0.0,
+        noise: bool = True,
         residual: bool = True,
         group: int = 4,
         lambda_reg: float = -1.0,
@@ -107,6 +110,9 @@ class StyleGAN2(GANMethod):
             self.discriminator = Discriminator(
                 img_size, group=group or None, residual=residual, **width
             )
+        if not noise:
+            for name, weight in self.generator.named_parameters():
+                weight.requires_grad_(not name.endswith("noise_strength"))
         self.make_ema({"generator": self.generator}, decay=0.0)
         self.register_buffer("pl_mean", torch.zeros(()))  # a of path length regularisation
         self.register_buffer("ada_p", torch.zeros(()))  # probability of each augmentation
