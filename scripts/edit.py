@@ -48,7 +48,7 @@ def edit(args: argparse.Namespace) -> None:
         ("classify", judge, args.classifier),
     ):
         if not hasattr(what, role):
-            raise ValueError(f"{path}: expected what can {role}, got a {type(what).__name__}")
+            raise ValueError(f"{path}: expected what can {role}, got {type(what).__name__}")
     requests = [edits.parse(text, method.attribute_names) for text in args.set]
     shown, texts, names = [], [], sum(args.seeds, [])
     if args.images:

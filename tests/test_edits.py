@@ -150,5 +150,5 @@ def test_an_editor_translates_images(checkpoint):
 
 
 def test_the_script_says_what_it_needs(checkpoint, edited, tmp_path):
-    with pytest.raises(RuntimeError, match="expected what can edit, got a AttributeClassifier"):
+    with pytest.raises(RuntimeError, match="expected what can edit, got AttributeClassifier"):
         run(edited["judge"], edited["judge"], tmp_path, "--set", "cat")

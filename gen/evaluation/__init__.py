@@ -1,8 +1,9 @@
 """Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
 
 `plan`: what is translated to what. `measure`: how. `ledger`: single values on disk. `rows`: names,
-means and intervals. `compare`: several models, source by source. `classifiers`: the same rows of
-classifiers and their attention; `voc`: images with masks for these.
+means and intervals. `compare`: several models, source by source. The same rows of other methods:
+`classifiers` and their attention (`voc`: images with masks for these), `generators`, and `editors`
+of their codes. `claims`: means over seeds, for scripts/claims.
 """
 
 from collections.abc import Collection

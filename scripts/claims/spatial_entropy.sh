@@ -18,7 +18,7 @@ one() { # side seed options..
   run=$OUT/$1_$2 side=$1 seed=$2
   shift 2
   mkdir -p "$run"
-  { echo "splits: $splits, options: $*"; cat "$config"; } >"$run/options.new"
+  { echo "splits: $splits, options: $*"; grep -v '^#' "$config"; } >"$run/options.new"
   if [ -e "$run/options" ] && ! cmp -s "$run/options" "$run/options.new"; then
     echo "$run: expected the config and options it was begun with, got others; choose another OUT:" >&2
     diff "$run/options" "$run/options.new" >&2

@@ -22,7 +22,7 @@ one() { # side seed options..
   if [ "$side" = style_function ]; then config=configs/style_function/heads64_cpu.yaml; fi
   if [ "$side" = linear_w ]; then space=W; fi
   mkdir -p "$run"
-  { echo "sources: $count, options: $*"; sha256sum "$generator" "$judge"; cat "$config"; } \
+  { echo "sources: $count, options: $*"; sha256sum "$generator" "$judge"; grep -v '^#' "$config"; } \
     >"$run/options.new"
   if [ -e "$run/options" ] && ! cmp -s "$run/options" "$run/options.new"; then
     echo "$run: expected the config and options it was begun with, got others; choose another OUT:" >&2
