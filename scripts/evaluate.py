@@ -1,5 +1,5 @@
-"""Evaluates a checkpoint, of a translator, a classifier, a generator or an editor of codes: one
-JSON line a metric, and a table."""
+"""Evaluates a checkpoint, of a translator, a classifier, a generator, an editor of codes or an
+animator of frames: one JSON line a metric, and a table."""
 
 import argparse
 from functools import partial
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.data import Classes, Domains, Heads
-from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators
+from gen.data import Cityscapes, Classes, Domains, Heads, Movers
+from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators, videos
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.weights import write_atomic
@@ -18,8 +18,8 @@ from gen.weights import write_atomic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
-    parser.add_argument("--data", help="a folder, a zip, or `heads`; an editor needs none")
-    others = classifiers.GROUPS, generators.GROUPS, editors.GROUPS
+    parser.add_argument("--data", help="a folder, a zip, `heads`, `movers`; an editor needs none")
+    others = classifiers.GROUPS, generators.GROUPS, editors.GROUPS, videos.GROUPS
     groups = dict.fromkeys(("all", *GROUPS, *sum(others, ())))
     parser.add_argument(
         "--metrics",
@@ -27,7 +27,7 @@ def main() -> None:
         choices=list(groups),
         help=f"default of translators: {' '.join(BASIC)}; classifiers have "
         f"{' '.join(classifiers.GROUPS)}, generators {' '.join(generators.GROUPS)}, "
-        f"editors {' '.join(editors.GROUPS)}, default all",
+        f"editors {' '.join(editors.GROUPS)}, animators {' '.join(videos.GROUPS)}, default all",
     )
     parser.add_argument(
         "--classifier",
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--net", choices=("alex", "vgg"), default="alex", help="LPIPS network")
     parser.add_argument("--grid", choices=("released", "strict"), default="released")
     parser.add_argument(
-        "--split", nargs="+", default=["val"], help="of a classifier's data: val, test, .."
+        "--split", nargs="+", help="of data: val, test, ..; default val, but test of movers"
     )
     parser.add_argument(
         "--crop-pct", type=float, default=1.0, help="centre crop of a classifier's data: Classes"
@@ -54,7 +54,9 @@ def main() -> None:
         "--max-sources", "--max-images", type=int, help="default: every validation image"
     )
     parser.add_argument(
-        "--count", type=int, help="images of a generator, default 5000; sources of an editor, 500"
+        "--count",
+        type=int,
+        help="images of a generator, default 5000; sources of an editor, 500; clips, all",
     )
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
@@ -68,7 +70,7 @@ def main() -> None:
     method = gen.load(args.checkpoint, args.device)
     classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
     if not (args.data or editor or (classifier and args.voc)):
-        parser.error("--data: expected a folder, a zip, or `heads`, got nothing")
+        parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")
     if editor and not args.classifier:
         parser.error(
             "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
@@ -76,6 +78,10 @@ def main() -> None:
         )
     if editor:
         rows = of_editor(args, method)
+    elif hasattr(method, "animate"):
+        if args.split and len(args.split) > 1:
+            parser.error(f"--split: expected one for an animator, got {args.split}")
+        rows = of_animator(args, method)
     elif hasattr(method, "generate"):
         rows = of_generator(args, method)
     else:
@@ -127,7 +133,7 @@ def of_classifier(args: argparse.Namespace, method) -> list[dict]:
         maps = hasattr(method, "attention")
         crop = {"crop_pct": args.crop_pct} if maps else {}
         data = (Classes if maps else Domains)(args.data, img_size=size, **crop)
-        sets = {split: data.images(split) for split in args.split}
+        sets = {split: data.images(split) for split in args.split or ["val"]}
     rows = []
     for split, images in sets.items():
         groups = args.metrics or ["all"]
@@ -175,6 +181,23 @@ def of_editor(args: argparse.Namespace, method) -> list[dict]:
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
         judge_checkpoint=args.classifier,
+    )
+
+
+def of_animator(args: argparse.Namespace, method) -> list[dict]:
+    steps, *size = method.shape
+    kind = Movers if args.data == "movers" else partial(Cityscapes, args.data)
+    data, groups = kind(height=size[0], width=size[1], frames=steps + 1), args.metrics or ["all"]
+    clips = data.clips(args.split[0] if args.split else "test" if kind is Movers else "val")
+    return videos.evaluate_animator(
+        method,
+        clips,
+        metrics=videos.possible(clips) if "all" in groups else groups,
+        count=args.count or args.max_sources,
+        net=args.net,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        checkpoint=args.checkpoint,
     )
 
 

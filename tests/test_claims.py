@@ -52,3 +52,25 @@ def test_every_metric_of_editors_has_a_row_and_every_side_a_column(tmp_path):
     half = 12.7062 * 0.1 / 2  # t of one degree of freedom, two values 0.1 apart
     assert cells[0] == [f"0.850 ± {half:.3f}", "0.500 ± 0.000", f"0.650 ± {half:.3f}"]
     assert cells[1] == ["0.250 ± 0.000", "-", "0.250 ± 0.000"]
+
+
+def test_what_edges_are_worth_where_objects_act_on_each_other(tmp_path):
+    claim = runpy.run_path(str(ROOT / "scripts/claims/click_to_move.py"))
+    kinds = {"collide": 4.0, "push": 5.0, "follow": 6.0}  # their mean is 5
+    for side, factor in (("with", 0.7), ("without", 1.0)):
+        for seed in (1, 2):
+            folder = tmp_path / f"{side}_{seed}"
+            folder.mkdir()
+            values = {"nobody/fde_px": 9.0}
+            for name in claim["NAMES"]:
+                own = (factor if name.startswith("user") else 1) * seed
+                values |= {name: 9.0 * own} | {f"{name}_{k}": v * own for k, v in kinds.items()}
+            rows = [json.dumps(dict(metric=k, value=v)) + "\n" for k, v in values.items()]
+            (folder / "test.jsonl").write_text("".join(rows))
+    head, *lines = claim["table"](tmp_path, ["1", "2"]).splitlines()
+    assert head.split() == ["with", "without", "difference", "share"]
+    rows = {line.split()[0]: [word for word in line.split()[1:] if word != "±"] for line in lines}
+    assert rows["user/fde_px_acting"][::2] == ["5.250", "7.500", "-2.250", "0.700"]
+    assert rows["user/fde_px_acting"][-1] == "0.000"  # the share is the same for both seeds
+    assert rows["still/change_px_acting"][-2:] == ["1.000", "0.000"]
+    assert not any(name.startswith("nobody") for name in rows)

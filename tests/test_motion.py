@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gen.networks.motion import (
+    about_centres,
     affine_flow,
     fit_camera,
     invert,
@@ -255,3 +256,20 @@ def test_the_camera_moves_what_no_object_covers():
     torch.testing.assert_close(visible[0, -1, 0], 1 - hidden, atol=0, rtol=0)
     same = with_camera(*parts, masks, way, torch.tensor([False]))
     assert torch.equal(same[0], parts[0]) and torch.equal(same[1], parts[2])
+
+
+def test_motions_about_the_centres_of_objects():
+    """Where the centre comes from, and nothing of that where it only grows."""
+    rng = torch.Generator().manual_seed(0)
+    theta = torch.eye(2, 3) + 0.2 * torch.randn(2, 3, 4, 2, 3, generator=rng)
+    boxes = torch.rand(2, 4, 4, generator=rng) - 0.5
+    c = boxes[:, None, :, :2]  # (N, 1, M, 2)
+    came = (theta[..., :2] @ c[..., None])[..., 0] + theta[..., 2]
+    about = about_centres(theta, boxes)
+    torch.testing.assert_close(about[..., 2], came - c)
+    assert torch.equal(about[..., :2], theta[..., :2])
+    grown = theta_from_boxes(
+        torch.stack([boxes.abs(), boxes.abs() * torch.tensor([1, 1, 2, 2])], 1)
+    )
+    torch.testing.assert_close(about_centres(grown, boxes.abs())[..., 2], torch.zeros(2, 1, 4, 2))
+    assert grown[..., 2].abs().min() > 0

@@ -220,3 +220,21 @@ def test_refuses_shapes_that_do_not_fit():
         build()(**changed(batch, latent=batch["latent"][:, :, :2]))
     with pytest.raises(ValueError, match="dim: expected a multiple of heads = 4, got 18"):
         ObjectGraph(dim=18)
+
+
+def test_camera_moves_all_objects_where_it_is_known():
+    net, batch = build(camera=True), scenes()
+    camera = IDENTITY + 0.1 * torch.randn(2, 3, 2, 3, generator=torch.Generator().manual_seed(3))
+    batch |= {"camera": camera, "known": torch.tensor([True, False])}
+    theta = net(**batch)
+    unknown = net(**changed(batch, known=torch.tensor([False, False])))
+    other = net(**changed(batch, camera=camera + 0.1))
+    assert torch.equal(theta[1], unknown[1]) and torch.equal(theta[1], other[1])
+    free = batch["present"][0] & ~batch["user"][0]
+    for changed_ in (unknown, other):
+        assert (theta - changed_)[0][:, free].abs().amax((2, 3)).min() > 1e-5
+        assert torch.equal(theta[0][:, ~free], changed_[0][:, ~free])
+    without = {k: v for k, v in batch.items() if k not in ("camera", "known")}
+    assert torch.equal(net(**without), unknown)
+    deaf = build()
+    assert torch.equal(deaf(**batch), deaf(**without))

@@ -18,8 +18,6 @@ Letters in shapes: N sources, J edits of each, K attributes, P other images, Z n
 rows of a code, D its width, H image side.
 """
 
-import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,20 +28,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gen import gallery
-from gen.evaluation.generators import row
-from gen.evaluation.rows import FRAMES
+from gen.evaluation.rows import FRAMES, Singles, Values
 from gen.interpolation import alphas, path
 from gen.metrics.smoothness import path_distances, smoothness
-from gen.metrics.translation import bootstrap, translation_scores
+from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
-from gen.report import versions
-from gen.weights import sha256
 
 GROUPS = ("edits", "single", "paths")
 OTHERS = 512  # images whose labels are what is wanted
 FIRST_OTHER = 10**5  # their numbers begin here, those of sources at 0
-
-Values = Iterator[tuple[str, str, Tensor]]  # name, protocol, (N,) with NaN where it has no meaning
 
 
 @torch.no_grad()
@@ -103,15 +96,8 @@ def evaluate_editor(
     run = _Editor(method, judge, outputs, net, seed, batch_size, psi)
     run.check_others(groups)
     run.measure(groups, count)
-    files = {"checkpoint_sha256": checkpoint, "judge_sha256": judge_checkpoint}
-    common = {"seed": seed} | {name: file and sha256(file) for name, file in files.items()}
-    common["versions"] = versions()
-    rows = []
-    for (group, name), of_source in run.values.items():
-        mean, *ci95 = bootstrap(list(of_source.values()), seed)
-        found = row(name, mean, ci95, run.protocols[name], len(of_source)) | {"values": of_source}
-        rows.append(found | common | {"seconds": round(run.seconds[group], 2)})
-    return rows
+    files = dict(checkpoint=checkpoint, judge=judge_checkpoint)
+    return run.singles.rows(run.how, seed, **files)
 
 
 def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) -> None:
@@ -141,7 +127,7 @@ class _Block(NamedTuple):
 
 
 class _Editor:
-    """Values of single sources: `values[group, name][number]`."""
+    """What is measured how; see `evaluate_editor` for the arguments."""
 
     def __init__(self, method, judge, outputs, net, seed, batch_size, psi) -> None:
         self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size
@@ -149,9 +135,7 @@ class _Editor:
         self.outputs = outputs if method.noise_dim else 1  # without noise all are equal
         self.lpips = LPIPS(net).to(gallery.device(method))
         self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
-        self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-        self.protocols: dict[str, str] = {}
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.singles = Singles()
         others = [block.y for block in self.blocks(FIRST_OTHER, OTHERS)]
         self.others = torch.cat(others).cpu().numpy()  # (P, K) bool
 
@@ -168,13 +152,7 @@ class _Editor:
         total = -(-count // self.batch_size)
         for block in tqdm(self.blocks(0, count), "evaluate", total, disable=None):
             for group in groups:
-                began = time.perf_counter()
-                for name, protocol, of_block in getattr(self, group)(block):
-                    self.protocols[name] = f"{protocol}, {self.how}"
-                    found = zip(block.numbers, of_block.double().tolist(), strict=True)
-                    if new := {i: value for i, value in found if value == value}:  # not NaN
-                        self.values[group, name].update(new)
-                self.seconds[group] += time.perf_counter() - began
+                self.singles.add(group, block.numbers, getattr(self, group)(block))
 
     # ---- one group of a block --------------------------------------------------------------------
 

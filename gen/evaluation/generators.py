@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gen import gallery
-from gen.evaluation.rows import FRAMES
+from gen.evaluation.rows import FRAMES, row
 from gen.interpolation import alphas, path
 from gen.metrics.extractors import load_backbone
 from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
@@ -153,10 +153,3 @@ class _Generator:
         )
         for name, value in found.items():
             yield row(name, value, None, f"{count} paths", count)
-
-
-def row(
-    metric: str, value: float, ci95: list[float] | None, protocol: str, count: int, values=()
-) -> dict:
-    numbers = {"metric": metric, "value": value, "ci95": ci95}
-    return numbers | {"protocol": protocol, "count": count, "values": dict(enumerate(values))}

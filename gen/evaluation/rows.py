@@ -1,15 +1,24 @@
 """What the values of an evaluation are called: names with their protocol, means, intervals."""
 
 import json
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from torch import Tensor
 
 from gen.data.nearest import NEAREST_PX
 from gen.evaluation.ledger import Ledger
 from gen.evaluation.plan import ordered_pairs
 from gen.metrics.translation import bootstrap, protocol_names
+from gen.report import versions
+from gen.weights import sha256
 
 FRAMES = 20  # of a path
+
+Values = Iterator[tuple[str, str, Tensor]]  # name, protocol, (N,) with NaN where it has no meaning
 
 
 class Protocol(NamedTuple):
@@ -77,6 +86,46 @@ class Protocol(NamedTuple):
             return "", ""
         prefix, what = shared[kind]
         return f"{prefix}/{name.replace(kind, 'paired')}", f"{what}, {px}"
+
+
+class Singles:
+    """Values of single sources, by group and name: `values[group, name][number]`."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        self.protocols: dict[str, str] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def add(self, group: str, numbers: Sequence[int], values: Values) -> None:
+        """What a group finds of the N sources `numbers`, and how long that takes."""
+        began = time.perf_counter()
+        for name, protocol, of_block in values:
+            self.protocols[name] = protocol
+            found = zip(numbers, of_block.double().tolist(), strict=True)
+            if new := {i: value for i, value in found if value == value}:  # not NaN
+                self.values[group, name].update(new)
+        self.seconds[group] += time.perf_counter() - began
+
+    def rows(self, how: str, seed: int, **files: str | Path | None) -> list[dict]:
+        """Means with a bootstrap over sources. `how` ends each protocol; of `files`, the name and
+        the path of each, the rows state the sha256 as `NAME_sha256`."""
+        common = {"seed": seed}
+        common |= {f"{name}_sha256": file and sha256(file) for name, file in files.items()}
+        common["versions"] = versions()
+        out = []
+        for (group, name), of_source in self.values.items():
+            mean, *ci95 = bootstrap(list(of_source.values()), seed)
+            found = row(name, mean, ci95, f"{self.protocols[name]}, {how}", len(of_source))
+            seconds = {"seconds": round(self.seconds[group], 2)}
+            out.append(found | {"values": of_source} | common | seconds)
+        return out
+
+
+def row(
+    metric: str, value: float, ci95: list[float] | None, protocol: str, count: int, values=()
+) -> dict:
+    numbers = {"metric": metric, "value": value, "ci95": ci95}
+    return numbers | {"protocol": protocol, "count": count, "values": dict(enumerate(values))}
 
 
 def to_json(rows: Sequence[Mapping]) -> str:

@@ -24,7 +24,7 @@ from gen.methods.base import GANMethod, inference, judging, weigh
 from gen.networks.animator import Animation, Animator, Motion, Scene
 from gen.networks.click_to_move import sample
 from gen.networks.frame_generator import Discriminator
-from gen.networks.motion import fit_camera, warp
+from gen.networks.motion import about_centres, fit_camera, warp
 from gen.networks.perceptual import LPIPS
 
 
@@ -175,8 +175,10 @@ class ClickToMove(GANMethod):
         opt_g, opt_graph, *opts = self.optimizers()
         logs, w, names = {}, self.weights(), self.trained()
         made, terms = self.training_terms(batch, w)
-        fake = {"image": made, "video": torch.cat([batch["video"][:, :1], made], 1)}
         real = {"image": batch["video"][:, 1:], "video": batch["video"]}
+        fake = (
+            {"image": made, "video": torch.cat([batch["video"][:, :1], made], 1)} if names else {}
+        )
         for name, optimizer in zip(names, opts, strict=True):
             D = self.discriminators[name]
             logs[f"d/real_{name}"] = losses.lsgan(D(real[name])[0], real=True)
@@ -196,22 +198,33 @@ class ClickToMove(GANMethod):
 
     def training_terms(
         self, batch: dict[str, Tensor], w: dict[str, float]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Frames (N, T, 3, H, W), and unweighted terms without discriminators'; not of weight 0."""
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Frames (N, T, 3, H, W), and unweighted terms without discriminators'; not of weight 0.
+
+        Nothing is rendered, and there are no frames, where the motion of objects alone is judged.
+        """
         scene, motion, mixed, noise, object_z = self.draws(batch)
         flow, visible, theta = (batch[name] for name in ("flow", "visible", "theta"))
         real = batch["video"][:, 1:]  # (N, T, 3, H, W)
         features = self.animator.features(scene)
         predicted = self.animator.predict(scene, features, motion, object_z)  # (N, T, M, 2, 3)
+        known = (about_centres(theta, scene.boxes), scene.present)
+        told = about_centres(predicted, scene.boxes)
+        every = {
+            "translation": lambda: losses.translation(told, *known),
+            "scale": lambda: losses.scale(told, *known),
+            "rotation": lambda: losses.rotation(told, *known),
+        }
+        if not any(weight for name, weight in w.items() if name not in every):
+            return None, {name: term() for name, term in every.items() if w[name]}
+
         mean, log_variance = self.animator.encode(batch)  # (N, Z)
         z = sample(mean, log_variance, noise)
         used = predicted.where(mixed[:, None, None, None, None], theta)
         made = self.animator.render(scene, features, motion, used, z)
-
         parts = zip(("stuff", "things"), mean.chunk(2, 1), log_variance.chunk(2, 1), strict=True)
         free = self.hparams.free_nats
-        known = (theta, scene.present)
-        every = {
+        every |= {
             "flow": lambda: losses.flow_l1(made.flow, flow, visible),
             "visible": lambda: losses.visibility_bce(made.visible, visible),
             "warped": lambda: losses.warped_l1(warp(scene.frame, made.flow), real),
@@ -221,9 +234,6 @@ class ClickToMove(GANMethod):
             "perceptual": lambda: content(
                 real.flatten(0, 1), made.video.flatten(0, 1), self._lpips[0]
             ),
-            "translation": lambda: losses.translation(predicted, *known),
-            "scale": lambda: losses.scale(predicted, *known),
-            "rotation": lambda: losses.rotation(predicted, *known),
         } | {f"kl_{part}": lambda m=m, v=v: losses.kl(m, v, free) for part, m, v in parts}
         return made.video, {name: term() for name, term in every.items() if w[name]}
 

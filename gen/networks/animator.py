@@ -3,8 +3,8 @@
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021.
 Its parts are in `click_to_move`, `object_graph` and `frame_generator`. Own choice: the camera. In
 the release its motion is hidden in the latent. Here a known one fills the flow of the objects where
-no object is, and a Linear of it replaces the half of the latent that is for stuff; all other
-layers, and their sizes, are the same without it.
+no object is, a Linear of it replaces the half of the latent that is for stuff, and the graph hears
+of it; all other layers, and their sizes, are the same without it.
 
 Letters in shapes: N batch, T frames after the first, M objects (padded), Z, O latents, H height,
 W width.
@@ -110,7 +110,7 @@ class Animator(nn.Module):
         sizes = channels, levels, max_channels
         self.appearance = parts.AppearanceEncoder(*sizes, feature_dim, norm)
         self.posterior = parts.Posterior(*sizes, z_dim, norm)
-        self.graph = ObjectGraph(feature_dim, object_z_dim, graph_dim, edges=edges)
+        self.graph = ObjectGraph(feature_dim, object_z_dim, graph_dim, edges=edges, camera=camera)
         self.latent = parts.LatentCode(*sizes, z_dim, steps)
         self.sparse = parts.SparseEncoder(*sizes, norm)
         self.decoder = parts.DenseDecoder(*sizes, norm, residual)
@@ -137,7 +137,8 @@ class Animator(nn.Module):
         with torch.autocast(object_z.device.type, enabled=False):  # motions are small numbers
             codes = self.appearance.objects([f.float() for f in features], scene.boxes)
             given = (scene.boxes, scene.classes, codes, scene.present)
-            return self.graph(*given, motion.user, motion.theta, object_z)
+            told = motion.user, motion.theta, object_z, motion.camera, motion.known
+            return self.graph(*given, *told)
 
     def encode(self, clips: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log variance (N, Z) of the latents of whole clips."""

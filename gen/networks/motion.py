@@ -99,6 +99,16 @@ def affine_flow(theta: Tensor, size: Size) -> Tensor:
     return torch.stack([u * ((W - 1) / 2), v * ((H - 1) / 2)], -3)
 
 
+def about_centres(theta: Tensor, boxes: Tensor) -> Tensor:
+    """Motions (..., T, M, 2, 3) written about the centres c of boxes (..., M, 4) of frame 0.
+
+    [A | t] of p_0 = A p_t + t becomes [A | d], d = t + (A - I) c: p_0 - c = A (p_t - c) + d.
+    """
+    rest = theta - identity(theta)
+    shift = rest[..., 2:] + rest[..., :2] @ boxes[..., None, :, :2, None]
+    return torch.cat([theta[..., :2], shift], -1)
+
+
 def invert(theta: Tensor) -> Tensor:
     """Motions (..., 2, 3) turned round: p_t = invert(theta) [p_0, 1]. One that squeezes an area to
     less than 1/100 is taken as one that squeezes it so much."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.networks.motion import identity, move_boxes
+from gen.networks.motion import about_centres, identity, move_boxes
 
 PAIR = 12  # numbers that describe a pair of objects
 RATES = (1.0, 0.5, 0.25, 0.125)  # of the sines that tell the time, radians a step
@@ -72,6 +72,7 @@ class ObjectGraph(nn.Module):
         dim: D, of x and of y each.
         heads: A.
         edges: send messages; without, every object is on its own: a baseline.
+        camera: hear of the camera's motion, where it is known: in the image it moves all objects.
         num_classes: number of trainIds.
     """
 
@@ -82,6 +83,7 @@ class ObjectGraph(nn.Module):
         dim: int = 512,
         heads: int = 4,
         edges: bool = True,
+        camera: bool = False,
         num_classes: int = 19,
     ):
         super().__init__()
@@ -89,6 +91,7 @@ class ObjectGraph(nn.Module):
         self.node = mlp(4 + num_classes + feature_dim, dim)
         self.latent = mlp(z_dim, dim)
         self.user_motion = mlp(8, dim) if edges else None  # none but neighbours would hear of it
+        self.camera = mlp(8, dim) if camera else None
         self.time = nn.Linear(2 * len(RATES), 2 * dim)
         self.attention = Attention(dim, heads) if edges else None
         self.norm, self.update = nn.LayerNorm(2 * dim), mlp(2 * dim, 2 * dim)
@@ -106,6 +109,8 @@ class ObjectGraph(nn.Module):
         user: Tensor,
         theta: Tensor,
         latent: Tensor,
+        camera: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
         """The backward motion of each object in each frame, (N, T, M, 2, 3).
 
@@ -117,6 +122,8 @@ class ObjectGraph(nn.Module):
             user: (N, M) bool, the objects that the user moves.
             theta: (N, T, M, 2, 3), how; these come back bit by bit, others are not read.
             latent: (N, M, T, Z) ~ N(0, I), read for the objects that the user does not move.
+            camera: (N, T, 2, 3), the backward motion of the background, read where
+            known: (N,) bool, and of a graph with `camera`; None is nowhere.
         """
         N, M, T = *present.shape, theta.shape[1]
         if theta.shape != (N, T, M, 2, 3) or latent.shape[:3] != (N, M, T):
@@ -137,6 +144,9 @@ class ObjectGraph(nn.Module):
         motion = self.latent(latent.where(here[..., None], 0)).transpose(1, 2)  # (N, T, M, D)
         if self.user_motion is not None:
             motion = self.user_motion(travel(given, boxes)).where(user[:, None], motion)
+        if self.camera is not None and known is not None:
+            seen = travel(camera[:, :, None].expand_as(theta), boxes)  # (N, T, M, 8)
+            motion = motion + self.camera(seen).where(known[:, None, None, None], 0)
         times = self.time(clock(T, boxes))  # (T, 2 D)
 
         y, place, moved = torch.zeros_like(x), boxes, still.expand(N, M, 2, 3)
@@ -168,8 +178,8 @@ def centred(change: Tensor, boxes: Tensor) -> Tensor:
 
 def travel(theta: Tensor, boxes: Tensor) -> Tensor:
     """Motions (N, T, M, 2, 3) as (C, d) of `centred`, and steps of d: (N, T, M, 8), in UNIT."""
-    rest = theta - identity(theta)
-    d = (rest[..., 2:] + rest[..., :2] @ boxes[:, None, :, :2, None])[..., 0]  # (N, T, M, 2)
+    rest = about_centres(theta, boxes) - identity(theta)
+    d = rest[..., 2]  # (N, T, M, 2)
     step = d - F.pad(d, (0, 0, 0, 0, 1, 0))[:, :-1]
     return UNIT * torch.cat([rest[..., :2].flatten(-2), d, step], -1)
 

@@ -1,0 +1,89 @@
+"""What a video gets right, on given pixels: colours, flow, and where an object is.
+
+Letters in shapes: N clips, T frames, H height, W width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from gen.networks.perceptual import LPIPS
+
+MOST_DB = 60.0  # rounding to 8 bits alone leaves 59
+
+
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) mean of `values` (N, T, C, H, W) where `mask` (N, T, 1, H, W) is 1; NaN where it is
+    nowhere."""
+    mask = mask.expand_as(values)
+    return (values * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))
+
+
+def psnr(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """(N,) peak signal-to-noise ratio in dB over the pixels of `mask`, at most 60.
+
+    10 log10(4 / mean (x - y)^2) of all frames of a clip together; `x`, `y` (N, T, 3, H, W) in
+    [-1, 1]. Higher is better.
+    """
+    error = mean_over((x - y).square().double(), mask)
+    return (10 * (4 / error).log10()).clamp(max=MOST_DB)
+
+
+def ssim(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """(N,) structural similarity of windows whose centres are in `mask`, 1 where equal.
+
+    Wang et al. 2004, by torchmetrics: an 11 x 11 Gaussian window of sigma 1.5, on the [0, 1] scale.
+    """
+    shape = x.shape
+    x, y = ((v.flatten(0, 1).float() + 1) / 2 for v in (x, y))
+    _, maps = structural_similarity_index_measure(
+        x, y, data_range=1.0, reduction="none", return_full_image=True
+    )
+    return mean_over(maps.view(shape), mask)
+
+
+def lpips(net: LPIPS, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """(N,) LPIPS of frames, mean over a clip, where `x` differs from `y` in `mask` only; NaN of a
+    clip whose mask is nowhere."""
+    pasted = x.where(mask > 0, y)
+    found = net(pasted.flatten(0, 1), y.flatten(0, 1)).view(len(x), -1).mean(1)  # (N,)
+    return found.where(mask.flatten(1).any(1), torch.nan)
+
+
+def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """(N,) mean |F - F*| px over the pixels of `mask`, of flows (N, T, 2, H, W)."""
+    return mean_over((flow - target).norm(dim=2, keepdim=True), mask)
+
+
+def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
+    """How far (x, y) whole px an object has gone from one frame to another, by its looks alone.
+
+    The shift d with the least mean over p of |frame(p + d) - first(p)|^2, p in the object's mask
+    and p + d in the image; at least half of the object must be. The first of equals.
+
+    Args:
+        first: (3, H, W) in which the object is known.
+        mask: (H, W), 1 on the object.
+        frame: (3, H, W) in which it is looked for.
+
+    Raises:
+        ValueError: an empty mask.
+    """
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()  # (h, 1), (w, 1)
+    if not len(rows):
+        raise ValueError("locate: expected a mask of an object, got an empty one")
+    top, left = rows[0, 0], columns[0, 0]
+    window = slice(top, rows[-1, 0] + 1), slice(left, columns[-1, 0] + 1)
+    seen = mask[window].to(first.dtype)[None, None]  # (1, 1, h, w)
+    looks = first[(slice(None), *window)][None] * seen  # (1, 3, h, w)
+    h, w = seen.shape[2:]
+    wide = F.pad(frame[None], (w, w, h, h))
+    inside = F.pad(torch.ones_like(frame[None, :1]), (w, w, h, h))
+    count = F.conv2d(inside, seen)  # (1, 1, H + h + 1, W + w + 1)
+    error = F.conv2d(wide.square().sum(1, keepdim=True), seen) - 2 * F.conv2d(wide, looks)
+    error += F.conv2d(inside, looks.square().sum(1, keepdim=True))
+    error = (error / count.clamp(min=1)).where(count >= 0.5 * seen.sum(), torch.inf)[0, 0]
+    best = error.argmin()
+    y, x = best // error.shape[1] - h - top, best % error.shape[1] - w - left
+    return torch.stack([x, y]).to(first.dtype)

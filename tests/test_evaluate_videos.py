@@ -1,0 +1,215 @@
+"""Evaluation of an animator: who knows all is right, who knows nothing as wrong as he must be."""
+
+import json
+import runpy
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import ROOT
+from gen.data.clips import Clips
+from gen.data.movers import MoverClips
+from gen.evaluation.videos import GROUPS, evaluate_animator, possible
+from gen.methods.click_to_move import ClickToMove
+from gen.networks.animator import Animation
+from gen.networks.motion import identity, move_boxes
+from runs import CLICK_TO_MOVE, ship
+
+SHAPE = dict(height=32, width=64, frames=4, max_objects=4)
+CLIPS = MoverClips(777, 5, 6, **SHAPE, branches=True)
+FRAMES = ("psnr", "ssim", "lpips_alex")
+
+
+class Knows(torch.nn.Module):
+    """Recognises a clip by its first frame and its dragged objects, and repeats it."""
+
+    shape, hparams = (3, 32, 64), SimpleNamespace(camera=0.5)
+
+    def __init__(self, clips=CLIPS):
+        super().__init__()
+        self.net = torch.nn.Linear(1, 1)
+        self.clips = [clips[i] for i in range(len(clips))]
+        self.asked = []
+
+    def find(self, scene, motion, i):
+        """Branches look alike in the first frame; the way of the dragged object tells which."""
+        same = [c for c in self.clips if torch.equal(c["video"][0], scene.frame[i])]
+        user = motion.user[i]
+        right = [c for c in same if torch.equal(c["theta"][:, user], motion.theta[i][:, user])]
+        return right[0]
+
+    def predict_motion(self, scene, motion, object_z):
+        self.asked.append(motion.user.sum(1).tolist())
+        return torch.stack([self.find(scene, motion, i)["theta"] for i in range(len(object_z))])
+
+    def animate(self, scene, motion, z, object_z):
+        clips = [self.find(scene, motion, i) for i in range(len(z))]
+        video, flow, visible, theta = (
+            torch.stack([clip[name] for clip in clips])
+            for name in ("video", "flow", "visible", "theta")
+        )
+        boxes = move_boxes(scene.boxes, theta)
+        return Animation(video[:, 1:], flow, visible, theta, boxes)
+
+    def encode(self, clips):
+        return torch.zeros(len(clips["video"]), 8)
+
+    def latents(self, shape, seed):
+        return torch.zeros(shape[0], 8), torch.zeros(*shape, 3, 4)
+
+
+class Still(Knows):
+    """Nobody but the dragged object moves."""
+
+    def predict_motion(self, scene, motion, object_z):
+        theta = motion.theta
+        return theta.where(motion.user[:, None, :, None, None], identity(theta))
+
+
+def values(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_who_knows_all_is_right():
+    found = values(evaluate_animator(Knows(), CLIPS, ["motion", "response"], batch_size=4))
+    for name in ("user/ade_px", "user/fde_px", "user/fde_px_branches", "user/change_px"):
+        assert found[name] == pytest.approx(0, abs=1e-4), name
+    assert found["still/fde_px"] > 1 and found["still/change_px"] > 0.5
+    assert 0 < found["velocity/fde_px"] < found["still/fde_px"]
+    assert found["user/moved_px"] < 0.1
+
+
+def test_without_reactions_the_error_is_the_reaction():
+    found = values(evaluate_animator(Still(), CLIPS, ["motion", "response"]))
+    for name, value in found.items():
+        if name.startswith("user/") and name.replace("user", "still") in found:
+            assert value == pytest.approx(found[name.replace("user", "still")], abs=1e-5)
+    assert found["user/moved_px"] == 0
+
+
+def test_reactions_where_there_are_none_are_seen():
+    class Nervous(Still):
+        def predict_motion(self, scene, motion, object_z):
+            theta = super().predict_motion(scene, motion, object_z).clone()
+            theta[..., 0, 2] += 0.1 * motion.user.any(1).float()[:, None, None]
+            return theta
+
+    found = values(evaluate_animator(Nervous(), CLIPS, ["response"]))
+    assert 0.5 < found["user/moved_px"] < 3.2  # 0.1 of half the width, in the branch without a user
+
+
+def test_one_object_is_dragged_the_target():
+    knows = Knows()
+    evaluate_animator(knows, CLIPS, ["motion"], batch_size=6)
+    assert knows.asked == [[0] * 6, [1] * 6]
+
+
+def test_frames_of_the_truth(lpips_cache):
+    rows = evaluate_animator(Knows(), CLIPS, ["frames"], count=3, samples=2)
+    found = values(rows)
+    best = {"psnr": 60, "ssim": 1, "lpips_alex": 0, "epe_px": 0}
+    for side in ("user", "user_camera", "user_posterior", "oracle"):
+        for name, value in best.items():
+            assert found[f"{side}/{name}"] == pytest.approx(value, abs=1e-4), (side, name)
+        assert found[f"{side}/found_px"] == found["real/found_px"] < 1
+    for name in FRAMES:
+        worse = min if name != "lpips_alex" else max
+        assert worse(found[f"copy/{name}"], found[f"warp/{name}"]) == found[f"copy/{name}"]
+        assert found[f"copy/{name}"] != found[f"copy/{name}_visible"]
+    assert found["warp/psnr_visible"] > found["warp/psnr_revealed"]
+    assert found["user_best2/psnr"] == 60 and found["user_best2/lpips_alex"] < 1e-6
+    assert found["user/ps_t4_alex_native"] == found["real/ps_t4_alex_native"]
+    for row in rows:
+        low, high = row["ci95"]
+        assert low <= row["value"] <= high and row["count"] == len(row["values"]) <= 3
+        assert row["protocol"].endswith("3 frames after the first, 32 x 64 px")
+
+
+def test_the_same_twice_in_blocks_of_any_size(lpips_cache):
+    method = ClickToMove(**CLICK_TO_MOVE)
+    first, again = (
+        values(evaluate_animator(method, CLIPS, count=3, samples=2, batch_size=n)) for n in (2, 3)
+    )
+    assert first == pytest.approx(again, abs=1e-5) and len(first) > 80
+    other = values(evaluate_animator(method, CLIPS, ["frames"], count=1, samples=1, seed=1))
+    assert other["user/psnr"] != first["user/psnr"]  # latents
+    shorter = evaluate_animator(method, CLIPS, ["motion"], count=2)
+    longer = {r["metric"]: r for r in evaluate_animator(method, CLIPS, ["motion"], count=3)}
+    for row in shorter:
+        of_clip = longer[row["metric"]]["values"]
+        assert all(of_clip[i] == pytest.approx(v, abs=1e-5) for i, v in row["values"].items())
+
+
+class Tracked(Clips):
+    """Clips as of a real video: no interaction is known, and what is out of view is unknown."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        clip = CLIPS[3 * i]
+        kept = {k: v for k, v in clip.items() if k not in ("interaction", "branch", "target")}
+        kept["theta"], kept["boxes"] = kept["theta"].clone(), kept["boxes"].clone()
+        kept["boxes"][2:] = 0
+        kept["theta"][1:] = torch.eye(2, 3)
+        return kept
+
+
+def test_who_is_out_of_view_does_not_count():
+    assert possible(Tracked()) == ["motion", "frames"] and possible(CLIPS) == list(GROUPS)
+    found = values(evaluate_animator(Knows(Tracked()), Tracked(), ["motion"]))
+    first = CLIPS[0]
+    assert set(found) == {f"{s}/ade_px" for s in ("still", "velocity", "nobody", "user")}
+    assert found["still/ade_px"] > 0.1 and found["user/ade_px"] == 0 and first["present"].any()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(metrics=["fid"]), "fid"),
+        (dict(metrics="motion"), "motion"),
+        (dict(samples=0), "samples"),
+        (dict(batch_size=0), "batch_size"),
+        (dict(clips=Tracked(), metrics=["response"]), "branches"),
+        (dict(clips=MoverClips(777, 0, 1, 32, 64, 3, 4, branches=True)), r"\(3, 32, 64\)"),
+    ],
+)
+def test_doors(options, message):
+    options = dict(method=Knows(), clips=CLIPS) | options
+    with pytest.raises(ValueError, match=message):
+        evaluate_animator(**options)
+
+
+def test_nan_is_an_error():
+    class Broken(Still):
+        def predict_motion(self, scene, motion, object_z):
+            return super().predict_motion(scene, motion, object_z) * torch.nan
+
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_animator(Broken(), CLIPS, ["motion"])
+
+
+def test_script(tmp_path, monkeypatch, capsys, lpips_cache):
+    path = ship(ClickToMove(**CLICK_TO_MOVE), tmp_path / "tiny.safetensors")
+    options = [
+        "--checkpoint",
+        path,
+        "--data",
+        "movers",
+        "--count",
+        2,
+        "--out",
+        tmp_path / "o.jsonl",
+    ]
+    argv = ["evaluate.py", *map(str, options), "--metrics", "motion", "response"]
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert {row["metric"] for row in rows} >= {"user/fde_px", "still/change_px"}
+    assert all(row["checkpoint_sha256"] for row in rows)
+    assert "user/fde_px" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*argv, "--split", "val", "test"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
