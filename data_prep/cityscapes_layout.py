@@ -16,7 +16,7 @@ from PIL import Image
 from recipe import run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.data.cityscapes import MAGIC, SOURCE, Layout, Start
+from gen.data.cityscapes import MAGIC, Layout, Start
 from gen.data.movers import Movers
 from gen.data.movers_world import INTERACTIONS
 from gen.viz import to_uint8
@@ -47,14 +47,14 @@ def write_clip(clip: dict, out: Path, split: str, start: Start) -> None:
         ValueError: no object is seen in every frame: the clip could not be listed.
     """
     frames, _, height, width = clip["video"].shape
-    layout, (city, seq, first) = Layout(out, split, height, width), start
+    layout = Layout(out, split, height, width)
     semantic, instance = clip["semantic"].numpy(), clip["instance"].numpy()
     ids = np.concatenate([[0], clip["ids"].numpy()])[instance]  # (T, H, W)
     ids = np.where(instance > 0, ids, semantic)
-    tracks = {k: _track(instance == k + 1) for k in np.flatnonzero(clip["present"])}
+    tracks = {k: _track(instance == k + 1, layout) for k in np.flatnonzero(clip["present"])}
     tracks = {int(clip["ids"][k]): rows for k, rows in tracks.items() if rows}
     if not tracks:
-        raise ValueError(f"clip {seq}: expected an object in every frame, got none; leave it")
+        raise ValueError(f"clip {start}: expected an object in every frame, got none; leave it")
     for t in range(frames):
         write_png(layout.path("frame", start, t), Image.fromarray(to_uint8(clip["video"][t])))
         write_png(layout.path("semantic", start, t), Image.fromarray(semantic[t].astype("u1")))
@@ -66,20 +66,19 @@ def write_clip(clip: dict, out: Path, split: str, start: Start) -> None:
             flow = clip["flow"][t - 1].permute(1, 2, 0).numpy().astype("<f4")
             write_atomic(layout.path("flow", start, t), header + flow.tobytes(), fsync=False)
     for number, rows in tracks.items():
-        path = layout.tracks / city / f"{city}_{seq}_{first:06d}_{number}.txt"
         data = "".join(f"{row},{number}\n" for row in rows).encode()
-        write_atomic(path, data, fsync=False)
+        write_atomic(layout.track(start, number), data, fsync=False)
 
 
-def _track(masks: np.ndarray) -> list[str]:
+def _track(masks: np.ndarray, layout: Layout) -> list[str]:
     """x,y,w,h in source pixels of masks (T, H, W); empty if one of them is."""
-    rows, scale = [], np.array(SOURCE) / masks.shape[:0:-1]
+    rows, scale = [], np.array(layout.source) / masks.shape[:0:-1]
     for mask in masks:
         if not mask.any():
             return []
         y, x = mask.nonzero()
         low = np.array([x.min(), y.min()]) * scale
-        side = np.array([x.max() + 1, y.max() + 1]) * scale - 1 - low
+        side = np.array([x.max() + 1, y.max() + 1]) * scale - layout.missing - low
         rows.append(",".join(f"{v:g}" for v in (*low, *side)))
     return rows
 

@@ -1,11 +1,13 @@
-"""Look at every image of a data set once and list what cannot, or should not, be trained on.
+"""Look at every image or clip of a data set once; list what cannot, or should not, be trained on.
 
     python data_prep/verify.py data/emoji
+    python data_prep/verify.py data/vtest
 
 reads a folder (or zip) laid out as `gen.data.Domains` and `gen.data.Classes` expect it. Unusable:
 what the data set refuses to decode, and images with a side below 8 px. Warnings: near-constant
 images, a training image in another split, small domains, files that are no images and are passed
-over.
+over. A folder with tracks is one of clips, as `gen.data.Cityscapes` and `gen.data.KITTI360` expect
+it: every clip, of `--frames`, is read as they read it.
 
 Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
@@ -13,6 +15,7 @@ Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layou
 import argparse
 import hashlib
 import os
+import re
 import sys
 import zipfile
 from collections import Counter
@@ -22,12 +25,15 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from gen.data.cityscapes import CityscapesClips
 from gen.data.domains import find_images
 from gen.data.images import SUFFIXES, load_image
+from gen.data.kitti360 import Kitti360Clips
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
 SMALL_DOMAIN = 100  # training images
+TRACKS = "_instance_tracking_test"  # ends the names of folders that clips are listed in
 
 
 class Seen(NamedTuple):
@@ -95,6 +101,40 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
     return lines
 
 
+def verify_clips(root: Path, frames: int) -> int:
+    """Read all clips of every split and size, say which cannot be; the exit code."""
+    total = usable = 0
+    for tracks in sorted(root.glob(f"*{TRACKS}")):
+        split, any_track = tracks.name.removesuffix(TRACKS), next(tracks.glob("*/*.txt"), tracks)
+        kitti = re.search(r"_\d{10}_\d+\.txt$", any_track.name)
+        found = [re.fullmatch(rf"{split}(\d+)_(\d+)", folder.name) for folder in root.iterdir()]
+        sizes = [(int(size[2]), int(size[1])) for size in found if size]
+        if not sizes:
+            print(f"layout: {root}: expected {split}<width>_<height>/ with frames, got none")
+            total += 1
+        for height, width in sizes:
+            try:
+                reader = Kitti360Clips if kitti else CityscapesClips
+                clips = reader(root, split, height, width, frames, max_objects=999)
+            except ValueError as error:
+                print(f"layout: {error}")
+                total += 1
+                continue
+            bad = []
+            for index in tqdm(range(len(clips)), split, disable=None):
+                try:
+                    clips[index]
+                except (ValueError, OSError) as error:
+                    bad.append(str(error))
+            total, usable = total + len(clips), usable + len(clips) - len(bad)
+            where = f"{split} {width}x{height}"
+            print(f"{where:24} {len(clips):8} clips {len(bad):6} unusable")
+            for error in bad:
+                print(f"unusable: {error}")
+    print(f"{root}: {usable} of {total} clips are usable")
+    return int(usable < total)
+
+
 def _names(root: Path) -> list[str]:
     """Relative paths of all files in the folders of `root`, hidden ones left out."""
     if root.is_file():
@@ -111,7 +151,11 @@ def main(argv: list[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("root", type=Path, help="folder or zip")
-    root = parser.parse_args(argv).root
+    parser.add_argument("--frames", type=int, default=6, help="of a clip")
+    args = parser.parse_args(argv)
+    root = args.root
+    if any(root.glob(f"*{TRACKS}")):
+        return verify_clips(root, args.frames)
     rows, layout = find(root)
     seen = inspect(root, rows)
     bad = [s for s in seen if s.error]

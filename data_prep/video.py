@@ -22,12 +22,12 @@ from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
 from gen.data.cityscapes import CityscapesClips
+from gen.data.flow import dis
 from gen.data.tracks import track
 from gen.data.video import (
     CLASSES,
     MIN_AREA,
     clip_of_tracks,
-    dis,
     moving_masks,
     read_masks,
     read_video,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from gen.networks.animator import Animation, Motion, Scene
-from gen.networks.motion import theta_from_boxes, theta_from_drag
+from gen.networks.motion import move_boxes, theta_from_boxes, theta_from_drag
 
 MOST = 40  # objects
 FARTHEST = 4  # a drag is at most so many image sides long
@@ -54,7 +55,7 @@ def parse(text: str | dict[str, Any]) -> Request:
     """
     try:
         data = json.loads(text) if isinstance(text, str) else text
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"request: expected JSON, got {error}") from None
     _only(data, {"drags", "pins", "camera", "seed"}, "request")
     try:
@@ -69,7 +70,7 @@ def parse(text: str | dict[str, Any]) -> Request:
             dx, dy, zoom = (float(v) for v in camera)
             camera = (dx, dy, zoom)
         return Request(tuple(drags), pins, camera, int(data.get("seed", 0)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
             f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data} '
@@ -77,10 +78,43 @@ def parse(text: str | dict[str, Any]) -> Request:
         ) from None
 
 
+def read(path: str | Path) -> Request:
+    """The request of a JSON file; see `parse`."""
+    try:
+        return parse(Path(path).read_text("utf-8"))
+    except ValueError as error:  # among them bytes that are no text
+        raise ValueError(f"{path}: {error}") from error
+
+
 def dump(request: Request) -> str:
     """The JSON that `parse` reads as `request`."""
     drags = [drag._asdict() for drag in request.drags]
     return json.dumps(request._asdict() | {"drags": drags})
+
+
+def faster(request: Request, speed: float) -> Request:
+    """All goes `speed` times as far in the same frames; scales and zoom are raised to its power."""
+    if not (math.isfinite(speed) and speed > 0):
+        raise ValueError(f"speed: expected a number above 0, got {speed}")
+    out = resized(request, speed, speed)
+    drags = tuple(drag._replace(scale=_power(drag.scale, speed)) for drag in out.drags)
+    camera = out.camera and (*out.camera[:2], _power(out.camera[2], speed))
+    return out._replace(drags=drags, camera=camera)
+
+
+def _power(scale: float, speed: float) -> float:
+    """NaN, which `motion` refuses, where there is none."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(scale) ** speed)
+
+
+def resized(request: Request, x: float, y: float) -> Request:
+    """The same of an image that is x times as wide and y times as high."""
+    drags = tuple(
+        drag._replace(path=tuple((a * x, b * y) for a, b in drag.path)) for drag in request.drags
+    )
+    camera = request.camera and (request.camera[0] * x, request.camera[1] * y, request.camera[2])
+    return request._replace(drags=drags, camera=camera)
 
 
 def _only(data: Any, names: set[str], what: str) -> None:
@@ -146,7 +180,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
 
     Raises:
         ValueError: ids that are not there or asked for twice; numbers that are not finite or too
-            large.
+            large; an object that is dragged out of the image.
     """
     H, W = scene.frame.shape[-2:]
     there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
@@ -165,6 +199,13 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
         way = torch.from_numpy(resample(drag.path, steps)).to(boxes)  # (T + 1, 2) px
         boxes[:, k, :2] += way * way.new_tensor([2 / (W - 1), 2 / (H - 1)])
         boxes[:, k, 2:] *= (1 + (drag.scale - 1) * share)[:, None]
+        out = boxes[:, k, :2].abs() - boxes[:, k, 2:] >= 1  # (T + 1, 2); a box is 2 w / W wide
+        if out.any():
+            x, y = ((boxes[out.any(1)][0, k, :2] + 1) * way.new_tensor([W - 1, H - 1]) / 2).tolist()
+            raise ValueError(
+                f"drag of {drag.id}: expected a part of it to stay in the image of {W} x {H} px, "
+                f"got a drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
+            )
     user[0, [there[id_] for id_ in asked]] = True
     theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]
     dx, dy, zoom = request.camera or (0.0, 0.0, 1.0)
@@ -201,9 +242,40 @@ def animate(
     method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
 ) -> Animation:
     """What a trained `ClickToMove` makes of one image (N = 1); see `scene` and `motion`."""
+    what, moved, z, object_z = _given(method, frame, semantic, instance, request)
+    return method.animate(what, moved, z, object_z)
+
+
+def predict(method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request) -> Tensor:
+    """How objects move in what `animate` makes (1, T, M, 2, 3), without making it."""
+    what, moved, _, object_z = _given(method, frame, semantic, instance, request)
+    return method.predict_motion(what, moved, object_z)
+
+
+def _given(
+    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+) -> tuple[Scene, Motion, Tensor, Tensor]:
     steps, *size = method.shape
     if (got := [*frame.shape[-2:]]) != size:
         raise ValueError(f"frame: expected (H, W) = {size} px, got {got}; resize it")
+    if not 0 <= request.seed < 2**63:
+        raise ValueError(f"seed: expected a number in 0 .. 2^63 - 1, got {request.seed}")
+    if request.camera is not None and not method.hparams.camera:
+        raise ValueError("camera: expected none of a model that was trained without; leave it out")
     what = scene(frame, semantic, instance)
     z, object_z = method.latents(tuple(what.present.shape), request.seed)
-    return method.animate(what, motion(request, what, steps), z, object_z)
+    return what, motion(request, what, steps), z, object_z
+
+
+def positions(scene: Scene, theta: Tensor) -> Tensor:
+    """Where objects are (N = 1): centre x, y, width, height in px, of all frames (T + 1, M, 4)."""
+    H, W = scene.frame.shape[-2:]
+    boxes = torch.cat([scene.boxes[:, None], move_boxes(scene.boxes, theta)], 1)[0]
+    centre = (boxes[..., :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])
+    return torch.cat([centre, boxes[..., 2:] * boxes.new_tensor([W, H])], -1)
+
+
+def moved_by(request: Request, scene: Scene) -> list[str]:
+    """Who moves each object that is in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
+    who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
+    return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]

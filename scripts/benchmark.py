@@ -4,6 +4,7 @@ train        a training step, by phase; --vs literal: beside the published step,
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
 fir          StyleGAN2's resampling: ours against zeros between pixels and a whole convolution
+video        a clip of Click to Move: ours, also in bf16, against frames one by one
 data         images a second out of the loader, by workers
 
 Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
@@ -11,8 +12,8 @@ first round warms up. Phases: D, G latent and G ref are forward and backward (ou
 latent fake that the generator uses again), update is optimizers and EMA. With lazy R1 a round is
 one iteration with R1 and one without, weighed 1 : K - 1. `cpu s` is processor time.
 
-Memory: each side first runs two iterations, the first with R1, in a process of its own. On the CPU
-the peak is its VmHWM, libraries included (getrusage has the parent's); on a GPU, of tensors.
+Memory: the peak of two iterations, the first with R1, in a process of its own: VmHWM, libraries
+included, or on a GPU that of tensors.
 """
 
 import argparse
@@ -48,6 +49,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from harness import bare
 from literal_fir import fir_rows
 from literal_step import LiteralStep
+from literal_video import PRESETS, video_rows
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
 PHASES = ("D", "G latent", "G ref", "update")
@@ -165,9 +167,7 @@ def literal(args: argparse.Namespace) -> Callable[[int], Seconds]:
 def train(args: argparse.Namespace) -> list[dict]:
     sides = [Side(args.precision, args.r1_every, args.single_d_step)]
     if args.vs:
-        sides = [Side(literal=True), *sides]
-        if sides[1] == Side():
-            sides.append(Side("bf16", 16, True))
+        sides = [Side(literal=True), *sides] + [Side("bf16", 16, True)] * (sides[0] == Side())
     memory = []
     for side in sides:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -183,7 +183,7 @@ def train(args: argparse.Namespace) -> list[dict]:
         totals = [s["s/it"] for s in counted]
         low, middle, high = np.quantile(totals, (0.25, 0.5, 0.75)).tolist()
         row = {"side": side.name, "s/it": middle, "q1": low, "q3": high}
-        row["images/s"] = args.batch_size / middle
+        row |= {"images/s": args.batch_size / middle}
         row |= {name: median(s[name] for s in counted) for name in (*PHASES, "cpu s")}
         row["peak MB"] = peak / 1e6
         if args.vs:
@@ -232,8 +232,7 @@ def data(args: argparse.Namespace) -> list[dict]:
         module = Heads(**common) if args.data == "heads" else Domains(args.data, **common)
         module.setup("fit")
         batches = (batch for _ in count() for batch in module.train_dataloader())
-        for _ in islice(batches, 2 * workers + 2):  # workers start and fill their queues
-            pass
+        list(islice(batches, 2 * workers + 2))  # workers start and fill their queues
         began = time.perf_counter()
         for _ in islice(batches, args.batches):
             pass
@@ -251,9 +250,8 @@ def show(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--img-size", type=int, default=64)
@@ -276,11 +274,13 @@ def main() -> None:
     p.add_argument("--checkpoint", help="default: a generator with random weights")
     p.add_argument("--sources", type=int, default=8)
     p.set_defaults(run=scoring)
-    for name in ("entropy", "fir"):
+    for name in ("entropy", "fir", "video"):
         p = commands.add_parser(name)
-        p.add_argument("--batch-size", type=int, default=64 if name == "entropy" else 8)
         p.add_argument("--device", default=device)
-    p.set_defaults(run=lambda args: fir_rows(args.batch_size, args.device))
+        p.add_argument("--batch-size", type=int, default={"entropy": 64, "fir": 8}.get(name, 1))
+    p.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS))
+    p.set_defaults(run=lambda args: video_rows(args.batch_size, args.device, args.preset))
+    commands.choices["fir"].set_defaults(run=lambda args: fir_rows(args.batch_size, args.device))
     p = commands.choices["entropy"]
     p.add_argument("--step", action="store_true", help="also its share of a ViT-S/16 step")
     p.set_defaults(run=lambda args: entropy_rows(args.batch_size, args.device, args.step))
@@ -292,8 +292,8 @@ def main() -> None:
     args = parser.parse_args()
 
     show(rows := args.run(args))
-    options = {name: value for name, value in vars(args).items() if name != "run"}
-    print(json.dumps(options | {"versions": versions(), "rows": rows}))
+    del args.run
+    print(json.dumps(vars(args) | {"versions": versions(), "rows": rows}))
 
 
 if __name__ == "__main__":

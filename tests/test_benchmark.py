@@ -44,6 +44,14 @@ def test_scoring(lpips_cache):
         assert row["ratio"] > 1 and row["largest_difference"] < 1e-4
 
 
+def test_a_clip_is_faster_than_frame_by_frame():
+    rows = benchmark("video", "--preset", "movers_tiny", "--device", "cpu")
+    assert [row["ours"] for row in rows] == ["fp32", "bf16"]
+    full, fast = rows
+    assert full["largest_difference"] < 1e-4 and fast["largest_difference"] < 0.1
+    assert fast["s a clip"] < 0.4 and fast["ratio"] > 1
+
+
 def test_fir_is_faster_than_zeros_and_a_whole_convolution():
     rows = benchmark("fir", "--batch-size", "2", "--device", "cpu")
     assert {row["derivative"] for row in rows} == {1, 2} and len(rows) == 8

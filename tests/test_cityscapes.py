@@ -14,6 +14,7 @@ from gen.data.cityscapes import box_motion
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "data_prep"))
 from cityscapes_layout import export, main  # noqa: E402
+from verify import main as verify  # noqa: E402
 
 SIZE = {"height": 32, "width": 64, "max_objects": 8, "num_workers": 0}
 
@@ -151,3 +152,5 @@ def test_the_recipe(tmp_path, capsys):
     data = Cityscapes(str(tmp_path), **SIZE)
     assert len(data.train) == 2 and len(data.test) == 1
     assert (tmp_path / "manifest.json").stat().st_size > 100
+    assert verify([str(tmp_path)]) == 0
+    assert "3 of 3 clips are usable" in capsys.readouterr().out

@@ -86,6 +86,43 @@ def test_wrong_requests(objects, request_, told):
         meant(*objects, **request_)
 
 
+@pytest.mark.parametrize("path", [(60, 0), (-20, 0), (0, -14), (0, 30)])
+def test_a_drag_out_of_the_image(path):
+    with pytest.raises(ValueError, match=r"drag of 13001: .* stay in the image of 64 x 32 px, got"):
+        meant(drag(path=((0, 0), path)))
+    meant(drag(path=((0, 0), (0.6 * path[0], 0.6 * path[1]))))
+
+
+def test_faster_is_farther_in_the_same_frames():
+    request = Request((drag(path=((1, 1), (5, 3)), scale=2.0),), (7,), (4.0, -2.0, 0.5), 3)
+    twice = drags.faster(request, 2.0)
+    assert twice == Request((drag(path=((2, 2), (10, 6)), scale=4.0),), (7,), (8, -4, 0.25), 3)
+    assert drags.faster(request, 1.0) == request
+    for speed in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="speed: expected a number above 0, got"):
+            drags.faster(request, speed)
+
+
+def test_a_request_of_another_size():
+    request = Request((drag(path=((1, 1), (5, 3)), scale=2.0),), (7,), (4.0, -2.0, 1.5), 3)
+    wide = drags.resized(request, 2.0, 0.5)
+    assert wide.drags[0].path == ((2, 0.5), (10, 1.5)) and wide.camera == (8, -1, 1.5)
+    assert drags.resized(wide, 0.5, 2.0) == request
+
+
+def test_what_moves_is_predicted_as_it_is_animated():
+    method, what = ClickToMove(**CLICK_TO_MOVE), image()
+    request = Request((drag(path=((0, 0), (6, 2)), scale=1.2),), seed=3)
+    theta = drags.predict(method, *what, request)
+    assert torch.equal(theta, drags.animate(method, *what, request).theta)
+    scene = drags.scene(*what)
+    assert drags.moved_by(request, scene) == ["reacts", "you"]
+    boxes = drags.positions(scene, theta)
+    assert boxes.shape == (4, 2, 4)
+    torch.testing.assert_close(boxes[0, 1], torch.tensor([8.5, 7.5, 10, 8]))
+    torch.testing.assert_close(boxes[-1, 1], torch.tensor([14.5, 9.5, 12, 9.6]))
+
+
 def test_the_scene_of_an_image():
     scene = drags.scene(*image())
     assert scene.ids.tolist() == [[11002, 13001]] and scene.classes.tolist() == [[11, 13]]

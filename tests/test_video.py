@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from gen.data import Cityscapes
+from gen.data.flow import background, better, dis, flow_to_first, visible
 from gen.data.tracks import track
-from gen.data.video import clip_of_tracks, crop, dis, moving_masks, read_video, visible
+from gen.data.video import clip_of_tracks, crop, moving_masks, read_video
 from gen.networks.motion import warp
 from gen.weights import UnavailableError, WeightsError, cache_dir
 
@@ -137,6 +138,65 @@ def test_the_uncovered_strip_is_not_visible(scene):
         inner = cv2.erode(expected.astype(np.uint8), np.ones((5, 5))) > 0
         assert uncovered.sum() > 60
         assert seen[uncovered].mean() < 0.1 and seen[inner].mean() > 0.95
+
+
+@pytest.fixture(scope="module")
+def walker():
+    """A walker on ground of little contrast, 6 px a frame for 5 frames, and the maps."""
+    rng = np.random.default_rng(5)
+    ground, look = texture(rng, H, W, 120, 140), texture(rng, 48, 24, 0, 255)
+    frames, maps = [], []
+    for t in range(5):
+        frame, owner = ground + rng.normal(0, 2, (H, W, 3)), np.zeros((H, W), np.uint16)
+        frame[50:98, 40 + 6 * t : 64 + 6 * t] = look
+        owner[50:98, 40 + 6 * t : 64 + 6 * t] = 7
+        frames.append(frame.clip(0, 255).astype(np.uint8))
+        maps.append(owner)
+    return np.stack(frames), np.stack(maps)
+
+
+def test_surroundings_do_not_move_with_an_object_nor_it_with_them(walker):
+    frames, maps = walker
+    here = maps[4] == 7
+    ring = (cv2.dilate(here.astype(np.uint8), np.ones((25, 25))) > 0) & ~here
+    plain, (back, forth) = dis(frames[4], frames[0]), flow_to_first(frames, maps)[-1]
+    assert np.abs(plain[ring]).mean() > 0.5 and np.abs(back[ring]).mean() < 0.1
+    errors = [np.linalg.norm(flow - [-24, 0], axis=-1)[here].mean() for flow in (plain, back)]
+    assert errors[0] > 10 and errors[1] < 0.2
+    seen, left = visible(back, forth), (maps[0] == 7) & ~here
+    assert seen[here].mean() > 0.95 and seen[ring & ~left].mean() > 0.95
+    assert seen[left].mean() < 0.05
+
+
+def test_an_object_that_was_not_there_has_no_match(walker):
+    frames, maps = walker
+    maps = maps.copy()
+    maps[0] = 0
+    assert np.isfinite(flow_to_first(frames, maps)[-1][0]).all()
+
+
+def test_flow_to_the_same_object_is_preferred():
+    plain, flow = np.full((20, 40, 3), 90, np.uint8), np.zeros((20, 40, 2), np.float32)
+    moved, of_a = flow + np.float32([10, 0]), np.zeros((20, 40), np.uint16)
+    of_b = of_a.copy()
+    of_a[5:15, 5:15], of_b[5:15, 15:25] = 1, 1
+    assert not better(plain, plain, [flow, moved]).any()
+    assert (better(plain, plain, [flow, moved], of_a, of_b)[of_a > 0] == [10, 0]).all()
+
+
+def test_the_background_takes_its_motion_from_away_of_things():
+    flow = np.full((100, 200, 2), 3, np.float32)
+    things = np.zeros((100, 200), bool)
+    things[40:60, 90:110] = True
+    flow[30:70, 80:120] = 50
+    assert (background(flow, things) == 3).all()
+    assert np.array_equal(background(flow, things | True), flow)
+
+
+def test_visibility_is_measured_in_px_of_the_model():
+    """0.5 px^2 there are 2 px^2 here, and 1 % of the squares."""
+    still, off = np.zeros((4, 6, 2), np.float32), np.float32([[[0, 1]]]).repeat(6, 1).repeat(4, 0)
+    assert visible(still, 1.4 * off).all() and not visible(still, 1.45 * off).any()
 
 
 def test_what_comes_from_outside_is_not_visible():

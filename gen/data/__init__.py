@@ -1,4 +1,5 @@
-"""DataModules: `Domains`, `Classes`, `Cityscapes` (files), `Heads`, `Movers` (drawn), `Codes`."""
+"""DataModules: `Domains`, `Classes` (images), `Cityscapes`, `KITTI360` (clips), `Heads`, `Movers`
+(drawn), `Codes`."""
 
 import importlib
 
@@ -13,6 +14,7 @@ _HOME = {
     "Movers": "movers",
     "MoverClips": "movers",
     "Cityscapes": "cityscapes",
+    "KITTI360": "kitti360",
 }
 
 

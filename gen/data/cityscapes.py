@@ -26,14 +26,16 @@ from torch import Tensor
 from gen.data.clips import ClipData, Clips
 from gen.data.images import ImageError, load_image, to_tensor
 
-SOURCE = (2048, 1024)  # width and height that tracks are measured in
-TRACK = re.compile(r"(.+)_(\d{6})_(\d{6})_(\d+)\.txt")
-Start = tuple[str, str, int]  # city, sequence, first frame
+Start = tuple[str | int, ...]  # city, sequence and first frame, which is last in other layouts too
 MAGIC = b"PIEH"  # 202021.25 as float32
 
 
 class Layout:
     """Where the files of a split are, for frames of a size in px."""
+
+    source = (2048, 1024)  # width and height that tracks are measured in
+    missing = 1  # px that their boxes lack at w and h, which are max - min
+    names = "<city>/<city>_<seq>_<frame>_<id>.txt"
 
     def __init__(self, root: Path, split: str, height: int, width: int) -> None:
         wide, high = f"{width}x{height}", f"{height}x{width}"
@@ -51,6 +53,18 @@ class Layout:
         folder, suffix = self.kinds[kind]
         city, seq, frame = start
         return folder / city / f"{city}_{seq}_{frame + t:06d}_{suffix}"
+
+    def track(self, start: Start, number: int) -> Path:
+        """The file of the track of an instance, by its number in the first frame."""
+        city, seq, frame = start
+        return self.tracks / city / f"{city}_{seq}_{frame:06d}_{number}.txt"
+
+    def parse(self, track: Path) -> tuple[Start, int] | None:
+        """Of such a file: where its clip begins and that number; None of another file."""
+        if match := re.fullmatch(r"(.+)_(\d{6})_(\d{6})_(\d+)\.txt", track.name):
+            city, seq, frame, number = match.groups()
+            return (city, seq, int(frame)), int(number)
+        return None
 
 
 class CityscapesClips(Clips):
@@ -70,21 +84,23 @@ class CityscapesClips(Clips):
         ValueError: no track, or a file that is damaged or does not fit; it names the file.
     """
 
+    of_files = Layout
+
     def __init__(
         self, root: Path, split: str, height: int, width: int, frames: int, max_objects: int
     ) -> None:
         self.height, self.width, self.frames, self.max_objects = height, width, frames, max_objects
-        self.layout = Layout(root, split, height, width)
-        starts: dict[Start, list[Path]] = {}
+        self.layout = self.of_files(root, split, height, width)
+        starts: dict[Start, list[tuple[Path, int]]] = {}
         for path in sorted(self.layout.tracks.glob("*/*.txt")):
-            if not (match := TRACK.fullmatch(path.name)):
-                raise ValueError(f"{path}: expected a name <city>_<seq>_<frame>_<id>.txt")
-            city, seq, frame, _ = match.groups()
-            starts.setdefault((city, seq, int(frame)), []).append(path)
+            if not (parsed := self.layout.parse(path)):
+                name = self.layout.names.split("/")[1]
+                raise ValueError(f"{path}: expected a name {name}; rename it, or move it away")
+            starts.setdefault(parsed[0], []).append((path, parsed[1]))
         if not starts:
             raise ValueError(
-                f"{self.layout.tracks}: expected tracks <city>/<city>_<seq>_<frame>_<id>.txt, "
-                "got none"
+                f"{self.layout.tracks}: expected tracks {self.layout.names}, got none; give the "
+                "folder that has them as root"
             )
         self.starts = list(starts.items())
 
@@ -103,16 +119,16 @@ class CityscapesClips(Clips):
             where = self.layout.path("semantic", start, int(bad.any((1, 2)).argmax()))
             raise ValueError(f"{where}: expected trainIds 0 .. 18 or 255, got {semantic[bad][0]}")
         raw = np.stack([self._labels("instance", start, i) for i in range(t)])
-        rows = np.stack([self._track(path) for path in tracks])  # (K, T, 5)
+        rows = np.stack([self._track(path) for path, _ in tracks])  # (K, T, 5)
         kept = np.sort(np.argsort(-rows[:, 0, 2] * rows[:, 0, 3], kind="stable")[:m])
-        ids = np.array([int(TRACK.fullmatch(tracks[k].name).group(4)) for k in kept])
+        ids = np.array([tracks[k][1] for k in kept])
         order = np.argsort(ids, kind="stable")
         rows, ids, n = rows[kept][order], ids[order], len(kept)
         instance = np.zeros(raw.shape, np.int64)
         for k in range(n):
             instance[raw == rows[k, :, 4, None, None]] = k + 1
         boxes = np.zeros((t, m, 4))
-        boxes[:, :n] = normalised_boxes(rows[..., :4].swapaxes(0, 1), size)
+        boxes[:, :n] = normalised_boxes(rows[..., :4].swapaxes(0, 1), size, self.layout)
         occlusion = np.stack([self._labels("occlusion", start, i) for i in range(1, t)])
         flow = np.stack([read_flow(self.layout.path("flow", start, i), size) for i in range(1, t)])
         padded = np.zeros(m, np.int64)
@@ -132,19 +148,7 @@ class CityscapesClips(Clips):
         }
 
     def _labels(self, kind: str, start: Start, t: int) -> np.ndarray:
-        """A picture of numbers, (H, W) int64."""
-        path = self.layout.path(kind, start, t)
-        try:
-            with Image.open(path, formats=("PNG",)) as image:
-                _expect_size(image, (self.width, self.height), path)
-                values = np.asarray(image).astype(np.int64)
-        except FileNotFoundError as error:
-            raise ValueError(f"{path}: expected this file, got none") from error
-        except (OSError, SyntaxError) as error:
-            raise ImageError(f"{path}: expected a PNG, got a damaged one ({error})") from error
-        if values.ndim != 2:
-            raise ImageError(f"{path}: expected one channel, got {values.shape[2]}")
-        return values
+        return read_labels(self.layout.path(kind, start, t), (self.width, self.height))
 
     def _track(self, path: Path) -> np.ndarray:
         """The first T rows of a track: x, y, w, h in source pixels, id; (T, 5)."""
@@ -160,11 +164,31 @@ class CityscapesClips(Clips):
         return rows
 
 
-def normalised_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A PNG of numbers, of that width and height: (H, W) int64.
+
+    Raises:
+        ValueError: no such file, another size, not a PNG, or not one channel; it names the file.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            _expect_size(image, size, path)
+            values = np.asarray(image).astype(np.int64)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: expected this file, got none") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: expected a PNG, got a damaged one ({error})") from error
+    if values.ndim != 2:
+        raise ImageError(f"{path}: expected one channel, got {values.shape[2]}")
+    return values
+
+
+def normalised_boxes(boxes: np.ndarray, size: tuple[int, int], layout: Layout) -> np.ndarray:
     """Boxes (..., 4) x, y, w, h in source pixels -> centre in [-1, 1], then w / W and h / H."""
-    scale = np.array(size) / SOURCE  # model px a source px
-    centre = (boxes[..., :2] + boxes[..., 2:] / 2 + 0.5) * scale - 0.5  # px
-    side = (boxes[..., 2:] + 1) / SOURCE
+    scale = np.array(size) / layout.source  # model px a source px
+    whole = boxes[..., 2:] + layout.missing
+    centre = (boxes[..., :2] + whole / 2) * scale - 0.5  # px
+    side = whole / layout.source
     return np.concatenate([2 * centre / (np.array(size) - 1) - 1, side], -1)
 
 
@@ -215,6 +239,8 @@ class Cityscapes(ClipData):
         seed: with the position it determines the order of training.
     """
 
+    reader = CityscapesClips
+
     def __init__(
         self,
         root: str = "data/cityscapes",
@@ -242,4 +268,4 @@ class Cityscapes(ClipData):
         """A split; "test" is val, where there are no tracks of a test split."""
         if split == "test" and not (self.root / "test_instance_tracking_test").exists():
             split = "val"
-        return CityscapesClips(self.root, split, *self.options)
+        return self.reader(self.root, split, *self.options)

@@ -1,8 +1,8 @@
-"""From a video to clips: decoding, masks of what moves, optical flow, visibility and tracks.
+"""From a video to clips: decoding, masks of what moves, and clips of its frames and tracks.
 
 All is computed at twice the size of the model, which halves the error of the flow, and brought
-down by area. Frames are uint8 RGB (H, W, 3), flow (H, W, 2) float32 px, x first, and that from a
-to b says a(p) = b(p + flow(p)). Maps of objects are uint16 (H, W), 0: none.
+down by area. Frames are uint8 RGB (H, W, 3), maps of objects uint16 (H, W), 0: none. Flow and
+visibility are in flow.py, tracks in tracks.py.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gen.data.flow import DOUBLED, flow_to_first, visible
 from gen.data.images import to_tensor
-from gen.data.tracks import look_up
 
 CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")  # 11 .. 18
 MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
@@ -26,7 +26,7 @@ MOVING = 0.3  # share of changed pixels from which on it is the camera that move
 SHADOW = (0.5, 0.12)  # least brightness of a shadow, relative to the background, and most tint
 CLOSING = 64  # the gaps that are closed are this part of the height
 MIN_AREA = 0.0005  # of an object, share of the image
-MAX_CHANGE = 2.5  # most that an area grows or shrinks by from frame to frame
+MAX_CHANGE = 1.8  # times an area grows or shrinks by in a frame; two who part halve it
 
 
 # ---- decoding -----------------------------------------------------------------------------------
@@ -168,51 +168,6 @@ def moving_masks(frames: np.ndarray, min_area: float = MIN_AREA) -> np.ndarray:
     return maps
 
 
-# ---- flow ---------------------------------------------------------------------------------------
-
-
-def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """DIS flow (preset medium) from frame a to frame b."""
-    grey = (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (a, b))
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
-
-
-def better(a: np.ndarray, b: np.ndarray, flows: list[np.ndarray]) -> np.ndarray:
-    """At each pixel that of the flows from a to b which finds the more similar pixels in b."""
-    errors = [cv2.absdiff(a, look_up(b, flow)).mean(-1, dtype=np.float32) for flow in flows]
-    best = np.argmin([cv2.blur(error, (5, 5)) for error in errors], 0)  # (H, W)
-    return np.choose(best[..., None], flows)
-
-
-def flow_to_first(frames: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(flow from frame t to frame 0, flow from frame 0 to t) for t = 1 .. T - 1.
-
-    The better of the direct flow and the sum over the frames between.
-    """
-    first, pairs = frames[0], []
-    for before, frame in zip(frames, frames[1:], strict=False):
-        back, forth = dis(frame, before), dis(before, frame)
-        if pairs:
-            back = [dis(frame, first), back + look_up(pairs[-1][0], back)]
-            forth = [dis(first, frame), pairs[-1][1] + look_up(forth, pairs[-1][1])]
-            back, forth = better(frame, first, back), better(first, frame, forth)
-        pairs.append((back, forth))
-    return pairs
-
-
-def visible(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
-    """Where a pixel of frame t was seen in frame 0: there and back leads to it, and not outside.
-
-    |back + forth(p + back)|^2 < 0.01 (|back|^2 + |forth|^2) + 0.5, bool (H, W).
-    """
-    h, w = back.shape[:2]
-    there = look_up(forth, back)
-    size = np.square(back).sum(-1) + np.square(there).sum(-1)
-    same = np.square(back + there).sum(-1) < 0.01 * size + 0.5
-    x, y = back[..., 0] + np.arange(w), back[..., 1] + np.arange(h)[:, None]
-    return same & (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
-
-
 # ---- clips --------------------------------------------------------------------------------------
 
 
@@ -242,8 +197,8 @@ def clip_of_tracks(
             instance[mask] = number
     if not number:
         return None
-    pairs = flow_to_first(frames)
-    flow = np.stack([_down(back[None])[0] / 2 for back, _ in pairs])
+    pairs = flow_to_first(frames, maps)
+    flow = np.stack([_down(back[None])[0] / DOUBLED for back, _ in pairs])
     seen = _down(np.stack([visible(*pair) for pair in pairs]).astype(np.float32)) >= 0.5
     small = _down(frames.astype(np.float32)).round().astype(np.uint8)
     return {

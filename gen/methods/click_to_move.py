@@ -268,15 +268,23 @@ class ClickToMove(GANMethod):
         return z.to(self.device), object_z.to(self.device)
 
     @inference
-    def animate(self, scene: Scene, motion: Motion, z: Tensor, object_z: Tensor) -> Animation:
-        """The frames after a scene's; see `latents`, and `gen.drags` for a user's requests."""
-        with judging(self.ema.module["animator"]) as animator:
+    def animate(
+        self,
+        scene: Scene,
+        motion: Motion,
+        z: Tensor,
+        object_z: Tensor,
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> Animation:
+        """The frames after a scene's; see `latents`, and `gen.drags` for a user's requests.
+
+        `bf16` runs convolutions in bfloat16, as training with bf16-mixed does.
+        """
+        fast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        with judging(self.ema.module["animator"]) as animator, fast:
             if animator.camera is None and motion.known.any():
-                raise ValueError(
-                    "camera: expected none of a model that was trained without, got one; leave it "
-                    "out, or train with --model.camera 0.5"
-                )
-            return animator(scene, motion, z, object_z)
+                raise ValueError("camera: expected none, or to train with --model.camera 0.5")
+            return Animation(*(part.float() for part in animator(scene, motion, z, object_z)))
 
     @inference
     def predict_motion(self, scene: Scene, motion: Motion, object_z: Tensor) -> Tensor:

@@ -1,0 +1,182 @@
+"""A still image with masks, from files or drawn, and what is said of it on a command line.
+
+Masks are one PNG of 16 bits as in the layout of Cityscapes (`gen.data.cityscapes`): things are
+trainId * 1000 + number, with a number from 1 for each of a class, all else is its trainId, 255
+unknown. Positions are px of the image as it was given, x first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gen.data.cityscapes import read_labels
+from gen.data.images import load_image, to_tensor
+from gen.data.movers import BRANCHES, Movers
+from gen.drags import NEAR_PX, Drag, Request, pick
+
+CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+
+
+class Still(NamedTuple):
+    """One image at a model's size, and its masks as they were given."""
+
+    frame: Tensor  # (3, H, W) in [-1, 1]
+    semantic: Tensor  # (H, W) trainIds, 255 void
+    instance: Tensor  # (H, W) ids, below 1000 where no object is
+    given: Tensor  # (h, w) ids
+    note: str  # what was done to it
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Px of the model a px given, along x and y."""
+        (H, W), (h, w) = self.instance.shape, self.given.shape
+        return W / w, H / h
+
+
+def read(frame: str | Path, masks: str | Path, size: tuple[int, int]) -> Still:
+    """An image file and its masks, resized to (H, W) px: masks to the nearest.
+
+    Raises:
+        ValueError: files that are missing, damaged, of different size, or not such masks.
+    """
+    image = load_image(frame)
+    try:
+        ids = read_labels(Path(masks), image.size)
+    except ValueError as error:
+        raise ValueError(f"{error}; masks need one number for each px of {frame}") from error
+    wrong = ids[((ids > 18) & (ids < 1000) & (ids != 255)) | (ids >= 19000)]
+    if len(wrong):
+        raise ValueError(
+            f"{masks}: expected trainIds 0 .. 18, 255, or trainId * 1000 + number, got {wrong[0]}"
+        )
+    (H, W), (h, w) = size, ids.shape
+    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((H, h), (W, w)))
+    small = ids[rows.astype(int)[:, None], columns.astype(int)]
+    notes = []
+    if (h, w) != (H, W):
+        notes.append(f"resized from {w} x {h} to {W} x {H} px")
+        if abs(w / h / (W / H) - 1) > 0.02:
+            notes.append("which changes its proportions")
+        if lost := sorted({*np.unique(ids[ids >= 1000])} - {*np.unique(small)}):
+            notes.append(f"too small to stay: {', '.join(map(str, lost))}")
+    frame = to_tensor(image.resize((W, H), Image.Resampling.BILINEAR))
+    return Still(frame, *_maps(torch.from_numpy(small)), torch.from_numpy(ids), ", ".join(notes))
+
+
+def drawn(number: int, size: tuple[int, int], frames: int) -> Still:
+    """The first frame of a scene of the test split of `Movers`, (H, W) px."""
+    clips = Movers(*size, frames, num_workers=0).clips("test")
+    if not 0 <= number < clips.count:
+        raise ValueError(f"scene: expected a number in 0 .. {clips.count - 1}, got {number}")
+    clip = clips[number * len(BRANCHES)]  # as it went
+    numbers, semantic = clip["instance"][0], clip["semantic"][0]
+    ids = clip["ids"][(numbers - 1).clamp(min=0)].where(numbers > 0, semantic)
+    return Still(clip["video"][0], semantic, ids, ids, "")
+
+
+def _maps(ids: Tensor) -> tuple[Tensor, Tensor]:
+    return (ids // 1000).where(ids >= 1000, ids), ids
+
+
+def objects(still: Still) -> list[tuple[int, str, int, int]]:
+    """Id, class and centre x, y px of all objects that the model can see."""
+    found = []
+    for id_ in still.instance[still.instance >= 1000].unique().tolist():
+        y, x = (still.given == id_).nonzero(as_tuple=True)
+        centre = (int((axis.min() + axis.max()) / 2) for axis in (x, y))
+        found.append((id_, CLASSES[id_ // 1000], *centre))
+    return found
+
+
+def listed(still: Still) -> str:
+    """The same in words."""
+    return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or "none"
+
+
+def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[str]) -> str:
+    """What objects will have done in the last frame, a line each.
+
+    Args:
+        still: What they are in.
+        ids: M ids.
+        boxes: (T + 1, M, 4) px of the model, see `gen.drags.positions`.
+        moved_by: M words, see `gen.drags.moved_by`.
+    """
+    lines = [f"{'id':>6}  {'class':10}  {'moved by':8}  {'dx px':>6}  {'dy px':>6}  scale"]
+    ways = ((boxes[-1] - boxes[0])[:, :2].cpu() / torch.tensor(still.scale)).tolist()
+    grown = (boxes[-1] / boxes[0])[:, 2:].prod(1).sqrt().tolist()
+    for id_, by, (dx, dy), s in zip(ids, moved_by, ways, grown, strict=True):
+        name = CLASSES[id_ // 1000]
+        lines.append(f"{id_:6d}  {name:10}  {by:8}  {dx:+6.1f}  {dy:+6.1f}  {s:5.2f}")
+    return "\n".join(lines)
+
+
+def asked(
+    still: Still,
+    drags: Sequence[str] = (),
+    pins: Sequence[str] = (),
+    scales: Sequence[str] = (),
+    camera: str | None = None,
+    seed: int = 0,
+) -> Request:
+    """A request from words: drags `13001:8,-2`, pins `13002`, scales `13001:1.5`, camera `4,0,1.1`.
+
+    Instead of an id there can be a place x,y in the object, as in `40,22:8,-2`.
+
+    Raises:
+        ValueError: other words, or a place without an object; expected, got, what there is.
+    """
+    form = "ID:DX,DY or X,Y:DX,DY"
+    ways = [(_whose(still, "drag", text, form), _numbers("drag", text, 2, form)) for text in drags]
+    form = "ID:SCALE or X,Y:SCALE"
+    sizes = {_whose(still, "scale", t, form): _numbers("scale", t, 1, form)[0] for t in scales}
+    ways += [(id_, (0.0, 0.0)) for id_ in sizes if id_ not in dict(ways)]
+    return Request(
+        tuple(Drag(id_, ((0.0, 0.0), way), sizes.get(id_, 1.0)) for id_, way in ways),
+        tuple(_whose(still, "pin", f"{text}:", "ID or X,Y") for text in pins),
+        None if camera is None else _numbers("camera", f":{camera}", 3, "DX,DY,ZOOM"),
+        seed,
+    )
+
+
+def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:
+    """Those behind the colon."""
+    try:
+        values = tuple(float(v) for v in text.partition(":")[2].split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise ValueError(f"{what}: expected {form} of finite numbers, got {text.strip(':')!r}")
+    return values
+
+
+def _whose(still: Still, what: str, text: str, form: str) -> int:
+    """The id that stands before the colon, or of the object at the place that stands there."""
+    who = text.partition(":")[0]
+    if "," not in who:
+        if not who.isdecimal():
+            raise ValueError(f"{what}: expected {form}, got {text.strip(':')!r}")
+        if (id_ := int(who)) not in {known for known, *_ in objects(still)}:
+            raise ValueError(f"{what}: expected an id of {listed(still)}, got {id_}")
+        return id_
+    (x, y), (h, w) = _numbers(what, f":{who}", 2, "X,Y"), still.given.shape
+    if not (0 <= x < w and 0 <= y < h):
+        raise ValueError(f"{what}: expected a place in the image of {w} x {h} px, got {who}")
+    if (id_ := pick(still.given, x, y)) is None:
+        raise ValueError(
+            f"{what}: expected an object within {NEAR_PX} px of {who}, got none; there are "
+            f"{listed(still)}"
+        )
+    return id_

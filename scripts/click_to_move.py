@@ -1,0 +1,120 @@
+"""Moves objects of an image and shows what the others do: a video, arrows, flow, visibility.
+
+an image with masks    click_to_move.py --frame F.png --masks M.png --drag 13001:8,0 --pin 11001
+a drawn scene          click_to_move.py --scene 3 --drag 40,30:8,-2 --camera -3,0,1
+as it was asked before click_to_move.py --scene 3 --request out/request.json
+
+Who can be dragged: --list. What will happen, without the video: --suggest. Masks are one PNG of
+16 bits, trainId * 1000 + number for things and trainId for the rest (gen/stills.py). Positions and
+ways are px of the image as it is given; it is resized to the model's size.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import gen
+from gen import drags, motion_viz, stills, viz
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("--checkpoint", default="checkpoints/click_to_move_movers.safetensors")
+    add("--frame", type=Path, help="an image")
+    add("--masks", type=Path, help="its masks")
+    add("--scene", type=int, help="instead of them: the number of a scene of Movers")
+    add("--drag", action="append", default=[], help="ID:DX,DY, or X,Y:DX,DY for what is at X,Y")
+    add("--pin", action="append", default=[], help="ID or X,Y: it stays")
+    add("--scale", action="append", default=[], help="ID:S or X,Y:S: its size in the last frame")
+    add("--camera", help="DX,DY,ZOOM: where the background goes; default: the model invents it")
+    add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
+    add("--request", type=Path, help="instead of these: JSON, see gen/drags.py")
+    add("--speed", type=float, default=1.0, help="all goes so many times as far")
+    add("--samples", type=int, default=1, help="so many seeds, side by side")
+    add("--suggest", action="store_true", help="only arrows.png and the table: fast")
+    add("--list", action="store_true", help="only say which objects there are")
+    add("--out", type=Path, default=Path("click_to_move"), help="folder")
+    # argparse takes -3,0,1 for an option, but not with a blank before it
+    words = [f" {word}" if re.match(r"-[\d.]", word) else word for word in sys.argv[1:]]
+    args = parser.parse_args(words)
+    try:
+        demo(args)
+    except (OSError, RuntimeError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def demo(args: argparse.Namespace) -> None:
+    files = args.frame, args.masks
+    given = [value is not None for value in (args.scene, *files)]
+    if given not in ([True, False, False], [False, True, True]) or args.samples < 1:
+        raise ValueError("expected --frame and --masks, or --scene; and --samples of 1 or more")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method = gen.load(args.checkpoint, device)
+    if not hasattr(method, "predict_motion"):
+        raise ValueError(f"{args.checkpoint}: expected a ClickToMove, got {type(method).__name__}")
+    steps, *size = method.shape
+    still = stills.read(*files, size) if given[1] else stills.drawn(args.scene, size, steps + 1)
+    if still.note:
+        print(f"note: {args.frame}: {still.note}")
+    if args.list:
+        for id_, name, x, y in stills.objects(still):
+            print(f"{id_}  {name:10}  at {x},{y}")
+        return
+    request = drags.faster(wanted(args, still), args.speed)
+    image = [part.to(device) for part in (still.frame, still.semantic, still.instance)]
+    seeds = range(request.seed, request.seed + args.samples)
+    asked = [drags.resized(request._replace(seed=seed), *still.scale) for seed in seeds]
+    clips = [] if args.suggest else [drags.animate(method, *image, one) for one in asked]
+    thetas = [clip.theta for clip in clips] or [drags.predict(method, *image, a) for a in asked]
+    scene, arrows = drags.scene(*image), []
+    by, ids = drags.moved_by(request, scene), scene.ids[scene.present].tolist()
+    way = "" if request.camera is None else "camera {:g}, {:g}, zoom {:g}, ".format(*request.camera)
+    for seed, theta in zip(seeds, thetas, strict=True):
+        boxes = drags.positions(scene, theta)[:, : len(ids)]  # (T + 1, M, 4) px
+        print(f"seed {seed}\n{stills.table(still, ids, boxes, by)}")
+        where = still.frame, scene.instance[0], boxes
+        arrows.append(motion_viz.arrows(*where, by, ids, f"{way}seed {seed}"))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "request.json").write_text(drags.dump(request) + "\n")
+    Image.fromarray(np.concatenate([np.asarray(a) for a in arrows])).save(args.out / "arrows.png")
+    if clips:
+        video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
+        save(args.out, video, clips, [f"seed {seed}" for seed in seeds if len(seeds) > 1])
+    print(args.out / ("arrows.png" if args.suggest else "video.gif"))
+
+
+def save(out: Path, video: torch.Tensor, clips: list, texts: list[str]) -> None:
+    """Pictures and videos of clips (S, T + 1, 3, H, W), named by the texts if they are many."""
+    flow, visible = torch.cat([c.flow for c in clips]), torch.cat([c.visible for c in clips])
+    motion_viz.flow_sheet(flow, texts).save(out / "flow.png")
+    motion_viz.hidden_sheet(video[:, 1:], visible.sigmoid(), texts).save(out / "visible.png")
+    motion_viz.frames_sheet(video, texts).save(out / "frames.png")
+    shown = [viz.enlarge(frame, motion_viz.ARROWS_PX) for frame in video[0]]
+    if texts:
+        shown = [viz.grid([column], headers=texts) for column in video.unbind(1)]
+    loop, fps = motion_viz.looped(shown), 8
+    viz.save_gif(loop, out / "video.gif", fps)
+    viz.save_mp4(loop, out / "video.mp4", fps)
+
+
+def wanted(args: argparse.Namespace, still: stills.Still) -> drags.Request:
+    words = args.drag, args.pin, args.scale, args.camera
+    if args.request and any(words):
+        raise ValueError("expected --request, or --drag, --pin, --scale and --camera, got both")
+    if args.request:
+        request = drags.read(args.request)
+        return request if args.seed is None else request._replace(seed=args.seed)
+    if not any(words):
+        raise ValueError(f"expected a --drag or --camera; objects: {stills.listed(still)}")
+    return stills.asked(still, *words, args.seed or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Click to Move with its frames one by one, and the race of that with `ClickToMove.animate`."""
+
+import time
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from gen.data import Movers
+from gen.methods import ClickToMove
+from gen.networks.animator import Motion, Scene
+from gen.published import Way, race
+
+PRESETS = {  # what a ClickToMove of these sizes is given
+    "full": dict(height=128, width=256),
+    "small": dict(height=64, width=128, levels=5),
+    "movers_tiny": dict(
+        height=64, width=128, channels=16, levels=5, max_channels=128, norm="group", blocks=2,
+        d_channels=16, d_levels=3, graph_dim=128, feature_dim=32, z_dim=64, object_z_dim=16,
+    ),
+}  # fmt: skip
+
+
+@contextmanager
+def frame_by_frame(*nets: nn.Module):
+    """Every convolution of images sees one of them at a time."""
+
+    def alone(conv: nn.Conv2d, frames: torch.Tensor) -> torch.Tensor:
+        return torch.cat([nn.Conv2d.forward(conv, frame) for frame in frames.split(1)])
+
+    convs = [m for net in nets for m in net.modules() if isinstance(m, nn.Conv2d)]
+    for conv in convs:
+        conv.forward = lambda frames, conv=conv: alone(conv, frames)
+    try:
+        yield
+    finally:
+        for conv in convs:
+            del conv.forward
+
+
+def video_rows(batch_size: int, device: str, presets: list[str], repeats: int = 3) -> list[dict]:
+    """The race of each preset and precision, for clips of five frames, weights random.
+
+    In processor time on the CPU, which other processes disturb less, else in wall time.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    rows = []
+    for name in presets:
+        method = ClickToMove(**PRESETS[name]).to(device)
+        data = Movers(*method.shape[1:], num_workers=0)
+        clip = {
+            k: v.to(device)
+            for k, v in default_collate([data.test[i] for i in range(batch_size)]).items()
+        }
+        scene = Scene.of(clip)
+        camera = torch.eye(2, 3, device=device).expand(batch_size, 5, 2, 3)
+        known = torch.zeros(batch_size, dtype=torch.bool, device=device)
+        motion = Motion(scene.present, clip["theta"], known, camera)
+        given = scene, motion, *method.latents(tuple(scene.present.shape), 0)
+        animator = method.ema.module["animator"]
+
+        def literal(method=method, animator=animator, given=given):
+            with frame_by_frame(animator.decoder, animator.generator):
+                return method.animate(*given).video.cpu()
+
+        for precision in ("fp32", "bf16"):
+
+            def ours(method=method, given=given, precision=precision):
+                return method.animate(*given, precision=precision).video
+
+            row = race(Way(literal, ours, batch_size), repeats, clock)
+            row = {"s a clip" if k == "ours_per_s" else k: v for k, v in row.items()}
+            row["s a clip"] = 1 / row["s a clip"]
+            row["literal s a clip"] = 1 / row.pop("published_per_s")
+            rows.append({"video": name, "ours": precision} | row)
+    return rows
