@@ -12,4 +12,4 @@ cd "$(dirname "$0")/.."
   echo "no emoji groups: their tests will skip" >&2
 PYTHONPATH=data_prep .venv/bin/python -c "import opencv_vtest; opencv_vtest.fetch()" ||
   echo "no pedestrian video: its test will skip" >&2
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n "$(nproc)" --maxprocesses 4 --dist loadfile "$@"

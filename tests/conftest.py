@@ -48,6 +48,20 @@ def lpips_cache():
 
 
 @pytest.fixture(scope="session")
+def i3d():
+    """I3D with random weights of a size that keeps what it sees."""
+    from gen.networks.i3d import I3D
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = I3D().requires_grad_(False).eval()
+        for name, value in net.named_parameters():
+            if name.endswith("conv3d.weight"):
+                torch.nn.init.kaiming_normal_(value)
+    return net
+
+
+@pytest.fixture(scope="session")
 def edited(tmp_path_factory) -> dict[str, str]:
     """Options of editors of codes: files of a tiny untrained generator and judge that fit them."""
     from gen.methods.attribute_classifier import AttributeClassifier
@@ -63,8 +77,8 @@ def edited(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    torch.set_num_threads(2)
+def few_threads():
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)
