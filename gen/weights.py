@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 MAX_BYTES = 2**29  # of an archive, unpacked
 NUMPY_GLOBALS = {  # all that a pickle of plain arrays needs
@@ -247,3 +247,50 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: expected a safetensors file, got: {error}") from error
+
+
+def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:
+    """Tensors of a file that the user brings, .safetensors or as torch.save writes them, by name.
+
+    Runs nothing that the file holds. `layout` is what errors say that they expected.
+
+    Raises:
+        WeightsError: no such file, or not a dict of tensors alone.
+    """
+    import torch
+
+    if Path(path).suffix == ".safetensors":
+        return load_safetensors(path)[0]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise WeightsError(
+            f"{path}: expected {layout} as torch.save writes them, got {type(error).__name__}: "
+            f"{str(error).partition('. ')[0]}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(f"{path}: expected {layout} alone, a dict of tensors, got another thing")
+    return state
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: str) -> nn.Module:
+    """The network with the tensors of `read_state`, frozen, in eval mode.
+
+    BatchNorm's `num_batches_tracked`, which older files lack and inference does not use, is not
+    compared.
+
+    Raises:
+        WeightsError: a key or shape differs: the first.
+    """
+    own = net.state_dict()
+    for key in [*own, *state]:
+        if not key.endswith("num_batches_tracked"):
+            expected, got = (
+                f"shape {tuple(s[key].shape)}" if key in s else "none" for s in (own, state)
+            )
+            if expected != got:
+                raise WeightsError(
+                    f"{path}: {key}: expected {expected}, got {got}; the file must hold {layout}"
+                )
+    net.load_state_dict({key: state.get(key, own[key]) for key in own})
+    return net.requires_grad_(False).eval()

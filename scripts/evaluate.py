@@ -35,6 +35,7 @@ def main() -> None:
         "AttributeClassifier",
     )
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
+    parser.add_argument("--i3d", help="I3D weights of your own, for fvd of an animator")
     backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
     parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
     parser.add_argument("--net", choices=("alex", "vgg"), default="alex", help="LPIPS network")
@@ -192,12 +193,13 @@ def of_animator(args: argparse.Namespace, method) -> list[dict]:
     return videos.evaluate_animator(
         method,
         clips,
-        metrics=videos.possible(clips) if "all" in groups else groups,
+        metrics=None if "all" in groups else groups,
         count=args.count or args.max_sources,
         net=args.net,
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
+        i3d=args.i3d,
     )
 
 

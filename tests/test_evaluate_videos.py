@@ -11,10 +11,12 @@ import torch
 from conftest import ROOT
 from gen.data.clips import Clips
 from gen.data.movers import MoverClips
+from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.videos import GROUPS, evaluate_animator, possible
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.animator import Animation
 from gen.networks.motion import identity, move_boxes
+from gen.weights import sha256
 from runs import CLICK_TO_MOVE, ship
 
 SHAPE = dict(height=32, width=64, frames=4, max_objects=4)
@@ -127,6 +129,42 @@ def test_frames_of_the_truth(lpips_cache):
         assert row["protocol"].endswith("3 frames after the first, 32 x 64 px")
 
 
+@pytest.fixture
+def i3d_file(i3d, tmp_path, monkeypatch):
+    monkeypatch.setattr("gen.metrics.fvd.SIZE_PX", 32)
+    torch.save(i3d.state_dict(), tmp_path / "i3d.pt")
+    return tmp_path / "i3d.pt"
+
+
+def test_distance_of_all_videos(i3d_file):
+    options = dict(metrics=["fvd"], i3d=i3d_file)
+    rows = evaluate_animator(Knows(), CLIPS, **options, batch_size=6)
+    found = values(rows)
+    assert list(found) == [f"{side}/fvd_i3d400" for side in ("copy", "user", "oracle", "warp")]
+    least = min(found["copy/fvd_i3d400"], found["warp/fvd_i3d400"])
+    for side in ("user", "oracle"):  # which are the real ones
+        assert abs(found[f"{side}/fvd_i3d400"]) < 1e-3 * least
+    for row in rows:
+        assert row["ci95"] is None and row["values"] == {} and row["count"] == 6
+        assert row["i3d_sha256"] == sha256(i3d_file) and row["seconds"] > 0
+        assert row["protocol"].startswith("6 videos against the real ones, 400 I3D logits at")
+    assert "copy/fvd_i3d400" in to_table(rows) and len(to_json(rows).splitlines()) == 4
+    assert values(evaluate_animator(Knows(), CLIPS, **options, batch_size=4)) == pytest.approx(
+        found, rel=1e-4, abs=1e-4
+    )
+
+
+def test_the_default_says_what_it_leaves_out(i3d_file, monkeypatch, caplog):
+    monkeypatch.setattr("gen.evaluation.videos.GROUPS", ("motion", "response", "fvd"))
+    rows = evaluate_animator(Knows(Tracked()), Tracked())
+    assert not [row for row in rows if "fvd" in row["metric"] or "i3d_sha256" in row]
+    assert "left out: fvd, which needs the weights of an I3D" in caplog.text
+    assert "left out: response, which needs branches" in caplog.text
+    caplog.clear()
+    rows = evaluate_animator(Knows(Tracked()), Tracked(), i3d=i3d_file)
+    assert {"user/ade_px", "user/fvd_i3d400"} <= set(values(rows)) and "fvd" not in caplog.text
+
+
 def test_the_same_twice_in_blocks_of_any_size(lpips_cache):
     method = ClickToMove(**CLICK_TO_MOVE)
     first, again = (
@@ -158,7 +196,7 @@ class Tracked(Clips):
 
 
 def test_who_is_out_of_view_does_not_count():
-    assert possible(Tracked()) == ["motion", "frames"] and possible(CLIPS) == list(GROUPS)
+    assert possible(Tracked()) == ["motion", "frames"] and possible(CLIPS) == list(GROUPS[:3])
     found = values(evaluate_animator(Knows(Tracked()), Tracked(), ["motion"]))
     first = CLIPS[0]
     assert set(found) == {f"{s}/ade_px" for s in ("still", "velocity", "nobody", "user")}
@@ -173,6 +211,11 @@ def test_who_is_out_of_view_does_not_count():
         (dict(samples=0), "samples"),
         (dict(batch_size=0), "batch_size"),
         (dict(clips=Tracked(), metrics=["response"]), "branches"),
+        (
+            dict(metrics=["motion", "fvd"]),
+            "fvd: expected the weights of an I3D.*--i3d FILE; got none",
+        ),
+        (dict(metrics=["fvd"], i3d="x.pt", count=1), "at least 2 clips, got 1"),
         (dict(clips=MoverClips(777, 0, 1, 32, 64, 3, 4, branches=True)), r"\(3, 32, 64\)"),
     ],
 )
@@ -191,7 +234,7 @@ def test_nan_is_an_error():
         evaluate_animator(Broken(), CLIPS, ["motion"])
 
 
-def test_script(tmp_path, monkeypatch, capsys, lpips_cache):
+def test_script(tmp_path, monkeypatch, capsys, i3d_file):
     path = ship(ClickToMove(**CLICK_TO_MOVE), tmp_path / "tiny.safetensors")
     options = [
         "--checkpoint",
@@ -202,12 +245,14 @@ def test_script(tmp_path, monkeypatch, capsys, lpips_cache):
         2,
         "--out",
         tmp_path / "o.jsonl",
+        "--i3d",
+        i3d_file,
     ]
-    argv = ["evaluate.py", *map(str, options), "--metrics", "motion", "response"]
+    argv = ["evaluate.py", *map(str, options), "--metrics", "motion", "response", "fvd"]
     monkeypatch.setattr(sys, "argv", argv)
     runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
-    assert {row["metric"] for row in rows} >= {"user/fde_px", "still/change_px"}
+    assert {row["metric"] for row in rows} >= {"user/fde_px", "still/change_px", "user/fvd_i3d400"}
     assert all(row["checkpoint_sha256"] for row in rows)
     assert "user/fde_px" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*argv, "--split", "val", "test"])

@@ -89,10 +89,14 @@ class Protocol(NamedTuple):
 
 
 class Singles:
-    """Values of single sources, by group and name: `values[group, name][number]`."""
+    """Values of single sources, by group and name: `values[group, name][number]`.
+
+    And `wholes[group, name]`, a value of all of them together and how many they are.
+    """
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        self.wholes: dict[tuple[str, str], tuple[float, int]] = {}
         self.protocols: dict[str, str] = {}
         self.seconds: dict[str, float] = defaultdict(float)
 
@@ -106,9 +110,14 @@ class Singles:
                 self.values[group, name].update(new)
         self.seconds[group] += time.perf_counter() - began
 
+    def add_whole(self, group: str, name: str, protocol: str, value: float, count: int) -> None:
+        """A value that single sources do not have, such as the distance of two sets."""
+        self.protocols[name], self.wholes[group, name] = protocol, (value, count)
+
     def rows(self, how: str, seed: int, **files: str | Path | None) -> list[dict]:
-        """Means with a bootstrap over sources. `how` ends each protocol; of `files`, the name and
-        the path of each, the rows state the sha256 as `NAME_sha256`."""
+        """Means with a bootstrap over sources, then values of all together, with none. `how` ends
+        each protocol; of `files`, the name and the path of each, the rows state the sha256 as
+        `NAME_sha256`."""
         common = {"seed": seed}
         common |= {f"{name}_sha256": file and sha256(file) for name, file in files.items()}
         common["versions"] = versions()
@@ -118,6 +127,9 @@ class Singles:
             found = row(name, mean, ci95, f"{self.protocols[name]}, {how}", len(of_source))
             seconds = {"seconds": round(self.seconds[group], 2)}
             out.append(found | {"values": of_source} | common | seconds)
+        for (group, name), (value, count) in self.wholes.items():
+            found = row(name, value, None, f"{self.protocols[name]}, {how}", count)
+            out.append(found | common | {"seconds": round(self.seconds[group], 2)})
         return out
 
 

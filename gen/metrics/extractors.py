@@ -20,7 +20,8 @@ from gen.networks.backbones import EfficientNetLite0, TorchvisionInception, load
 
 
 @contextmanager
-def _float32(x: Tensor) -> Iterator[None]:
+def float32(x: Tensor) -> Iterator[None]:
+    """No autocast and no TF32 where `x` is."""
     flags = {"enabled": True, "deterministic": True, "allow_tf32": False}
     with torch.autocast(x.device.type, enabled=False), torch.backends.cudnn.flags(**flags):
         yield
@@ -48,7 +49,7 @@ class _Backbone(FeatureExtractorBase):
         return False
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        with _float32(x):
+        with float32(x):
             return (self.net(x),)
 
 
@@ -70,7 +71,7 @@ class _Inception2048(FeatureExtractorInceptionV3):
         super().__init__(name, features_list, file, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        with _float32(x):
+        with float32(x):
             return super().forward(x)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gen.weights import WeightsError
+from gen import weights
 
 SIZE_PX = 112  # of the input
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit halves the side
@@ -92,31 +92,7 @@ class IRSE50(nn.Module):
 def load(path: str | Path) -> IRSE50:
     """The network with the weights of a file, frozen, in eval mode; runs nothing the file holds.
 
-    BatchNorm's `num_batches_tracked`, which older files lack and inference does not use, is not
-    compared.
-
     Raises:
         WeightsError: no such file, not a state dict, or a key or shape that differs: the first.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises nearly anything
-        raise WeightsError(
-            f"{path}: expected {LAYOUT} as torch.save writes them, got {type(error).__name__}: "
-            f"{str(error).partition('. ')[0]}"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path}: expected {LAYOUT} alone, a dict of tensors, got another thing")
-    net = IRSE50()
-    own = net.state_dict()
-    for key in [*own, *state]:
-        if not key.endswith("num_batches_tracked"):
-            expected, got = (
-                f"shape {tuple(s[key].shape)}" if key in s else "none" for s in (own, state)
-            )
-            if expected != got:
-                raise WeightsError(
-                    f"{path}: {key}: expected {expected}, got {got}; the file must hold {LAYOUT}"
-                )
-    net.load_state_dict({key: state.get(key, own[key]) for key in own})
-    return net.requires_grad_(False).eval()
+    return weights.fill(IRSE50(), weights.read_state(path, LAYOUT), path, LAYOUT)
