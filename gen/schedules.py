@@ -16,3 +16,8 @@ def ramp(epoch: int, epochs: int, warmup: int = 10) -> float:
 def half_cosine(step: int, steps: int) -> float:
     """From 1 at step 0 to 0 at `steps`."""
     return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def linear_fall(step: int, start: int, steps: int) -> float:
+    """1 up to step `start`, then evenly down to 0 over `steps`; 0 steps: 1 for ever."""
+    return min(1.0, max(0.0, 1 - (step - start) / steps)) if steps else 1.0

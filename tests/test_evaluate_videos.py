@@ -76,7 +76,8 @@ def values(rows):
 
 def test_who_knows_all_is_right():
     found = values(evaluate_animator(Knows(), CLIPS, ["motion", "response"], batch_size=4))
-    for name in ("user/ade_px", "user/fde_px", "user/fde_px_branches", "user/change_px"):
+    more = "user/fde_px_branches", "user/fde_px_reacting", "user/change_px"
+    for name in ("user/ade_px", "user/fde_px", *more):
         assert found[name] == pytest.approx(0, abs=1e-4), name
     assert found["still/fde_px"] > 1 and found["still/change_px"] > 0.5
     assert 0 < found["velocity/fde_px"] < found["still/fde_px"]
@@ -89,6 +90,7 @@ def test_without_reactions_the_error_is_the_reaction():
         if name.startswith("user/") and name.replace("user", "still") in found:
             assert value == pytest.approx(found[name.replace("user", "still")], abs=1e-5)
     assert found["user/moved_px"] == 0
+    assert found["user/fde_px_reacting"] > 0.5
 
 
 def test_reactions_where_there_are_none_are_seen():

@@ -43,6 +43,12 @@ def latents(n=4):
 # ---- the step -----------------------------------------------------------------------------------
 
 
+def test_the_rate_falls():
+    made = StyleGAN2(**GENERATOR, lr_decay_start=10, lr_decay_iters=4)
+    assert [made.lr_factor(i) for i in (0, 10, 11, 13, 14, 99)] == [1, 1, 0.75, 0.25, 0, 0]
+    assert StyleGAN2(**GENERATOR).lr_factor(10**6) == 1
+
+
 def test_phases_are_steps_of_their_own_at_their_intervals():
     method, steps = bare(StyleGAN2)(**TINY | dict(r1_every=4, pl_every=2)), []
     opt_g, opt_d = method.optimizers()

@@ -5,6 +5,7 @@ The groups `motion` and `response` of `gen.evaluation.videos`, which says what t
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ class Reactions:
         clips, user = block.clips, block.user
         chosen = user.gather(1, clips["target"][:, None])  # (N, 1): the first frame shows it
         guess, true = self.predicted(block, clips, user), self.places(clips, clips["theta"])
-        found: dict[str, list[Tensor]] = {"fde": [], "change": [], "still": [], "moved": []}
+        found: dict[str, list[Tensor]] = defaultdict(list)
         for branch in (1, 2):
             there = self.read(block.numbers, branch)
             others = block.scene.present & Scene.of(there).present & ~user & chosen
@@ -118,12 +119,17 @@ class Reactions:
             change, wanted = guessed - guess[:, -1], went - true[:, -1]
             size = wanted.norm(dim=2)  # (N, M)
             reacts, rests = others & (size > REACTS_PX), others & (size < RESTS_PX)
-            found["fde"].append((guessed - went).norm(dim=2).where(others, torch.nan))
+            error = (guessed - went).norm(dim=2)
+            found["fde"].append(error.where(others, torch.nan))
+            found["reacting"].append(error.where(reacts, torch.nan))
             found["change"].append((change - wanted).norm(dim=2).where(reacts, torch.nan))
             found["still"].append(size.where(reacts, torch.nan))
             found["moved"].append(change.norm(dim=2).where(rests, torch.nan))
         of = {name: torch.cat(values, 1).nanmean(1) for name, values in found.items()}  # (N,) each
-        yield "user/fde_px_branches", "centres of others, last frame, other branches", of["fde"]
+        what = "centres of others, last frame, other branches"
+        yield "user/fde_px_branches", what, of["fde"]
+        what = f"{what}, whose last place changes by over {REACTS_PX} px"
+        yield "user/fde_px_reacting", what, of["reacting"]
         what = f"change for others whose last place changes by under {RESTS_PX} px"
         yield "user/moved_px", what, of["moved"]
         what = f"change for others whose last place changes by over {REACTS_PX} px"

@@ -73,7 +73,8 @@ def evaluate_animator(
       which `Movers` draws: `change_px`, the distance of the change of their last places from the
       true change, of those that truly react; beside it `still/change_px`, which is that of any
       model whose objects do not hear of each other. `moved_px`: what changes for those who do not
-      react; 0 is best. `fde_px`: as above, of both branches.
+      react; 0 is best. `fde_px_branches`, `fde_px_reacting`: as above, in these branches, of all
+      others and of those that react.
     - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of what the first frame shows
       (`_visible`) and of what it does not (`_revealed`); `epe_px` of the flow where visible;
       `found_px`, how far from its true place the dragged object is found in the last frame; PS and

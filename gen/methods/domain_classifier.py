@@ -18,6 +18,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gen.methods.base import Method, inference, judging
+from gen.schedules import linear_fall
 
 
 class ImageJudge(Method):
@@ -45,8 +46,7 @@ class ImageJudge(Method):
     def lr_factor(self, iteration: int) -> float:
         h = self.hparams
         rise = min(1.0, (iteration + 1) / h.lr_warmup_iters) if h.lr_warmup_iters else 1.0
-        past = max(0, iteration - h.lr_decay_start)
-        return rise * max(0.0, 1 - past / h.lr_decay_iters) if h.lr_decay_iters else rise
+        return rise * linear_fall(iteration, h.lr_decay_start, h.lr_decay_iters)
 
     def seen(self, batch: dict[str, Tensor]) -> Tensor:
         """The images of a training batch, disturbed: (3N, 3, H, H)."""

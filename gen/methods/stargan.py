@@ -27,6 +27,7 @@ from gen.networks.stargan import (
     StyleEncoder,
     init_weights,
 )
+from gen.schedules import linear_fall
 
 Terms = dict[str, Tensor]
 
@@ -153,9 +154,7 @@ class StarGAN(GANMethod):
         ]
 
     def lr_factor(self, iteration: int) -> float:
-        h = self.hparams
-        past = max(0, iteration - h.lr_decay_start)
-        return max(0.0, 1 - past / h.lr_decay_iters) if h.lr_decay_iters else 1.0
+        return linear_fall(iteration, self.hparams.lr_decay_start, self.hparams.lr_decay_iters)
 
     def weights(self, iteration: int) -> dict[str, float]:
         """The weight of every generator term at `iteration`, a pure function of it."""

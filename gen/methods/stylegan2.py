@@ -21,6 +21,7 @@ from gen.losses.adversarial import bce, path_length, path_lengths, r1
 from gen.methods.base import GANMethod, inference
 from gen.networks.ada import augment
 from gen.networks.stylegan2 import Discriminator, Generator
+from gen.schedules import linear_fall
 
 
 class StyleGAN2(GANMethod):
@@ -47,6 +48,8 @@ class StyleGAN2(GANMethod):
         pl_shrink: its batch is this much smaller.
         mixing: probability that a code is made of two latents.
         lr: learning rate (Adam).
+        lr_decay_start: iteration at which it begins to fall.
+        lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
         ema_kimg: thousand images over which the averaged generator forgets half.
         ema_rampup: it is at most this share of the images seen; 0: no ramp.
         ada_target: mean sign of the real images' logits that augmentation holds; 0: none.
@@ -78,6 +81,8 @@ class StyleGAN2(GANMethod):
         pl_shrink: int = 2,
         mixing: float = 0.9,
         lr: float = 2.5e-3,
+        lr_decay_start: int = 0,
+        lr_decay_iters: int = 0,
         ema_kimg: float = 20.0,
         ema_rampup: float = 0.05,
         ada_target: float = 0.0,
@@ -137,6 +142,9 @@ class StyleGAN2(GANMethod):
             return torch.optim.Adam(network.parameters(), h.lr * lazy, betas, fused=True)
 
         return [adam(self.generator, h.pl_every), adam(self.discriminator, h.r1_every)]
+
+    def lr_factor(self, iteration: int) -> float:
+        return linear_fall(iteration, self.hparams.lr_decay_start, self.hparams.lr_decay_iters)
 
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         h, D, i = self.hparams, self.discriminator, self.global_step
