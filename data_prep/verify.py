@@ -28,7 +28,7 @@ from tqdm import tqdm
 from gen.data.cityscapes import CityscapesClips
 from gen.data.domains import find_images
 from gen.data.images import SUFFIXES, load_image
-from gen.data.kitti360 import Kitti360Clips
+from gen.data.kitti360 import Kitti360Clips, is_kitti360
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
@@ -105,8 +105,7 @@ def verify_clips(root: Path, frames: int) -> int:
     """Read all clips of every split and size, say which cannot be; the exit code."""
     total = usable = 0
     for tracks in sorted(root.glob(f"*{TRACKS}")):
-        split, any_track = tracks.name.removesuffix(TRACKS), next(tracks.glob("*/*.txt"), tracks)
-        kitti = re.search(r"_\d{10}_\d+\.txt$", any_track.name)
+        split = tracks.name.removesuffix(TRACKS)
         found = [re.fullmatch(rf"{split}(\d+)_(\d+)", folder.name) for folder in root.iterdir()]
         sizes = [(int(size[2]), int(size[1])) for size in found if size]
         if not sizes:
@@ -114,7 +113,7 @@ def verify_clips(root: Path, frames: int) -> int:
             total += 1
         for height, width in sizes:
             try:
-                reader = Kitti360Clips if kitti else CityscapesClips
+                reader = Kitti360Clips if is_kitti360(root) else CityscapesClips
                 clips = reader(root, split, height, width, frames, max_objects=999)
             except ValueError as error:
                 print(f"layout: {error}")

@@ -3,7 +3,8 @@
 As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
 "camera": [dx, dy, zoom], "seed": 0}. All but `drags` can be left out. Positions are px of the
 frame, x first; of a path only differences matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
-`scale` and `zoom` are those of the last frame. Without a camera the model invents its motion.
+`scale` and `zoom` are those of the last frame. The camera's motion is that of the ground, and what
+is pinned stays on it; without a camera the model invents its motion, and a pin stays in the image.
 
 Letters in shapes: N batch, T frames after the first, M objects, H height, W width.
 """
@@ -60,16 +61,16 @@ def parse(text: str | dict[str, Any]) -> Request:
     _only(data, {"drags", "pins", "camera", "seed"}, "request")
     try:
         drags = []
-        for item in data.get("drags", ()):
+        for item in _list(data.get("drags", [])):
             _only(item, {"id", "path", "scale"}, "a drag")
-            path = tuple((float(x), float(y)) for x, y in item["path"])
-            drags.append(Drag(int(item["id"]), path, float(item.get("scale", 1.0))))
-        pins = tuple(int(id_) for id_ in data.get("pins", ()))
-        camera = data.get("camera")
+            path = tuple((_number(x), _number(y)) for x, y in _list(item["path"]))
+            drags.append(Drag(_whole(item["id"]), path, _number(item.get("scale", 1.0))))
+        pins = tuple(_whole(id_) for id_ in _list(data.get("pins", [])))
+        camera, seed = data.get("camera"), _whole(data.get("seed", 0))
         if camera is not None:
-            dx, dy, zoom = (float(v) for v in camera)
+            dx, dy, zoom = (_number(v) for v in _list(camera))
             camera = (dx, dy, zoom)
-        return Request(tuple(drags), pins, camera, int(data.get("seed", 0)))
+        return Request(tuple(drags), pins, camera, seed)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
@@ -117,9 +118,29 @@ def resized(request: Request, x: float, y: float) -> Request:
     return request._replace(drags=drags, camera=camera)
 
 
+def _is(value: Any, kinds: tuple[type, ...], what: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"expected {what}, got {value!r}")
+    return value
+
+
+def _list(value: Any) -> list:
+    return list(_is(value, (list, tuple), "a list"))
+
+
+def _number(value: Any) -> float:
+    return float(_is(value, (int, float), "a number"))
+
+
+def _whole(value: Any) -> int:
+    if not _number(value).is_integer():
+        raise TypeError(f"expected a whole number, got {value!r}")
+    return int(value)
+
+
 def _only(data: Any, names: set[str], what: str) -> None:
-    if not isinstance(data, dict) or set(data) - names:
-        got = sorted(set(data) - names) if isinstance(data, dict) else data
+    got = sorted(set(data) - names) if isinstance(data, dict) else data
+    if got or not isinstance(data, dict):
         raise ValueError(f"{what}: expected an object of {', '.join(sorted(names))}, got {got}")
 
 
@@ -207,11 +228,12 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
                 f"got a drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
             )
     user[0, [there[id_] for id_ in asked]] = True
-    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]
+    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]  # (1, T, M, 2, 3)
     dx, dy, zoom = request.camera or (0.0, 0.0, 1.0)
     _check("camera", ((0, 0), (dx, dy)), zoom, FARTHEST * max(H, W))
     drag = scene.boxes.new_tensor([[[dx, dy]]])  # (N, 1, 2)
     camera = theta_from_drag(drag, steps, (H, W), drag.new_tensor([[[zoom]]]))[:, :, 0]
+    theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
     known = torch.full((1,), request.camera is not None, device=theta.device)
     return Motion(user, theta, known, camera)
 
@@ -273,9 +295,3 @@ def positions(scene: Scene, theta: Tensor) -> Tensor:
     boxes = torch.cat([scene.boxes[:, None], move_boxes(scene.boxes, theta)], 1)[0]
     centre = (boxes[..., :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])
     return torch.cat([centre, boxes[..., 2:] * boxes.new_tensor([W, H])], -1)
-
-
-def moved_by(request: Request, scene: Scene) -> list[str]:
-    """Who moves each object that is in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
-    who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
-    return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]

@@ -21,6 +21,7 @@ from gen.data.cityscapes import read_labels
 from gen.data.images import load_image, to_tensor
 from gen.data.movers import BRANCHES, Movers
 from gen.drags import NEAR_PX, Drag, Request, pick
+from gen.networks.animator import Scene
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
@@ -112,7 +113,7 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
         still: What they are in.
         ids: M ids.
         boxes: (T + 1, M, 4) px of the model, see `gen.drags.positions`.
-        moved_by: M words, see `gen.drags.moved_by`.
+        moved_by: M words, see `moved_by`.
     """
     lines = [f"{'id':>6}  {'class':10}  {'moved by':8}  {'dx px':>6}  {'dy px':>6}  scale"]
     ways = ((boxes[-1] - boxes[0])[:, :2].cpu() / torch.tensor(still.scale)).tolist()
@@ -121,6 +122,12 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
         name = CLASSES[id_ // 1000]
         lines.append(f"{id_:6d}  {name:10}  {by:8}  {dx:+6.1f}  {dy:+6.1f}  {s:5.2f}")
     return "\n".join(lines)
+
+
+def moved_by(request: Request, scene: Scene) -> list[str]:
+    """Who moves each object that is in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
+    who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
+    return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
 
 
 def asked(
@@ -142,6 +149,10 @@ def asked(
     ways = [(_whose(still, "drag", text, form), _numbers("drag", text, 2, form)) for text in drags]
     form = "ID:SCALE or X,Y:SCALE"
     sizes = {_whose(still, "scale", t, form): _numbers("scale", t, 1, form)[0] for t in scales}
+    if len(sizes) < len(scales):
+        raise ValueError(f"scale: expected one for an object, got {', '.join(scales)}")
+    if wrong := [text for text in pins if ":" in text]:
+        raise ValueError(f"pin: expected ID or X,Y, got {wrong[0]!r}")
     ways += [(id_, (0.0, 0.0)) for id_ in sizes if id_ not in dict(ways)]
     return Request(
         tuple(Drag(id_, ((0.0, 0.0), way), sizes.get(id_, 1.0)) for id_, way in ways),

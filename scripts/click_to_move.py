@@ -31,9 +31,14 @@ def main() -> None:
     add("--masks", type=Path, help="its masks")
     add("--scene", type=int, help="instead of them: the number of a scene of Movers")
     add("--drag", action="append", default=[], help="ID:DX,DY, or X,Y:DX,DY for what is at X,Y")
-    add("--pin", action="append", default=[], help="ID or X,Y: it stays")
+    add(
+        "--pin",
+        action="append",
+        default=[],
+        help="ID or X,Y: it stays, with --camera on the ground",
+    )
     add("--scale", action="append", default=[], help="ID:S or X,Y:S: its size in the last frame")
-    add("--camera", help="DX,DY,ZOOM: where the background goes; default: the model invents it")
+    add("--camera", help="DX,DY,ZOOM: where the ground goes; default: the model invents it")
     add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
     add("--request", type=Path, help="instead of these: JSON, see gen/drags.py")
     add("--speed", type=float, default=1.0, help="all goes so many times as far")
@@ -71,10 +76,15 @@ def demo(args: argparse.Namespace) -> None:
     image = [part.to(device) for part in (still.frame, still.semantic, still.instance)]
     seeds = range(request.seed, request.seed + args.samples)
     asked = [drags.resized(request._replace(seed=seed), *still.scale) for seed in seeds]
-    clips = [] if args.suggest else [drags.animate(method, *image, one) for one in asked]
-    thetas = [clip.theta for clip in clips] or [drags.predict(method, *image, a) for a in asked]
+    try:
+        clips = [] if args.suggest else [drags.animate(method, *image, one) for one in asked]
+        thetas = [clip.theta for clip in clips] or [drags.predict(method, *image, a) for a in asked]
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (px of the model; {still.note})" if still.note else error
+        ) from error
     scene, arrows = drags.scene(*image), []
-    by, ids = drags.moved_by(request, scene), scene.ids[scene.present].tolist()
+    by, ids = stills.moved_by(request, scene), scene.ids[scene.present].tolist()
     way = "" if request.camera is None else "camera {:g}, {:g}, zoom {:g}, ".format(*request.camera)
     for seed, theta in zip(seeds, thetas, strict=True):
         boxes = drags.positions(scene, theta)[:, : len(ids)]  # (T + 1, M, 4) px

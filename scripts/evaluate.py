@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.data import Cityscapes, Classes, Domains, Heads, Movers
+from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
+from gen.data.kitti360 import is_kitti360
+from gen.drags import MOST
 from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators, videos
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
-from gen.weights import write_atomic
+from gen.weights import WeightsError, write_atomic
 
 
 def main() -> None:
@@ -77,16 +79,17 @@ def main() -> None:
             "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
             "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
         )
-    if editor:
-        rows = of_editor(args, method)
-    elif hasattr(method, "animate"):
-        if args.split and len(args.split) > 1:
-            parser.error(f"--split: expected one for an animator, got {args.split}")
-        rows = of_animator(args, method)
-    elif hasattr(method, "generate"):
-        rows = of_generator(args, method)
-    else:
-        rows = of_classifier(args, method) if classifier else of_translator(args, method)
+    try:
+        if editor:
+            rows = of_editor(args, method)
+        elif hasattr(method, "animate"):
+            rows = of_animator(args, method)
+        elif hasattr(method, "generate"):
+            rows = of_generator(args, method)
+        else:
+            rows = of_classifier(args, method) if classifier else of_translator(args, method)
+    except (OSError, ValueError, WeightsError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     if args.out:
         write_atomic(args.out, to_json(rows).encode())
     print(to_json(rows))
@@ -186,15 +189,22 @@ def of_editor(args: argparse.Namespace, method) -> list[dict]:
 
 
 def of_animator(args: argparse.Namespace, method) -> list[dict]:
-    steps, *size = method.shape
-    kind = Movers if args.data == "movers" else partial(Cityscapes, args.data)
-    data, groups = kind(height=size[0], width=size[1], frames=steps + 1), args.metrics or ["all"]
-    clips = data.clips(args.split[0] if args.split else "test" if kind is Movers else "val")
+    steps, height, width = method.shape
+    size = dict(height=height, width=width, frames=steps + 1)
+    if args.data == "movers":
+        data = Movers(**size)
+    else:
+        kind = KITTI360 if is_kitti360(Path(args.data)) else Cityscapes
+        data = kind(args.data, **size, max_objects=MOST)
+    split = args.split or ["test" if args.data == "movers" else "val"]
+    if len(split) > 1:
+        raise ValueError(f"--split: expected one for an animator, got {split}")
+    groups = args.metrics or ["all"]
     return videos.evaluate_animator(
         method,
-        clips,
+        data.clips(split[0]),
         metrics=None if "all" in groups else groups,
-        count=args.count or args.max_sources,
+        count=args.max_sources if args.count is None else args.count,
         net=args.net,
         seed=args.seed,
         batch_size=args.batch_size,

@@ -2,8 +2,10 @@
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 from torch.utils.data import default_collate
 
@@ -12,14 +14,8 @@ from gen.methods import ClickToMove
 from gen.networks.animator import Motion, Scene
 from gen.published import Way, race
 
-PRESETS = {  # what a ClickToMove of these sizes is given
-    "full": dict(height=128, width=256),
-    "small": dict(height=64, width=128, levels=5),
-    "movers_tiny": dict(
-        height=64, width=128, channels=16, levels=5, max_channels=128, norm="group", blocks=2,
-        d_channels=16, d_levels=3, graph_dim=128, feature_dim=32, z_dim=64, object_z_dim=16,
-    ),
-}  # fmt: skip
+CONFIGS = Path(__file__).resolve().parents[1] / "configs/click_to_move"
+PRESETS = {"tiny": "movers_tiny", "small": "movers_small", "full": "cityscapes256"}
 
 
 @contextmanager
@@ -47,7 +43,8 @@ def video_rows(batch_size: int, device: str, presets: list[str], repeats: int = 
     clock = time.process_time if device == "cpu" else time.perf_counter
     rows = []
     for name in presets:
-        method = ClickToMove(**PRESETS[name]).to(device)
+        config = yaml.safe_load((CONFIGS / f"{PRESETS[name]}.yaml").read_text())
+        method = ClickToMove(**config["model"]["init_args"]).to(device)
         data = Movers(*method.shape[1:], num_workers=0)
         clip = {
             k: v.to(device)

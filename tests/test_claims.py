@@ -62,7 +62,7 @@ def test_what_edges_are_worth_where_objects_act_on_each_other(tmp_path):
             folder = tmp_path / f"{side}_{seed}"
             folder.mkdir()
             values = {"nobody/fde_px": 9.0}
-            for name in claim["NAMES"]:
+            for name in claim["OF_KIND"]:
                 own = (factor if name.startswith("user") else 1) * seed
                 values |= {name: 9.0 * own} | {f"{name}_{k}": v * own for k, v in kinds.items()}
             rows = [json.dumps(dict(metric=k, value=v)) + "\n" for k, v in values.items()]
@@ -72,5 +72,6 @@ def test_what_edges_are_worth_where_objects_act_on_each_other(tmp_path):
     rows = {line.split()[0]: [word for word in line.split()[1:] if word != "±"] for line in lines}
     assert rows["user/fde_px_acting"][::2] == ["5.250", "7.500", "-2.250", "0.700"]
     assert rows["user/fde_px_acting"][-1] == "0.000"  # the share is the same for both seeds
-    assert rows["still/change_px_acting"][-2:] == ["1.000", "0.000"]
+    assert rows["still/change_px_velocity_acting"][-2:] == ["1.000", "0.000"]
     assert not any(name.startswith("nobody") for name in rows)
+    assert all(name.endswith("_acting") for name in list(rows)[: len(claim["OF_KIND"])])

@@ -11,7 +11,7 @@ from gen import load
 from gen.checkpoint import export
 from gen.data.movers import MoverClips
 from gen.methods.click_to_move import ClickToMove
-from gen.networks.animator import Animator, Motion, Scene
+from gen.networks.animator import Animator, Motion, Scene, true_camera
 from harness import bare
 from runs import CLICK_TO_MOVE, cut_run, differences, fit, losses, read
 from test_ddp import run
@@ -309,6 +309,20 @@ def test_a_camera_is_obeyed_and_refused_where_it_was_not_trained(trained):
     other.animate(scene, known(clips()), *latents)
     with pytest.raises(ValueError, match="camera: expected none, .* train with"):
         other.animate(scene, still, *latents)
+
+
+def test_the_true_camera_is_that_of_the_ground():
+    batch = {k: v.clone() for k, v in clips().items()}
+    batch["instance"][:], batch["visible"][:] = 0, 1
+    batch["semantic"][:] = 10  # sky
+    batch["semantic"][:, :, 16:] = 0  # road
+    batch["flow"][:] = 0
+    batch["flow"][:, :, 0, 16:] = -3.0  # which goes to the right
+    camera = true_camera(batch)
+    wanted = torch.tensor([[1.0, 0, -6 / 63], [0, 1, 0]]).expand(2, 3, 2, 3)
+    torch.testing.assert_close(camera, wanted, atol=1e-5, rtol=0)
+    batch["semantic"][:] = 10  # no ground: all counts
+    assert -6 / 63 < true_camera(batch)[..., 0, 2].mean() < -1 / 63
 
 
 def test_without_a_camera_the_sizes_are_those_of_the_release():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gen import drags
+from gen import drags, stills
 from gen.drags import Drag, Request
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.motion import affine_flow, move_boxes
@@ -57,7 +57,13 @@ def test_json_there_and_back():
         ({"drags": [{"path": [[0, 0], [1, 1]]}]}, r"request: expected .*KeyError: 'id'"),
         ({"drags": [{"id": 1, "path": [0, 1]}]}, "request: expected .*TypeError"),
         ({"camera": [1, 2]}, "request: expected .*ValueError"),
-        ({"pins": ["a"]}, "request: expected .*ValueError"),
+        ({"pins": ["a"]}, "request: expected .*a number, got 'a'"),
+        ({"pins": "12"}, "request: expected .*a list, got '12'"),
+        ({"camera": "123"}, "request: expected .*a list, got '123'"),
+        ({"drags": [{"id": 13001.9, "path": [[0, 0], [1, 1]]}]}, "a whole number, got 13001.9"),
+        ({"drags": [{"id": True, "path": [[0, 0], [1, 1]]}]}, "a number, got True"),
+        ({"seed": 1.7}, "a whole number, got 1.7"),
+        ({"seed": float("inf")}, "a whole number, got inf"),
     ],
 )
 def test_wrong_json(wrong, told):
@@ -116,7 +122,7 @@ def test_what_moves_is_predicted_as_it_is_animated():
     theta = drags.predict(method, *what, request)
     assert torch.equal(theta, drags.animate(method, *what, request).theta)
     scene = drags.scene(*what)
-    assert drags.moved_by(request, scene) == ["reacts", "you"]
+    assert stills.moved_by(request, scene) == ["reacts", "you"]
     boxes = drags.positions(scene, theta)
     assert boxes.shape == (4, 2, 4)
     torch.testing.assert_close(boxes[0, 1], torch.tensor([8.5, 7.5, 10, 8]))
@@ -174,6 +180,13 @@ def test_a_camera_is_known_and_leads_the_background():
         u, v = flow[t].unbind(0)
         torch.testing.assert_close(u, torch.full_like(u, -6.0 * (t + 1) / 5))
         torch.testing.assert_close(v, torch.full_like(v, 3.0 * (t + 1) / 5))
+
+
+def test_what_is_pinned_stays_on_the_ground():
+    motion, scene = meant(pins=(11002,), camera=(6.0, -3.0, 1.2))
+    pinned = scene.ids[0].tolist().index(11002)
+    assert torch.equal(motion.theta[:, :, pinned], motion.camera)
+    assert motion.user[0].tolist() == [k == pinned for k in range(2)]
 
 
 def test_a_click_near_an_object_means_it():

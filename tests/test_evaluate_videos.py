@@ -76,12 +76,15 @@ def values(rows):
 
 def test_who_knows_all_is_right():
     found = values(evaluate_animator(Knows(), CLIPS, ["motion", "response"], batch_size=4))
-    more = "user/fde_px_branches", "user/fde_px_reacting", "user/change_px"
+    change = [f"user/change_px_{branch}" for branch in ("velocity", "removed")]
+    more = "user/fde_px_velocity", "user/fde_px_reacting", *change
     for name in ("user/ade_px", "user/fde_px", *more):
         assert found[name] == pytest.approx(0, abs=1e-4), name
-    assert found["still/fde_px"] > 1 and found["still/change_px"] > 0.5
+    assert found["still/fde_px"] > 1
+    for name in ("change_px_velocity", "change_px_removed", "fde_px_reacting"):
+        assert found[f"still/{name}"] > 0.5
     assert 0 < found["velocity/fde_px"] < found["still/fde_px"]
-    assert found["user/moved_px"] < 0.1
+    assert max(found["user/moved_px_velocity"], found["user/moved_px_removed"]) < 0.1
 
 
 def test_without_reactions_the_error_is_the_reaction():
@@ -89,8 +92,8 @@ def test_without_reactions_the_error_is_the_reaction():
     for name, value in found.items():
         if name.startswith("user/") and name.replace("user", "still") in found:
             assert value == pytest.approx(found[name.replace("user", "still")], abs=1e-5)
-    assert found["user/moved_px"] == 0
-    assert found["user/fde_px_reacting"] > 0.5
+    assert found["user/moved_px_velocity"] == found["user/moved_px_removed"] == 0
+    assert found["user/fde_px_reacting"] > 0.5 and found["user/fde_px_velocity"] > 0.5
 
 
 def test_reactions_where_there_are_none_are_seen():
@@ -101,13 +104,14 @@ def test_reactions_where_there_are_none_are_seen():
             return theta
 
     found = values(evaluate_animator(Nervous(), CLIPS, ["response"]))
-    assert 0.5 < found["user/moved_px"] < 3.2  # 0.1 of half the width, in the branch without a user
+    assert found["user/moved_px_velocity"] == 0  # one is dragged in both
+    assert 1 < found["user/moved_px_removed"] < 3.2  # 0.1 of half the width
 
 
 def test_one_object_is_dragged_the_target():
     knows = Knows()
     evaluate_animator(knows, CLIPS, ["motion"], batch_size=6)
-    assert knows.asked == [[0] * 6, [1] * 6]
+    assert knows.asked == [[1] * 6, [0] * 6]
 
 
 def test_frames_of_the_truth(lpips_cache):
@@ -211,6 +215,7 @@ def test_who_is_out_of_view_does_not_count():
         (dict(metrics=["fid"]), "fid"),
         (dict(metrics="motion"), "motion"),
         (dict(samples=0), "samples"),
+        (dict(count=0), "count"),
         (dict(batch_size=0), "batch_size"),
         (dict(clips=Tracked(), metrics=["response"]), "branches"),
         (

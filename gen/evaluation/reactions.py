@@ -5,8 +5,6 @@ The groups `motion` and `response` of `gen.evaluation.videos`, which says what t
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +16,8 @@ from gen import gallery
 from gen.data.clips import Clips
 from gen.data.movers_world import INTERACTIONS
 from gen.evaluation.rows import Values
-from gen.networks.animator import Motion, Scene
-from gen.networks.motion import fit_camera, move_boxes
+from gen.networks.animator import Motion, Scene, true_camera
+from gen.networks.motion import identity, move_boxes
 
 REACTS_PX, RESTS_PX = 0.5, 0.1  # an object whose last place changes by so much does, or does not
 
@@ -31,6 +29,7 @@ class Block(NamedTuple):
     clips: dict[str, Tensor]
     scene: Scene
     user: Tensor  # (N, M) bool: one object of each clip, none of a clip without any
+    guess: Tensor  # (N, T, M, 2) px, where the model moves objects if it is told the user's
 
 
 class Reactions:
@@ -56,7 +55,8 @@ class Reactions:
             keys.scatter_(1, batch["target"][:, None], 2.0)
         chosen = keys.where(scene.present, -1).argmax(1, keepdim=True)
         user = torch.zeros_like(scene.present).scatter_(1, chosen, True) & scene.present
-        return Block(numbers, batch, scene, user)
+        block = Block(numbers, batch, scene, user, torch.empty(0))
+        return block._replace(guess=self.predicted(block, batch, user))
 
     def latents(self, block: Block, k: int = 0) -> tuple[Tensor, Tensor]:
         """The k-th of each clip: (N, Z), (N, M, T, O)."""
@@ -67,26 +67,26 @@ class Reactions:
 
     def told(self, clips: dict[str, Tensor], user: Tensor, camera: bool = False) -> Motion:
         """The true motion of these objects, and that of the camera or not."""
-        shown = clips["visible"] * (clips["instance"][:, 1:, None] == 0)
         known = torch.full((len(user),), camera, device=self.device)
-        return Motion(user, clips["theta"], known, fit_camera(clips["flow"], shown))
+        moved = true_camera(clips) if camera else identity(clips["theta"])
+        return Motion(user, clips["theta"], known, moved.expand(len(user), self.steps, 2, 3))
 
-    def places(self, clips: dict[str, Tensor], theta: Tensor) -> Tensor:
-        """Where centres are after motions (N, T, M, 2, 3): (N, T, M, 2) px."""
-        return move_boxes(clips["boxes"][:, 0], theta)[..., :2] * self.half
+    def places(self, boxes: Tensor, theta: Tensor) -> Tensor:
+        """Where centres of boxes (N, M, 4) are after motions (N, T, M, 2, 3): (N, T, M, 2) px."""
+        return move_boxes(boxes, theta)[..., :2] * self.half
 
     def predicted(self, block: Block, clips: dict[str, Tensor], user: Tensor) -> Tensor:
-        """Where the model moves them if it is told the motion of some: (N, T, M, 2) px."""
+        """Where the model moves objects if it is told the motion of some: (N, T, M, 2) px."""
         motion, object_z = self.told(clips, user), self.latents(block)[1]
         theta = self.method.predict_motion(Scene.of(clips), motion, object_z)
-        return self.places(clips, finite("motion", theta))
+        return self.places(block.scene.boxes, finite("motion", theta))
 
     # ---- one group of a block -------------------------------------------------------------------
 
     def motion(self, block: Block) -> Values:
-        clips, others = block.clips, block.scene.present & ~block.user
-        true = self.places(clips, clips["theta"])  # (N, T, M, 2)
-        begin = self.half * block.scene.boxes[:, None, :, :2]
+        clips, boxes, others = block.clips, block.scene.boxes, block.scene.present & ~block.user
+        true = self.places(boxes, clips["theta"])  # (N, T, M, 2)
+        begin = self.half * boxes[:, None, :, :2]
         known = clips["boxes"][:, 1:, :, 2] > 0  # (N, T, M); Movers knows where the unseen are
         known = known | ("interaction" in clips)
         steps = torch.arange(1, self.steps + 1, device=self.device)[:, None, None]
@@ -94,49 +94,48 @@ class Reactions:
             "still": begin,
             "velocity": begin + steps * (true[:, :1] - begin),
             "nobody": self.predicted(block, clips, torch.zeros_like(block.user)),
-            "user": self.predicted(block, clips, block.user),
+            "user": block.guess,
         }
         what = "centres of objects that nobody drags"
         for side, guess in guesses.items():
             error = (guess - true).norm(dim=3).where(others[:, None] & known, torch.nan)
-            fde = error[:, -1].nanmean(1)  # (N,)
             yield f"{side}/ade_px", f"{what}, mean over frames", error.flatten(1).nanmean(1)
-            yield f"{side}/fde_px", f"{what}, last frame", fde
-            for name, of_kind in kinds(clips, fde):
-                yield f"{side}/fde_px_{name}", f"{what}, last frame, clips of `{name}`", of_kind
+            yield from each_kind(clips, f"{side}/fde_px", f"{what}, last frame", error[:, -1])
 
     def response(self, block: Block) -> Values:
         """Branch 1: `target` goes another way. Branch 2: it is not there, and nobody drags."""
-        clips, user = block.clips, block.user
+        clips, boxes, user = block.clips, block.scene.boxes, block.user
         chosen = user.gather(1, clips["target"][:, None])  # (N, 1): the first frame shows it
-        guess, true = self.predicted(block, clips, user), self.places(clips, clips["theta"])
-        found: dict[str, list[Tensor]] = defaultdict(list)
-        for branch in (1, 2):
+        guess, true = block.guess[:, -1], self.places(boxes, clips["theta"])[:, -1]  # (N, M, 2)
+        far = f"over {REACTS_PX} px"
+        reacts = torch.zeros_like(user)
+        for branch, name in ((1, "velocity"), (2, "removed")):
             there = self.read(block.numbers, branch)
             others = block.scene.present & Scene.of(there).present & ~user & chosen
             guessed = self.predicted(block, there, user & (branch == 1))[:, -1]  # (N, M, 2)
-            went = self.places(there, there["theta"])[:, -1]
-            change, wanted = guessed - guess[:, -1], went - true[:, -1]
+            went = self.places(boxes, there["theta"])[:, -1]
+            change, wanted = guessed - guess, went - true
             size = wanted.norm(dim=2)  # (N, M)
-            reacts, rests = others & (size > REACTS_PX), others & (size < RESTS_PX)
-            error = (guessed - went).norm(dim=2)
-            found["fde"].append(error.where(others, torch.nan))
-            found["reacting"].append(error.where(reacts, torch.nan))
-            found["change"].append((change - wanted).norm(dim=2).where(reacts, torch.nan))
-            found["still"].append(size.where(reacts, torch.nan))
-            found["moved"].append(change.norm(dim=2).where(rests, torch.nan))
-        of = {name: torch.cat(values, 1).nanmean(1) for name, values in found.items()}  # (N,) each
-        what = "centres of others, last frame, other branches"
-        yield "user/fde_px_branches", what, of["fde"]
-        what = f"{what}, whose last place changes by over {REACTS_PX} px"
-        yield "user/fde_px_reacting", what, of["reacting"]
-        what = f"change for others whose last place changes by under {RESTS_PX} px"
-        yield "user/moved_px", what, of["moved"]
-        what = f"change for others whose last place changes by over {REACTS_PX} px"
-        for side, values in (("user", of["change"]), ("still", of["still"])):
-            yield f"{side}/change_px", what, values
-            for name, of_kind in kinds(clips, values):
-                yield f"{side}/change_px_{name}", f"{what}, clips of `{name}`", of_kind
+            far_here = others & (size > REACTS_PX)
+            reacts |= far_here
+            of = {"user": (change - wanted).norm(dim=2), "still": size}
+            what = f"change in branch `{name}` of the last place of others, those that change by"
+            for side, values in of.items():
+                values = values.where(far_here, torch.nan)
+                yield from each_kind(clips, f"{side}/change_px_{name}", f"{what} {far}", values)
+            moved = change.norm(dim=2).where(others & (size < RESTS_PX), torch.nan)
+            yield f"user/moved_px_{name}", f"{what} under {RESTS_PX} px", moved.nanmean(1)
+            if branch == 1:
+                error = (guessed - went).norm(dim=2).where(far_here, torch.nan)
+                what = (
+                    f"centres of others, last frame of branch `{name}`, those that change by {far}"
+                )
+                yield from each_kind(clips, f"user/fde_px_{name}", what, error)
+        what = f"centres of others, last frame, those that change in a branch by {far}"
+        begin = self.half * boxes[..., :2]
+        for side, place in (("still", begin), ("user", guess)):
+            error = (place - true).norm(dim=2).where(reacts, torch.nan)
+            yield from each_kind(clips, f"{side}/fde_px_reacting", what, error)
 
 
 def finite(name: str, x: Tensor) -> Tensor:
@@ -145,7 +144,10 @@ def finite(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def kinds(clips: dict[str, Tensor], values: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Values (N,) of each kind of interaction alone, NaN elsewhere; none where it is unknown."""
-    for k, name in enumerate(INTERACTIONS if "interaction" in clips else ()):
-        yield name, values.where(clips["interaction"] == k, torch.nan)
+def each_kind(clips: dict[str, Tensor], name: str, protocol: str, values: Tensor) -> Values:
+    """Means of values (N, M) without NaN, then of each kind of interaction alone where known."""
+    means = values.nanmean(1)  # (N,)
+    yield name, protocol, means
+    for k, kind in enumerate(INTERACTIONS if "interaction" in clips else ()):
+        of_kind = means.where(clips["interaction"] == k, torch.nan)
+        yield f"{name}_{kind}", f"{protocol}, clips of `{kind}`", of_kind

@@ -6,7 +6,7 @@ the model stand those who know less or more, by the first part of a name:
     still, copy      nothing moves; the first frame is repeated
     velocity         all others go on as from the first to the second frame, which no model sees
     nobody           the model, and no object is dragged
-    user             the model, and one is
+    user             the model, and one is; its own way is the true one, so only others are judged
     user_bestK       the best of K latents, each metric for itself
     user_camera      it is told the true motion of the camera, too
     user_posterior   it has the latent of the true video
@@ -69,12 +69,13 @@ def evaluate_animator(
     - `motion`: distance px of objects that nobody drags from where their centres truly are:
       `ade_px` over frames and `fde_px` in the last, also of each kind of interaction. Objects that
       the first frame does not show do not count.
-    - `response`: what changes for the others where `target` goes another way, or is not there,
-      which `Movers` draws: `change_px`, the distance of the change of their last places from the
-      true change, of those that truly react; beside it `still/change_px`, which is that of any
-      model whose objects do not hear of each other. `moved_px`: what changes for those who do not
-      react; 0 is best. `fde_px_branches`, `fde_px_reacting`: as above, in these branches, of all
-      others and of those that react.
+    - `response`: what changes for the others where `target` goes another way (`velocity`), or is
+      not there (`removed`), which `Movers` draws. `change_px_..`: distance of the change of their
+      last places from the true change, of those that truly react. Beside it `still/change_px_..`
+      is that of a model in which nothing changes; in `velocity` so it is for any whose objects do
+      not hear of each other. `moved_px_..`: what changes for those that do not react; 0 is best.
+      `fde_px_velocity`: the interaction response error, distance px in that branch of those that
+      react; `fde_px_reacting`: of the same, and of those of `removed`, as the clip went.
     - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of what the first frame shows
       (`_visible`) and of what it does not (`_revealed`); `epe_px` of the flow where visible;
       `found_px`, how far from its true place the dragged object is found in the last frame; PS and
@@ -110,7 +111,7 @@ def evaluate_animator(
         for group in (group for group in GROUPS if group not in metrics):
             log.warning("left out: %s, which needs %s", group, NEEDS[group])
     branches = 3 if "response" in possible(clips) else 1
-    count = min(count or len(clips), len(clips) // branches)
+    count = len(clips) // branches if count is None else min(count, len(clips) // branches)
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if min(got := (count, samples, batch_size)) < 1:
@@ -216,7 +217,8 @@ class _Videos(Reactions):
 
     def found(self, side: str, video: Tensor, block: Block) -> tuple[str, str, Tensor]:
         clips, out = block.clips, torch.full((len(video),), torch.nan)
-        way = self.places(clips, clips["theta"])[:, -1] - self.half * block.scene.boxes[..., :2]
+        boxes = block.scene.boxes
+        way = self.places(boxes, clips["theta"])[:, -1] - self.half * boxes[..., :2]  # (N, M, 2)
         shown = clips["boxes"][:, -1, :, 2] > 0
         for i, k in (block.user & shown).nonzero().tolist():
             mask = clips["instance"][i, 0] == k + 1

@@ -20,24 +20,18 @@ def flow_l1(flow: Tensor, target: Tensor, visible: Tensor) -> Tensor:
     return (visible * (at_least_fp32(flow) - target).abs()).mean()
 
 
-def visibility_l1(logits: Tensor, visible: Tensor) -> Tensor:
-    """mean |sigmoid(logit) - v|. C2M, occlusion. Equal shapes, v in {0, 1}. Range [0, 1]."""
-    return (at_least_fp32(logits).sigmoid() - visible).abs().mean()
-
-
 def visibility_bce(logits: Tensor, visible: Tensor) -> Tensor:
-    """mean -v log p - (1 - v) log(1 - p), p = sigmoid(logit): as before, but its gradient does not
-    vanish where the answer is surely wrong. Equal shapes. Range [0, inf)."""
+    """mean -v log p - (1 - v) log(1 - p), p = sigmoid(logit). C2M has mean |p - v|, whose gradient
+    vanishes where the answer is surely wrong. Equal shapes. Range [0, inf)."""
     return F.binary_cross_entropy_with_logits(at_least_fp32(logits), at_least_fp32(visible))
 
 
-def warped_l1(warped: Tensor, frames: Tensor, visible: Tensor | None = None) -> Tensor:
-    """mean v |warp(X_0, F_t) - X_t| over all elements; without `visible` v = 1, as in C2M.
+def warped_l1(warped: Tensor, frames: Tensor) -> Tensor:
+    """mean |warp(X_0, F_t) - X_t|, also where F_t leads to what X_0 does not show. C2M, warped.
 
-    `warped` and `frames` (..., 3, H, W), `visible` (..., 1, H, W). Range [0, 2].
+    `warped` and `frames` (..., 3, H, W). Range [0, 2].
     """
-    error = (at_least_fp32(warped) - frames).abs()
-    return (error if visible is None else visible * error).mean()
+    return (at_least_fp32(warped) - frames).abs().mean()
 
 
 def flow_smoothness(flow: Tensor, image: Tensor) -> Tensor:

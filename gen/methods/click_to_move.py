@@ -4,7 +4,7 @@ Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse 
 and its release. Deviations: in training any number of objects is the user's, not one; some clips
 are rendered with the motion that the graph predicts, as in use, though the graph learns from the
 losses on theta alone, as rasterising has no gradient; a user can move the camera, for which that
-of the background is fitted to the true flow; the discriminators step first, and are frozen while
+of the ground is fitted to the true flow; the discriminators step first, and are frozen while
 the others step; the perceptual loss is LPIPS and that of visibility is cross entropy; averages are
 kept; rates stay. Losses on pixels weigh half as much: images span 2 here and 1 there.
 
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from gen.losses import motion as losses
 from gen.losses.perceptual import content
 from gen.methods.base import GANMethod, inference, judging, weigh
-from gen.networks.animator import Animation, Animator, Motion, Scene
+from gen.networks.animator import Animation, Animator, Motion, Scene, true_camera
 from gen.networks.click_to_move import sample
 from gen.networks.frame_generator import Discriminator
-from gen.networks.motion import about_centres, fit_camera, warp
+from gen.networks.motion import about_centres, warp
 from gen.networks.perceptual import LPIPS
 
 
@@ -252,9 +252,7 @@ class ClickToMove(GANMethod):
         rank = keys.where(scene.present, 2.0).argsort(1).argsort(1)
         count = (share * (scene.present.sum(1, keepdim=True) + 1)).long()
         user = (rank < count) & scene.present
-        weight = batch["visible"] * (batch["instance"][:, 1:, None] == 0)
-        camera = fit_camera(batch["flow"], weight)
-        motion = Motion(user, batch["theta"], known[:, 0] < h.camera, camera)
+        motion = Motion(user, batch["theta"], known[:, 0] < h.camera, true_camera(batch))
         share = h.mix if self.global_step >= h.mix_start else 0.0
         return scene, motion, mixed[:, 0] < share, noise, object_z
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gen.networks import click_to_move as parts
 from gen.networks.frame_generator import FeatureWarpGenerator, SpadeGenerator, blend
 from gen.networks.motion import (
+    fit_camera,
     identity,
     move_boxes,
     nearness,
@@ -70,6 +71,22 @@ class Animation(NamedTuple):
     visible: Tensor  # (N, T, 1, H, W) logits of what can be seen there
     theta: Tensor  # (N, T, M, 2, 3), the motion of the objects, back
     boxes: Tensor  # (N, T, M, 4), where they are
+
+
+GROUND = (0, 1, 9)  # trainIds of road, pavement and terrain
+
+
+def true_camera(clips: dict[str, Tensor]) -> Tensor:
+    """How the ground moves in a batch of clips, the shift and zoom (N, T, 2, 3) nearest to it.
+
+    A user who moves the camera means what objects stand on; what is farther away moves less. All
+    that is no object counts where less than 1 % of the pixels show ground.
+    """
+    shown = clips["visible"] * (clips["instance"][:, 1:, None] == 0)  # (N, T, 1, H, W)
+    semantic = clips["semantic"][:, 1:, None]
+    ground = shown * torch.isin(semantic, semantic.new_tensor(GROUND))
+    enough = ground.mean((2, 3, 4), keepdim=True) > 0.01
+    return fit_camera(clips["flow"], ground.where(enough, shown))
 
 
 class Animator(nn.Module):
