@@ -75,12 +75,15 @@ def test_terms_of_the_function_by_hand():
         "lpips_cyc": distance(x, G(back)).mean(),
         "lpips": distance(x, G(w1)).mean(),
         "nb": (ws - w1).square().sum((1, 2)).sqrt().mean(),
-        "ds": (G(w1) - G(w2)).abs().mean(),
+        "ds": (G(w1).clamp(-1, 1) - G(w2).clamp(-1, 1)).abs().mean(),
     }
     assert list(terms) == list(expected)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert made.weights()["ds"] == -2 and made.weights()["nb"] == 0.01
+    image = G.forward
+    G.forward = lambda w: 100 * image(w)  # what nobody sees is no diversity
+    assert made.function_terms(ws, x, y, d, tuple(z), made.weights())["ds"] <= 2
 
 
 def test_weight_zero_is_not_computed():

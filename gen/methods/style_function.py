@@ -4,7 +4,8 @@ Source: Liu et al., "ISF-GAN: An Implicit Style Function for High-Resolution Ima
 Translation", arXiv 2109.12492. M(w, z, d) moves a code w so that its image has the attributes d;
 the noise z says how. It learns from images that the generator makes, with labels that a classifier
 gives them. Deviations from the release: the generator's noise is fixed, so that G(w) is one image;
-what a step does not train has no gradients; the average is of M alone.
+what a step does not train has no gradients; the average is of M alone; two edits differ in what can
+be seen, [-1, 1], for beyond it the generator knows no bounds and maximising ends there.
 
 Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise, H image side.
 """
@@ -226,7 +227,8 @@ class StyleFunction(Editor, GANMethod):
         if w["nb"]:
             terms["nb"] = neighbourhood(ws, ws1)
         if w["ds"]:
-            terms["ds"] = l1(x1, G(self.moved(M, ws, z[2], d)))
+            x2 = G(self.moved(M, ws, z[2], d))
+            terms["ds"] = l1(x1.clamp(-1, 1), x2.clamp(-1, 1))
         return terms
 
     def moved(self, function: torch.nn.Module, ws: Tensor, z: Tensor, d: Tensor) -> Tensor:
