@@ -381,11 +381,13 @@ def test_attention_of_models_of_one_size_is_refused_at_others():
     AttentionTap(timm.create_model("pvt_v2_b0", depths=(1, 1, 1, 1))).check_size(50, 50)  # any
 
 
-def test_evaluate_refuses_a_wrong_voc_size_first(data, voc_root, method, monkeypatch):
+def test_evaluate_refuses_a_wrong_voc_size_first(data, voc_root, method, monkeypatch, capsys):
     monkeypatch.setattr(gen, "load", lambda *_: method)
     line = f"evaluate --checkpoint x --data {data.root} --voc {voc_root} --voc-size 90"
-    with pytest.raises(ValueError, match="patches of 8 px, got 90 px; take 88 or 96"):
+    with pytest.raises(SystemExit) as end:
         run(monkeypatch, "evaluate", line)
+    assert end.value.code == 2
+    assert "patches of 8 px, got 90 px; take 88 or 96" in capsys.readouterr().err
 
 
 def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeypatch, capsys):
