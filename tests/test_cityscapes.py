@@ -143,7 +143,7 @@ def test_no_tracks_and_odd_names(root):
     with pytest.raises(ValueError, match=r"notes.txt: expected a name <city>_<seq>_<frame>_<id>"):
         load(root)
     with pytest.raises(ValueError, match="expected frames >= 2, got 1"):
-        Cityscapes(frames=1)
+        Cityscapes("x", frames=1)
 
 
 def test_the_recipe(tmp_path, capsys):

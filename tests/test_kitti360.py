@@ -179,4 +179,4 @@ def test_verify_lists_all_clips_that_are_damaged(root, capsys):
 
 def test_options_are_checked():
     with pytest.raises(ValueError, match="expected frames >= 2, got 1"):
-        KITTI360(frames=1)
+        KITTI360("x", frames=1)

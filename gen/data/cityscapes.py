@@ -243,7 +243,7 @@ class Cityscapes(ClipData):
 
     def __init__(
         self,
-        root: str = "data/cityscapes",
+        root: str,
         height: int = 128,
         width: int = 256,
         frames: int = 6,

@@ -62,33 +62,6 @@ class Kitti360Clips(CityscapesClips):
 
 
 class KITTI360(Cityscapes):
-    """Clips in the layout of KITTI-360; see `gen.data.kitti360`. Not augmented.
-
-    Args:
-        root: folder of the layout.
-        height: of the frames in pixels; names the folders.
-        width: of the frames in pixels; names the folders.
-        frames: frames a clip, the first included.
-        max_objects: most tracks in a clip; also the length M of lists of objects.
-        batch_size: clips a step on one device.
-        val_batch_size: clips a validation batch.
-        num_workers: processes that decode; 0 decodes in the training process.
-        seed: with the position it determines the order of training.
-    """
+    """Clips in the layout of KITTI-360; see `gen.data.kitti360`. Options: as `Cityscapes`."""
 
     reader = Kitti360Clips
-
-    def __init__(
-        self,
-        root: str = "data/kitti360",
-        height: int = 128,
-        width: int = 256,
-        frames: int = 6,
-        max_objects: int = 16,
-        batch_size: int = 8,
-        val_batch_size: int = 8,
-        num_workers: int = 2,
-        seed: int = 777,
-    ) -> None:
-        sizes = (height, width, frames, max_objects)
-        super().__init__(root, *sizes, batch_size, val_batch_size, num_workers, seed)
