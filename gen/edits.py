@@ -26,10 +26,23 @@ def labels(method, judge, ws: Tensor) -> Tensor:
 
 
 def known(method, judge, count: int = 500, seed: int = 0) -> Tensor:
-    """Attributes (M, K) of random images: which go together."""
+    """Attributes (M, K) of random images: which go together; see `possible`."""
     seeds = range(10**6 * (seed + 1), 10**6 * (seed + 1) + count)
-    ws = method.map_latents(gallery.latents(method, seeds))
-    return labels(method, judge, ws).unique(dim=0)
+    y = labels(method, judge, method.map_latents(gallery.latents(method, seeds)))
+    return y[possible(y)].unique(dim=0)
+
+
+def possible(y: Tensor) -> Tensor:
+    """Which (N,) rows of attributes (N, K) have no two that exclude each other.
+
+    Now and then a generator makes a cat that is half a bear, which nobody asks for. Two attributes
+    exclude each other if they are together in less than a quarter of n_i n_j / N rows, as many as
+    chance would give.
+    """
+    y = y.double()
+    n = y.T @ y  # (K, K)
+    apart = n < n.diag()[:, None] * n.diag() / (4 * len(y))
+    return ((y @ apart.double()) * y).sum(1) == 0
 
 
 def parse(text: str, names: Sequence[str]) -> dict[int, bool]:

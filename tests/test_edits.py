@@ -51,6 +51,15 @@ def test_labels_are_what_the_judge_sees_and_known_are_all_that_occur():
     assert (seen[:, :3].sum(1) == 1).all()
 
 
+def test_what_is_two_things_at_once_is_not_asked_for():
+    alone = torch.tensor([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]]).repeat(24, 1)
+    both = torch.tensor([[1, 1, 0], [1, 1, 1]]).repeat(2, 1)
+    kept = edits.possible(torch.cat([alone, both]))
+    assert kept[:96].all() and not kept[96:].any()
+    assert edits.possible(alone[:, 1:]).all()  # by chance as often together
+    assert edits.possible(torch.ones(5, 3)).all() and edits.possible(torch.zeros(5, 3)).all()
+
+
 def test_another_judge_is_refused():
     judge = Judge()
     judge.attribute_names = NAMES[:3]

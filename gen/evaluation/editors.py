@@ -5,7 +5,8 @@ test codes, one attribute at a time and both ways: ACC by a classifier, LPIPS be
 identity of a face descriptor, PIR and mean step of 20 frames between the two edits. Here:
 
 - all labels are given at once, as in training: those that the judge reads off another of 512 images
-  of the generator and seed, so that which exclude each other need not be said;
+  of the generator and seed, so that which exclude each other need not be said (of images that
+  show two of these, none is taken);
 - diversity is over pairs of different edits: the release counts each with itself, 9 of 54, too;
 - what an edit should leave alone is seen by the labels to stay and the factors that the judge
   regresses, in place of a descriptor of faces;
@@ -28,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gen import gallery
+from gen.edits import possible
 from gen.evaluation.rows import FRAMES, Singles, Values
 from gen.interpolation import alphas, path
 from gen.metrics.smoothness import path_distances, smoothness
@@ -136,8 +138,8 @@ class _Editor:
         self.lpips = LPIPS(net).to(gallery.device(method))
         self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
         self.singles = Singles()
-        others = [block.y for block in self.blocks(FIRST_OTHER, OTHERS)]
-        self.others = torch.cat(others).cpu().numpy()  # (P, K) bool
+        others = torch.cat([block.y for block in self.blocks(FIRST_OTHER, OTHERS)])
+        self.others = others[possible(others)].cpu().numpy()  # (P, K) bool
 
     def check_others(self, groups: list[str]) -> None:
         varies = self.others.any(0) & ~self.others.all(0)  # (K,)
