@@ -223,7 +223,7 @@ class _Editor:
         return d, z
 
     def any(self, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
-        return self.others[[rng.integers(OTHERS)]]  # (1, K)
+        return self.others[[rng.integers(len(self.others))]]  # (1, K)
 
     def nearest(self, rng: np.random.Generator, y: np.ndarray) -> np.ndarray:
         """(K, K): row k has another label k than y (K,), and few others; by chance where equal."""
@@ -237,7 +237,7 @@ class _Editor:
 
     def two(self, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
         """(2, K): labels that differ."""
-        first = rng.integers(OTHERS)
+        first = rng.integers(len(self.others))
         unlike = (self.others != self.others[first]).any(1).nonzero()[0]
         return self.others[[first, rng.choice(unlike)]]
 
