@@ -1,6 +1,6 @@
 """What keeps a run safe and visible: checkpoints, stopping on a signal, the progress bar.
 
-`gen fit` installs all of them but `Samples` and `TranslationMetrics`, which a config asks for.
+`gen fit` installs all of them but `Samples` and `Evaluate`, which a config asks for.
 """
 
 from __future__ import annotations
@@ -136,33 +136,58 @@ class Bar(TQDMProgressBar):
         }
 
 
-class Evaluate(Callback):
-    """Measures a translator on validation images whenever Lightning validates or tests.
+class OfImages(Callback):
+    """Refuses what neither translates images nor generates them, before it trains."""
+
+    def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
+        if not (hasattr(method, "encode_style") or hasattr(method, "generate")):
+            raise ValueError(
+                f"{type(self).__name__}: expected a translator or a generator, got "
+                f"{type(method).__name__}; leave the callback out, see scripts/evaluate.py"
+            )
+
+
+class Evaluate(OfImages):
+    """Measures a translator, or a generator, whenever Lightning validates or tests.
 
     Args:
-        max_sources: number of validation images used as sources, spread over the domains.
-        metrics: groups of `gen.evaluation.evaluate`.
+        max_sources: number of validation images used as sources, spread over the domains; of a
+            generator number of paths, for PPL 5 times as many.
+        metrics: groups of `gen.evaluation.evaluate`, or of `evaluate_generator`; none: intra, inter
+            and translation, or fidelity.
         seed: of sources, latents and references: the same ones each time.
+        images: number of images of a generator that fidelity sees.
     """
 
     def __init__(
         self,
         max_sources: int = 32,
-        metrics: tuple[str, ...] = ("intra", "inter", "translation"),
+        metrics: tuple[str, ...] = (),
         seed: int = 777,
+        images: int = 1000,
     ) -> None:
-        self.options = dict(max_sources=max_sources, metrics=metrics, seed=seed)
+        self.max_sources, self.metrics, self.seed, self.images = max_sources, metrics, seed, images
 
     def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        from gen.evaluation import evaluate
+        from gen.evaluation import BASIC, evaluate
+        from gen.evaluation.generators import evaluate_generator
 
-        rows = evaluate(method, trainer.datamodule.val, **self.options)
+        data = trainer.datamodule
+        if hasattr(method, "generate"):
+            counts = dict(count=self.images, paths=self.max_sources)
+            groups = self.metrics or ("fidelity",)
+            rows = evaluate_generator(
+                method, data.train, data.val, groups, seed=self.seed, **counts
+            )
+        else:
+            groups, counts = self.metrics or BASIC, dict(max_sources=self.max_sources)
+            rows = evaluate(method, data.val, groups, seed=self.seed, **counts)
         method.log_dict({f"val/{row['metric']}": row["value"] for row in rows})
 
     on_test_epoch_end = on_validation_epoch_end
 
 
-class Samples(Callback):
+class Samples(OfImages):
     """Writes `samples/<iteration>.png`: the same sources and seeds every time, EMA weights.
 
     Args:

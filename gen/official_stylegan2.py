@@ -133,7 +133,7 @@ def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] =
         "num_domains": max(1, classes),
         "conditional": classes > 0,
         "clamp": g["clamp"] or 0.0,
-        "group": d.get("group") or 0,
+        "group": (d["group"] or 0) if d else 4,
         "residual": d.get("residual", True),
     }
     state = {f"generator.{key}": value for key, value in published.generator.items()}

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 from gen.networks.stylegan2 import Generator
 
@@ -29,6 +30,8 @@ class Projection(NamedTuple):
     distance: Tensor
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def project(
     generator: Generator,
     x: Tensor,
@@ -43,7 +46,8 @@ def project(
     """Minimises the distance of G(w) and x over w, from the mean code, by Adam.
 
     Early on w is disturbed, less and less; the rate rises over the first twentieth of the steps
-    and falls over the last quarter. Each image of the batch is found for itself.
+    and falls over the last quarter. Each image is found as if it were alone. Works under
+    `torch.no_grad` and `torch.inference_mode`, too.
 
     Args:
         generator: Frozen; its gradients are taken with respect to codes only.
@@ -59,13 +63,15 @@ def project(
         bar: Shows a progress bar.
 
     Raises:
-        ValueError: x of another shape, or steps < 1.
+        ValueError: x of another shape, dtype or range, NaN, or steps < 1.
     """
     size, device = generator.synthesis.sizes[-1], x.device
     if x.ndim != 4 or x.shape[1:] != (3, size, size) or steps < 1:
         raise ValueError(
             f"expected images (N, 3, {size}, {size}) and steps >= 1, got {tuple(x.shape)}, {steps}"
         )
+    check_images(x, "x")
+    x = x.detach().clone()  # as it may come from inference mode
     features = features or LPIPS("vgg").to(device).features
     rng = torch.Generator(device).manual_seed(seed)
     mapping, synthesis = generator.mapping, generator.synthesis
@@ -77,9 +83,8 @@ def project(
         wanted = features(small(x))
     rows = mapping.rows if space == "W+" else 1
     code = mean.expand(len(x), rows, -1).clone().requires_grad_()  # (N, rows, D)
-    noise = [
-        n.detach().clone() for n in synthesis.noise_maps(len(x), rng if fit_noise else "const")
-    ]
+    first = synthesis.noise_maps(1, rng if fit_noise else "const")
+    noise = [n.detach().repeat(len(x) if fit_noise else 1, 1, 1, 1) for n in first]
     fitted = [n.requires_grad_() for n in noise] if fit_noise else []
     optimizer = torch.optim.Adam([code, *fitted], lr, betas=(0.9, 0.999))
 
@@ -88,7 +93,7 @@ def project(
         fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / 0.25))
         optimizer.param_groups[0]["lr"] = lr * fall * min(1.0, t / 0.05)
         scale = 0.05 * spread * max(0.0, 1 - t / 0.75) ** 2
-        moved = code + scale * torch.randn(code.shape, generator=rng, device=device)
+        moved = code + scale * torch.randn(code[:1].shape, generator=rng, device=device)
         image = synthesis(moved.expand(-1, mapping.rows, -1), noise)
         loss = apart(features(small(image)), wanted).sum()
         if fit_noise:

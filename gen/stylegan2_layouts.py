@@ -157,7 +157,8 @@ def read_rosinality(file: PickleFile, value: dict) -> Read:
         got = {key: file.tensor(v) for key, v in expect(extra["d"], dict).items()}
         size = img_size(count(r"convs\.\d+\.skip\.1\.weight", got))
         widths = axis(got, "convs.0.0.weight", 4, 0), axis(got, "final_conv.0.weight", 4, 0)
-        config["discriminator"] = width_options(size, *widths) | dict(c_dim=0, group=4)
+        more = dict(c_dim=0, group=4, clamp=None)
+        config["discriminator"] = width_options(size, *widths) | more
         wanted = shapes("discriminator", config["discriminator"])
         networks["discriminator"] = translated(got, wanted, in_discriminator(size))
         check_kernels(got, D_KERNELS, 1)

@@ -20,6 +20,7 @@ from gen import gallery, viz
 from gen.checkpoint import export
 from gen.cli import main
 from gen.data import Heads
+from gen.evaluation.generators import evaluate_generator
 from gen.methods.stargan import StarGAN
 from gen.weights import WeightsError
 from runs import HEADS, arguments, fit, losses, read
@@ -156,6 +157,28 @@ def test_evaluate_gives_the_metric_of_best_and_validate_measures_the_same(tmp_pa
     main(["validate", *command[1:]])
     again = next(row[name] for row in losses(tmp_path / "again") if row.get(name))
     assert float(again) == pytest.approx(float(value), abs=1e-6)
+
+
+def test_evaluate_measures_a_generator(tmp_path, lpips_cache):
+    measure = [
+        "--trainer.callbacks=Evaluate", "--trainer.callbacks.max_sources=2",
+        "--trainer.callbacks.metrics=[paths,ppl]", "--trainer.limit_val_batches=1",
+    ]  # fmt: skip
+    name = "val/w/ps_t20_alex"
+    last = fit("StyleGAN2", tmp_path, *measure, "--trainer.val_check_interval=2", steps=2)
+    (row,) = [row for row in losses(tmp_path) if row.get(name)]
+    assert {"val/z/ps_t20_alex", "val/w/pir_t20_alex"} < set(row) and "ppl" in str(row)
+    again = gen.load(last)
+    data = Heads(**HEADS)
+    found = evaluate_generator(again, data.train, data.val, ["paths"], paths=2)
+    assert float(row[name]) == pytest.approx(found[0]["value"], abs=1e-5)
+
+
+@pytest.mark.parametrize("callback", ["Evaluate", "Samples"])
+def test_callbacks_of_images_refuse_an_editor(tmp_path, edited, callback):
+    told = f"{callback}: expected a translator or a generator, got StyleFunction; leave"
+    with pytest.raises(ValueError, match=told):
+        fit("StyleFunction", tmp_path, f"--trainer.callbacks={callback}", **edited)
 
 
 def test_the_data_set_decides_the_number_of_domains(tmp_path):

@@ -10,8 +10,9 @@ import torch
 
 import gen
 from gen.checkpoint import export
+from gen.methods.stylegan2 import StyleGAN2
 from gen.weights import WeightsError
-from runs import cut_run, differences, fit, losses, read
+from runs import GENERATOR, cut_run, differences, fit, losses, read, ship
 from test_ddp import run
 
 FIRST, MORE, K, L, D = 3, 4, 6, 8, 8
@@ -104,6 +105,17 @@ def test_a_generator_of_other_options_is_refused(whole, edited, tmp_path):
         fit(name, tmp_path, **edited | dict(w_dim=16))
     with pytest.raises(WeightsError, match="expected a StyleGAN2 with .*got a AttributeClassifier"):
         fit(name, tmp_path, **edited | dict(generator=edited["judge"]))
+    other = ship(
+        StyleGAN2(**GENERATOR, num_domains=3, conditional=True), tmp_path / "c.safetensors"
+    )
+    with pytest.raises(WeightsError, match="'conditional': False.*got a .*'conditional': True"):
+        fit(name, tmp_path, **edited | dict(generator=other))
+
+
+def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
+    name, _ = whole
+    with pytest.raises(ValueError, match="data: expected latents `z` or codes `ws`, got .*--data="):
+        fit(name, tmp_path, "--data=Heads", "--data.img_size=32", **edited)
 
 
 def test_what_is_not_given_is_named(whole, edited, tmp_path):

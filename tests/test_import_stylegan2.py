@@ -11,7 +11,7 @@ from conftest import ROOT
 from gen.networks.stylegan2 import Discriminator, Generator
 from gen.official_stylegan2 import import_stylegan2
 from runs import fit, read
-from test_official_stylegan2 import D, G, made, nvidia, rosinality, write
+from test_official_stylegan2 import D, G, made, nvidia, rosinality, same, tensorflow, write
 
 
 def latents():
@@ -39,6 +39,24 @@ def test_the_command_writes_a_checkpoint_and_a_card(tmp_path):
     assert "ffhq.pkl, sha256 " in card and "not commercial" in card and "in the file too" in card
 
 
+@pytest.mark.parametrize(
+    "layout, options",
+    [
+        (nvidia, dict(flat=True)),
+        (tensorflow, {}),
+        (rosinality, dict(new=True)),
+        (rosinality, dict(new=False)),
+    ],
+)
+def test_the_discriminator_comes_along_in_every_layout(tmp_path, layout, options):
+    g, d = made()
+    out = tmp_path / "x.safetensors"
+    card = import_stylegan2(write(tmp_path / "x", layout(g, d, **options)), out)
+    model = gen.load(out)
+    same(model.discriminator.state_dict(), d)
+    assert "in the file too" in card.read_text() and model.hparams.group == 4
+
+
 def test_classes_have_names(tmp_path):
     g_options, d_options = G | dict(c_dim=3), D | dict(c_dim=3)
     path = write(tmp_path / "x.pkl", nvidia(*made(g_options, d_options), g_options, d_options))
@@ -59,6 +77,7 @@ def test_a_file_without_a_discriminator_trains_with_a_fresh_one(tmp_path, caplog
     card = import_stylegan2(write(tmp_path / "x.pt", data), out)
     assert "fresh" in card.read_text()
     assert gen.load(out).generate(latents()).isfinite().all()
+    assert gen.load(out).hparams.group == 4  # as published, where the file does not say
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     options = {k: G[k] for k in G if k != "c_dim"}
     run = fit(

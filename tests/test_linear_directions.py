@@ -159,6 +159,12 @@ def test_mixed_codes_have_a_range_of_rows_of_one_other_code():
     assert torch.equal(mixed(ws, 0.0, torch.Generator()), ws)
 
 
+@pytest.mark.parametrize("name, value", [("strength", -1.0), ("mixing", 3.0), ("lr_iters", -1)])
+def test_options_out_of_bounds_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"expected {name} in 0 .. .*, got {value}"):
+        LinearDirections(**TINY | {name: value})
+
+
 # ---- edits --------------------------------------------------------------------------------------
 
 
@@ -236,6 +242,15 @@ def test_attributes_that_exclude_each_other_are_solved_jointly_and_finitely(case
         assert torch.equal(edited, ws)
     elif case == "huge":
         assert (sides == 1).all()
+
+
+def test_requests_of_another_shape_are_refused():
+    made = random_method()
+    for ws, d in ((noise(2, 5, D), wanted(2)), (noise(2, L, D), wanted(2, 4))):
+        with pytest.raises(ValueError, match=r"edit: expected codes \(N, 8, 8\), attributes .*3\)"):
+            made.edit(ws, d)
+    with pytest.raises(ValueError, match=r"d: expected attributes in {0, 1}, got \[7.0\]"):
+        made.edit(noise(2, L, D), torch.full((2, 3), 7.0))
 
 
 def test_more_attributes_than_numbers_of_a_code_are_solved_as_well_as_can_be():

@@ -14,6 +14,8 @@ def generator():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = Generator(16, 8, 0, 8, 2, 128, 16)
+    for size in net.synthesis.sizes:  # images within [-1, 1]
+        getattr(net.synthesis, f"b{size}").torgb.weight.data.mul_(0.1)
     return net.requires_grad_(False)
 
 
@@ -61,6 +63,38 @@ def test_autocorrelation_tells_noise_from_a_picture():
     noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     slope = torch.linspace(-1.7, 1.7, 32).expand(1, 1, 32, 32)
     assert autocorrelation(slope) > 20 * autocorrelation(noise)
+
+
+def test_an_image_is_found_as_if_alone(generator):
+    x = images(generator)
+    for options in (OPTIONS, OPTIONS | dict(fit_noise=True)):
+        both, alone = (project(generator, one, steps=20, **options) for one in (x, x[1:]))
+        torch.testing.assert_close(both.ws[1:], alone.ws, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_there_are_no_gradients(generator, mode):
+    expected = project(generator, images(generator), steps=3, **OPTIONS).ws
+    with mode():
+        x = images(generator)
+        assert torch.equal(project(generator, x, steps=3, **OPTIONS).ws, expected)
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.full((1, 3, 16, 16), 255.0), r"expected values in \[-1, 1\]"),
+        (torch.full((1, 3, 16, 16), torch.nan), "expected finite values"),
+        (
+            torch.zeros(1, 3, 16, 16, dtype=torch.uint8),
+            "expected a float tensor .* got torch.uint8",
+        ),
+    ],
+)
+def test_values_that_are_no_image_are_refused(generator, x, message):
+    with pytest.raises(ValueError, match=f"^x: {message}"):
+        project(generator, x, steps=1, **OPTIONS)
 
 
 @pytest.mark.parametrize("shape, steps", [((1, 3, 8, 8), 5), ((3, 16, 16), 5), ((1, 3, 16, 16), 0)])

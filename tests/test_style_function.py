@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gen.losses.style import neighbourhood
+from gen.methods import editor
 from gen.methods.style_function import StyleFunction
 from gen.methods.stylegan2 import StyleGAN2
 from gen.weights import WeightsError
@@ -116,6 +117,97 @@ def test_rows_outside_the_range_stay():
     edited = made.edit(ws, d, z)
     same = (edited == ws).all(2)[0].tolist()
     assert same == [True] * 2 + [False] * 3 + [True] * (ws.shape[1] - 5)
+
+
+class Sees(torch.nn.Module):
+    """A discriminator that sees no attribute."""
+
+    def forward(self, x):
+        return torch.full((len(x), 3), -1.0), torch.zeros(len(x))
+
+
+def test_an_edit_moves_the_rows_of_what_changes():
+    made, z = method(rows="a:2-4,b:5-6,a:7-7"), torch.ones(5, 4)
+    made.discriminator = Sees()
+    d = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]])
+    ws = codes(made, 5)
+    moved = (made.edit(ws, d, z) != ws).any(2)  # (5, L)
+    expected = [[2, 3, 4, 7], [5, 6], [2, 3, 4, 5, 6, 7], [*range(8)], []]
+    assert [row.nonzero().flatten().tolist() for row in moved] == expected
+    assert torch.equal(made.edit(ws, d, z)[3], method().edit(ws, d, z)[3])
+    assert (made.moved(made.style_function, ws.clone(), z, d) != ws).any(2).all()  # as in training
+
+
+@pytest.mark.parametrize("rows", ["a", "a:1", "x:1-2", "a:3-2", "a:0-8", "a:-1-2", "b:0-3;a:1-2"])
+def test_rows_that_are_none_are_refused(rows):
+    with pytest.raises(ValueError, match="rows: expected NAME:FIRST-LAST, a name of a, b, c, rows"):
+        method(rows=rows)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(first_row=5, last_row=3), "expected first_row < last_row <= 8 or 0, got 5 and 3"),
+        (dict(first_row=50), "expected first_row < last_row <= 8 or 0, got 50 and 0"),
+        (dict(last_row=99), "expected first_row < last_row <= 8 or 0, got 0 and 99"),
+        (dict(first_row=-2), "expected first_row in 0 .. inf, got -2"),
+        (dict(r1_every=0), "expected r1_every in 1 .. inf, got 0"),
+        (dict(ema_decay=1.5), "expected ema_decay in 0 .. 1, got 1.5"),
+    ],
+)
+def test_options_out_of_bounds_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        method(**options)
+
+
+def test_one_code_has_no_other_whose_labels_it_could_take():
+    with pytest.raises(ValueError, match="batch_size: expected 2 codes.*got 1; raise --data.batch"):
+        method().training_step(batch(1))
+
+
+def test_photos_keep_their_rows_in_w(monkeypatch):
+    made, spaces, d, z = method(space="W"), [], torch.ones(4, 3), torch.ones(4, 4)
+    ws = codes(made) + torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))
+    step = made.edit(ws, d, z) - ws
+    torch.testing.assert_close(step, step[:, :1].expand_as(step), atol=1e-5, rtol=0)
+    plain = ws.mean(1, keepdim=True)
+    expected = made.ema.module["style_function"](plain, z, d) - plain
+    torch.testing.assert_close(step[:, :1], expected, atol=1e-5, rtol=0)
+    found = SimpleNamespace(ws=ws)
+    monkeypatch.setattr(editor, "project", lambda *given: spaces.append(given[3:]) or found)
+    for one in (made, method()):
+        assert one.encode(torch.zeros(4, 3, 32, 32)) is ws
+    assert spaces == [("W",), ("W+",)]
+
+
+@pytest.mark.parametrize(
+    "ws, d, z, message",
+    [
+        ((4, 5, 8), (4, 3), (4, 4), r"got \(4, 5, 8\), \(4, 3\), \(4, 4\)"),
+        ((4, 8, 8), (4, 2), (4, 4), r"codes \(N, 8, 8\), attributes \(N, 3\) and noise \(N, 4\)"),
+        ((4, 8, 8), (4, 3), (4, 5), "edit: expected codes"),
+        ((4, 8, 8), (1, 3), (4, 4), "edit: expected codes"),
+    ],
+)
+@pytest.mark.parametrize("space", ["W", "W+"])
+def test_requests_of_another_shape_are_refused(space, ws, d, z, message):
+    with pytest.raises(ValueError, match=message):
+        method(space=space).edit(torch.zeros(ws), torch.ones(d), torch.zeros(z))
+
+
+def test_attributes_hold_or_not():
+    with pytest.raises(ValueError, match=r"d: expected attributes in {0, 1}, got \[7.0\]"):
+        method().edit(torch.zeros(1, 8, 8), torch.full((1, 3), 7.0), torch.zeros(1, 4))
+
+
+def test_it_interpolates_between_attributes():
+    made, z = method(), torch.ones(4, 4)
+    ws, (a, b) = codes(made), torch.eye(3)[:2, None].expand(-1, 4, -1)
+    frames = made.interpolate(ws, a, b, z, frames=5)
+    assert frames.shape == (4, 5, 3, 32, 32)
+    ends = [made.edit(ws, d, z) for d in (a, b)]
+    for at, code in ((0, ends[0]), (2, (ends[0] + ends[1]) / 2), (4, ends[1])):
+        torch.testing.assert_close(frames[:, at], made.synthesize(code), atol=1e-4, rtol=0)
 
 
 def test_in_w_all_rows_move_alike():

@@ -102,6 +102,8 @@ def test_the_average_forgets_by_images():
     ramp = StyleGAN2(**TINY | dict(ema_kimg=1.0, ema_rampup=0.05))
     decays = [ramp.ema_decay(i, 100) for i in (0, 1, 100, 10_000)]
     assert decays == pytest.approx([0, 0.5 ** (100 / 5), 0.5 ** (100 / 500), 0.5**0.1])
+    tuned = StyleGAN2(**TINY | dict(ema_kimg=1.0, ema_rampup=0.05), init_from="x.safetensors")
+    assert tuned.ema_decay(0, 100) == pytest.approx(0.5**0.1)  # what it starts from is kept
     method = bare(StyleGAN2)(**TINY)
     method.global_step = 0
     method.training_step(batch())  # nothing to remember yet: a copy
@@ -219,6 +221,23 @@ def test_classes_condition_both_networks():
     z = latents()
     a, b = method.generate(z, 0), method.generate(z, torch.tensor([0, 1, 2, 0]))
     assert torch.equal(a[0], b[0]) and not torch.allclose(a[1], b[1])
+    for y in (None, 3, -1, 0.5, torch.tensor([0, 1, 2, 7])):
+        with pytest.raises(ValueError, match=r"y: expected a class 0 \.\. 2 each, got "):
+            method.generate(z, y)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("mixing", value) for value in (-0.1, 2.0, math.nan)),
+        *((name, 0) for name in ("map_layers", "r1_every", "pl_every", "pl_shrink", "z_dim")),
+        *((name, -1.0) for name in ("clamp", "group", "ema_rampup", "ema_kimg", "lambda_pl")),
+        *(("ada_kimg", 0.0), ("ada_target", 1.5)),
+    ],
+)
+def test_options_out_of_bounds_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"expected {name} in .* \.\. .*, got {value}"):
+        StyleGAN2(**TINY | {name: value})
 
 
 # ---- runs ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ the classifiers see: D in W, L D in W+.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 import torch
@@ -68,6 +69,11 @@ class LinearDirections(Editor):
     """
 
     noise_dim = 0
+    bounds = {
+        **dict.fromkeys(("z_dim", "w_dim", "map_layers"), (1, inf)),
+        **dict.fromkeys(("clamp", "strength", "weight_decay", "lr", "lr_iters"), (0, inf)),
+        **dict(mixing=(0, 1)),
+    }
 
     def __init__(
         self,
@@ -176,6 +182,7 @@ class LinearDirections(Editor):
     @inference
     def edit(self, ws: Tensor, d: Tensor, z: Tensor | None = None) -> Tensor:
         """Codes (N, L, D), wanted attributes (N, K) in {0, 1} -> codes (N, L, D); `z` is unused."""
+        self.check_request(ws, d, z)
         scores, sign = self.scores(ws), 2 * d - 1  # (N, K)
         wanted = sign * torch.maximum(sign * scores, self.hparams.strength * self.score_std)
         A = self.classifiers.weight  # (K, C)

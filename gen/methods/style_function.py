@@ -5,7 +5,10 @@ Translation", arXiv 2109.12492. M(w, z, d) moves a code w so that its image has 
 the noise z says how. It learns from images that the generator makes, with labels that a classifier
 gives them. Deviations from the release: the generator's noise is fixed, so that G(w) is one image;
 what a step does not train has no gradients; the average is of M alone; two edits differ in what can
-be seen, [-1, 1], for beyond it the generator knows no bounds and maximising ends there.
+be seen, [-1, 1], for beyond it the generator knows no bounds and maximising ends there. Left out:
+weights of positive labels, the identity of faces (off there), random noise of the generator, and
+training codes with rows of another; the adversarial term has weight 1. In W the neighbourhood sums
+over L equal rows, so that lambda_nb weighs sqrt(L) as much.
 
 Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise, H image side.
 """
@@ -13,6 +16,7 @@ Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import inf
 from typing import Literal
 
 import torch
@@ -23,7 +27,7 @@ from gen.losses.adversarial import bce, r1
 from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
 from gen.methods.base import GANMethod, inference, weigh
-from gen.methods.editor import Editor
+from gen.methods.editor import Editor, rows_of
 from gen.networks import style_function as networks
 from gen.networks.perceptual import LPIPS
 from gen.schedules import half_cosine
@@ -45,9 +49,12 @@ class StyleFunction(Editor, GANMethod):
         channel_max: most channels of a layer of it.
         clamp: limit of its activations; 0: none.
         psi: truncation of the codes that are edited.
-        space: W+ moves each row in its own way, W all rows alike.
-        first_row: first row that is edited.
-        last_row: the row before which editing ends; 0: all.
+        space: W+ moves each row in its own way, W all rows by as much, as their mean says.
+        first_row: first row that M moves, in training too.
+        last_row: the row before which that ends; 0: all.
+        rows: rows that an edit moves for an attribute that changes, the last included, such as
+            `cat:0-3,spots:4-7`; others move all. What changes, the discriminator sees. Not in
+            training.
         noise_dim: width Z of the noise.
         pre_norm: LayerNorm before the layers, as released for faces; else behind.
         norm: how a code is normalised before it is modulated.
@@ -75,6 +82,13 @@ class StyleFunction(Editor, GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    bounds = {
+        **dict.fromkeys(("z_dim", "w_dim", "map_layers", "r1_every"), (1, inf)),
+        **dict.fromkeys(("clamp", "first_row", "last_row", "noise_dim", "lambda_reg"), (0, inf)),
+        **dict.fromkeys(("lr", "lr_min", "lr_warmup_iters", "lr_iters"), (0, inf)),
+        **dict(weight_decay=(0, inf), clip=(0, inf), ema_decay=(0, 1)),
+    }
+
     def __init__(
         self,
         generator: str = "",
@@ -91,6 +105,7 @@ class StyleFunction(Editor, GANMethod):
         space: Literal["W+", "W"] = "W+",
         first_row: int = 0,
         last_row: int = 0,
+        rows: str = "",
         noise_dim: int = 64,
         pre_norm: bool = True,
         norm: Literal["adaln", "adain", "none"] = "adaln",
@@ -124,9 +139,13 @@ class StyleFunction(Editor, GANMethod):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build_generator()
-            rows = self.generator.mapping.rows if space == "W+" else 1
+            L = self.generator.mapping.rows
+            if not first_row < (last_row or L) <= L:
+                got = f"{first_row} and {last_row}"
+                raise ValueError(f"expected first_row < last_row <= {L} or 0, got {got}")
+            rows_of(rows, self.attribute_names, L)
             self.style_function = networks.StyleFunction(
-                rows, K, w_dim, noise_dim, pre_norm, norm, residual
+                L if space == "W+" else 1, K, w_dim, noise_dim, pre_norm, norm, residual
             )
             self.discriminator = networks.AttributeDiscriminator(
                 img_size, K, d_channels, d_max_channels
@@ -169,6 +188,9 @@ class StyleFunction(Editor, GANMethod):
             ws = self.codes(batch)  # (N, L, D)
             x = self.generator.synthesis(ws)  # (N, 3, H, H)
             y = self.labels(x)  # (N, K)
+        if len(y) < 2:
+            told = "expected 2 codes, each to be edited to the labels of another, got 1"
+            raise ValueError(f"batch_size: {told}; raise --data.batch_size")
         d = y[torch.randperm(len(y), generator=rng)]  # of another image: their joint distribution
         z1, z2, z3 = torch.randn(3, len(y), self.noise_dim, generator=rng).to(x)  # (N, Z)
 
@@ -235,7 +257,8 @@ class StyleFunction(Editor, GANMethod):
         """M(w, z, d) in the rows that are edited, the code (N, L, D) itself in the others."""
         h, L = self.hparams, ws.shape[1]
         if h.space == "W":
-            new = function(ws[:, :1], z, d).expand(-1, L, -1)
+            mean = ws.mean(1, keepdim=True)  # (N, 1, D)
+            new = ws + (function(mean, z, d) - mean)
         else:
             new = function(ws, z, d)
         first, last = h.first_row, h.last_row or L
@@ -248,4 +271,11 @@ class StyleFunction(Editor, GANMethod):
     @inference
     def edit(self, ws: Tensor, d: Tensor, z: Tensor) -> Tensor:
         """Codes (N, L, D), wanted attributes (N, K) in {0, 1}, noise (N, Z) -> codes (N, L, D)."""
-        return self.moved(self.ema.module["style_function"], ws, z, d)
+        self.check_request(ws, d, z)
+        new, rows = self.moved(self.ema.module["style_function"], ws, z, d), self.hparams.rows
+        if not rows:
+            return new
+        seen = self.discriminator(self.generator.synthesis(ws))[0] > 0  # (N, K)
+        may = rows_of(rows, self.attribute_names, ws.shape[1]).to(ws.device)  # (K, L)
+        moves = ((seen != (d > 0))[:, :, None] & may).any(1)  # (N, L)
+        return torch.where(moves[:, :, None], new, ws)

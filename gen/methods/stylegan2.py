@@ -3,13 +3,15 @@
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, with the
 adaptive augmentation of "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020.
 Deviations from the ADA release: a NaN stops the run instead of becoming 0; the averages that the
-step keeps are those of all processes; real images are not mirrored here but by the data.
+step keeps are those of all processes; real images are not mirrored here but by the data; the logits
+that adapt the augmentation are those of the adversarial step, not also those of R1.
 
 Letters in shapes: N batch, Z latent width, L rows of a code, D their width, K classes, H side.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 import torch
@@ -22,6 +24,13 @@ from gen.methods.base import GANMethod, inference
 from gen.networks.ada import augment
 from gen.networks.stylegan2 import Discriminator, Generator
 from gen.schedules import linear_fall
+
+BOUNDS = {
+    **dict.fromkeys(("num_domains", "z_dim", "w_dim", "map_layers"), (1, inf)),
+    **dict.fromkeys(("r1_every", "pl_every", "pl_shrink"), (1, inf)),
+    **dict.fromkeys(("clamp", "group", "lambda_pl", "lr", "ema_kimg", "ema_rampup"), (0, inf)),
+    **dict(mixing=(0, 1), ada_target=(-1, 1), ada_kimg=(1e-3, inf)),
+}
 
 
 class StyleGAN2(GANMethod):
@@ -51,9 +60,10 @@ class StyleGAN2(GANMethod):
         lr_decay_start: iteration at which it begins to fall.
         lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
         ema_kimg: thousand images over which the averaged generator forgets half.
-        ema_rampup: it is at most this share of the images seen; 0: no ramp.
+        ema_rampup: it is at most this share of the images seen; 0, or `init_from`: no ramp.
         ada_target: mean sign of the real images' logits that augmentation holds; 0: none.
-        ada_kimg: thousand images in which its probability can rise by 1.
+        ada_kimg: thousand images in which its probability can rise by 1; usually 100 where
+            training starts from other weights.
         augment: its kinds: one of blit, geom, color, filter, noise and cutout, or the first of them
             by their initials, as bgc or bgcfnc.
         seed: of the first weights and of all that is drawn in training.
@@ -105,6 +115,9 @@ class StyleGAN2(GANMethod):
     ):
         super().__init__()
         self.save_hyperparameters()
+        for name, (low, high) in BOUNDS.items():
+            if not low <= (value := self.hparams[name]) <= high:
+                raise ValueError(f"expected {name} in {low} .. {high}, got {value}")
         self.img_size, self.latent_dim = img_size, z_dim
         self.classes = num_domains if conditional else 0  # K
         width = dict(c_dim=self.classes, channel_base=channel_base, channel_max=channel_max)
@@ -234,7 +247,7 @@ class StyleGAN2(GANMethod):
     def ema_decay(self, iteration: int, images: int) -> float:
         """Half of what was is forgotten in `ema_kimg`, or sooner while few images were seen."""
         h, half = self.hparams, self.hparams.ema_kimg * 1000
-        if h.ema_rampup:
+        if h.ema_rampup and not h.init_from:  # whose average is worth keeping
             half = min(half, iteration * images * h.ema_rampup)
         return 0.5 ** (images / half) if half else 0.0
 
@@ -263,8 +276,10 @@ class StyleGAN2(GANMethod):
         """
         c = None
         if self.classes:
-            y = torch.as_tensor(y, device=z.device).expand(len(z))
-            c = self.condition(y)
+            label = torch.as_tensor(-1 if y is None else y, device=z.device)
+            if label.is_floating_point() or not ((label >= 0) & (label < self.classes)).all():
+                raise ValueError(f"y: expected a class 0 .. {self.classes - 1} each, got {y}")
+            c = self.condition(label.long().expand(len(z)))
         return self.ema.module["generator"].mapping(z, c, psi, cutoff)
 
     @inference
