@@ -16,10 +16,11 @@ from gen.interpolation import alphas, path
 
 def labels(method, judge, ws: Tensor) -> Tensor:
     """Attributes (N, K) that a judge sees in the images of codes."""
-    if judge.attribute_names != method.attribute_names or judge.img_size != method.img_size:
+    names = getattr(judge, "attribute_names", None)
+    if names != method.attribute_names or judge.img_size != method.img_size:
         raise ValueError(
             f"classifier: expected the attributes {method.attribute_names} at {method.img_size} "
-            f"px, got {judge.attribute_names} at {judge.img_size} px; give the one of this editor"
+            f"px, got {names} at {judge.img_size} px; give the AttributeClassifier of this editor"
         )
     images = [method.synthesize(part).clamp(-1, 1) for part in ws.split(50)]
     return torch.cat([(judge.classify(x) > 0).float() for x in images])
@@ -49,14 +50,15 @@ def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
     """`cat,no-spots` -> {index of cat: True, index of spots: False}.
 
     Raises:
-        ValueError: An attribute that the editor does not have.
+        ValueError: An attribute that the editor does not have, or one that is to be and not to be.
     """
     request = {}
     for word in filter(None, text.split(",")):
         name = word.removeprefix("no-")
         if name not in names:
             raise ValueError(f"expected attributes among {', '.join(names)}, got {name!r}")
-        request[names.index(name)] = word == name
+        if request.setdefault(names.index(name), word == name) != (word == name):
+            raise ValueError(f"expected {name} or no-{name}, got both in {text!r}")
     return request
 
 

@@ -5,6 +5,7 @@ A method here is anything with `translate`, `encode`, `decode`, `map_style`, `me
 `encode_style`, `domains`, `img_size` and `latent_dim`; images are (N, 3, H, W) in [-1, 1].
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,19 @@ from gen.interpolation import alphas, lerp, path
 
 Rows = list[list[Tensor | None]]
 Headers = list[tuple[str, int]]
+MOST_SEEDS = 1000  # of a range: more are no picture
 
 
 def device(method) -> torch.device:
     return next(method.parameters()).device
+
+
+def check_translator(method, source: str) -> None:
+    """ValueError if the method of a file is none that translates between domains."""
+    if not hasattr(method, "encode_style"):
+        editor = ", an editor of codes: use scripts/edit.py" if hasattr(method, "edit") else ""
+        got = f"{type(method).__name__}{editor}"
+        raise ValueError(f"{source}: expected a translator between domains, got {got}")
 
 
 def domain_index(method, name: str) -> int:
@@ -130,6 +140,24 @@ def _folder_domain(method, image: Path) -> str:
     return name
 
 
+def seeds(texts: Sequence[str]) -> list[int]:
+    """Seeds as they are written: `["3", "5-7"]` -> [3, 5, 6, 7].
+
+    Raises:
+        ValueError: neither a number nor a range; an empty range, or one of more than `MOST_SEEDS`.
+    """
+    found = []
+    for text in texts:
+        match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", text)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + MOST_SEEDS:
+            raise ValueError(
+                f"seeds: expected a number or a range of 1 to {MOST_SEEDS}, as 3 or 0-7, got {text}"
+            )
+        found += range(first, last + 1)
+    return found
+
+
 def latents(method, seeds: Sequence[int]) -> Tensor:
     """Latents of a generator, each a function of its seed: (N, Z)."""
     rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
@@ -137,9 +165,12 @@ def latents(method, seeds: Sequence[int]) -> Tensor:
     return torch.stack(rows).to(device(method))
 
 
-def generated(method, seeds: Sequence[int], columns: int = 8, psi: float = 1.0) -> Rows:
-    """Images that a generator makes of seeds, row by row; class by class where it has classes."""
-    y = torch.arange(len(seeds), device=device(method)) % max(1, method.classes)
+def generated(
+    method, seeds: Sequence[int], columns: int = 8, psi: float = 1.0, y: int | None = None
+) -> Rows:
+    """Images that a generator makes of seeds, row by row; without y of one class after another."""
+    if y is None:
+        y = torch.arange(len(seeds), device=device(method)) % max(1, method.classes)
     cells = list(method.generate(latents(method, seeds), y, psi))
     cells += [None] * (-len(cells) % columns)
     return [cells[i : i + columns] for i in range(0, len(cells), columns)]

@@ -3,7 +3,7 @@
 train        a training step, by phase; --vs literal: beside the published step, and our fast one
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
-fir          StyleGAN2's resampling: ours against zeros between pixels and a whole convolution
+fir          StyleGAN2's resampling: zeros and a whole convolution against ours, 2-D and separable
 video        a clip of Click to Move: ours, also in bf16, against frames one by one
 data         images a second out of the loader, by workers
 

@@ -15,7 +15,6 @@ import torch
 
 import gen
 from gen import edits, gallery, viz
-from generate import seeds
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="*", help="photos; none: images of --seeds")
     parser.add_argument("--checkpoint", required=True, help="of an editor, e.g. StyleFunction")
     parser.add_argument("--classifier", required=True, help="of an AttributeClassifier")
-    parser.add_argument("--seeds", type=seeds, nargs="+", default=[list(range(6))])
+    parser.add_argument("--seeds", nargs="+", default=["0-5"], help="as 3 or 0-7")
     parser.add_argument("--set", action="append", required=True, help="a request: cat,no-spots")
     parser.add_argument("--noises", type=int, default=2, help="edits for each request")
     parser.add_argument("--psi", type=float, help="truncation of --seeds; default: as in training")
@@ -41,6 +40,10 @@ def main() -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
+    names = gallery.seeds(args.seeds)
+    if args.noises < 1 or args.frames < 0 or args.frames == 1:
+        got = f"{args.noises} and {args.frames}"
+        raise ValueError(f"expected --noises >= 1 and --frames 0 or >= 2, got {got}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method, judge = gen.load(args.checkpoint, device), gen.load(args.classifier, device)
     for role, what, path in (
@@ -50,14 +53,15 @@ def edit(args: argparse.Namespace) -> None:
         if not hasattr(what, role):
             raise ValueError(f"{path}: expected what can {role}, got {type(what).__name__}")
     requests = [edits.parse(text, method.attribute_names) for text in args.set]
-    shown, texts, names = [], [], sum(args.seeds, [])
+    seen = edits.known(method, judge)  # first: it refuses a classifier that does not fit
+    shown, texts = [], []
     if args.images:
         x = torch.cat([gallery.read(method, image) for image in args.images])
         ws = method.encode(x, args.steps)  # (N, L, D)
         shown, texts, names = [x], [("photo", 1)], [image.stem for image in args.images]
     else:
         ws = method.map_latents(gallery.latents(method, names), psi=args.psi)  # (N, L, D)
-    y, seen = edits.labels(method, judge, ws), edits.known(method, judge)
+    y = edits.labels(method, judge, ws)
     d = torch.stack([torch.stack([edits.wanted(of, r, seen) for of in y]) for r in requests])
     repeats = args.noises if method.noise_dim else 1
     codes = edits.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)

@@ -61,6 +61,7 @@ def main() -> None:
         type=int,
         help="images of a generator, default 5000; sources of an editor, 500; clips, all",
     )
+    parser.add_argument("--psi", type=float, help="truncation of an editor; default: its own")
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,16 +71,18 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    method = gen.load(args.checkpoint, args.device)
-    classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
-    if not (args.data or editor or (classifier and args.voc)):
-        parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")
-    if editor and not args.classifier:
-        parser.error(
-            "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
-            "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
-        )
     try:
+        method = gen.load(args.checkpoint, args.device)
+        classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
+        if not (args.data or editor or (classifier and args.voc)):
+            parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")
+        if editor and not args.classifier:
+            parser.error(
+                "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
+                "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
+            )
+        if args.psi is not None and not editor:
+            parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
         if editor:
             rows = of_editor(args, method)
         elif hasattr(method, "animate"):
@@ -163,7 +166,7 @@ def of_generator(args: argparse.Namespace, method) -> list[dict]:
         data.val,
         metrics=generators.GROUPS if "all" in groups else groups,
         count=5000 if args.count is None else args.count,
-        paths=args.max_sources or 200,
+        paths=200 if args.max_sources is None else args.max_sources,
         backbone=args.backbone,
         net=args.net,
         seed=args.seed,
@@ -179,11 +182,12 @@ def of_editor(args: argparse.Namespace, method) -> list[dict]:
         method,
         gen.load(args.classifier, args.device),
         metrics=editors.GROUPS if "all" in groups else groups,
-        count=min(count, args.max_sources or count),
+        count=count if args.max_sources is None else min(count, args.max_sources),
         net=args.net,
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
+        psi=args.psi,
         judge_checkpoint=args.classifier,
     )
 

@@ -17,27 +17,23 @@ import gen
 from gen import gallery, viz
 
 
-def seeds(text: str) -> list[int]:
-    """`3` or `0-7`."""
-    low, _, high = text.partition("-")
-    return list(range(int(low), int(high or low) + 1))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, help="of a StyleGAN2")
-    parser.add_argument("--seeds", type=seeds, nargs="+", default=[list(range(32))])
+    parser.add_argument("--seeds", nargs="+", default=["0-31"], help="as 3 or 0-7")
     parser.add_argument("--psi", type=float, nargs="+", default=[1.0], help="truncation")
-    parser.add_argument("--mix", type=seeds, nargs="+", help="seeds of the columns")
-    parser.add_argument("--first", type=int, default=4, help="first row of a code that is mixed")
+    parser.add_argument("--mix", nargs="+", help="seeds of the columns")
+    parser.add_argument("--first", type=int, help="first row of a code that is mixed; default 4")
     parser.add_argument("--class", dest="name", help="of a conditional generator")
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
     parser.add_argument("--out", type=Path, default=Path("generated.png"))
     args = parser.parse_args()
     try:
-        draw(args).save(args.out)
+        picture = draw(args)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(args.out)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(args.out)
@@ -45,20 +41,27 @@ def main() -> None:
 
 def draw(args: argparse.Namespace):
     """The picture, a PIL image."""
+    if args.mix and len(args.psi) > 1:
+        raise ValueError(f"--psi: expected one number with --mix, got {len(args.psi)}")
+    if args.first is not None and not args.mix:
+        raise ValueError("--first: expected it with --mix SEEDS, got it alone")
+    rows, columns, texts = gallery.seeds(args.seeds), gallery.seeds(args.mix or []), {}
     method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
     if not hasattr(method, "generate"):
         raise ValueError(f"{args.checkpoint}: expected a generator, got {type(method).__name__}")
-    y = gallery.domain_index(method, args.name) if args.name else 0
-    rows, texts = sum(args.seeds, []), {}
+    if args.name and not method.classes:
+        raise ValueError("--class: expected a conditional generator, got one without classes")
+    y = gallery.domain_index(method, args.name) if args.name else None
     if args.mix:
-        cells = gallery.mixed(method, rows, sum(args.mix, []), args.first, args.psi[0], y)
+        first = 4 if args.first is None else args.first
+        cells = gallery.mixed(method, rows, columns, first, args.psi[0], y or 0)
         texts = dict(lead=(1, 1))
     elif len(args.psi) > 1:
-        cells = gallery.truncated(method, rows, args.psi, y)
+        cells = gallery.truncated(method, rows, args.psi, y or 0)
         headers = [f"psi {psi:g}" for psi in args.psi]
         texts = dict(headers=headers, captions=[f"seed {seed}" for seed in rows])
     else:
-        cells = gallery.generated(method, rows, psi=args.psi[0])
+        cells = gallery.generated(method, rows, psi=args.psi[0], y=y)
     return viz.grid(cells, cell_px=args.cell_px, **texts)
 
 

@@ -45,6 +45,7 @@ def main() -> None:
 
 def interpolate(args: argparse.Namespace) -> None:
     method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    gallery.check_translator(method, args.checkpoint)
     names, keys = gallery.route(method, args.domains, args.refs or args.seeds, args.via)
     x = torch.cat([gallery.read(method, image) for image in args.images])  # (N, 3, S, S)
     legs = gallery.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)

@@ -32,6 +32,7 @@ def main() -> None:
 def translate(args: argparse.Namespace) -> int:
     """1 if an image could not be used (each is named), else 0."""
     method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    gallery.check_translator(method, args.checkpoint)
     y = gallery.domain_index(method, args.domain)
     seed_or_ref = gallery.read(method, args.ref) if args.ref else args.seed
     style = gallery.style(method, y, seed_or_ref, args.psi)  # (1, D)

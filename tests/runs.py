@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,11 @@ OPTIONS = {
 }
 
 
-def ship(method: Method, path: Path) -> Path:
+def ship(method: Method, path: Path, domains: Sequence[str] = ()) -> Path:
     """Writes a method as `scripts/export.py` would, without a run."""
     hparams = json.dumps(dict(method.hparams))
-    meta = dict(method=type(method).__name__, hparams=hparams, domains="[]", iteration="1")
+    meta = dict(method=type(method).__name__, hparams=hparams, iteration="1")
+    meta["domains"] = json.dumps(list(domains))
     state = {k: v for k, v in method.state_dict().items() if not k.startswith("ema.")}
     save_safetensors(state, path, meta)
     return path

@@ -41,6 +41,15 @@ def test_there_are_configs():
     assert CONFIGS
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs/stylegan2").iterdir()), ids=lambda p: p.stem
+)
+def test_configs_of_a_generator_draw_no_references(path):
+    data = yaml.safe_load(path.read_text())["data"]
+    kind = data["class_path"].split(".")[-1]
+    assert kind == "Classes" or data["init_args"]["references"] is False
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edited):
     text = path.read_text()

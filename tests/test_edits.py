@@ -1,8 +1,10 @@
 """What is asked of editors of codes, on stand-ins whose images show their codes."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from PIL import Image
 
 import gen
 from gen import edits
+from gen.methods.style_function import StyleFunction
 from gen.networks import perceptual
 
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 NAMES = ["bear", "cat", "dog", "spots"]
 
 
@@ -65,6 +69,9 @@ def test_another_judge_is_refused():
     judge.attribute_names = NAMES[:3]
     with pytest.raises(ValueError, match="classifier: expected the attributes .* got"):
         edits.labels(Editor(), judge, torch.zeros(1, 1, 4))
+    judge = SimpleNamespace(img_size=4, classify=judge.classify)  # as of one that tells domains
+    with pytest.raises(ValueError, match="classifier: expected the attributes .* got None at 4 px"):
+        edits.labels(Editor(), judge, torch.zeros(1, 1, 4))
 
 
 def test_a_request_changes_as_little_else_as_occurs():
@@ -83,6 +90,9 @@ def test_requests_that_cannot_be_met_are_refused():
         edits.wanted(seen[0], edits.parse("cat,dog", NAMES), seen)
     with pytest.raises(ValueError, match="among bear, cat, dog, spots, got 'cow'"):
         edits.parse("cow", NAMES)
+    with pytest.raises(ValueError, match="expected cat or no-cat, got both in 'cat,dog,no-cat'"):
+        edits.parse("cat,dog,no-cat", NAMES)
+    assert edits.parse("cat,cat", NAMES) == {1: True}
 
 
 def test_edits_have_a_row_for_each_request_and_seed():
@@ -107,7 +117,6 @@ def test_a_walk_passes_through_its_keys():
 
 @pytest.fixture(scope="module")
 def checkpoint(edited, tmp_path_factory):
-    from gen.methods.style_function import StyleFunction
     from runs import STYLE_FUNCTION, ship
 
     method = StyleFunction(**STYLE_FUNCTION)
@@ -117,8 +126,7 @@ def checkpoint(edited, tmp_path_factory):
 
 def run(checkpoint, judge, out, *more: str) -> list[str]:
     """What `scripts/edit.py` wrote."""
-    script = Path(__file__).resolve().parents[1] / "scripts/edit.py"
-    command = [sys.executable, str(script), "--checkpoint", str(checkpoint)]
+    command = [sys.executable, str(SCRIPTS / "edit.py"), "--checkpoint", str(checkpoint)]
     command += ["--classifier", judge, "--out", str(out), *more]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -161,3 +169,60 @@ def test_an_editor_translates_images(checkpoint):
 def test_the_script_says_what_it_needs(checkpoint, edited, tmp_path):
     with pytest.raises(RuntimeError, match="expected what can edit, got AttributeClassifier"):
         run(edited["judge"], edited["judge"], tmp_path, "--set", "cat")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--noises", "0"], "expected --noises >= 1 and --frames 0 or >= 2, got 0 and 12"),
+        (["--frames", "1"], "expected --noises >= 1 and --frames 0 or >= 2, got 2 and 1"),
+        (["--seeds", "1", "5-2"], "seeds: expected a number or a range .* got 5-2"),
+        (["--classifier", "domains"], "classifier: expected the attributes .* got None at 32 px"),
+    ],
+)
+def test_the_script_refuses_before_it_projects(
+    checkpoint, edited, tmp_path, monkeypatch, options, message
+):
+    if "domains" in options:
+        from gen.methods.domain_classifier import DomainClassifier
+        from runs import CLASSIFIER, ship
+
+        options = [
+            "--classifier",
+            str(ship(DomainClassifier(**CLASSIFIER), tmp_path / "d.safetensors")),
+        ]
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 50), "orange").save(photo)
+    monkeypatch.setattr(StyleFunction, "encode", None)
+    script = str(SCRIPTS / "edit.py")
+    judge = ["--classifier", edited["judge"], "--out", str(tmp_path / "out")]
+    command = [
+        script,
+        str(photo),
+        "--checkpoint",
+        str(checkpoint),
+        *judge,
+        "--set",
+        "cat",
+        *options,
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(script, run_name="__main__")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "script, options",
+    [
+        ("interpolate", ["x.png", "--domains", "cat", "dog"]),
+        ("translate", ["--input", "x.png", "--out", "out", "--domain", "cat"]),
+    ],
+)
+def test_scripts_of_translators_name_the_one_of_editors(checkpoint, monkeypatch, script, options):
+    script = str(SCRIPTS / f"{script}.py")
+    monkeypatch.setattr(sys, "argv", [script, "--checkpoint", str(checkpoint), *options])
+    with pytest.raises(
+        SystemExit, match="got StyleFunction, an editor of codes: use scripts/edit.py"
+    ):
+        runpy.run_path(script, run_name="__main__")

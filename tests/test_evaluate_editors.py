@@ -194,6 +194,21 @@ def test_wanted_labels(plain):
     assert (a != b).any(1).all() and torch.equal(z, z2) and z.unique().numel() == 30
 
 
+class Hybrids(Editor):
+    """A head in fifty is two animals, or three."""
+
+    def map_latents(self, z, psi=None):
+        ws = super().map_latents(z, psi)
+        ws[z[:, 5] > 2.05, 0, :2] = 0.5
+        return ws
+
+
+def test_nobody_wants_two_animals_in_one(plain):
+    editor = Hybrids()
+    evaluate(editor, metrics=["edits", "single", "paths"], count=200, outputs=2, batch_size=200)
+    assert all((d[:, :3].sum(1) == 1).all() for _, d, _ in editor.calls)
+
+
 def test_a_path_that_jumps(plain):
     """Half-way it takes two steps of half the change, a quarter of the distance each."""
     found = values(evaluate(Editor(noise_dim=0, hard=True), metrics=["paths"]))
@@ -406,6 +421,27 @@ def test_the_script_knows_an_editor(files, tmp_path, monkeypatch, capsys, lpips_
     command(monkeypatch, files, *options, "--max-sources", "1", "--metrics", "edits")
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["count"] for row in rows} == {1} and "single/kept" not in str(rows)
+
+
+def test_the_script_truncates_as_told(files, tmp_path, monkeypatch, lpips_cache):
+    monkeypatch.setattr(editors, "OTHERS", 64)  # faster
+    out = tmp_path / "rows.jsonl"
+    options = ["--classifier", str(files / FILES["j"]), "--count", "1", "--metrics", "edits"]
+    command(monkeypatch, files, *options, "--psi", "0.25", "--out", str(out))
+    assert "psi 0.25" in json.loads(out.read_text().splitlines()[0])["protocol"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--checkpoint", "none.safetensors"], "none.safetensors"),
+        (["--max-sources", "0"], "expected count 1 .. 100000, .* got 0"),
+    ],
+)
+def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, capsys, options, message):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, files, "--classifier", str(files / FILES["j"]), *options)
+    assert re.fullmatch(f"evaluate.py: error: .*{message}.*\n", capsys.readouterr().err)
 
 
 def test_the_script_wants_a_judge(files, monkeypatch, capsys):

@@ -92,3 +92,11 @@ def test_the_script_knows_a_generator(tmp_path, monkeypatch, capsys, lpips_cache
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [row["metric"] for row in rows][:2] == ["w/ps_t20_alex", "w/eq_t20_alex"]
     assert "w/ps_t20_alex" in capsys.readouterr().out
+    for wrong, message in (
+        (["--max-sources", "0"], "expected count, paths and batch_size >= 1, got 5000, 0 and 16"),
+        (["--psi", "0.7"], "--psi: expected an editor of codes, got StyleGAN2"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*command, *wrong])
+        with pytest.raises(SystemExit):
+            runpy.run_path(script, run_name="__main__")
+        assert f"error: {message}" in capsys.readouterr().err

@@ -214,6 +214,18 @@ def test_batches_hold_the_labels_of_their_images_and_training_draws_are_as_witho
     assert all(torch.equal(bare[k], batch[k]) for k in bare)
 
 
+def test_without_references_x_is_the_same(monkeypatch):
+    def batch(**options) -> dict:
+        data = Heads(32, 4, num_workers=0, train_images=9, val_images=4, **options)
+        return next(iter(data.train_dataloader()))
+
+    whole, drawn, draw = batch(), [], HeadImages.draw
+    monkeypatch.setattr(HeadImages, "draw", lambda *of: drawn.append(1) or draw(*of))
+    alone = batch(references=False)
+    assert set(alone) == {"x", "y", "attributes", "factors"} and len(drawn) == 4
+    assert all(torch.equal(alone[name], whole[name]) for name in alone)
+
+
 def test_workers_do_not_change_the_batches():
     def first(workers: int) -> torch.Tensor:
         loader = Heads(32, 4, num_workers=workers, train_images=6).train_dataloader()

@@ -56,7 +56,7 @@ def test_commands_run(command, tmp_path, lpips_cache):
     for data in ("data/emoji", "data/emoji_groups"):
         if "emoji" in command and not (ROOT / data / "manifest.json").exists():
             pytest.skip(f"no {data}: bash scripts/test.sh makes it")
-    words = []
+    words, runs = [], str(tmp_path / "runs")  # which is not there, as in a fresh clone
     for word in shlex.split(command):  # as a shell does
         words += sorted(map(str, ROOT.glob(word))) if "*" in word else [word]
     program = " ".join(words[:2])
@@ -66,7 +66,7 @@ def test_commands_run(command, tmp_path, lpips_cache):
             words += [f"--model.{small[0]}", small[1]]
         words += ["--trainer.max_steps", "2"]
         if "--ckpt_path" in words:  # what the command before it left
-            first = [w.replace("runs", str(tmp_path)) for w in words]
+            first = [w.replace("runs", runs) for w in words]
             drop = first.index("--ckpt_path")
             run([*first[:drop], *first[drop + 2 :]])
             words[-1] = "4"
@@ -77,8 +77,8 @@ def test_commands_run(command, tmp_path, lpips_cache):
     if program == "python scripts/compare.py":  # with what `gen fit` leaves
         fit = next(c for c in commands() if "init_from" in c).replace("runs/tuned", "runs/mine")
         fit += " --trainer.max_steps 1"
-        run([w.replace("runs", str(tmp_path)) for w in shlex.split(fit)])
-    run([w.replace("runs", str(tmp_path)) for w in words])
+        run([w.replace("runs", runs) for w in shlex.split(fit)])
+    run([w.replace("runs", runs) for w in words])
 
 
 def run(words: list[str]) -> None:

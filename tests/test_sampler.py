@@ -82,6 +82,13 @@ def test_the_three_images_are_augmented_independently():
         )  # 1/8 expected: no crop, same flip
 
 
+def test_without_references_an_element_is_its_source_alone():
+    whole, alone = (TrainingDraws(Noise(), 7, references=r) for r in (True, False))
+    for p in range(20):  # augmented by the same draws
+        assert set(alone[p]) == {"x", "y"} and alone[p]["y"] == whole[p]["y"]
+        assert torch.equal(alone[p]["x"], whole[p]["x"])
+
+
 def test_batch_format_and_range():
     batch = next(iter(data().train_dataloader()))
     for key in ("x", "x_ref", "x_ref2"):

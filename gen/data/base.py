@@ -61,10 +61,12 @@ class TrainingDraws(Dataset):
     (with replacement): every domain is seen equally often, however many images it has.
     `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref, and what is exactly
     known of the three images under NAME, NAME_ref, NAME_ref2; they are augmented independently.
+    Without `references` it gives x, y and what is known of x: the same, in a third of the time.
     """
 
-    def __init__(self, images: LabelledImages, seed: int) -> None:
+    def __init__(self, images: LabelledImages, seed: int, references: bool = True) -> None:
         self.images, self.seed = images, seed
+        self.count = 3 if references else 1  # of images in an element
         labels = images.labels.numpy()
         self.members = [np.flatnonzero(labels == y) for y in range(len(images.domains))]
 
@@ -80,13 +82,13 @@ class TrainingDraws(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
         rng = position_rng(self.seed, position)
-        i, j, k = self._indices(rng)
-        x, x_ref, x_ref2 = (
-            self.images.draw(n, r) for n, r in zip((i, j, k), rng.spawn(3), strict=True)
-        )
-        y, y_ref = int(self.images.labels[i]), int(self.images.labels[j])
-        element = {"x": x, "y": y, "x_ref": x_ref, "x_ref2": x_ref2, "y_ref": y_ref}
-        for n, which in ((i, ""), (j, "_ref"), (k, "_ref2")):
+        chosen = self._indices(rng)[: self.count]
+        images = [self.images.draw(*one) for one in zip(chosen, rng.spawn(self.count), strict=True)]
+        labels = [int(self.images.labels[n]) for n in chosen]
+        element = {"x": images[0], "y": labels[0]}
+        if self.count == 3:
+            element |= {"x_ref": images[1], "x_ref2": images[2], "y_ref": labels[1]}
+        for n, which in zip(chosen, ("", "_ref", "_ref2"), strict=False):
             element |= {name + which: value for name, value in self.images.exact(n).items()}
         return element
 
@@ -216,5 +218,7 @@ class ImageData(LightningDataModule, ABC):
 class I2IData(ImageData):
     """For translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
 
+    references = True  # False: x, y alone
+
     def draws(self) -> TrainingDraws:
-        return TrainingDraws(self.train, self.seed)
+        return TrainingDraws(self.train, self.seed, self.references)

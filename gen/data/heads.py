@@ -171,6 +171,8 @@ class Heads(I2IData):
         seed: with the position it determines every image and every draw.
         train_images: contents in the training set; each is drawn in every domain.
         val_images: contents in the validation set, disjoint from the training set.
+        references: training batches have x_ref, x_ref2 and y_ref; a generator of images needs none
+            and has its batches, else the same, in a third of the time.
     """
 
     def __init__(
@@ -182,12 +184,14 @@ class Heads(I2IData):
         seed: int = 777,
         train_images: int = 5000,
         val_images: int = 200,
+        references: bool = True,
     ) -> None:
         super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
         for name, count in (("train_images", train_images), ("val_images", val_images)):
             if not 1 <= count <= FIRST_VAL:
                 raise ValueError(f"expected {name} in 1 .. 2**31, got {count}")
         self.train_images, self.val_images = train_images, val_images
+        self.references = references
 
     @property
     def domains(self) -> list[str]:
