@@ -15,7 +15,8 @@ from gen import attention_viz, viz
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
-from gen.metrics.attention import above_mean, attention, map_statistics
+from gen.losses.spatial_entropy import excess
+from gen.metrics.attention import attention, map_statistics
 
 
 def main() -> None:
@@ -29,13 +30,19 @@ def main() -> None:
     parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
     args = parser.parse_args()
     try:
-        draw(args.images, args.checkpoint, args.cell_px, args.crop_pct).save(args.out)
+        picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(args.out)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
 def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float = 1.0):
     """The sheet, a PIL image."""
+    if px < 1 or not 0 < crop_pct <= 1:
+        raise ValueError(
+            f"expected --cell-px >= 1 and --crop-pct in (0, 1], got {px} and {crop_pct:g}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     methods = [gen.load(path, device) for path in checkpoints]
     for path, method in zip(checkpoints, methods, strict=True):
@@ -65,16 +72,15 @@ def row(method, x, px: int) -> tuple[list, list[str]]:
     """Pictures and labels of an image x (1, 3, S, S)."""
     similarity = method.attention(x)  # (1, heads, Hg, Wg)
     share = attention(similarity)[0]
-    mask = above_mean(similarity)
-    excess = (similarity - similarity.mean((-2, -1), keepdim=True)).clamp(min=0)[0]
+    over = excess(similarity)
     found = {name: values[0].tolist() for name, values in map_statistics(similarity).items()}
     chance, y = method.classify(x).softmax(1).max(1)
     cells = [viz.enlarge(x[0], px)]
     texts = [f"{method.domains[int(y)]} {100 * float(chance):.0f} %"]
-    for k, ids in enumerate(component_ids(mask)[0]):
+    for k, ids in enumerate(component_ids(over > 0)[0]):
         count, entropy = found["components"][k], abs(found["spatial_entropy"][k])
         cells.append(attention_viz.heat(x[0], share[k], px))
-        cells.append(attention_viz.parts(x[0], ids, excess[k], px))
+        cells.append(attention_viz.parts(x[0], ids, over[0, k].clamp(min=0), px))
         texts += [f"entropy {entropy:.2f}", f"{count} part{'s' * (count != 1)}"]
     return cells, texts
 

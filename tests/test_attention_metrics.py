@@ -2,14 +2,18 @@
 
 import json
 import math
+import runpy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
+from conftest import ROOT
+from gen import attention_viz
+from gen.components import component_ids
+from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import (
-    AttentionJaccard,
-    above_mean,
     attention,
     auroc,
     foreground,
@@ -132,8 +136,6 @@ S, T = torch.zeros(1, 2, 3, 3), torch.zeros(1, 6, 6, dtype=torch.int64)
         (lambda: jaccard(S > 0, T - 1), r"0 .. 255, got -1 .. -1"),
         (lambda: jaccard(S > 0, T + 256), "got 256 .. 256"),
         (lambda: map_statistics(S * math.inf), "infinity"),
-        (lambda: AttentionJaccard(mass=2).update(S, T), "mass"),
-        (lambda: AttentionJaccard().compute(), "got none, 0 without"),
         (lambda: shifted(S, -1), "got -1"),
         (lambda: shift_path(lambda x: x, S, 1, frames=1), "at least 2"),
     ],
@@ -141,30 +143,6 @@ S, T = torch.zeros(1, 2, 3, 3), torch.zeros(1, 6, 6, dtype=torch.int64)
 def test_doors(call, why):
     with pytest.raises(ValueError, match=why):
         call()
-
-
-def test_the_metric_is_the_mean_of_its_images_whatever_the_batches():
-    similarity, truth = maps(5), torch.randint(0, 3, (5, 12, 16))
-    truth[1] = 0
-    values, _ = jaccard(foreground(similarity), truth)
-    for size in (1, 2, 5):
-        metric = AttentionJaccard()
-        for s, t in zip(similarity.split(size), truth.split(size), strict=True):
-            metric.update(s, t)
-        assert metric.compute()["jaccard_t60"].item() == pytest.approx(values.mean().item())
-        assert metric.left_out == 1 and metric.count == 4
-    metric = AttentionJaccard(0.4, ignore_void=False)
-    metric.update(similarity, truth)
-    assert list(metric.compute()) == ["jaccard_t40_keepvoid"]
-
-
-def test_processes_add_up_though_one_sees_no_class():
-    here, there = AttentionJaccard(), AttentionJaccard()
-    here.update(SHARES.log(), 0 * TARGET)
-    there.update(SHARES.log(), TARGET)
-    here.merge_state(there)  # as `dist_reduce_fx` says
-    assert here.compute()["jaccard_t60"].item() == pytest.approx(0.25 / 2 + 1 / 3, abs=1e-12)
-    assert here.left_out == 1
 
 
 # ---- statistics ---------------------------------------------------------------------------------
@@ -178,7 +156,6 @@ def test_entropy_and_components_of_a_map_by_hand():
     assert found["components"].tolist() == [[2, 1]]
     expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert found["spatial_entropy"].tolist()[0] == pytest.approx([expected, 0], abs=1e-6)
-    assert torch.equal(above_mean(s), s > 0)
 
 
 def test_the_parts_are_those_of_the_loss():
@@ -186,6 +163,19 @@ def test_the_parts_are_those_of_the_loss():
     assert (found["spatial_entropy"] <= found["components"].log() + 1e-6).all()
     flat = map_statistics(torch.full((1, 1, 5, 5), 0.5))  # nothing is above the mean
     assert flat["components"].item() == flat["spatial_entropy"].item() == 0
+
+
+def test_the_script_weighs_parts_as_the_loss_does(monkeypatch):
+    s, drawn = maps(1).half(), []  # halves are rounded where the loss does not
+    told = dict(domains=["cat"], attention=lambda x: s, classify=lambda x: torch.zeros(1, 1))
+    monkeypatch.setattr(attention_viz, "parts", lambda *args: drawn.append(args))
+    runpy.run_path(str(ROOT / "scripts/attention.py"))["row"](
+        SimpleNamespace(**told), torch.zeros(1, 3, 12, 16), 32
+    )
+    for k, (_, ids, mass, _) in enumerate(drawn):
+        assert torch.equal(mass, excess(s)[0, k].clamp(min=0))
+        assert torch.equal(ids, component_ids(mass > 0))
+    assert len(drawn) == 3
 
 
 # ---- shifts -------------------------------------------------------------------------------------

@@ -14,7 +14,12 @@ from scipy import ndimage
 
 from gen import components
 from gen.components import component_count, component_ids, component_sums
-from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
+from gen.losses.spatial_entropy import (
+    excess,
+    head_decorrelation,
+    spatial_entropy,
+    total_variation,
+)
 from gen.published import entropy_rows, entropy_ways, published_entropy, race
 
 GRIDS = [(14, 14), (7, 7), (28, 28), (12, 16), (15, 13), (1, 9), (2, 5)]
@@ -435,6 +440,15 @@ EDGES = {
     "one of 1e30 and one of 1e-9": torch.tensor([1e30] + [0] * 34 + [1e29]).view(6, 6),
     "a step of rounding": 1 + torch.finfo(torch.float32).eps * (noise(6, 6) > 0),
 }
+
+
+def test_nothing_of_a_constant_is_above_its_mean():
+    for name, s in EDGES.items():
+        over = excess(s[None, None].half() if name == "zeros" else s[None, None])
+        assert over.dtype == torch.float32
+        assert ("constant" in name or name == "zeros") == (over <= 0).all(), name
+    s = noise(2, 3, 5, 7)
+    torch.testing.assert_close(excess(s, 2.0), s - 2 * s.mean((2, 3), keepdim=True))
 
 
 @CONNECTIVITY

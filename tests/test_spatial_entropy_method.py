@@ -2,8 +2,10 @@
 
 import copy
 import csv
+import functools
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,9 @@ from gen.checkpoint import export
 from gen.cli import main
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
 from gen.methods import spatial_entropy as module
+from gen.methods.base import NonFiniteLoss
 from gen.methods.spatial_entropy import SpatialEntropy
+from gen.metrics.attention import map_statistics
 from gen.networks.attention_tap import AttentionTap
 from gen.networks.last_block import LastBlock
 from gen.schedules import ramp
@@ -31,6 +35,7 @@ legacy = np.random.seed
 NAME, FIRST, MORE = "SpatialEntropy", 3, 4
 ALL = ("--trainer.limit_val_batches=1.0", f"--trainer.val_check_interval={FIRST}")
 TINY = VIT | dict(num_classes=3)
+LOGGED = ("entropy", "components")
 PLAIN = TINY | dict(mixup=0.0, cutmix=0.0, drop_path=0.0, label_smoothing=0.0)
 
 
@@ -77,9 +82,12 @@ def test_the_loss_is_cross_entropy_plus_the_weighted_regularizer(name):
     ce = F.cross_entropy(logits, images["y"])
     assert loss.item() == pytest.approx((ce + 0.3 * term).item(), abs=1e-5) and term.abs() > 1e-4
     terms = method.terms
-    assert set(terms) == {f"train/{k}" for k in ("ce", "lambda_reg", "components", name)}
+    assert set(terms) == {f"train/{k}" for k in ("ce", "lambda_reg", *LOGGED, name)}
     assert terms["train/ce"] == pytest.approx(ce.item(), abs=1e-5)
     assert terms["train/lambda_reg"] == pytest.approx(0.3)
+    found = {k: v.double().mean().item() for k, v in map_statistics(similarity).items()}
+    assert terms["train/entropy"].item() == pytest.approx(found["spatial_entropy"], abs=1e-5)
+    assert terms["train/components"] == found["components"]
     loss.backward()
     assert all(p.grad.isfinite().all() for p in method.net.parameters())
 
@@ -88,7 +96,8 @@ def test_components_are_counted_above_the_mean_of_each_map():
     s = -torch.ones(1, 2, 4, 4)
     s[0, 0, 0, 0] = s[0, 0, 3, 3] = s[0, 0, 0, 3] = 1  # three
     s[0, 1, 0, 0] = s[0, 1, 1, 1] = 1  # one, by its corner
-    assert module.mean_components(s) == 2
+    assert module.statistics(s)["components"] == 2
+    assert module.statistics(s)["entropy"].item() == pytest.approx(math.log(3) / 2, abs=1e-6)
 
 
 def test_weight_zero_is_not_computed(monkeypatch):
@@ -96,12 +105,18 @@ def test_weight_zero_is_not_computed(monkeypatch):
     first = Clocked(**PLAIN)  # epoch 0 of the warm-up
     first.training_step(batch())
     assert first.terms["train/lambda_reg"] == 0 and "train/spatial_entropy" not in first.terms
+    logits = []
     for options in (dict(regularizer="none"), dict(lambda_reg=0.0)):
         method = Clocked(**PLAIN, **options)
         method.global_step = 19
-        method.training_step(batch())
-        assert set(method.terms) == {"train/ce"} and method.tap is None
-        assert not any(m._forward_hooks for m in method.net.modules())
+        logits.append(method.training_step(batch()).item())
+        told = {f"train/{k}" for k in ("ce", "lambda_reg", *LOGGED)}
+        assert set(method.terms) == told and method.terms["train/lambda_reg"] == 0
+        assert math.isfinite(method.terms["train/entropy"]) and method.terms["train/entropy"] > 0
+        method.trainer = SimpleNamespace(log_every_n_steps=3)  # this iteration is not logged
+        logits.append(method.training_step(batch()).item())
+        assert set(method.terms) == told - {f"train/{k}" for k in LOGGED}
+    assert len(set(logits)) == 1
 
 
 def test_the_regularizer_gathers_the_attention():
@@ -143,6 +158,30 @@ def test_mixed_images_have_mixed_labels_and_the_batch_stays_as_it_was():
     assert torch.equal(seen[0], x) and not torch.equal(x, images["x"]) and y.shape == (6, 3)
     expected = -(y * forward(method.net, x).log_softmax(1)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_labels_are_smoothed_mixed_or_not(mixup):
+    options = PLAIN | dict(mixup=mixup, label_smoothing=0.1)
+    method, images, seen = Clocked(**options, regularizer="none"), batch(), []
+    method.net.head.weight.data.mul_(50)  # surer of itself
+    images["y"][:] = 1  # so is every mixture
+    forward = method.logits
+    method.logits = lambda net, x: seen.append(forward(net, x)) or seen[-1]
+    loss = method.training_step(images)
+    log_p = seen[0].log_softmax(1)
+    expected = -(0.9 * log_p[:, 1] + 0.1 * log_p.mean(1)).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert abs(loss + log_p[:, 1].mean()) > 1e-3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_depth_is_stochastic_at_the_rate_that_is_given(rate):
+    method, losses = Clocked(**PLAIN | dict(drop_path=rate), regularizer="none"), set()
+    for method.global_step in range(5):
+        losses.add(method.training_step(batch()).item())
+    assert len(losses) > 1 if rate else len(losses) == 1
+    assert getattr(method.net.blocks[-1].drop_path2, "drop_prob", 0.0) == rate
 
 
 def test_a_step_draws_from_seed_and_iteration_alone():
@@ -245,11 +284,39 @@ def test_other_families_train(name, options, grid):
     assert method.attention(x).shape[2:] == grid and method.classify(x).shape == (2, 3)
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "test_vit_relpos", "levit_128s"])
+def test_other_sizes_than_the_native_one(name):
+    served = name.startswith("vit_tiny")
+    regularizer = "spatial_entropy" if served else "none"
+    method = Clocked(model_name=name, img_size=64, num_classes=3, regularizer=regularizer)
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    method.training_step(dict(x=x, y=torch.tensor([0, 1]))).backward()
+    assert not served or method.attention(x).shape[2:] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        (dict(model_name="crossvit_tiny_240", patch_size=0), "got 32, 0 and .*size of tensor"),
+        (dict(model_name="pvt_v2_b0"), "got 32, 8 and .* argument 'patch_size'"),
+        (dict(model_name="vgg11", patch_size=0), "got 32, 0 and .* argument 'drop_path_rate'"),
+        (dict(img_size=30), "got 30, 8 and .* should be divisible by patch size"),
+    ],
+)
+def test_sizes_that_a_model_does_not_take_are_told_before_the_first_batch(options, why):
+    before = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f"patch_size and drop_path as .* takes them, {why}"):
+        SpatialEntropy(**TINY | options, regularizer="none")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_convolutions_are_refused_with_the_reason_but_serve_as_a_baseline():
     with pytest.raises(ValueError, match="AttentionTap: expected ViT.*got ResNet"):
         SpatialEntropy(model_name="test_resnet", img_size=32)
-    method = SpatialEntropy(model_name="test_resnet", img_size=32, regularizer="none")
-    assert method.classify(batch()["x"]).shape == (4, 2)
+    method = Clocked(model_name="test_resnet", img_size=32, num_classes=3, regularizer="none")
+    method.training_step(batch())
+    assert set(method.terms) == {"train/ce"}  # it has no map
+    assert method.classify(batch()["x"]).shape == (4, 3)
     with pytest.raises(ValueError, match="AttentionTap: expected ViT.*got ResNet"):
         method.attention(batch()["x"])
 
@@ -286,6 +353,22 @@ def test_pretrained_weights_of_another_head_and_grid_are_taken_over(tmp_path, mo
     assert gen.load(tmp_path / "run/last.ckpt").domains == ["bear", "cat", "dog"]
 
 
+def test_a_constant_that_training_left_alone_is_not_missing(tmp_path, monkeypatch):
+    small = dict(depths=(1, 1, 1, 1), embed_dim=8, num_heads=(1, 1, 2, 2))
+    monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, **small))
+    options = dict(model_name="swinv2_tiny_window8_256", img_size=64, num_classes=3)
+    source = SpatialEntropy(**options, seed=1).net.state_dict()
+    assert len(source["layers.0.blocks.0.attn.logit_scale"].unique()) == 1  # as it began
+    method = SpatialEntropy(**options, pretrained_file=str(tmp_path / "w.pth"))
+    torch.save(source, tmp_path / "w.pth")
+    method.start()
+    key = "layers.0.blocks.0.mlp.fc1.weight"
+    assert torch.equal(method.net.state_dict()[key], source[key])
+    monkeypatch.setattr(SpatialEntropy, "build", lambda *_: copy.deepcopy(method.net))
+    with pytest.raises(WeightsError, match="got none for .'patch_embed.proj.weight', 'layers.0"):
+        method.start()
+
+
 @pytest.mark.parametrize("content", [None, b"junk", "other"])
 def test_a_pretrained_file_that_does_not_fit_is_named(tmp_path, content):
     path = tmp_path / "w.safetensors"
@@ -318,8 +401,6 @@ def test_a_checkpoint_is_measured_without_the_pretrained_file(whole, tmp_path):
 
 
 def test_what_cannot_be_mixed_or_scheduled_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="expected mixup and cutmix >= 0, got -1 and 0"):
-        SpatialEntropy(**TINY | dict(mixup=-1, cutmix=0))
     with pytest.raises(ValueError, match="batch_size: expected an even number .*, got 3"):
         Clocked(**TINY).training_step(batch(3))
     command = arguments(NAME, tmp_path, "--trainer.max_epochs=-1")
@@ -327,10 +408,40 @@ def test_what_cannot_be_mixed_or_scheduled_is_an_error(tmp_path):
         main([flag for flag in command if "max_steps" not in flag])
 
 
+@pytest.mark.parametrize(
+    "option, expected",
+    {
+        "mixup=-1": "[0, inf)",
+        "cutmix=-0.1": "[0, inf)",
+        "lr=0": "(0, inf)",
+        "lr=-1": "(0, inf)",
+        "lr_min=-1e-5": "[0, inf)",
+        "lambda_reg=-1": "[0, inf)",
+        "lambda_reg=nan": "[0, inf)",
+        "lambda_reg=inf": "[0, inf)",
+        "lambda_warmup_epochs=-1": "[0, inf)",
+        "lr_warmup_epochs=-1": "[0, inf)",
+        "weight_decay=-0.1": "[0, inf)",
+        "layer_decay=0": "(0, 1]",
+        "layer_decay=1.1": "(0, 1]",
+        "label_smoothing=2": "[0, 1]",
+        "drop_path=2": "[0, 1]",
+        "ema_decay=2": "[0, 1]",
+        "patch_size=-4": "[0, inf)",
+        "img_size=0": "(0, inf)",
+        "seed=-1": "[0, inf)",
+    }.items(),
+)
+def test_numbers_outside_their_intervals_are_refused(option, expected):
+    name, value = option.split("=")
+    with pytest.raises(ValueError, match=re.escape(f"expected {name} in {expected}, got")):
+        SpatialEntropy(**TINY | {name: float(value)})
+
+
 def forbid(build):
-    def checked(self, **weights):
-        assert not weights, "asked for pretrained weights"
-        return build(self, **weights)
+    def checked(self, pretrained=None):
+        assert pretrained is None, "asked for pretrained weights"
+        return build(self, pretrained)
 
     return checked
 
@@ -364,6 +475,12 @@ def test_attention_also_of_other_sizes():
     method = SpatialEntropy(**TINY)
     heads = method.net.blocks[-1].attn.num_heads
     assert method.attention(torch.zeros(2, 3, 48, 64)).shape == (2, heads, 6, 8)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
+def test_what_is_no_image_has_no_attention(shape):
+    with pytest.raises(ValueError, match=r"expected images \(N, 3, H, W\), got \([0-9, ]+\)$"):
+        SpatialEntropy(**TINY).attention(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 3, 64, 64), (1, 1, 32, 32), (1, 3, 32, 16)])
@@ -427,10 +544,16 @@ def test_predictions_are_a_table(whole, tmp_path):
         assert row["class"] == method.domains[int(share.argmax())]
 
 
+def test_a_nan_is_named_and_its_batch_saved_also_where_maps_are_counted(tmp_path):
+    with pytest.raises(NonFiniteLoss, match="got NaN or infinity in train/ce, .*train/entropy"):
+        fit(NAME, tmp_path, steps=3, lr=1e30, lr_warmup_epochs=0)  # each iteration is logged
+    assert list(tmp_path.glob("nonfinite_*.pt"))
+
+
 def test_components_are_those_of_the_logged_iteration(tmp_path, monkeypatch):
     at = []
-    count = module.mean_components
-    monkeypatch.setattr(module, "mean_components", lambda s: at.append(1) or count(s) * 0 + len(at))
+    told = lambda _: at.append(1) or {"components": torch.tensor(float(len(at)))}  # noqa: E731
+    monkeypatch.setattr(module, "statistics", told)
     fit(NAME, tmp_path, "--trainer.log_every_n_steps=3", steps=9)
     rows = losses(tmp_path)
     assert [int(row["step"]) for row in rows] == [2, 5, 8]

@@ -27,13 +27,18 @@ def spatial_entropy(
     """
     if similarity.ndim != 4:
         raise ValueError(f"similarity: expected (B, heads, H, W), got {tuple(similarity.shape)}")
+    over = excess(similarity, threshold_factor)  # (B, heads, H, W)
+    mass = component_sums(over.relu() + 1e-9, over > 0, connectivity)  # (B, heads, K)
+    entropy = _Entropy.apply(mass)  # (B, heads)
+    entropy = torch.add(entropy, over.detach()[..., 0, 0], alpha=0)  # NaN where s is not finite
+    return entropy if per_map else entropy.mean()
+
+
+def excess(similarity: Tensor, threshold_factor: float = 1.0) -> Tensor:
+    """s - `threshold_factor` * mean(s) of each map (B, heads, H, W), in fp32: > 0 is above it."""
     s = at_least_fp32(similarity)
     mean = s.sum((-2, -1), keepdim=True) / s[0, 0].numel()  # backward of s.mean takes longer
-    excess = torch.sub(s, mean, alpha=threshold_factor)  # (B, heads, H, W)
-    mass = component_sums(excess.relu() + 1e-9, excess > 0, connectivity)  # (B, heads, K)
-    entropy = _Entropy.apply(mass)  # (B, heads)
-    entropy = torch.add(entropy, mean.detach()[..., 0, 0], alpha=0)  # NaN where s is not finite
-    return entropy if per_map else entropy.mean()
+    return torch.sub(s, mean, alpha=threshold_factor)
 
 
 class _Entropy(torch.autograd.Function):

@@ -15,33 +15,32 @@ Letters in shapes: N batch, S classes, H image side, h heads, Hg Wg patches.
 
 from __future__ import annotations
 
-import math
+from math import inf
 from typing import Literal
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from timm.data import Mixup
-from timm.models import is_model_in_modules
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from gen.components import component_count
-from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
+from gen.losses import spatial_entropy as losses
 from gen.methods.base import Method, inference, judging, weigh
-from gen.metrics.attention import above_mean
 from gen.networks.attention_tap import AttentionTap
 from gen.networks.last_block import rewire_last_block
+from gen.networks.timm_classifier import timm_classifier
 from gen.schedules import half_cosine, ramp
 from gen.weights import WeightsError
 
-SIZED = {"cait", "pit", "swin_transformer", "swin_transformer_v2", "tnt"}  # modules of timm
-RESIZABLE = {"vision_transformer", "deit", "eva"}  # and those that take other sizes later
-REGULARIZERS = {f.__name__: f for f in (spatial_entropy, total_variation, head_decorrelation)}
+NAMES = ("spatial_entropy", "total_variation", "head_decorrelation")
+REGULARIZERS = {name: getattr(losses, name) for name in NAMES}
 EPOCHS = 100  # what a run that is given in iterations counts as
+POSITIVE = {"img_size", "num_classes", "lr", "layer_decay"}  # of all numbers, which are >= 0
+AT_MOST_1 = {"drop_path", "layer_decay", "label_smoothing", "ema_decay"}
 
 
 class SpatialEntropy(Method):
@@ -105,36 +104,34 @@ class SpatialEntropy(Method):
     ):
         super().__init__()
         self.save_hyperparameters()
-        if min(mixup, cutmix) < 0:
-            raise ValueError(f"expected mixup and cutmix >= 0, got {mixup} and {cutmix}")
+        for key, value in self.hparams.items():
+            if isinstance(value, int | float):
+                low, high = key in POSITIVE, key in AT_MOST_1
+                if not (0 < value if low else 0 <= value) or value > 1 and high or value == inf:
+                    ends = f"{'(' if low else '['}0, {'1]' if high else 'inf)'}"
+                    raise ValueError(f"expected {key} in {ends}, got {value}")
         self.net = self.build()
         for name in ("mean", "std"):  # of the colours that the model is used to
             colour = torch.tensor(self.net.pretrained_cfg[name]).view(3, 1, 1)
             self.register_buffer(name, colour, persistent=False)
         self.make_ema({"net": self.net}, ema_decay, warmup=True)
-        self.tap = AttentionTap(self.net) if regularizer != "none" and lambda_reg else None
+        try:
+            self.tap = AttentionTap(self.net)
+        except ValueError:  # a ResNet has no map to log
+            if regularizer != "none" and lambda_reg:
+                raise
+            self.tap = None
         mix = dict(label_smoothing=label_smoothing, num_classes=num_classes)
         self.mix = Mixup(mixup, cutmix, **mix) if mixup or cutmix else None
         names = [(k, which) for k in (1, 5) if k < num_classes for which in ("", "_raw")]
         scores = {f"top{k}{w}": MulticlassAccuracy(num_classes, k, "micro") for k, w in names}
         self.scores = nn.ModuleDict(scores)
 
-    def build(self, **weights) -> nn.Module:
-        """The network, by default with random weights: nothing is downloaded."""
+    def build(self, pretrained: str | None = None) -> nn.Module:
+        """The network, see `timm_classifier`."""
         h = self.hparams
-        if not timm.is_model(h.model_name):  # else timm would look for it on a hub or on the disk
-            names = "timm.list_models('*vit*') has names"
-            raise ValueError(f"model_name: expected a model of timm, got {h.model_name!r}; {names}")
-        options = {"num_classes": h.num_classes, "drop_path_rate": h.drop_path}
-        if is_model_in_modules(h.model_name, SIZED | RESIZABLE):
-            options |= {"img_size": h.img_size}
-        if is_model_in_modules(h.model_name, RESIZABLE):
-            options |= {"dynamic_img_size": True}
-        if h.patch_size:
-            options |= {"patch_size": h.patch_size}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(h.seed)
-            net = timm.create_model(h.model_name, **options, **weights)
+        sizes = (h.num_classes, h.img_size, h.patch_size)
+        net = timm_classifier(h.model_name, *sizes, h.drop_path, h.seed, pretrained)
         if h.rewire_last:
             rewire_last_block(net)
         return net
@@ -142,16 +139,15 @@ class SpatialEntropy(Method):
     def start(self) -> None:
         h = self.hparams
         if (h.pretrained or h.pretrained_file) and not h.init_from:
-            file = {"pretrained_cfg_overlay": {"file": h.pretrained_file}}
             source = f"weights of timm's {h.model_name} in {h.pretrained_file or 'its hub'}"
             try:
-                given = self.build(pretrained=True, **(file if h.pretrained_file else {}))
+                given = self.build(h.pretrained_file)
             except Exception as error:  # a missing or damaged file raises nearly anything
                 what = f"{type(error).__name__}: {error!s:.200}"
                 raise WeightsError(f"pretrained: expected {source}, got {what}") from error
             head, own = given.pretrained_cfg["classifier"], self.net.state_dict()  # same seed
-            kernels = {k: v for k, v in given.state_dict().items() if v.ndim > 1}
-            same = [k for k, v in kernels.items() if torch.equal(v, own[k])]
+            drawn = {k: v for k, v in given.named_parameters() if v.ndim > 1 and v.min() < v.max()}
+            same = [k for k, v in drawn.items() if torch.equal(v, own[k])]
             if missing := [k for k in same if not k.startswith(head)]:  # timm passes over these
                 raise WeightsError(f"pretrained: expected {source}, got none for {missing[:3]}")
             self.net.load_state_dict(given.state_dict())
@@ -165,7 +161,7 @@ class SpatialEntropy(Method):
         """Iterations and epochs of the whole run; one given in iterations has EPOCHS."""
         given = self.trainer.max_steps > 0 or (self.trainer.max_epochs or 0) < 1
         epochs = EPOCHS if given else self.trainer.max_epochs
-        if (iterations := self.trainer.estimated_stepping_batches) == math.inf:
+        if (iterations := self.trainer.estimated_stepping_batches) == inf:
             raise ValueError("expected --trainer.max_epochs or max_steps, for the schedules")
         return int(iterations), epochs
 
@@ -178,6 +174,8 @@ class SpatialEntropy(Method):
 
     def weight(self, iteration: int) -> float:
         """lambda(epoch), constant inside an epoch."""
+        if self.hparams.regularizer == "none":
+            return 0.0
         total, epochs = self.clock()
         epoch = min(iteration * epochs // total, epochs - 1)
         return self.hparams.lambda_reg * ramp(epoch, epochs, self.hparams.lambda_warmup_epochs)
@@ -220,15 +218,16 @@ class SpatialEntropy(Method):
         weights, logged = {"ce": 1.0}, {}
         if self.tap is not None:
             name, weight = self.hparams.regularizer, self.weight(self.global_step)
-            if name == "head_decorrelation":
-                similarity, about = self.tap.pop_with_heads()  # (N, h, Hg, Wg), (N, h, D / h)
-            else:
-                similarity = about = self.tap.pop()
+            with torch.set_grad_enabled(weight > 0):
+                if name == "head_decorrelation":
+                    similarity, about = self.tap.pop_with_heads()  # (N, h, Hg, Wg), (N, h, D / h)
+                else:
+                    similarity = about = self.tap.pop()
             logged["lambda_reg"] = torch.full((), weight, device=logits.device)
             if weight:
                 terms[name], weights[name] = REGULARIZERS[name](about), weight
             if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the logged ones
-                logged["components"] = mean_components(similarity.detach())
+                logged |= statistics(similarity.detach())
         self.watch({f"train/{k}": v for k, v in (terms | logged).items()}, batch)
         return weigh(terms, weights)
 
@@ -269,6 +268,7 @@ class SpatialEntropy(Method):
         Raises:
             ValueError: a model whose attention is no single map: see `AttentionTap`; another size.
         """
+        self.check_images(x, any_size=True)
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             tap = AttentionTap(net)
             try:
@@ -282,19 +282,19 @@ class SpatialEntropy(Method):
         """Logits (N, S) in float32."""
         return net(((x + 1) / 2 - self.mean) / self.std).float()
 
-    def check_images(self, x: Tensor) -> None:
-        size = (3, self.img_size, self.img_size)
-        if x.ndim != 4 or x.shape[1:] != size:
-            raise ValueError(
-                f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}; resize them, or set "
-                "--data.img_size as --model.img_size"
-            )
+    def check_images(self, x: Tensor, any_size: bool = False) -> None:
+        size = 2 * (self.img_size,)
+        if x.ndim != 4 or x.shape[1] != 3 or not (any_size or x.shape[2:] == size):
+            more = "" if any_size else "; resize them, or set --data.img_size as --model.img_size"
+            size = "H, W" if any_size else str(size)[1:-1]
+            raise ValueError(f"expected images (N, 3, {size}), got {tuple(x.shape)}{more}")
 
     @property
     def img_size(self) -> int:
         return self.hparams.img_size
 
 
-def mean_components(similarity: Tensor) -> Tensor:
-    """Components above the mean, mean over maps (N, h, Hg, Wg)."""
-    return component_count(above_mean(similarity)).float().mean()
+def statistics(similarity: Tensor) -> dict[str, Tensor]:
+    """Means over maps (N, h, Hg, Wg); NaN is for `watch` to name, without a wait for the GPU."""
+    parts = component_count(losses.excess(similarity) > 0).float().mean()
+    return {"entropy": losses.spatial_entropy(similarity), "components": parts}

@@ -1,8 +1,8 @@
 """Attention maps of a classifier: do they find the object, in how many parts, how do they move.
 
-A map is what the class token asks the patches in the last block, of one head: scaled similarities
-(N, heads, Hg, Wg) before the softmax, as `gen.networks.attention_tap` reads them. Their softmax
-over the patches alone is the attention of the network, without prefix tokens, summing to 1.
+A map is what the class token, or the mean patch, asks the patches in the last block, of one head:
+scaled similarities (N, heads, Hg, Wg) before the softmax, as `gen.networks.attention_tap` reads
+them. Their softmax over the patches alone is the attention of the network, summing to 1.
 """
 
 import math
@@ -11,11 +11,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from gen.components import component_count
 from gen.interpolation import lerp
-from gen.losses.spatial_entropy import spatial_entropy
+from gen.losses.spatial_entropy import excess, spatial_entropy
 
 VOID = 255  # pixels of VOC whose class is not told
 
@@ -132,57 +131,9 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(values) if values else similarity.new_zeros(0, dtype=torch.float64), shown
 
 
-class AttentionJaccard(Metric):
-    """Mean `jaccard` of the `foreground` over a data set; several processes give that of one.
-
-    `update(similarity, segmentation)` takes (N, heads, Hg, Wg) and int64 (N, H, W). `compute()` is
-    named with its protocol: `jaccard_t60`, and `jaccard_t60_keepvoid` where void pixels count.
-    `left_out` counts the images that show no class.
-
-    Raises:
-        ValueError: as the functions do; in `compute` without an image that shows a class.
-    """
-
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = True
-
-    def __init__(self, mass: float = 0.6, ignore_void: bool = True):
-        super().__init__()
-        self.mass, self.ignore_void = mass, ignore_void
-        self.name = jaccard_name(mass, ignore_void)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("left_out", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, similarity: Tensor, segmentation: Tensor) -> None:
-        """Adds N images."""
-        masks = foreground(similarity, self.mass)
-        values, shown = jaccard(masks, segmentation, self.ignore_void)
-        self.total += values.sum()
-        self.count += len(values)
-        self.left_out += (~shown).sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean over images."""
-        if self.count == 0:
-            raise ValueError(
-                f"AttentionJaccard: expected images that show a class, got none, {self.left_out} "
-                "without"
-            )
-        return {self.name: self.total / self.count}
-
-
 def jaccard_name(mass: float, ignore_void: bool = True) -> str:
     """What the value is called: `jaccard_t60`, `jaccard_t60_keepvoid`."""
     return f"jaccard_t{100 * mass:g}{'' if ignore_void else '_keepvoid'}"
-
-
-def above_mean(similarity: Tensor) -> Tensor:
-    """What `spatial_entropy` sees of maps (N, heads, Hg, Wg): bool, above the mean of the map."""
-    _check_maps(similarity)
-    s = similarity.float()
-    return s - s.sum((-2, -1), keepdim=True) / s[0, 0].numel() > 0  # rounded as the loss does
 
 
 def map_statistics(similarity: Tensor) -> dict[str, Tensor]:
@@ -190,7 +141,8 @@ def map_statistics(similarity: Tensor) -> dict[str, Tensor]:
 
     Each (N, heads); the entropy is at most the log of the components. Raises as `foreground`.
     """
-    parts = component_count(above_mean(similarity))
+    _check_maps(similarity)
+    parts = component_count(excess(similarity) > 0)
     return {"spatial_entropy": spatial_entropy(similarity, per_map=True), "components": parts}
 
 
@@ -252,3 +204,21 @@ def _check_maps(similarity: Tensor) -> None:
         raise ValueError(f"similarity: expected float (N, heads, Hg, Wg), not empty, got {got}")
     if not similarity.isfinite().all():
         raise ValueError("similarity: expected finite values, got NaN or infinity")
+
+
+def mass_on_object(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of the attention that lies on objects, mean over heads: no head is chosen.
+
+    The energy-based pointing game of Score-CAM (Wang et al., 2020) with masks for boxes, or
+    relevance mass accuracy (Arras et al., 2022). A flat map has the objects' share of the pixels.
+    Void pixels are left out. Takes, returns and raises what `auroc` does, but also has values of
+    images that show objects alone.
+    """
+    _check_maps(similarity)
+    _check_segmentation(segmentation, len(similarity))
+    share = F.interpolate(attention(similarity), segmentation.shape[1:], mode="nearest")
+    known = (segmentation != VOID)[:, None]  # (N, 1, H, W)
+    inside = known & (segmentation > 0)[:, None]
+    shown = inside.flatten(1).any(1)
+    values = ((share * inside).sum((2, 3)) / (share * known).sum((2, 3))).mean(1)  # (N,)
+    return values[shown], shown

@@ -11,7 +11,6 @@ import copy
 import math
 from typing import NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed, apply_rot_embed_cat
@@ -27,7 +26,8 @@ REFUSED = {
     mvitv2.MultiScaleVit: "queries and keys are pooled after projecting, positions enter by them",
 }
 SWIN = (swin.WindowAttention, swin2.WindowAttention)
-ROPE = (eva.EvaAttention, getattr(eva, "AttentionRope", eva.EvaAttention))  # not in timm 1.0.15
+ROPE = (eva.EvaAttention, eva.AttentionRope)
+AVERAGED = ("avg", "avgmax", "max")  # pools of patches: what the class token gathered is not used
 PROJECTIONS = {  # names say what is side by side in the output: each (.., heads, width)
     vit.Attention: ("qkv",),
     cait.ClassAttn: ("q", "k", "v"),
@@ -81,7 +81,10 @@ def _plan(model: nn.Module) -> _Plan:
         raise _refused(model, f"no single softmax over known queries and keys in its last {kind}")
     token = getattr(model, "cls_token", None)
     prefix = getattr(model, "num_prefix_tokens", 0 if token is None else token.shape[1])  # PiT
-    return _Plan(block, attention, stem, stage, prefix, token is not None)
+    cls = token is not None and getattr(model, "global_pool", "token") not in AVERAGED
+    if isinstance(model, cait.Cait) and not cls:
+        raise _refused(model, "only its class token asks, and is not used; take global_pool=token")
+    return _Plan(block, attention, stem, stage, prefix, cls)
 
 
 def _whole(block: nn.Module, grid: tuple[int, int]) -> None:
@@ -117,9 +120,10 @@ class AttentionTap:
 
         map_i = scale * q_query . k_i       i: patches in raster order, prefix keys left out
 
-    The query is the class token. Models without one (PVTv2, Swin, ViTs with average or attention
-    pooling) get the mean of all patch queries; registers are never asked. Swin v2's is the mean
-    of unit queries times its learned scale.
+    The query is the class token. Models without one, or whose head does not see it (PVTv2, Swin,
+    ViTs with attention pooling; all that average patches, as EVA02 and DINOv3) get the mean of all
+    patch queries; registers are never asked. Swin v2's is the mean of unit queries times its
+    learned scale.
 
     The values are float32 also under autocast: what the projections gave, in bfloat16 there, is
     widened before norms, rotation and product. (Swin v2, and EVA where it adds biases by hand,
@@ -304,15 +308,3 @@ def _swin_bias(attention: nn.Module) -> Tensor:
         table = attention.cpb_mlp(attention.relative_coords_table).flatten(0, -2)
         table = 16 * table.sigmoid()
     return table.float()[attention.relative_position_index].mean(0).T
-
-
-def refusal(name: str) -> str | None:
-    """Why timm's model of this name cannot be tapped; None if it can. Allocates no weights;
-    timm 1.0.15 is too old for that."""
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    try:
-        AttentionTap(model)
-    except ValueError as error:
-        return str(error)
-    return None

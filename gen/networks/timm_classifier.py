@@ -1,0 +1,63 @@
+"""Classifiers of timm by name, for the size of images that is asked for."""
+
+import timm
+import torch
+from timm.models import is_model_in_modules
+from torch import nn
+
+RESIZABLE = {"vision_transformer", "deit", "eva"}  # modules of timm: other sizes also later
+
+
+def timm_classifier(
+    name: str,
+    num_classes: int,
+    img_size: int,
+    patch_size: int = 0,
+    drop_path: float = 0.0,
+    seed: int = 777,
+    pretrained: str | None = None,
+) -> nn.Module:
+    """The network that timm knows by this name, in training mode.
+
+    Args:
+        name: Without a hub or a path.
+        num_classes: Number of logits S: (N, 3, H, H) -> (N, S).
+        img_size: H, px.
+        patch_size: Side of a patch, px; 0 is the model's own.
+        drop_path: Largest rate of stochastic depth.
+        seed: Of the first weights.
+        pretrained: None: random weights, nothing is downloaded. "": timm's. Else a file of them.
+
+    Raises:
+        ValueError: no model of timm, or one that does not take these options.
+        Exception: of any kind, from weights that are missing, damaged or of another model.
+    """
+    if not timm.is_model(name):  # else timm would look for it on a hub or on the disk
+        names = "timm.list_models('*vit*') has names"
+        raise ValueError(f"model_name: expected a model of timm, got {name!r}; {names}")
+    options = {"num_classes": num_classes, "drop_path_rate": drop_path}
+    config = timm.get_pretrained_cfg(name)
+    if is_model_in_modules(name, RESIZABLE):
+        options |= {"img_size": img_size, "dynamic_img_size": True}
+    elif config and config.fixed_input_size:  # fixed when built, that is
+        options |= {"img_size": img_size}
+    if patch_size:
+        options |= {"patch_size": patch_size}
+    if pretrained is not None:
+        options |= {"pretrained": True}
+    if pretrained:
+        options |= {"pretrained_cfg_overlay": {"file": pretrained}}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = timm.create_model(name, **options)
+        with torch.no_grad():  # a size that does not fit shows now, not in the first batch
+            net.eval()(torch.zeros(1, 3, img_size, img_size)).view(1, num_classes)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        if pretrained is not None:
+            raise
+        raise ValueError(
+            f"expected img_size, patch_size and drop_path as {name} takes them, got {img_size}, "
+            f"{patch_size} and {drop_path}: {type(error).__name__}: {error!s:.200}"
+        ) from error
+    return net.train()
