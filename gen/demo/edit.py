@@ -1,0 +1,98 @@
+"""Tab: edit what a generator makes of a seed, or a photo, by its attributes."""
+
+from collections.abc import Sequence
+
+import gradio as gr
+import torch
+from torch import Tensor
+
+from gen import edits, gallery, viz
+from gen.data.images import resize, to_tensor
+from gen.demo import files
+from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
+from gen.demo.player import component, frames
+
+FRAMES, STEPS, MOST = 16, 200, 6  # of a path; of projecting a photo; variations
+
+PROGRESS = gr.Progress(track_tqdm=True)  # of a handler that has it as default
+
+
+def tab(method, judge) -> files.Shown:
+    """Fills the tab with an editor of codes, and the judge that sees attributes for it."""
+    names, seen = judge.attribute_names, edits.known(method, judge)
+
+    def vector(words: Sequence[str]) -> Tensor:
+        if not isinstance(words, list) or any(word not in names for word in words):
+            raise ValueError(f"expected attributes among {', '.join(names)}, got {words!r:.80}")
+        return torch.tensor([float(name in words) for name in names], device=seen.device)
+
+    def words(y: Tensor) -> list[str]:
+        return [name for name, has in zip(names, y.tolist(), strict=True) if has]
+
+    def of_seed(seed: float) -> Tensor:
+        z = gallery.latents(method, [whole(seed, "head number", 0, SEEDS)])
+        return method.map_latents(z)  # (1, L, D)
+
+    def of_photo(image: dict | None, progress=PROGRESS) -> Tensor:
+        if image is None:
+            raise ValueError("expected a photo, got none; upload one")
+        x = to_tensor(resize(picture(image), method.img_size))[None].to(gallery.device(method))
+        return method.encode(x, STEPS)
+
+    def as_it_is(ws: Tensor) -> list[str]:
+        return words(edits.labels(method, judge, ws)[0])
+
+    def choose(wanted: Sequence[str], click: gr.SelectData) -> list[str]:
+        """What is now wanted: a dog that becomes a cat is no dog any more."""
+        (clicked,) = vector([click.value]).nonzero().flatten().tolist()
+        return words(edits.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
+
+    def show(ws: Tensor, wanted: Sequence[str], count: float, first: float) -> tuple[dict, list]:
+        """Frames of all variations, side by side."""
+        y, d = edits.labels(method, judge, ws)[0], edits.wanted(vector(wanted), {}, seen)  # (K,)
+        count = whole(count, "variations", 1, MOST) if method.noise_dim else 1
+        first = whole(first, "noise", 0, SEEDS)
+        codes = edits.edits(method, ws, d[None, None], range(first, first + count))[0]
+        paths = [edits.walk(method, [ws, code], FRAMES)[0][0].cpu() for code in codes]
+        pictures = [viz.grid([row], cell_px=192) for row in zip(*paths, strict=True)]
+        changed = [f"{'' if new else 'no '}{name}".replace("_", " ")
+                   for name, old, new in zip(names, y, d, strict=True) if old != new]  # fmt: skip
+        ends = "as it is", ", ".join(changed) or "as it was"
+        return frames(pictures, ends, wide=True), pictures
+
+    start = of_seed(0)
+    y = edits.labels(method, judge, start)[0]
+    first_lacking = int(y.argmin())
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=280):
+            with gr.Row():
+                seed = gr.Number(
+                    0, label="Head", precision=0, minimum=0, maximum=SEEDS, min_width=100
+                )
+                another = gr.Button("another", min_width=100)
+            with gr.Accordion("or a photo", open=False):
+                photo = gr.Image(label="Photo", height=180, sources=FROM)
+                find = gr.Button("find its code", size="sm")
+            wanted = gr.CheckboxGroup(
+                [(name.replace("_", " "), name) for name in names],
+                value=words(edits.wanted(y, {first_lacking: True}, seen)),
+                label="It is to have",
+            )
+            reset = gr.Button("what it has now", size="sm")
+            with gr.Row():
+                count = gr.Slider(1, MOST, 3, step=1, label="Variations", min_width=160)
+                first = gr.Number(0, label="from noise", precision=0, minimum=0, maximum=SEEDS)
+        with gr.Column(scale=3, min_width=320):
+            player, pictures = component("player", elem_id="edited"), files.kept([])
+            files.row("edit", pictures)
+    code = files.kept(start)
+    shown = files.Shown(show, [code, wanted, count, first], [player, pictures])
+    another.click(None, seed, seed, js="(k) => (k || 0) + 1")
+    found = seed.change(of_seed, seed, code, trigger_mode="always_last", **QUIETLY)
+    looked = find.click(of_photo, photo, code, **QUIETLY | {"show_progress": "full"})
+    back = reset.click(as_it_is, code, wanted, **QUIETLY)
+    clicked = wanted.select(choose, wanted, wanted, trigger_mode="always_last", **QUIETLY)
+    for before in (found, looked, back, clicked):
+        before.success(*shown, **QUIETLY)
+    gr.on([count.change, first.change], *shown, trigger_mode="always_last", **QUIETLY)
+    return shown

@@ -1,0 +1,114 @@
+"""What comes from a browser: checked before it is used, and errors in words."""
+
+import os
+import re
+import traceback
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from gen.data.images import load_image
+from gen.weights import WeightsError
+
+MAX_BYTES = 10 * 2**20
+MAX_SIDE_PX = 2048
+SEEDS = 2**31 - 1  # largest
+FOLDERS = r"(/[^/\s]+)+/(?=[^/\s])"  # of paths in errors
+FROM = ["upload", "clipboard"]  # comes an image
+# of handlers: no bar over what updates at once, no address of its own, and what was sent unread
+QUIETLY = dict(show_progress="hidden", api_visibility="private", preprocess=False)
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
+
+def picture(sent: dict | None) -> Image.Image | None:
+    """RGB of what an image field sends to a handler with `preprocess=False`; see `photo`.
+
+    Gradio's own reading would decode it before its size is known to be allowed.
+    """
+    return None if sent is None else load_image(photo(sent))
+
+
+def uploaded(sent: dict | None) -> Path:
+    """Where a file that was uploaded lies, of at most 10 MB; `sent` by a field of files.
+
+    Raises:
+        ValueError: anything else.
+    """
+    folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+    path = sent.get("path") if isinstance(sent, dict) else None
+    if (
+        not isinstance(path, str)
+        or folder not in Path(path).resolve().parents
+        or not Path(path).is_file()
+    ):
+        raise ValueError("expected an uploaded file, got none; upload it again")
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise ValueError(f"expected a file of at most {MAX_BYTES // 2**20} MB, got more; shrink it")
+    return Path(path)
+
+
+def photo(sent: dict | None) -> Path:
+    """Where an uploaded image lies, of at most 2048 x 2048 px; it is not decoded for that.
+
+    Raises:
+        ValueError: larger, or nothing uploaded.
+    """
+    path, got = uploaded(sent), ""
+    try:
+        size = Image.open(path, formats=FORMATS).size
+        got = f"{size[0]} x {size[1]}" if max(size) > MAX_SIDE_PX else ""
+    except Image.DecompressionBombError:
+        got = "far more"
+    except (OSError, SyntaxError, ValueError):
+        pass  # damaged: load_image says how
+    if got:
+        most = f"{MAX_SIDE_PX} x {MAX_SIDE_PX} px"
+        raise ValueError(f"image: expected at most {most}, got {got}; shrink it")
+    return path
+
+
+def number(value: float, name: str, low: float, high: float) -> float:
+    """A number in low .. high from a field.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name}: expected a number in {low} .. {high}, got {value!r:.40}")
+    return value
+
+
+def whole(value: float, name: str, low: int, high: int) -> int:
+    """A whole number likewise."""
+    return int(number(value, name, low, high))
+
+
+def in_words(error: Exception) -> gr.Error:
+    """What a person is told of an error of ours: what was expected, or that it is our mistake."""
+    if isinstance(error, (ValueError, OSError, WeightsError)):
+        return gr.Error(re.sub(FOLDERS, "", str(error)))
+    traceback.print_exception(error)
+    return gr.Error("a mistake of this program; its terminal says more")
+
+
+class Page(gr.Blocks):
+    """A page whose errors reach the person in words, wherever they come from."""
+
+    async def call_function(self, *args, **options) -> dict:
+        try:
+            return await super().call_function(*args, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise in_words(error) from None
+
+    async def process_api(self, *args, **options) -> dict:
+        try:
+            return await super().process_api(*args, **options)
+        except gr.Error as error:
+            if type(error) is gr.Error:
+                raise
+        except Exception:
+            pass  # Gradio could not read what it was sent
+        raise gr.Error("expected what this page sends, got something else; reload the page")

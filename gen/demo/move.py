@@ -1,0 +1,153 @@
+"""Tab: drag objects of a scene, see at once what the others will do, then make the video."""
+
+import json
+from typing import NamedTuple
+
+import gradio as gr
+from torch import Tensor
+
+from gen import drags, motion_viz, stills, viz
+from gen.demo import files
+from gen.demo.inputs import QUIETLY, SEEDS, number, photo, uploaded, whole
+from gen.demo.player import component, frames
+from gen.demo.stage import paths, scene
+
+SCENES = 199  # the last one of the test split
+SPEEDS, ZOOMS = (0.25, 2.0), (0.8, 1.25)
+FARTHER = 1.5  # than the model expects, what is suggested goes
+FPS = 8
+
+
+class Clip(NamedTuple):
+    """What was made: frames enlarged, and the request in px of the image as it was given."""
+
+    pictures: list
+    request: drags.Request
+
+
+def tab(method) -> None:
+    """Fills the tab with a `ClickToMove`."""
+    steps, *size = method.shape
+    device = next(method.parameters()).device
+
+    def shown(still: stills.Still) -> tuple[stills.Still, gr.HTML, None]:
+        return still, gr.HTML(value=None, scene=scene(still), paths={}), None
+
+    def of_number(k: float):
+        return shown(stills.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
+
+    def of_files(image: dict | None, masks: dict | None):
+        return shown(stills.read(photo(image), uploaded(masks), tuple(size)))
+
+    def parts(still: stills.Still) -> list[Tensor]:
+        return [part.to(device) for part in (still.frame, still.semantic, still.instance)]
+
+    def wanted(request, seed, speed, steady, zoom) -> drags.Request:
+        """What the fields ask for, in px of the model."""
+        asked = drags.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
+        if steady and asked.camera is None:
+            asked = asked._replace(camera=(0.0, 0.0, 1.0))
+        if asked.camera:
+            asked = asked._replace(camera=(*asked.camera[:2], number(zoom, "zoom", *ZOOMS)))
+        return drags.faster(asked, number(speed, "speed", *SPEEDS))
+
+    def ways(still: stills.Still, theta: Tensor) -> tuple[list[int], Tensor]:
+        """Ids, and their boxes (T + 1, M, 4) px."""
+        where = drags.scene(*parts(still))
+        ids = where.ids[where.present].tolist()
+        return ids, drags.positions(where, theta)[:, : len(ids)]
+
+    def predict(still, *fields):
+        theta = drags.predict(method, *parts(still), wanted(*fields))
+        return gr.HTML(paths=paths(*ways(still, theta)))
+
+    def suggest(still, *fields):
+        """Adds a drag: what moves farthest of what is free, as the model expects it to."""
+        asked = wanted(*fields)
+        ids, boxes = ways(still, drags.predict(method, *parts(still), asked))
+        taken = {drag.id for drag in asked.drags} | {*asked.pins}
+        far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
+        free = [k for k, id_ in enumerate(ids) if id_ not in taken]
+        if not free:
+            raise ValueError("expected an object that is free, got none; undo a drag")
+        best = max(free, key=lambda k: far[k].norm().item())
+        way = tuple(round(FARTHER * v, 1) for v in far[best].tolist())
+        request = drags.parse(fields[0] or {})
+        request = request._replace(drags=(*request.drags, drags.Drag(ids[best], ((0, 0), way))))
+        return gr.HTML(value=json.loads(drags.dump(request)))
+
+    def render(still, *fields):
+        asked = wanted(*fields)
+        where = parts(still)
+        clip = drags.animate(method, *where, asked)
+        video = [still.frame, *clip.video[0].cpu()]
+        pictures = [viz.enlarge(x, motion_viz.ARROWS_PX) for x in video]
+        ids, boxes = ways(still, clip.theta)
+        by = stills.moved_by(asked, drags.scene(*where))
+        numbered = drags.scene(*where).instance[0]
+        arrows = motion_viz.arrows(still.frame, numbered, boxes, by, ids)
+        flow = motion_viz.flow_sheet(clip.flow)
+        hidden = motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())
+        value = frames(
+            pictures, ("given", f"frame {steps}"), fps=FPS, wide=True, autoplay=True, at=0
+        )
+        given = drags.resized(asked, *(1 / k for k in still.scale))
+        return value, arrows, flow, hidden, Clip(pictures, given)
+
+    start = stills.drawn(0, tuple(size), steps + 1)
+    still, clip = files.kept(start), files.kept(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            pick = gr.Slider(0, SCENES, 0, step=1, label="Scene")
+            stage = component("stage", elem_id="stage", scene=scene(start), paths={})
+            go = gr.Button("Make the video", variant="primary")
+            with gr.Row():
+                seed = gr.Number(
+                    0, label="Seed", precision=0, minimum=0, maximum=SEEDS, min_width=90
+                )
+                speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", min_width=140)
+                zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", min_width=140)
+                steady = gr.Checkbox(True, label="Camera stays, unless moved", min_width=140)
+            with gr.Accordion("or your image and its masks", open=False):
+                image = gr.File(label="Image", file_types=["image"], height=110)
+                masks = gr.File(
+                    label="Masks: PNG of 16 bits, trainId * 1000 + number", file_types=[".png"],
+                    height=110,
+                )  # fmt: skip
+                load = gr.Button("take them", size="sm")
+        with gr.Column(scale=3, min_width=320):
+            player = component("player", elem_id="moved")
+            with gr.Row():
+                files.button("clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip])
+                files.button("clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip])
+                files.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
+            pictures = dict(interactive=False, buttons=["download", "fullscreen"])
+            arrows = gr.Image(label="Who moves where", **pictures)
+            with gr.Accordion("Flow, and what was not seen before", open=False):
+                flow = gr.Image(label="Flow", **pictures)
+                hidden = gr.Image(label="Not seen in the first frame", **pictures)
+    fields = [stage, seed, speed, steady, zoom]
+    opened = [still, stage, clip]
+    pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
+    load.click(of_files, [image, masks], opened, **QUIETLY)
+    gr.on(
+        [stage.input, stage.change, *(part.change for part in fields[1:])],
+        predict, [still, *fields], stage, trigger_mode="always_last", **QUIETLY,
+    )  # fmt: skip
+    stage.select(suggest, [still, *fields], stage, **QUIETLY)
+    made = [player, arrows, flow, hidden, clip]
+    go.click(render, [still, *fields], made, **QUIETLY | {"show_progress": "full"})
+
+
+def _loop(clip: Clip | None) -> list:
+    return motion_viz.looped(_made(clip).pictures)
+
+
+def _json(clip: Clip | None) -> str:
+    return drags.dump(_made(clip).request) + "\n"
+
+
+def _made(clip: Clip | None) -> Clip:
+    if clip is None:
+        raise ValueError("expected a video to save, got none yet; make it first")
+    return clip

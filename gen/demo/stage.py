@@ -1,0 +1,28 @@
+"""What the component in which objects are dragged shows; the rest of it is in stage.js."""
+
+from torch import Tensor
+
+from gen import viz
+from gen.demo.player import data_url
+from gen.stills import Still
+
+SIDE_PX = 512  # of the picture, at least
+
+
+def scene(still: Still) -> dict:
+    """What is shown of a still; `ids` has a letter for each px: 0 for none, 1 + k for object k."""
+    numbers = still.instance[still.instance >= 1000].unique()  # (M,), at most 40
+    letters = [chr(49 + k) for k in range(len(numbers))]
+    flat, text = still.instance.flatten(), ["0"] * still.instance.numel()
+    for letter, id_ in zip(letters, numbers.tolist(), strict=True):
+        for k in (flat == id_).nonzero()[:, 0].tolist():
+            text[k] = letter
+    H, W = still.instance.shape
+    picture = data_url(viz.enlarge(still.frame, SIDE_PX))
+    return dict(image=picture, width=W, height=H, ids="".join(text), numbers=numbers.tolist())
+
+
+def paths(ids: list[int], boxes: Tensor) -> dict[str, list]:
+    """{id: way}, centres px, of M objects' boxes (T + 1, M, 4)."""
+    ways = (boxes[..., :2] + 0.5).transpose(0, 1).cpu().numpy().round(2).tolist()
+    return {str(id_): way for id_, way in zip(ids, ways, strict=True)}

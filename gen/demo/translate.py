@@ -1,0 +1,88 @@
+"""Tab: translate an image, and go from one style to another."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import gradio as gr
+import torch
+from PIL import Image
+
+from gen import gallery, viz
+from gen.data import Heads
+from gen.data.images import resize, to_tensor
+from gen.demo import files
+from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
+from gen.demo.player import component, frames
+from gen.metrics.smoothness import path_distances, smoothness
+from gen.networks.perceptual import LPIPS
+
+FRAMES = 20  # of the published measure
+
+
+def tab(method, lpips: LPIPS | None, examples: Sequence[str]) -> files.Shown:
+    """Fills the tab; without LPIPS, paths come without numbers."""
+
+    def tensor(image: Image.Image) -> torch.Tensor:
+        return to_tensor(resize(image, method.img_size))[None].to(gallery.device(method))
+
+    def style(name: str, seed: float, reference: dict | None) -> torch.Tensor:
+        y, reference = gallery.domain_index(method, name), picture(reference)
+        known = whole(seed, "seed", 0, SEEDS) if reference is None else tensor(reference)
+        return gallery.style(method, y, known)  # (1, D)
+
+    def show(image: dict | None, *ends) -> Iterator[tuple[dict | None, list]]:
+        """Frames, and again when the distances between them are known; without an image, none."""
+        if (image := picture(image)) is None:
+            yield None, []
+            return
+        x = tensor(image)
+        made = gallery.walk(method, x, [style(*ends[:3]), style(*ends[3:])], FRAMES)[0]
+        pictures, names = [viz.enlarge(x) for x in made[0]], (ends[0], ends[3])
+        yield frames(pictures, names, "measuring …"), pictures
+        yield frames(pictures, names, *measured(made)), pictures
+
+    def measured(made: torch.Tensor) -> tuple[str, list[float]]:
+        if lpips is None:
+            return "no LPIPS weights here: smoothness is not measured", []
+        steps, direct = path_distances(lpips, made)
+        value = smoothness(steps, direct)["ps"].item()
+        text = f"perceptual smoothness {value:.3f} of at most 1; bars: the size of each step"
+        return text, steps[0].tolist()
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=280):
+            image = gr.Image(examples[0], label="Image", height=220, sources=FROM)
+            gr.Examples(list(examples), image, label="Examples", examples_per_page=12)
+            ends = [*_end("From", method, 0), *_end("To", method, -1)]
+        with gr.Column(scale=3, min_width=320):
+            player, pictures = component("player", elem_id="translated"), files.kept([])
+            files.row("path", pictures)
+    shown = files.Shown(show, [image, *ends], [player, pictures])
+    gr.on(
+        [part.change for part in shown.inputs], *shown,
+        trigger_mode="always_last", **QUIETLY,
+    )  # fmt: skip
+    return shown
+
+
+def examples(folder: Path, made: Path, count: int = 10) -> list[str]:
+    """Images of a folder of domains, evenly spread; heads drawn into `made` where it has none."""
+    found = sorted(folder.glob("*/*.png"))
+    if found:
+        return [str(found[k * len(found) // count]) for k in range(count)]
+    heads = Heads(img_size=64).val
+    for k in range(count):
+        Image.fromarray(viz.to_uint8(heads[k]["x"])).save(made / f"head{k}.png")
+    return [str(made / f"head{k}.png") for k in range(count)]
+
+
+def _end(title: str, method, first: int) -> list[gr.components.Component]:
+    with gr.Group():
+        with gr.Row():
+            name = gr.Dropdown(
+                list(method.domains), value=method.domains[first], label=title, min_width=120
+            )
+            seed = gr.Number(0, label="seed", precision=0, minimum=0, maximum=SEEDS, min_width=80)
+        with gr.Accordion("or the style of an image", open=False):
+            reference = gr.Image(label=f"{title}: style of", height=140, sources=FROM)
+    return [name, seed, reference]

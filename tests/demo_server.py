@@ -1,0 +1,38 @@
+"""The demo as a person starts it, in a process of its own, for the tests that talk to it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDED = ("smooth_i2i_emoji64", "style_function_heads64", "attribute_classifier_heads64",
+          "click_to_move_movers")  # fmt: skip
+
+
+@contextlib.contextmanager
+def demo(folder: Path, *options: str) -> Iterator[str]:
+    """Its address. All that it writes lies in `folder`, and is gone in the end."""
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    for name in NEEDED:
+        if not (ROOT / "checkpoints" / f"{name}.safetensors").exists():
+            pytest.skip(f"checkpoints/{name}.safetensors does not ship yet")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "scripts/demo.py", "--port", str(port), *options]
+    options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=open(folder / "stderr.txt", "w"))
+    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, text=True, env=environment, **options) as process:
+        try:
+            address = process.stdout.readline().strip()
+            assert address, (folder / "stderr.txt").read_text()
+            yield address
+        finally:
+            process.terminate()
+    assert not list(folder.glob("gen-demo-*")), "its folder was left behind"

@@ -1,0 +1,112 @@
+"""The page of the demo without a browser: what it is sent, what it says, what it is made of."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
+
+from gen import stills  # noqa: E402
+from gen.demo import app, inputs, player, stage  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Where uploads lie."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def test_an_upload_is_read_and_nothing_else(folder, tmp_path):
+    Image.new("RGB", (8, 4), "red").save(folder / "a.png")
+    assert inputs.photo({"path": str(folder / "a.png")}) == folder / "a.png"
+    Image.new("RGB", (8, 4)).save(tmp_path / "b.png")
+    (folder / "link.png").symlink_to(tmp_path / "b.png")
+    outside = [tmp_path / "b.png", folder / "link.png", folder / ".." / "etc", folder, None, ""]
+    for path in outside:
+        with pytest.raises(ValueError, match="expected an uploaded file, got none"):
+            inputs.photo({"path": path and str(path)})
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that says it is of side x side px."""
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", b"x"))
+    chunks = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_large_image_is_refused_before_it_is_decoded(folder):
+    for side, got in ((3000, "3000 x 3000"), (40_000, "far more")):
+        (folder / "bomb.png").write_bytes(bomb(side))
+        with pytest.raises(ValueError, match=f"at most 2048 x 2048 px, got {got}; shrink it"):
+            inputs.photo({"path": str(folder / "bomb.png")})
+    (folder / "heavy.png").write_bytes(bytes(inputs.MAX_BYTES + 1))
+    with pytest.raises(ValueError, match="at most 10 MB, got more"):
+        inputs.photo({"path": str(folder / "heavy.png")})
+
+
+@pytest.mark.parametrize(
+    "value", [None, "3", True, 11, -1, float("nan"), float("inf"), [1], 10**400]
+)
+def test_a_field_holds_a_number_in_its_range(value):
+    with pytest.raises(ValueError, match="seed: expected a number in 0 .. 10, got"):
+        inputs.whole(value, "seed", 0, 10)
+    assert inputs.whole(3.0, "seed", 0, 10) == 3
+
+
+def test_errors_in_words(folder, capsys):
+    told = inputs.in_words(ValueError(f"{folder}/sub/a.png: expected PNG, got none"))
+    assert isinstance(told, gr.Error) and told.message == "a.png: expected PNG, got none"
+    ours = inputs.in_words(TypeError("'NoneType' object is not subscriptable"))
+    assert "NoneType" not in ours.message and "NoneType" in capsys.readouterr().err
+
+
+def test_frames_lie_below_each_other():
+    pictures = [Image.new("RGB", (12, 8), colour) for colour in ("red", "green", "blue")]
+    value = player.frames(pictures, ("a", "b"), "text", [0.5, 0.25])
+    sheet = Image.open(player_bytes(value["sprite"])).convert("RGB")
+    assert sheet.size == (12, 24) and value["count"] == 3 and value["from"] == "a"
+    middle = np.asarray(sheet)[4::8, 6].astype(int)
+    assert np.abs(middle - [(255, 0, 0), (0, 128, 0), (0, 0, 255)]).max() < 12
+
+
+def player_bytes(url: str):
+    import base64
+    import io
+
+    head, data = url.split(",")
+    assert head == "data:image/webp;base64"
+    return io.BytesIO(base64.b64decode(data))
+
+
+def test_a_scene_says_whose_each_px_is():
+    still = stills.drawn(0, (32, 64), 6)
+    shown = stage.scene(still)
+    assert len(shown["ids"]) == 32 * 64 and (shown["width"], shown["height"]) == (64, 32)
+    for k, id_ in enumerate(shown["numbers"]):
+        mine = [letter == chr(49 + k) for letter in shown["ids"]]
+        assert torch.equal(torch.tensor(mine), (still.instance == id_).flatten())
+
+
+def test_the_page_is_not_shared_without_a_password():
+    for auth in ("", "someone", "someone:", ":secret"):
+        with pytest.raises(ValueError, match="auth: expected USER:PASSWORD with --share"):
+            app.serve(None, None, share=True, auth=auth)
+    command = [sys.executable, "scripts/demo.py", "--share"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "--share: expected --auth" in done.stderr
+
+
+def test_importing_the_demo_writes_nothing_here():
+    assert not list((ROOT / "gen" / "demo").glob("*.pyi"))  # Gradio would, beside subclasses

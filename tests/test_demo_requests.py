@@ -1,0 +1,250 @@
+"""What the demo's server answers to what no browser would send."""
+
+import contextlib
+import io
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo_server import demo
+
+UNCLEAN = ("Traceback", "object has no attribute", 'File "', "NoneType", "site-packages")
+DEEP: list = []
+for _ in range(200):
+    DEEP = [DEEP]
+WRONG = [
+    None, "", "x" * 10_000, "../../etc/passwd", "__class__", -1, 1e308, 10**30, True, [], [[]],
+    {}, {"path": None}, {"path": "/etc/passwd"}, {"path": "CANARY"}, DEEP,
+    {"path": "../../../etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    {"path": "CANARY", "meta": {"_type": "gradio.FileData"}},
+    {"url": "file:///etc/passwd", "path": "a.png", "meta": {"_type": "gradio.FileData"}},
+    {"drags": 3}, {"drags": [{"id": 99999, "path": [[0, 0], [5, 5]]}]},
+    {"drags": [{"id": 13001, "path": [[0, 0], [1e300, 0]]}], "pins": ["x"]},
+    {"drags": [{"path": [[0, 0]]}]}, {"pins": [99999]}, {"camera": [1e9, 0, 0]}, {"x": 1},
+]  # fmt: skip
+
+
+class Client:
+    """Speaks to the queue as the page does."""
+
+    def __init__(self, address: str) -> None:
+        self.api = address.rstrip("/") + "/gradio_api"
+        with urllib.request.urlopen(address.rstrip("/") + "/config", timeout=20) as answer:
+            self.config = json.load(answer)
+        parts = {part["id"]: part for part in self.config["components"]}
+        self.dependencies = [
+            (d, [parts[k] for k in d["inputs"]])
+            for d in self.config["dependencies"]
+            if d["backend_fn"]
+        ]
+        self.handlers = [(d["id"], inputs) for d, inputs in self.dependencies]
+
+    def named(self, name: str) -> list[tuple[dict, list]]:
+        """Handlers of one function's name, once for each list of inputs."""
+        found = {str(d["inputs"]): (d, i) for d, i in self.dependencies if d["api_name"] == name}
+        return list(found.values())
+
+    def ask(self, path: str, body: bytes | None = None, kind="application/json", wait=20):
+        """Status and text of an answer."""
+        headers = {"content-type": kind} if body is not None else {}
+        request = urllib.request.Request(self.api + path, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=wait) as answer:
+                return answer.status, answer.read(10**6).decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(10**6).decode(errors="replace")
+
+    def call(self, handler: int, data: list, **more) -> dict:
+        """The last thing that the queue says of a request."""
+        body = {"data": data, "fn_index": handler, "session_hash": uuid.uuid4().hex[:11]} | more
+        session = body["session_hash"]
+        status, text = self.ask("/queue/join", json.dumps(body).encode())
+        if status != 200:
+            return {"success": False, "output": {"error": text}, "status": status}
+        with urllib.request.urlopen(
+            f"{self.api}/queue/data?session_hash={session}", timeout=60
+        ) as stream:
+            for line in stream:
+                message = json.loads(line[6:]) if line.startswith(b"data: ") else {}
+                if message.get("msg") in ("process_completed", "unexpected_error"):
+                    return message
+        raise AssertionError("the queue ended without an answer")
+
+    def upload(self, name: str, content: bytes) -> tuple[int, str]:
+        edge = uuid.uuid4().hex
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+        body = (
+            head.encode()
+            + b"Content-Type: image/png\r\n\r\n"
+            + content
+            + f"\r\n--{edge}--".encode()
+        )
+        return self.ask("/upload", body, f"multipart/form-data; boundary={edge}")
+
+
+def picture(kind: str, size=(16, 16)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, "teal").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    Image.new("RGB", (16, 16), "red").save(folder / "canary.png")
+    with demo(folder) as address:
+        client = Client(address)
+        client.before = {path.name for path in folder.iterdir()}
+        yield client, folder
+
+
+def test_valid_first(server):
+    """Every handler answers what the page holds when it opens."""
+    client, _ = server
+    for handler, inputs in client.handlers:
+        message = client.call(handler, [part["props"].get("value") for part in inputs])
+        assert message["msg"] == "process_completed"
+
+
+def test_two_hundred_wrong_requests(server):
+    client, folder = server
+    canary, sent, answered = str(folder / "canary.png"), 0, set()
+    for handler, inputs in client.handlers:
+        valid = [part["props"].get("value") for part in inputs]
+        wrongs = [json.loads(json.dumps(w).replace("CANARY", canary)) for w in WRONG]
+        bodies = [valid[:-1], [*valid, 1], []] if inputs else [[1]]
+        for k, part in enumerate(inputs):
+            if part["type"] != "state":
+                bodies += [[*valid[:k], w, *valid[k + 1 :]] for w in wrongs[sent % 3 :: 3]]
+        for body in bodies:
+            message = client.call(handler, body)
+            sent += 1
+            if not message["success"]:
+                text = message["output"]["error"]
+                assert text and not any(word in text for word in UNCLEAN), (body, text)
+                assert str(folder) not in text and canary not in text
+                answered.add(text)
+    assert sent >= 200 and len(answered) > 10
+
+
+def test_wrong_uploads(server):
+    client, folder = server
+    whole = picture("PNG")
+    contents = [
+        b"",
+        b"x",
+        whole[:40],
+        whole,
+        b"GIF89a" + b"\0" * 50,
+        b"<svg onload='x'/>",
+        picture("TIFF"),
+    ]
+    names = ["a.png", "../../a.png", "/etc/passwd", "..\\a.png", "%2e%2e%2fa.png", ".hidden",
+             "a" * 300 + ".png", "a.svg", "a.html", "", "con", "a\tb.png"]  # fmt: skip
+    photo = next(
+        (handler, inputs, k)
+        for handler, inputs in client.handlers
+        for k, part in enumerate(inputs)
+        if part["type"] == "image" and len(inputs) == 1
+    )
+    for name in names:
+        for content in contents:
+            status, text = client.upload(name, content)
+            if status != 200:
+                assert not any(word in text for word in UNCLEAN), text
+                continue
+            path = Path(json.loads(text)[0])
+            assert path.resolve().is_relative_to(folder), path
+            if content is whole:
+                continue  # projecting it takes long
+            given = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+            message = client.call(photo[0], [given])
+            assert not message["success"]
+            assert not any(word in message["output"]["error"] for word in UNCLEAN)
+    status, text = client.upload("big.png", bytes(11 * 2**20))
+    assert status == 413 or status >= 400, (status, text)
+
+
+def test_no_file_of_this_machine_is_served(server):
+    client, folder = server
+    for path in (
+        "/etc/passwd",
+        str(folder / "canary.png"),
+        "setup.cfg",
+        "../setup.cfg",
+        "%2fetc%2fpasswd",
+    ):
+        for way in ("/file=", "/file/"):
+            status, text = client.ask(way + path)
+            assert status >= 400 and "root:" not in text and "[metadata]" not in text
+    status, text = client.ask("/proxy=http://127.0.0.1:9/x")
+    assert status >= 400
+
+
+def test_it_is_alive_and_has_written_nowhere_else(server):
+    client, folder = server
+    test_valid_first(server)
+    assert {path.name for path in folder.iterdir()} == client.before
+
+
+def test_strangers_are_not_let_in(server):
+    """It listens on this machine alone."""
+    client, _ = server
+    port = client.api.split(":")[2].split("/")[0]
+    addresses = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+                 if line.split()[3] == "0A"]  # fmt: skip
+    mine = [a for a in addresses if int(a.split(":")[1], 16) == int(port)]
+    assert mine == [f"0100007F:{int(port):04X}"]
+
+
+def resident_mb(client: Client) -> float:
+    """Memory of the process that listens."""
+    port = client.api.split(":")[2].split("/")[0]
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"--port\0{port}\0" in (path / "cmdline").read_text():
+                return int((path / "statm").read_text().split()[1]) * 4096 / 2**20
+    raise AssertionError("no process has this port")
+
+
+@pytest.mark.slow
+def test_eight_people_for_a_minute(server, capsys):
+    """No error, memory flat, and how long they wait."""
+    client, _ = server
+    names = ("show", "predict", "render")  # paths of both tabs, arrows, videos
+    asked = [(d["id"], inputs) for name in names for d, inputs in client.named(name)]
+    waited = {handler: [] for handler, _ in asked}
+
+    def person(seconds: float) -> None:
+        session, end = uuid.uuid4().hex[:11], time.monotonic() + seconds
+        while time.monotonic() < end:
+            for handler, inputs in asked:
+                start = time.monotonic()
+                message = client.call(
+                    handler, [part["props"].get("value") for part in inputs], session_hash=session
+                )
+                assert message["success"], message["output"]
+                waited[handler].append(time.monotonic() - start)
+
+    def everyone(seconds: float) -> float:
+        with ThreadPoolExecutor(8) as people:
+            list(people.map(person, [seconds] * 8))
+        return resident_mb(client)
+
+    early = everyone(30)
+    late = everyone(60)
+    with capsys.disabled():
+        print(f"\nmemory {early:.0f} MB after 30 s, {late:.0f} MB after 90 s")
+        for (handler, _), name in zip(asked, ("translate", "edit", "arrows", "video"), strict=True):
+            half, most = np.percentile(waited[handler], [50, 95])
+            count = len(waited[handler])
+            print(f"{name:10} {count:4} times, median {half:.2f} s, 95 % within {most:.2f} s")
+    assert late < 1.1 * early + 50
