@@ -66,6 +66,9 @@ SAME_BASE = {  # code points that draw one emoji for another gender or number of
 }
 
 
+LEFT_OUT = {"Flags", "Component"}  # groups that are no classes
+
+
 class Style:
     """One vendor's drawings, read from its tarball: code points -> name, group, SVG."""
 
@@ -173,6 +176,8 @@ def prepare(
     with tqdm(PACKAGES.items(), "emoji packages", unit="package") as packages:
         styles = {domain: Style(fetch_npm(*pin)) for domain, pin in packages}
     known = set(next(iter(styles.values())).groups.values())
+    if layout == "classes":
+        known -= LEFT_OUT
     if unknown := set(groups or []) - known:
         raise ValueError(f"groups: expected some of {sorted(known)}, got {sorted(unknown)}")
     manifest = {"recipe": recipe, "complete": False, "resvg_py": resvg_py.__version__}
@@ -232,7 +237,7 @@ def _write_images(out: Path, styles: dict, recipe: dict, groups: list[str] | Non
     codes = [c for c in codes if not groups or group[c] in groups]
     alike = {c for c in codes if group[c] == "Flags" or c.endswith("20e3")}
     if layout == "classes":  # a component is a part of emoji; skin tones are near copies
-        whole = [c for c in codes if group[c] != "Component" and not SKIN_TONE.search(c)]
+        whole = [c for c in codes if group[c] not in LEFT_OUT and not SKIN_TONE.search(c)]
         codes = [c for c in whole if c not in alike]
     codes.sort(key=lambda c: (c.count("-"), c))  # the plain emoji before its variants
     images, duplicates, seen = [], [], {domain: {} for domain in styles}

@@ -48,7 +48,10 @@ def main() -> None:
     parser.add_argument(
         "--crop-pct", type=float, default=1.0, help="centre crop of a classifier's data: Classes"
     )
-    parser.add_argument("--voc", help="folder with VOCdevkit, for a classifier's segmentation")
+    parser.add_argument(
+        "--voc",
+        help="folder with VOCdevkit, for a classifier's segmentation; alone, for --metrics",
+    )
     parser.add_argument("--voc-size", type=int, default=480, help="px, in whole patches")
     parser.add_argument(
         "--keep-void", action="store_true", help="count VOC's void pixels, as the release of SAR"
@@ -71,7 +74,19 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    if args.out and args.out.is_dir():
+        parser.error(f"--out: expected a file to write, got the folder {args.out}")
+    if args.voc_size < 1:
+        parser.error(f"--voc-size: expected at least 1 px, got {args.voc_size}")
+    if args.data == "heads" and args.split not in (None, ["val"]):
+        parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
     try:
+        torch.zeros(1, device=args.device)
+    except (AssertionError, RuntimeError) as error:  # unknown, or not on this machine
+        parser.error(f"--device: {str(error).splitlines()[0]}")
+    try:
+        if args.out:  # before all the work
+            args.out.parent.mkdir(parents=True, exist_ok=True)
         method = gen.load(args.checkpoint, args.device)
         classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
         if not (args.data or editor or (classifier and args.voc)):
@@ -91,10 +106,10 @@ def main() -> None:
             rows = of_generator(args, method)
         else:
             rows = of_classifier(args, method) if classifier else of_translator(args, method)
+        if args.out:
+            write_atomic(args.out, to_json(rows).encode())
     except (OSError, ValueError, WeightsError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-    if args.out:
-        write_atomic(args.out, to_json(rows).encode())
     print(to_json(rows))
     print(to_table(rows))
 
@@ -150,9 +165,10 @@ def of_classifier(args: argparse.Namespace, method) -> list[dict]:
                 print(f"{split}: left out {', '.join(missing)}: no attention maps, or no masks")
         rows += measure(args, method, images, split, groups)
     if args.voc:
-        rows += measure(
-            args, method, VOC(args.voc, args.voc_size), "voc", ["segmentation"], not args.keep_void
-        )
+        alone = not args.data and args.metrics and "all" not in args.metrics
+        groups = args.metrics if alone else ["segmentation"]
+        images = VOC(args.voc, args.voc_size)
+        rows += measure(args, method, images, "voc", groups, not args.keep_void)
     return rows
 
 

@@ -296,6 +296,13 @@ def test_emoji_classes(packages, tmp_path, monkeypatch, capsys):
     assert (alpha[4:36, 4:20] == 255).all() and alpha.sum() == 255 * 32 * 16
 
 
+@pytest.mark.parametrize("groups", ["Flags", "Flags,Smileys & Emotion"])
+def test_emoji_classes_refuse_groups_that_are_none(packages, tmp_path, capsys, groups):
+    assert emoji.main(["--out", str(tmp_path / "out"), *CLASSES, "--groups", groups]) == 1
+    assert "'Symbols'], got ['Flags']" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def cooks_validate(packages, monkeypatch):
     percent = {"1f9d1": 15, "1f600": 15}  # cooks and grin: val

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+import re
 import runpy
 import shutil
+import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +16,19 @@ import timm
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 import gen
 from gen import attention_viz, viz
 from gen.data import Classes
+from gen.data.classes import plain
 from gen.data.groups import read_groups
+from gen.data.images import load_image
 from gen.evaluation.classifiers import GROUPS, evaluate_classifier
 from gen.evaluation.rows import to_json
 from gen.evaluation.voc import VOC
 from gen.methods import SpatialEntropy
+from gen.metrics.attention import attention, map_variation, mass_on_object, shift_path
 from gen.networks.attention_tap import AttentionTap
 
 NAMES = ["disc", "left", "none"]
@@ -83,6 +91,17 @@ class Knows(nn.Module):
         return s
 
 
+class Looks(Knows):
+    """With these maps (heads, 4, 4) for every image, each times the brightness of the patch."""
+
+    def __init__(self, s, brightness=0.0):
+        super().__init__()
+        self.s, self.brightness = s, brightness
+
+    def attention(self, x, averaged=True):
+        return self.s + self.brightness * avg_pool2d(x.mean(1, keepdim=True), PATCH)
+
+
 class Plain(nn.Module):
     """A classifier without attention, as `DomainClassifier`."""
 
@@ -102,6 +121,7 @@ def table(rows):
 
 NO_SHIFT = ["accuracy", "segmentation", "entropy"]
 JACCARDS = ["jaccard_t60_alpha", "jaccard_t40_alpha", "jaccard_whole_alpha", "auroc_alpha"]
+JACCARDS += ["mass_on_object_alpha", "mass_on_object_flat_alpha"]
 
 
 def test_rows_of_a_method_of_this_package(method, data, lpips_cache):
@@ -255,6 +275,58 @@ def test_jaccard_with_alpha_by_hand(data):
     assert whole["values"][0] == pytest.approx(share) and whole["values"][3] == pytest.approx(0.5)
 
 
+def test_mass_on_object_by_hand(data):
+    s = torch.zeros(2, 4, 4)  # head 0 is flat
+    s[1, 2, 0] = np.log(3)  # head 1: 3 of 18 there, at the left
+    rows = evaluate_classifier(Looks(s), data.val, metrics=["segmentation"])
+    by_name = {row["metric"]: row for row in rows}
+    mass, flat = (by_name[f"val/mass_on_object{k}_alpha"] for k in ("", "_flat"))
+    assert [mass["values"][i] for i in (3, 4, 5)] == pytest.approx([(1 / 2 + 10 / 18) / 2] * 3)
+    assert mass["protocol"].startswith("mean over 2 heads, 4 x 4 patches, 32 px, without 3 images")
+    share = data.val.mask(0).float().mean().item()
+    assert flat["values"][3] == pytest.approx(0.5) and flat["values"][0] == pytest.approx(share)
+    assert flat["protocol"].startswith("every patch alike, 32 px") and flat["count"] == 6
+
+
+def test_the_claim_has_a_row_for_each_of_the_segmentation():
+    assert set(JACCARDS) <= set(runpy.run_path("scripts/claims/spatial_entropy.py")["METRICS"])
+
+
+def test_mass_on_objects_of_several_classes_leaves_void_out():
+    s = torch.tensor([0.0, 2.0, 3.0, 4.0]).log().nan_to_num(neginf=-1e4).view(1, 1, 1, 4)
+    truth = torch.tensor([[7, 0, 0, 255, 9, 9, 255, 255]]).expand(3, 1, 8).clone()
+    truth[1], truth[2] = 0, 255  # the second and the third show nothing
+    values, shown = mass_on_object(s.expand(3, 1, 1, 4), truth)
+    assert shown.tolist() == [True, False, False]
+    assert values.tolist() == pytest.approx([6 / 8])  # 0 0 | 2 void | 3 3 | void void
+    with pytest.raises(ValueError, match="finite"):
+        mass_on_object(s.log(), truth[:1])
+    with pytest.raises(ValueError, match="expected 1 images"):
+        mass_on_object(s, truth)
+
+
+def test_entropy_is_the_mean_over_heads(data):
+    s = torch.zeros(2, 4, 4)
+    s[0, 0, 0] = s[0, 3, 3] = s[1, 1, 1] = 5  # two equal parts, and one
+    values = table(evaluate_classifier(Looks(s), data.val, metrics=["entropy"]))
+    assert values["val/spatial_entropy"] == pytest.approx(np.log(2) / 2, abs=1e-5)
+    assert values["val/components"] == 1.5
+
+
+def test_shift_moves_by_a_whole_patch(data, lpips_cache):
+    looks = Looks(torch.zeros(2, 4, 4), brightness=5)
+    rows = evaluate_classifier(looks, data.val, metrics=["shift"], max_images=2)
+    (row,) = (row for row in rows if row["metric"] == "val/tv_t20_shift")
+    for i, value in row["values"].items():
+        x = data.val[i]["x"]
+        moved = torch.cat([x[..., :1].expand(-1, -1, PATCH), x[..., :-PATCH]], 2)
+        maps = attention(looks.attention(moved[None])).mean(1)
+        path = shift_path(looks.attention, x[None], PATCH)
+        assert torch.allclose(path[:, -1], maps)
+        assert value == pytest.approx(map_variation(path).item())
+    assert "image moved by 0 .. 8 px" in row["protocol"]
+
+
 @pytest.mark.parametrize(
     "change, why",
     [
@@ -345,6 +417,7 @@ def test_voc_by_hand(voc_root):
     keep = evaluate_classifier(Knows(), images, "voc", ["segmentation"], ignore_void=False)
     kept = {row["metric"]: row["value"] for row in keep}
     names = [f"jaccard_{kept}_keepvoid_voc" for kept in ("t60", "t40", "whole")] + ["auroc_voc"]
+    names += ["mass_on_object_voc", "mass_on_object_flat_voc"]
     assert list(kept) == [f"voc/{name}" for name in names]
     assert kept["voc/jaccard_whole_keepvoid_voc"] < by_name["voc/jaccard_whole_voc"]["value"]
     assert VOC(voc_root)[0]["x"].shape == (3, 480, 480)
@@ -407,6 +480,72 @@ def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeyp
     assert "val/top1 " in printed.split("95 % interval")[1]
 
 
+def test_evaluate_crops(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    values = {}
+    for crop in (1.0, 0.5):
+        out, images = tmp_path / f"{crop}.jsonl", Classes(data.root, img_size=PX, crop_pct=crop).val
+        line = f"evaluate --checkpoint {__file__} --data {data.root} --crop-pct {crop} --out {out}"
+        run(monkeypatch, "evaluate", f"{line} --metrics segmentation")
+        rows = map(json.loads, out.read_text().splitlines())
+        (row,) = (row for row in rows if row["metric"] == "val/mass_on_object_flat_alpha")
+        shares = [
+            mask.float().mean().item() for i in range(6) if (mask := images.mask(i)) is not None
+        ]
+        assert row["value"] == pytest.approx(np.mean(shares))
+        assert ("centre crop 0.5" in row["protocol"]) == (crop == 0.5)
+        values[crop] = row["value"]
+    assert values[0.5] > values[1.0] + 0.1  # the disc is larger
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        ("--data DATA --device foo", "--device: Expected one of cpu"),
+        ("--data DATA --device cuda:99", "--device: "),
+        ("--voc VOC --voc-size 0", "--voc-size: expected at least 1 px, got 0"),
+        ("--voc VOC --voc-size -8", "--voc-size: expected at least 1 px, got -8"),
+        ("--data DATA --out DATA", "--out: expected a file to write, got the folder"),
+        ("--data DATA --out DATA/train/disc/0.png/x", "error: [Errno"),
+        ("--data heads --split test", r"--split: expected val, which heads"),
+        ("--voc VOC --metrics accuracy", "'shift'), got accuracy"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(options, why, data, voc_root, monkeypatch, capsys):
+    loads = []
+    monkeypatch.setattr(gen, "load", lambda path, device: loads.append(path) or Knows())
+    options = options.replace("DATA", str(data.root)).replace("VOC", str(voc_root))
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, "evaluate", f"evaluate --checkpoint {__file__} {options}")
+    assert end.value.code == 2 and why in capsys.readouterr().err
+    assert bool(loads) == ("--metrics" in options)  # the others before any work
+
+
+def test_voc_alone_is_measured_by_metrics(voc_root, monkeypatch, capsys):
+    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    line = f"evaluate --checkpoint {__file__} --voc {voc_root} --voc-size 64"
+    names = {}
+    for metrics in ("entropy", "all", "segmentation"):
+        run(monkeypatch, "evaluate", f"{line} --metrics {metrics}")
+        printed = capsys.readouterr().out.splitlines()
+        names[metrics] = [json.loads(line)["metric"] for line in printed if line[:1] == "{"]
+    assert names["entropy"] == ["voc/spatial_entropy", "voc/components"]
+    assert names["all"] == names["segmentation"] and "voc/auroc_voc" in names["all"]
+
+
+def test_the_recipe_of_voc(voc_root, tmp_path, monkeypatch, capsys):
+    text = Path("data_prep/README.md").read_text()
+    unpack, evaluate = re.search(r"```bash\n(.*VOCtrainval.*)\n(.*)\n```", text).groups()
+    with tarfile.open(tmp_path / "VOCtrainval_11-May-2012.tar", "w") as tar:
+        tar.add(voc_root / "VOCdevkit", "VOCdevkit")
+    subprocess.run(["bash", "-c", unpack], cwd=tmp_path, check=True)
+    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    line = evaluate.replace("data/voc", str(tmp_path / "data/voc"))
+    line = line.replace("runs/mine/last.ckpt", __file__)
+    run(monkeypatch, "evaluate", line.removeprefix("python scripts/"))
+    assert "480 px" in capsys.readouterr().out and "--keep-void" in text
+
+
 def test_evaluate_wants_data(monkeypatch, capsys):
     monkeypatch.setattr(gen, "load", lambda path, device: Knows())
     with pytest.raises(SystemExit):
@@ -438,6 +577,48 @@ def test_attention_draws_a_row_for_each_image_and_checkpoint(method, tmp_path, m
     with pytest.raises(SystemExit, match="a.ckpt: expected a method with attention maps"):
         run(monkeypatch, "attention", f"attention {paths} --checkpoint a.ckpt --out {out}")
     assert not out.exists()
+
+
+def test_attention_draws_each_checkpoint_and_its_parts(tmp_path, monkeypatch):
+    s = torch.zeros(2, 1, 4, 4)  # of two checkpoints
+    s[0, 0, 0, 0], s[0, 0, 3, 3] = 3, 5  # two parts, the second is larger
+    s[1, 0, :2, 2] = 4
+    ids = torch.zeros(2, 4, 4, dtype=torch.int64)  # by hand
+    ids[0, 0, 0], ids[0, 3, 3], ids[1, :2, 2] = 1, 2, 1
+    made = dict(zip(["a.ckpt", "b.ckpt"], map(Looks, s), strict=True))
+    monkeypatch.setattr(gen, "load", lambda path, device: made[path].to(device))
+    sheets, image, out = [], tmp_path / "left.png", tmp_path / "out.png"
+    grid = viz.grid
+    monkeypatch.setattr(viz, "grid", lambda rows, **k: sheets.append((rows, k)) or grid(rows, **k))
+    drawing("left", 0).save(image)
+    line = f"attention {image} --checkpoint a.ckpt --checkpoint b.ckpt --cell-px 64 --out {out}"
+    run(monkeypatch, "attention", f"{line} --crop-pct 0.5")
+    ((rows, told),) = sheets
+    x = plain(PX, 0.5)(load_image(image))
+    for cells, map_, known in zip(rows, s[:, 0], ids, strict=True):
+        wanted = [
+            viz.enlarge(x, 64),
+            attention_viz.heat(x, attention(map_[None, None])[0, 0], 64),
+            attention_viz.parts(x, known, (map_ - map_.mean()).clamp(min=0), 64),
+        ]
+        for cell, picture in zip(cells, wanted, strict=True):
+            assert np.array_equal(np.asarray(cell), np.asarray(picture))
+    p = (5 - 0.5) / (5 - 0.5 + 3 - 0.5)  # share of the larger part: the mean is 8 / 16
+    entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    assert told["labels"][0][1:] == [f"entropy {entropy:.2f}", "2 parts"]
+    assert told["labels"][1][1:] == ["entropy 0.00", "1 part"] and told["captions"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options", ["--cell-px 0", "--cell-px -5", "--crop-pct 0", "--crop-pct 3", "--crop-pct nan"]
+)
+def test_attention_refuses_numbers_that_are_wrong(options, method, tmp_path, monkeypatch):
+    drawing("disc", 0).save(tmp_path / "disc.png")
+    monkeypatch.setattr(gen, "load", lambda path, device: method)
+    line = f"attention {tmp_path}/disc.png --checkpoint a.ckpt --out {tmp_path}/out.png {options}"
+    with pytest.raises(SystemExit, match="error: expected --cell-px >= 1 and --crop-pct in"):
+        run(monkeypatch, "attention", line)
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_heat_glows_where_the_map_is_high_and_leaves_the_rest():

@@ -63,8 +63,8 @@ def evaluate_classifier(
       the same; `top1_raw` of the weights as trained beside the averaged ones that all else uses,
       unless the checkpoint holds averages alone.
     - `segmentation`: `gen.metrics.attention.jaccard` with the masks of the images, for the patches
-      of the top 60 % and 40 % of attention, beside what keeping every patch would score; and
-      `auroc`, which needs no threshold.
+      of the top 60 % and 40 % of attention, beside what keeping every patch would score; `auroc`,
+      which needs no threshold; `mass_on_object`, which chooses no head, beside that of a flat map.
     - `entropy`: spatial entropy of the maps, and their components.
     - `shift`: how a map moves while the image moves by one patch, see `shift_path`.
 
@@ -187,6 +187,9 @@ class _Run:
         ways["jaccard_whole" + ("" if self.ignore_void else "_keepvoid")] = maps[:, :1].isfinite()
         scores = {k: maps_of.jaccard(found, truth, self.ignore_void) for k, found in ways.items()}
         scores["auroc"] = maps_of.auroc(maps, truth)
+        flat = torch.zeros_like(maps[:, :1])
+        for name, of_map in {"mass_on_object": maps, "mass_on_object_flat": flat}.items():
+            scores[name] = maps_of.mass_on_object(of_map, truth)
         for name, (values, shown) in scores.items():
             keys = [k for k, ok in zip(masks, shown.tolist(), strict=True) if ok]
             yield name, _by_image(keys, values)
@@ -228,7 +231,7 @@ class _Run:
 
     def named(self, name: str) -> str:
         kind = "voc" if isinstance(self.images, VOC) else "alpha"
-        return f"{name}_{kind}" if name.startswith(("jaccard", "auroc")) else name
+        return f"{name}_{kind}" if name.startswith(("jaccard", "auroc", "mass")) else name
 
     def protocol(self, group: str, name: str, count: int) -> str:
         (heads, *grid), px = self.grid, self.size()
@@ -239,7 +242,10 @@ class _Run:
             return f"{'nats, ' * (name != 'components')}mean over {seen}"
         if group == "shift":
             return f"image moved by 0 .. {self.patch:g} px to the right, mean map of {seen}"
-        what = f"every patch kept, {px}" if "whole" in name else f"best head a class, {seen}"
+        if "whole" in name or "flat" in name:
+            what = f"every patch {'kept' if 'whole' in name else 'alike'}, {px}"
+        else:
+            what = f"{'mean over' if 'mass' in name else 'best head a class,'} {seen}"
         out = self.measured - count
         return what + f", without {out} images that show none" * bool(out)
 

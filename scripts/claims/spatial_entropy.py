@@ -15,6 +15,8 @@ METRICS = {
     "jaccard_t40_alpha": "Jaccard, top 40 %",
     "jaccard_whole_alpha": "Jaccard of every patch",
     "auroc_alpha": "area under ROC of attention",
+    "mass_on_object_alpha": "attention on the object",
+    "mass_on_object_flat_alpha": "that of flat attention",
     "spatial_entropy": "spatial entropy, nats",
     "components": "components a map",
 }
