@@ -207,10 +207,14 @@ def test_click_to_move(browser, address, tmp_path):
     page.mouse.down()
     page.mouse.move(ground[0] - 30, ground[1], steps=3)
     page.mouse.up()
+    before = visit.pixels(stage)
     page.get_by_role("button", name="Suggest").click()
-    page.wait_for_timeout(1500)
+    visit.changed(stage, before)
+    page.wait_for_timeout(1000)
+    ways = page.locator("#ways img").get_attribute("src")
     page.get_by_role("button", name="Make the video").click()
-    page.wait_for_timeout(1500)
+    other = "was => document.querySelector('#ways img').src !== was"
+    page.wait_for_function(other, arg=ways, timeout=30_000)
     more = json.loads(visit.download("request.json").read_text())
     assert len(more["drags"]) == 2 and more["camera"][0] < 0
     (tmp_path / "request.json").write_text(json.dumps(request))

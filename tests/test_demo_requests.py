@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -47,10 +48,11 @@ class Client:
         ]
         self.handlers = [(d["id"], inputs) for d, inputs in self.dependencies]
 
-    def named(self, name: str) -> list[tuple[dict, list]]:
+    def named(self, name: str) -> list[tuple[int, list]]:
         """Handlers of one function's name, once for each list of inputs."""
-        found = {str(d["inputs"]): (d, i) for d, i in self.dependencies if d["api_name"] == name}
-        return list(found.values())
+        same = re.compile(rf"{name}(_\d+)?")  # Gradio numbers them
+        found = [(d, i) for d, i in self.dependencies if same.fullmatch(str(d["api_name"]))]
+        return list({str(d["inputs"]): (d["id"], i) for d, i in found}.values())
 
     def ask(self, path: str, body: bytes | None = None, kind="application/json", wait=20):
         """Status and text of an answer."""
@@ -220,7 +222,7 @@ def test_eight_people_for_a_minute(server, capsys):
     """No error, memory flat, and how long they wait."""
     client, _ = server
     names = ("show", "predict", "render")  # paths of both tabs, arrows, videos
-    asked = [(d["id"], inputs) for name in names for d, inputs in client.named(name)]
+    asked = [one for name in names for one in client.named(name)]
     waited = {handler: [] for handler, _ in asked}
 
     def person(seconds: float) -> None:

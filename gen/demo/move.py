@@ -122,7 +122,7 @@ def tab(method) -> None:
                 files.button("clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip])
                 files.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
             pictures = dict(interactive=False, buttons=["download", "fullscreen"])
-            arrows = gr.Image(label="Who moves where", **pictures)
+            arrows = gr.Image(label="Who moves where", elem_id="ways", **pictures)
             with gr.Accordion("Flow, and what was not seen before", open=False):
                 flow = gr.Image(label="Flow", **pictures)
                 hidden = gr.Image(label="Not seen in the first frame", **pictures)
