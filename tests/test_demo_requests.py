@@ -225,8 +225,10 @@ def test_eight_people_for_a_minute(server, capsys):
     asked = [one for name in names for one in client.named(name)]
     waited = {handler: [] for handler, _ in asked}
 
-    def person(seconds: float) -> None:
-        session, end = uuid.uuid4().hex[:11], time.monotonic() + seconds
+    sessions = [uuid.uuid4().hex[:11] for _ in range(8)]
+
+    def person(session: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             for handler, inputs in asked:
                 start = time.monotonic()
@@ -238,7 +240,7 @@ def test_eight_people_for_a_minute(server, capsys):
 
     def everyone(seconds: float) -> float:
         with ThreadPoolExecutor(8) as people:
-            list(people.map(person, [seconds] * 8))
+            list(people.map(person, sessions, [seconds] * 8))
         return resident_mb(client)
 
     early = everyone(30)
