@@ -96,21 +96,27 @@ def demo(args: argparse.Namespace) -> None:
     Image.fromarray(np.concatenate([np.asarray(a) for a in arrows])).save(args.out / "arrows.png")
     if clips:
         video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
-        save(args.out, video, clips, [f"seed {seed}" for seed in seeds if len(seeds) > 1])
+        save(args.out, video, clips, arrows, [f"seed {seed}" for seed in seeds if len(seeds) > 1])
     print(args.out / ("arrows.png" if args.suggest else "video.gif"))
 
 
-def save(out: Path, video: torch.Tensor, clips: list, texts: list[str]) -> None:
-    """Pictures and videos of clips (S, T + 1, 3, H, W), named by the texts if they are many."""
+def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[str]) -> None:
+    """Pictures and videos of clips (S, T + 1, 3, H, W), named by the texts if they are many.
+
+    The GIF begins with a second of the arrows.
+    """
     flow, visible = torch.cat([c.flow for c in clips]), torch.cat([c.visible for c in clips])
     motion_viz.flow_sheet(flow, texts).save(out / "flow.png")
     motion_viz.hidden_sheet(video[:, 1:], visible.sigmoid(), texts).save(out / "visible.png")
     motion_viz.frames_sheet(video, texts).save(out / "frames.png")
     shown = [viz.enlarge(frame, motion_viz.ARROWS_PX) for frame in video[0]]
+    asked = [ways.crop((0, 0, *shown[0].size)) for ways in arrows]  # without the words below
     if texts:
         shown = [viz.grid([column], headers=texts) for column in video.unbind(1)]
+        small = viz.enlarge(video[0, 0]).size
+        asked = [viz.grid([[ways.resize(small) for ways in asked]], headers=texts)]
     loop, fps = motion_viz.looped(shown), 8
-    viz.save_gif(loop, out / "video.gif", fps)
+    viz.save_gif(asked[:1] * fps + loop, out / "video.gif", fps)
     viz.save_mp4(loop, out / "video.mp4", fps)
 
 

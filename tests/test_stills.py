@@ -205,7 +205,10 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run):
     assert asked["pins"] == [11002] and asked["seed"] == 5
     assert asked["camera"] == pytest.approx([-6, 0, 1.1**1.5])
     gif = Image.open(out / "video.gif")
-    assert gif.size == (768, 384) and gif.n_frames == 6  # 4 frames, there and back
+    assert gif.size == (768, 384) and gif.n_frames == 7  # the arrows; 4 frames, there and back
+    first = np.asarray(gif.convert("RGB")).astype(int)
+    arrows = np.asarray(Image.open(out / "arrows.png").convert("RGB"))[:384]
+    assert abs(first - arrows).mean() < 3 and gif.info["duration"] == 960
     run(*image, "--request", out / "request.json")
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
 
