@@ -252,7 +252,8 @@ def _check(what: str, path: tuple, scale: float, most: float) -> None:
 def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
     """Points (T + 1, 2), evenly spaced along a path and relative to its start."""
     points = np.asarray(path, np.float64)
-    far = np.linalg.norm(np.diff(points, axis=0), axis=1) > 0
+    steps_px = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    far = steps_px > 1e-9 * max(1.0, steps_px.sum())  # what adds to the length of the way
     points = points[np.concatenate([[True], far])] - points[0]
     if len(points) == 1:
         return np.zeros((steps + 1, 2))

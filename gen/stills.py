@@ -30,6 +30,9 @@ CLASSES = (
 )  # fmt: skip
 
 
+NOTHING = "none: things are trainId * 1000 + number in its masks, as 13001 for a car"
+
+
 class Still(NamedTuple):
     """One image at a model's size, and its masks as they were given."""
 
@@ -61,6 +64,7 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int]) -> Still:
     if len(wrong):
         raise ValueError(
             f"{masks}: expected trainIds 0 .. 18, 255, or trainId * 1000 + number, got {wrong[0]}"
+            "; a label id, as 26 of cars, is no trainId"
         )
     (H, W), (h, w) = size, ids.shape
     rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((H, h), (W, w)))
@@ -103,7 +107,7 @@ def objects(still: Still) -> list[tuple[int, str, int, int]]:
 
 def listed(still: Still) -> str:
     """The same in words."""
-    return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or "none"
+    return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or NOTHING
 
 
 def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[str]) -> str:

@@ -69,6 +69,8 @@ def demo(args: argparse.Namespace) -> None:
     if still.note:
         print(f"note: {args.frame}: {still.note}")
     if args.list:
+        if not stills.objects(still):
+            print(stills.NOTHING)
         for id_, name, x, y in stills.objects(still):
             print(f"{id_}  {name:10}  at {x},{y}")
         return

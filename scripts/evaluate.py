@@ -38,6 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
     parser.add_argument("--i3d", help="I3D weights of your own, for fvd of an animator")
+    parser.add_argument("--no-edges", help="an animator trained without, for rows of its motion")
     backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
     parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
     parser.add_argument("--net", choices=("alex", "vgg"), default="alex", help="LPIPS network")
@@ -230,6 +231,7 @@ def of_animator(args: argparse.Namespace, method) -> list[dict]:
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
         i3d=args.i3d,
+        no_edges=gen.load(args.no_edges, args.device) if args.no_edges else None,
     )
 
 

@@ -79,6 +79,18 @@ def test_ids_may_change_from_frame_to_frame(clips, root):
     assert torch.equal(load(root)["instance"], clips[0]["instance"])
 
 
+def test_who_is_not_seen_for_a_while_goes_on_as_before(root):
+    whole = load(root)
+    track = sorted((root / "train_instance_tracking_test/movers").glob("movers_000000_*.txt"))[0]
+    lines = track.read_text().splitlines()
+    lines[3] = "0,0,0,0," + lines[3].rsplit(",", 1)[1]
+    track.write_text("\n".join(lines))
+    clip, k = load(root), 0
+    assert not clip["boxes"][3, k].any() and whole["boxes"][3, k].any()
+    assert torch.equal(clip["theta"][2, k], whole["theta"][1, k])
+    assert torch.equal(clip["theta"][3:], whole["theta"][3:])
+
+
 def test_the_largest_tracks_are_kept(clips, root):
     clip, full = load(root, max_objects=1), clips[0]
     largest = (full["boxes"][0, :, 2] * full["boxes"][0, :, 3]).argmax()
@@ -133,6 +145,10 @@ def test_what_is_wrong_is_named(root, tmp_path):
     complains(track, b"", "expected 6 lines or more, got 0")
     complains(track, b"1,2,3\n" * 6, "expected lines x,y,w,h,id")
     complains(track, b"a,2,3,4,5\n" * 6, "of numbers")
+    other = track.rename(track.with_name("movers_000000_000000_26001.txt"))
+    with pytest.raises(ValueError, match=r"_26001.txt: expected an id .* got 26001; a label id"):
+        load(root)
+    other.rename(track)
     load(root)
 
 

@@ -164,12 +164,29 @@ def test_a_drag_moves_the_box_evenly_and_a_pin_holds_it():
     assert torch.equal(motion.theta[0, :, 0], torch.eye(2, 3).expand(5, 2, 3))
 
 
+@pytest.mark.parametrize("y, u", [(13, -20), (7, 0)])
+def test_of_objects_that_cross_the_lower_is_in_front(y, u):
+    """The flow from which the video is made: that of the dragged one, or 0 of the one that stays.
+
+    The dragged one comes to lie on the other, which has the higher id, 3 px lower or higher.
+    """
+    method, seen = ClickToMove(**CLICK_TO_MOVE), []
+    sparse = method.ema.module["animator"].sparse
+    sparse.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    what = image(((11002, y, 10), (13001, 10, 30)))
+    drags.animate(method, *what, Request((drag(11002, ((0, 0), (20, 0))),)))
+    both = seen[0][0, -1, :, max(y, 10) : min(y, 10) + 8, 30:40]  # (2, 5, 10), of the last frame
+    torch.testing.assert_close(both, torch.tensor([u, 0.0])[:, None, None].expand_as(both))
+
+
 def test_a_path_is_gone_along_at_even_speed():
     way = drags.resample(((3, 3), (3, 3), (7, 3), (7, 3), (7, 15)), 4)  # 4 right, 12 down
     assert way.shape == (5, 2) and (way[0] == 0).all()
     np.testing.assert_allclose(way[[1, 4]], [[4, 0], [4, 12]], atol=1e-9)
     assert (np.diff(way[:, 1]) > -1e-9).all() and (way[:, 0] <= 4 + 1e-9).all()
     assert (drags.resample(((3, 3), (3, 3)), 4) == 0).all()
+    way = drags.resample(((0, 0), (1e6, 0), (1e6, 1e-11)), 2)  # a hand that trembles
+    np.testing.assert_allclose(way, [[0, 0], [5e5, 0], [1e6, 0]], atol=1e-4)
 
 
 def test_a_camera_is_known_and_leads_the_background():

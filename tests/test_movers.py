@@ -350,6 +350,8 @@ def test_lengths_from_two_frames_to_many():
     for i in range(4):
         clip = MoverClips(777, 0, 9, 32, 64, frames=16, max_objects=2)[i]
         assert clip["present"].tolist() == [True, True] and clip["impact"] <= 15
+    few = MoverClips(777, 0, 99, 32, 64, frames=4, max_objects=2)
+    assert all(len(few.scene(i)[0].movers) <= 2 for i in range(99))  # some designs have three
 
 
 def test_a_clip_takes_less_than_50_ms():

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import gen
 from gen.callbacks import Last
 from gen.checkpoint import AtomicCheckpointIO, export
-from gen.methods.base import GANMethod, NonFiniteLoss
+from gen.methods.base import GANMethod, NonFiniteLoss, weigh
 from gen.methods.stargan import StarGAN
 from gen.weights import WeightsError, load_safetensors, write_atomic
 from runs import WIDTHS, arguments, fit, read
@@ -390,11 +390,37 @@ def test_weights_that_a_nan_gradient_has_touched_are_never_saved(tmp_path, monke
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_half_precision_with_a_loss_scale_is_refused():
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "64-true"])
+def test_other_precision_is_refused(precision):
     method = StarGAN(**WIDTHS)
-    method._trainer = SimpleNamespace(precision="16-mixed", strategy=None)  # the CPU has none
-    with pytest.raises(ValueError, match="expected 32-true or bf16-mixed, got 16-mixed"):
+    method._trainer = SimpleNamespace(precision=precision, strategy=None)  # the CPU has not all
+    with pytest.raises(ValueError, match=f"expected 32-true or bf16-mixed, got {precision}"):
         method.on_fit_start()
+
+
+def test_a_checkpoint_of_fewer_optimizers_is_refused_with_the_way_out(tmp_path):
+    without = [
+        f"--model.lambda_{kind}_{of}=0" for kind in ("gan", "fm") for of in ("image", "video")
+    ]
+    last = fit("ClickToMove", tmp_path, *without, steps=1)
+    with pytest.raises(
+        ValueError, match="expected a checkpoint of 4 optimizers, got 2; .*init_from"
+    ):
+        fit("ClickToMove", tmp_path, f"--ckpt_path={last}", steps=2)
+
+
+def test_no_weight_at_all_is_refused():
+    with pytest.raises(ValueError, match="expected a weight above 0, got none"):
+        weigh({}, {})
+
+
+def test_clips_of_another_size_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got \(3, 48, 96\)"
+    ):
+        fit("ClickToMove", tmp_path, "--data.height=48", "--data.width=96")
+    with pytest.raises(ValueError, match=r"got \(5, 32, 64\); give --data.frames"):
+        fit("ClickToMove", tmp_path, "--data.frames=6")
 
 
 # ---- hygiene ------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_objects_that_get_lost_are_named(write):
             None,
             r"m.png: expected trainIds 0 .. 18, 255, or .*, got 20",
         ),
-        (labels([(26001, 4, 4)]), None, r"m.png: expected trainIds .* got 26001"),
+        (labels([(26001, 4, 4)]), None, r"m.png: expected trainIds .* got 26001; a label id"),
         (np.zeros((H, W, 3), np.uint8), None, "m.png: expected one channel, got 3"),
     ],
 )
@@ -243,6 +243,9 @@ def test_an_image_without_objects_has_a_camera(write, run):
     assert not status and (out / "video.mp4").exists()
     said, status, _ = run(*words)
     assert status == 2 and "expected a --drag or --camera; objects: none" in said
+    for words in (["--list"], ["--drag", "1:4,0"]):
+        said, _, _ = run("--frame", frame, "--masks", masks, *words)
+        assert "none: things are trainId * 1000 + number in its masks, as 13001" in said
 
 
 @pytest.mark.parametrize(

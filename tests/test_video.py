@@ -14,7 +14,7 @@ from PIL import Image
 from gen.data import Cityscapes
 from gen.data.flow import background, better, dis, flow_to_first, visible
 from gen.data.tracks import track
-from gen.data.video import clip_of_tracks, crop, moving_masks, read_video
+from gen.data.video import clip_of_tracks, crop, moving_masks, read_masks, read_video
 from gen.networks.motion import warp
 from gen.weights import UnavailableError, WeightsError, cache_dir
 
@@ -323,6 +323,13 @@ def test_masks_of_the_user_are_tracked(scene, movie, masks, tmp_path):
     clip = Cityscapes(str(out), frames=4, num_workers=0, **SIZE).clips("train")[0]
     expected = np.array([0, 2, 3, 1])[scene[1][:4, ::2, ::2]]  # in the order of frame 0's numbers
     assert (clip["instance"].numpy() == expected).mean() > 0.98
+
+
+def test_masks_are_read_in_the_order_of_their_numbers(movie, masks, tmp_path):
+    padded = read_masks(masks, movie, 16, 64, 128)
+    for file in masks.glob("*.png"):
+        file.rename(file.with_name(f"{int(file.stem)}.png"))
+    assert np.array_equal(read_masks(masks, movie, 16, 64, 128), padded)
 
 
 def complains(capsys, *command):

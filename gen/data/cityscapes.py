@@ -122,6 +122,11 @@ class CityscapesClips(Clips):
         rows = np.stack([self._track(path) for path, _ in tracks])  # (K, T, 5)
         kept = np.sort(np.argsort(-rows[:, 0, 2] * rows[:, 0, 3], kind="stable")[:m])
         ids = np.array([tracks[k][1] for k in kept])
+        for k in kept[(ids // 1000 < 11) | (ids // 1000 > 18)]:
+            raise ValueError(
+                f"{tracks[k][0]}: expected an id trainId * 1000 + number, trainId 11 .. 18, got "
+                f"{tracks[k][1]}; a label id, as 26 of cars, is no trainId"
+            )
         order = np.argsort(ids, kind="stable")
         rows, ids, n = rows[kept][order], ids[order], len(kept)
         instance = np.zeros(raw.shape, np.int64)
@@ -184,16 +189,25 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def normalised_boxes(boxes: np.ndarray, size: tuple[int, int], layout: Layout) -> np.ndarray:
-    """Boxes (..., 4) x, y, w, h in source pixels -> centre in [-1, 1], then w / W and h / H."""
+    """Boxes (..., 4) x, y, w, h in source pixels -> centre in [-1, 1], then w / W and h / H.
+
+    Those of frames in which an object is not seen, 0, 0, 0, 0, stay 0.
+    """
     scale = np.array(size) / layout.source  # model px a source px
     whole = boxes[..., 2:] + layout.missing
     centre = (boxes[..., :2] + whole / 2) * scale - 0.5  # px
     side = whole / layout.source
-    return np.concatenate([2 * centre / (np.array(size) - 1) - 1, side], -1)
+    found = np.concatenate([2 * centre / (np.array(size) - 1) - 1, side], -1)
+    return np.where(boxes.any(-1, keepdims=True), found, 0)
 
 
 def box_motion(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (T, M, 4) -> theta (T - 1, M, 2, 3), the identity where a box has no size."""
+    """Boxes (T, M, 4) -> theta (T - 1, M, 2, 3); where a box has no size the motion before it, at
+    first the identity."""
+    boxes = boxes.copy()
+    for t in range(1, len(boxes)):
+        unseen = ~(boxes[t, :, 2:] > 0).all(1)  # (M,)
+        boxes[t, unseen] = boxes[t - 1, unseen]
     there = (boxes[:1, :, 2:] > 0) & (boxes[1:, :, 2:] > 0)  # (T - 1, M, 2)
     scale = np.where(there, boxes[:1, :, 2:] / np.where(there, boxes[1:, :, 2:], 1), 1)
     shift = np.where(there, boxes[:1, :, :2] - scale * boxes[1:, :, :2], 0)

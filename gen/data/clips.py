@@ -21,7 +21,7 @@ class Clips(Dataset, ABC):
         flow      (T-1, 2, H, W)  frame_t(p) = frame_0(p + flow_t(p)), x first
         visible   (T-1, 1, H, W)  1 where that point is visible in frame 0, else 0
         boxes     (T, M, 4)       centre x, y, then w / W, h / H; 0 where the object is unseen
-        theta     (T-1, M, 2, 3)  p_0 = theta [p_t, 1]; the identity where absent
+        theta     (T-1, M, 2, 3)  p_0 = theta [p_t, 1]; of files, where unseen, that before
         classes   (M,)            int64 trainId, 0 where absent
         ids       (M,)            int64 class * 1000 + number, 0 where absent
         present   (M,)            bool

@@ -35,6 +35,8 @@ def cast(rng: np.random.Generator, frames: int, max_objects: int, aspect: float)
     camera = _camera(rng)
     for _ in range(ATTEMPTS):
         scene = replace(DESIGNS[law](rng, frames), interaction=law, camera=camera)
+        if len(scene.movers) > max_objects:
+            continue
         course = simulate(scene, frames) if law else None
         if law and not _legible(scene, course, aspect, frames):
             continue

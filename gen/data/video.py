@@ -5,6 +5,7 @@ down by area. Frames are uint8 RGB (H, W, 3), maps of objects uint16 (H, W), 0: 
 visibility are in flow.py, tracks in tracks.py.
 """
 
+import re
 from pathlib import Path
 
 import cv2
@@ -84,7 +85,8 @@ def crop(image: np.ndarray, height: int, width: int, by: int = cv2.INTER_AREA) -
 def read_masks(
     folder: Path, path: Path, count: int, height: int, width: int, every: int = 1
 ) -> np.ndarray:
-    """Maps (F, height, width) of objects from PNGs, one a frame of the video in order of names.
+    """Maps (F, height, width) of objects from PNGs, one a frame of the video in order of names,
+    9.png before 10.png.
 
     Numbers are those of objects in one frame (0: none); they need not be the same in the next.
 
@@ -99,7 +101,7 @@ def read_masks(
     """
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     size = tuple(int(video.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    files = sorted(folder.glob("*.png"))
+    files = sorted(folder.glob("*.png"), key=_in_words_and_numbers)
     taken = files[::every]
     if len(taken) != count:
         raise ValueError(
@@ -125,6 +127,11 @@ def read_masks(
             )
         maps.append(crop(values.astype(np.uint16), height, width, cv2.INTER_NEAREST))
     return np.stack(maps)
+
+
+def _in_words_and_numbers(path: Path) -> list:
+    """Sorts frame9.png before frame10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 # ---- what moves ---------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ class Block(NamedTuple):
 class Reactions:
     """What is measured how; see `gen.evaluation.videos.evaluate_animator` for the arguments."""
 
-    def __init__(self, method, clips: Clips, branches: int, seed: int) -> None:
+    def __init__(self, method, clips: Clips, branches: int, seed: int, no_edges=None) -> None:
         self.method, self.clips, self.branches, self.seed = method, clips, branches, seed
+        self.no_edges = no_edges
         self.device, (self.steps, H, W) = gallery.device(method), method.shape
         self.half = torch.tensor([(W - 1) / 2, (H - 1) / 2], device=self.device)
 
@@ -58,10 +59,11 @@ class Reactions:
         block = Block(numbers, batch, scene, user, torch.empty(0))
         return block._replace(guess=self.predicted(block, batch, user))
 
-    def latents(self, block: Block, k: int = 0) -> tuple[Tensor, Tensor]:
+    def latents(self, block: Block, k: int = 0, method=None) -> tuple[Tensor, Tensor]:
         """The k-th of each clip: (N, Z), (N, M, T, O)."""
+        method = method or self.method
         shape, first = (1, block.user.shape[1]), self.seed * 10**6
-        drawn = (self.method.latents(shape, first + 100 * i + k) for i in block.numbers)
+        drawn = (method.latents(shape, first + 100 * i + k) for i in block.numbers)
         z, object_z = zip(*drawn, strict=True)
         return torch.cat(z), torch.cat(object_z)
 
@@ -75,10 +77,13 @@ class Reactions:
         """Where centres of boxes (N, M, 4) are after motions (N, T, M, 2, 3): (N, T, M, 2) px."""
         return move_boxes(boxes, theta)[..., :2] * self.half
 
-    def predicted(self, block: Block, clips: dict[str, Tensor], user: Tensor) -> Tensor:
-        """Where the model moves objects if it is told the motion of some: (N, T, M, 2) px."""
-        motion, object_z = self.told(clips, user), self.latents(block)[1]
-        theta = self.method.predict_motion(Scene.of(clips), motion, object_z)
+    def predicted(
+        self, block: Block, clips: dict[str, Tensor], user: Tensor, method=None
+    ) -> Tensor:
+        """Where a model moves objects if it is told the motion of some: (N, T, M, 2) px."""
+        method = method or self.method
+        motion, object_z = self.told(clips, user), self.latents(block, method=method)[1]
+        theta = method.predict_motion(Scene.of(clips), motion, object_z)
         return self.places(block.scene.boxes, finite("motion", theta))
 
     # ---- one group of a block -------------------------------------------------------------------
@@ -96,11 +101,17 @@ class Reactions:
             "nobody": self.predicted(block, clips, torch.zeros_like(block.user)),
             "user": block.guess,
         }
-        what = "centres of objects that nobody drags"
+        if self.no_edges:
+            guesses["no_edges"] = self.predicted(block, clips, block.user, self.no_edges)
+        what, over = "centres of objects that nobody drags", "mean over frames"
         for side, guess in guesses.items():
             error = (guess - true).norm(dim=3).where(others[:, None] & known, torch.nan)
-            yield f"{side}/ade_px", f"{what}, mean over frames", error.flatten(1).nanmean(1)
+            yield f"{side}/ade_px", f"{what}, {over}", error.flatten(1).nanmean(1)
             yield from each_kind(clips, f"{side}/fde_px", f"{what}, last frame", error[:, -1])
+        error = (block.guess - true).norm(dim=3).where(block.user[:, None] & known, torch.nan)
+        what = "centre of the dragged object"
+        yield "user/ade_px_dragged", f"{what}, {over}", error.flatten(1).nanmean(1)
+        yield "user/fde_px_dragged", f"{what}, last frame", error[:, -1].nanmean(1)
 
     def response(self, block: Block) -> Values:
         """Branch 1: `target` goes another way. Branch 2: it is not there, and nobody drags."""
@@ -126,11 +137,15 @@ class Reactions:
             moved = change.norm(dim=2).where(others & (size < RESTS_PX), torch.nan)
             yield f"user/moved_px_{name}", f"{what} under {RESTS_PX} px", moved.nanmean(1)
             if branch == 1:
-                error = (guessed - went).norm(dim=2).where(far_here, torch.nan)
                 what = (
                     f"centres of others, last frame of branch `{name}`, those that change by {far}"
                 )
-                yield from each_kind(clips, f"user/fde_px_{name}", what, error)
+                sides = {"user": guessed}
+                if self.no_edges:
+                    sides["no_edges"] = self.predicted(block, there, user, self.no_edges)[:, -1]
+                for side, place in sides.items():
+                    error = (place - went).norm(dim=2).where(far_here, torch.nan)
+                    yield from each_kind(clips, f"{side}/fde_px_{name}", what, error)
         what = f"centres of others, last frame, those that change in a branch by {far}"
         begin = self.half * boxes[..., :2]
         for side, place in (("still", begin), ("user", guess)):

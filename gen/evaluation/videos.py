@@ -6,7 +6,8 @@ the model stand those who know less or more, by the first part of a name:
     still, copy      nothing moves; the first frame is repeated
     velocity         all others go on as from the first to the second frame, which no model sees
     nobody           the model, and no object is dragged
-    user             the model, and one is; its own way is the true one, so only others are judged
+    user             the model, and one is; its own way is the true one, so others are judged
+    no_edges         likewise another checkpoint, in which objects do not hear of each other
     user_bestK       the best of K latents, each metric for itself
     user_camera      it is told the true motion of the camera, too
     user_posterior   it has the latent of the true video
@@ -63,12 +64,14 @@ def evaluate_animator(
     batch_size: int = 16,
     checkpoint: str | Path | None = None,
     i3d: str | Path | None = None,
+    no_edges=None,
 ) -> list[dict]:
     """Evaluates a model that makes videos of a first frame and the motion of some objects.
 
     - `motion`: distance px of objects that nobody drags from where their centres truly are:
       `ade_px` over frames and `fde_px` in the last, also of each kind of interaction. Objects that
-      the first frame does not show do not count.
+      the first frame does not show do not count. `.._dragged` is that of the dragged one, which
+      goes where it is told: 0 but for rounding.
     - `response`: what changes for the others where `target` goes another way (`velocity`), or is
       not there (`removed`), which `Movers` draws. `change_px_..`: distance of the change of their
       last places from the true change, of those that truly react. Beside it `still/change_px_..`
@@ -96,6 +99,7 @@ def evaluate_animator(
         batch_size: clips at once; changes no value beyond rounding.
         checkpoint: file whose sha256 the rows state.
         i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
+        no_edges: another method, trained with `edges=False`, for its rows of objects' motion.
 
     Returns:
         Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over clips, values are theirs;
@@ -121,9 +125,10 @@ def evaluate_animator(
     if "fvd" in metrics and count < 2:
         raise ValueError(f"fvd: expected at least 2 clips, got {count}")
     video = clips[0]["video"]
-    if (got := (len(video) - 1, *video.shape[2:])) != tuple(method.shape):
-        raise ValueError(f"clips: expected (T, H, W) = {tuple(method.shape)}, got {got}")
-    run = _Videos(method, clips, branches, seed)
+    for side in (method, no_edges or method):
+        if (got := (len(video) - 1, *video.shape[2:])) != tuple(side.shape):
+            raise ValueError(f"clips: expected (T, H, W) = {tuple(side.shape)}, got {got}")
+    run = _Videos(method, clips, branches, seed, no_edges)
     run.samples, run.net = samples, net
     run.lpips = LPIPS(net).to(run.device) if "frames" in metrics else None
     run.i3d = i3d_network.load(i3d).to(run.device) if "fvd" in metrics else None
@@ -222,7 +227,8 @@ class _Videos(Reactions):
         shown = clips["boxes"][:, -1, :, 2] > 0
         for i, k in (block.user & shown).nonzero().tolist():
             mask = clips["instance"][i, 0] == k + 1
-            out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
+            if mask.any():  # else it is too small for a px at this size
+                out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
         return f"{side}/found_px", "the dragged object, found by its looks in the last frame", out
 
     def fvd(self, block: Block) -> Values:

@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -57,6 +56,8 @@ def judging(net: nn.Module) -> Iterator[nn.Module]:
 
 def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """sum_k weights[k] * terms[k]."""
+    if not terms:
+        raise ValueError("expected a weight above 0, got none")
     return sum(weights[name] * term for name, term in terms.items())
 
 
@@ -183,8 +184,13 @@ class Method(LightningModule):
             if key in saved and saved[key] != now[key]:
                 rank_zero_info(f"resume: {key} was {saved[key]}, is now {now[key]}")
         if self._trainer is not None and "optimizer_states" in checkpoint:
-            states = zip(checkpoint["optimizer_states"], self.configure_optimizers(), strict=True)
-            for state, optimizer in states:
+            states, made = checkpoint["optimizer_states"], self.configure_optimizers()
+            if len(states) != len(made):
+                raise ValueError(
+                    f"expected a checkpoint of {len(made)} optimizers, got {len(states)}; keep the "
+                    "weights that were 0 at 0, or begin with --model.init_from"
+                )
+            for state, optimizer in zip(states, made, strict=True):
                 for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
                     old.update({k: v for k, v in new.items() if k != "params"})
 
@@ -244,17 +250,14 @@ class GANMethod(Method):
         self.automatic_optimization = False
 
     def on_fit_start(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy):
-            if not strategy._ddp_kwargs.get("find_unused_parameters"):
-                raise ValueError(
-                    "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
-                    "some of its networks), got ddp"
-                )
-        if self.trainer.precision == "16-mixed":
+        options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
+        if options is not None and not options.get("find_unused_parameters"):
             raise ValueError(
-                "precision: expected 32-true or bf16-mixed, got 16-mixed, which scales losses"
+                "strategy: expected ddp_find_unused_parameters_true (each step of a GAN trains "
+                "some of its networks), got ddp"
             )
+        if (got := self.trainer.precision) not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"precision: expected 32-true or bf16-mixed, got {got}")
         super().on_fit_start()
 
     @contextmanager
@@ -294,5 +297,4 @@ class GANMethod(Method):
     def validation_step(self, *_: Any) -> None:
         """Nothing: the callback `Evaluate` measures, through the inference interface."""
 
-    def test_step(self, *_: Any) -> None:
-        """Nothing: as `validation_step`."""
+    test_step = validation_step

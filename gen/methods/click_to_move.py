@@ -4,9 +4,9 @@ Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse 
 and its release. Deviations: in training any number of objects is the user's, not one; some clips
 are rendered with the motion that the graph predicts, as in use, though the graph learns from the
 losses on theta alone, as rasterising has no gradient; a user can move the camera, for which that
-of the ground is fitted to the true flow; the discriminators step first, and are frozen while
-the others step; the perceptual loss is LPIPS and that of visibility is cross entropy; averages are
-kept; rates stay. Losses on pixels weigh half as much: images span 2 here and 1 there.
+of the ground is fitted to the true flow; losses on theta are about objects' centres; the
+discriminators step first, and are frozen while the others step; the perceptual loss is LPIPS, that
+of visibility cross entropy; averages are kept; rates stay. Losses on pixels weigh half as much.
 
 Letters in shapes: N batch, T frames after the first, M objects, Z, O latents, H height, W width.
 """
@@ -125,6 +125,8 @@ class ClickToMove(GANMethod):
         init_from: str = "",
     ):
         super().__init__()
+        if not (0 <= camera <= 1 and 0 <= mix <= 1):
+            raise ValueError(f"expected camera and mix in 0 .. 1, got {camera} and {mix}")
         self.save_hyperparameters()
         self.shape = steps, height, width  # T, H, W
         of_frames = channels, levels, max_channels, norm, generator, blocks, residual
@@ -167,24 +169,21 @@ class ClickToMove(GANMethod):
         names = ("flow", "visible", "warped", "smooth", "rec", "ssim", "perceptual")
         names += ("translation", "scale", "rotation")
         names += tuple(f"{kind}_{name}" for name in self.trained() for kind in ("gan", "fm"))
-        rise = min(1.0, (self.global_step + 1) / h.kl_iters) if h.kl_iters else 1.0
-        kl = dict.fromkeys(("kl_stuff", "kl_things"), rise * h.lambda_kl / 2)
-        return {name: h[f"lambda_{name}"] for name in names} | kl
+        rise = min(1.0, (self.global_step + 1) / max(1, h.kl_iters)) * h.lambda_kl / 2
+        return {name: h[f"lambda_{name}"] for name in names} | {"kl_stuff": rise, "kl_things": rise}
 
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         opt_g, opt_graph, *opts = self.optimizers()
         logs, w, names = {}, self.weights(), self.trained()
         made, terms = self.training_terms(batch, w)
-        real = {"image": batch["video"][:, 1:], "video": batch["video"]}
-        fake = (
-            {"image": made, "video": torch.cat([batch["video"][:, :1], made], 1)} if names else {}
-        )
+        first, rest = batch["video"].split([1, self.shape[0]], 1)
+        real = {"image": rest, "video": batch["video"]}
+        fake = {"image": made, "video": torch.cat([first, made], 1)} if names else {}
         for name, optimizer in zip(names, opts, strict=True):
             D = self.discriminators[name]
             logs[f"d/real_{name}"] = losses.lsgan(D(real[name])[0], real=True)
             logs[f"d/fake_{name}"] = losses.lsgan(D(fake[name].detach())[0], real=False)
-            loss = 0.5 * (logs[f"d/real_{name}"] + logs[f"d/fake_{name}"])
-            self.update(loss, optimizer)
+            self.update(0.5 * (logs[f"d/real_{name}"] + logs[f"d/fake_{name}"]), optimizer)
         with self.frozen(self.discriminators):
             for name in names:
                 logits, features = self.discriminators[name](fake[name])
@@ -203,17 +202,22 @@ class ClickToMove(GANMethod):
 
         Nothing is rendered, and there are no frames, where the motion of objects alone is judged.
         """
+        video = batch["video"]
+        if (got := (video.shape[1] - 1, *video.shape[3:])) != self.shape:
+            raise ValueError(
+                f"clips: expected (T, H, W) = {self.shape}, got {got}; give --data.frames (T + 1), "
+                "height and width those of --model.steps, height and width"
+            )
         scene, motion, mixed, noise, object_z = self.draws(batch)
         flow, visible, theta = (batch[name] for name in ("flow", "visible", "theta"))
-        real = batch["video"][:, 1:]  # (N, T, 3, H, W)
+        real = video[:, 1:]  # (N, T, 3, H, W)
         features = self.animator.features(scene)
         predicted = self.animator.predict(scene, features, motion, object_z)  # (N, T, M, 2, 3)
-        known = (about_centres(theta, scene.boxes), scene.present)
-        told = about_centres(predicted, scene.boxes)
+        ways = *(about_centres(t, scene.boxes) for t in (predicted, theta)), scene.present
         every = {
-            "translation": lambda: losses.translation(told, *known),
-            "scale": lambda: losses.scale(told, *known),
-            "rotation": lambda: losses.rotation(told, *known),
+            "translation": lambda: losses.translation(*ways),
+            "scale": lambda: losses.scale(*ways),
+            "rotation": lambda: losses.rotation(*ways),
         }
         if not any(weight for name, weight in w.items() if name not in every):
             return None, {name: term() for name, term in every.items() if w[name]}
@@ -244,9 +248,8 @@ class ClickToMove(GANMethod):
         """
         h, rng, scene = self.hparams, self.draw(self.hparams.seed), Scene.of(batch)
         (N, M), (T, *_), device = scene.present.shape, self.shape, scene.frame.device
-        keys, share, known, mixed = (
-            torch.rand(N, M + 3, generator=rng).to(device).split([M, 1, 1, 1], 1)
-        )
+        drawn = torch.rand(N, M + 3, generator=rng).to(device)
+        keys, share, known, mixed = drawn.split([M, 1, 1, 1], 1)
         noise = torch.randn(N, h.z_dim, generator=rng).to(device)
         object_z = torch.randn(N, M, T, h.object_z_dim, generator=rng).to(device)
         rank = keys.where(scene.present, 2.0).argsort(1).argsort(1)

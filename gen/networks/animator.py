@@ -124,6 +124,10 @@ class Animator(nn.Module):
         camera: bool = True,
     ):
         super().__init__()
+        if levels < 2 or z_dim < 2 or z_dim % 2:
+            raise ValueError(
+                f"expected levels >= 2 and an even z_dim (stuff, things), got {levels} and {z_dim}"
+            )
         sizes = channels, levels, max_channels
         self.appearance = parts.AppearanceEncoder(*sizes, feature_dim, norm)
         self.posterior = parts.Posterior(*sizes, z_dim, norm)

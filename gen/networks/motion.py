@@ -229,8 +229,8 @@ def fit_camera(flow: Tensor, weight: Tensor) -> Tensor:
     identity where all weights are 0.
     """
     H, W = flow.shape[-2:]
-    half = flow.new_tensor([(W - 1) / 2, (H - 1) / 2])
-    x, y = (torch.arange(-h, h + 1, device=flow.device) for h in half.tolist())
+    half = torch.tensor([(W - 1) / 2, (H - 1) / 2]).to(flow)
+    x, y = (torch.arange(n, device=flow.device) - (n - 1) / 2 for n in (W, H))
     at = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).to(flow)  # px from the middle
     share = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)  # (N, T, 1, H, W)
     here, moved = ((share * v).sum((-2, -1), keepdim=True) for v in (at, flow))  # means
