@@ -7,6 +7,7 @@ Needs the extra `demo`: pip install -e ".[demo]", or bash scripts/quickstart.sh 
 import argparse
 import signal
 import sys
+from getpass import getpass
 from pathlib import Path
 
 import torch
@@ -16,34 +17,42 @@ from gen.networks.perceptual import LPIPS
 from gen.weights import WeightsError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
-SHOWN = {
-    "translator": "smooth_i2i_emoji64",
-    "editor": "style_function_heads64",
-    "judge": "attribute_classifier_heads64",
-    "mover": "click_to_move_movers",
+ROLES = {  # what ships, what it has to be, and what only such a method has
+    "translator": ("smooth_i2i_emoji64", "a translator between domains", "encode_style"),
+    "editor": ("style_function_heads64", "an editor of codes", "edit"),
+    "judge": ("attribute_classifier_heads64", "an AttributeClassifier", "attribute_names"),
+    "mover": ("click_to_move_movers", "a ClickToMove", "predict_motion"),
 }
 
 
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    for role, name in SHOWN.items():
-        parser.add_argument(f"--{role}", default=str(SHIPPED / f"{name}.safetensors"))
+    for role, (name, what, _) in ROLES.items():
+        path = str(SHIPPED / f"{name}.safetensors")
+        parser.add_argument(f"--{role}", default=path, help=f"checkpoint of {what}: {name}")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--share", action="store_true", help="a public link; demands --auth")
-    parser.add_argument("--auth", default="", metavar="USER:PASSWORD")
+    parser.add_argument(
+        "--auth", default="", metavar="USER[:PASSWORD]", help="who is let in; the password is asked"
+    )
     args = parser.parse_args()
     if args.share and not args.auth:
         sys.exit("error: --share: expected --auth USER:PASSWORD with it, got none")
+    if args.auth and ":" not in args.auth and sys.stdin.isatty():
+        args.auth += ":" + getpass()
     if args.share:
         print("warning: whoever has the link and the password can use this machine's processor")
     try:
         from gen.demo import app
     except ModuleNotFoundError as error:
         sys.exit(f'error: expected the extra demo, got no {error.name}; pip install -e ".[demo]"')
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # its folder is removed, too
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        methods = [gen.load(getattr(args, role), device) for role in SHOWN]
+        methods = [load(role, getattr(args, role), device) for role in ROLES]
         try:
             lpips = LPIPS("alex").to(device)
         except WeightsError as error:
@@ -51,10 +60,17 @@ def main() -> None:
             lpips = None
         page = app.build(*methods, lpips)
         print(*app.serve(page, args.port, args.share, args.auth), flush=True)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # its folder is removed, too
         page.block_thread()
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def load(role: str, path: str, device: str):
+    _, what, has = ROLES[role]
+    method = gen.load(path, device)
+    if not hasattr(method, has):
+        raise ValueError(f"--{role} {path}: expected {what}, got a {type(method).__name__}")
+    return method
 
 
 if __name__ == "__main__":

@@ -134,6 +134,49 @@ def test_weight_zero_is_not_computed():
         assert EVERY - set(made.terms) == gone
 
 
+@pytest.mark.parametrize("mix", [0.0, 1.0])
+def test_mixed_clips_are_rendered_with_predicted_motion(mix):
+    made, batch, seen = method(mix=mix), clips(), []
+    render = made.animator.render
+    made.animator.render = lambda *given: seen.append(given[3]) or render(*given)
+    user = made.draws(batch)[1].user[:, None, :, None, None]
+    made.training_step(batch)
+    first = batch["theta"].where(user, torch.eye(2, 3))  # before training all others stay
+    assert not torch.equal(first, batch["theta"])
+    assert torch.equal(seen[0], first if mix else batch["theta"])
+
+
+def test_objects_are_judged_about_their_centres():
+    """One that grows where it is does not go."""
+    made, batch = method(**LAMBDAS | dict(lambda_translation=1.0, lambda_scale=1.0)), clips()
+    centre = batch["boxes"][:, :1, :, :2, None].expand(2, 3, 4, 2, 1)
+    theta = torch.cat([2 * torch.eye(2).expand(2, 3, 4, 2, 2), -centre], -1)
+    assert 0 < made.draws(batch)[1].user.sum() < batch["present"].sum()
+    made.training_step(batch | {"theta": theta})
+    assert made.terms["g/translation"] < 1e-5 and made.terms["g/scale"] > 1
+
+
+def test_critics_see_real_frames_of_the_times_of_the_made_ones():
+    made, seen = everything(), {"image": [], "video": []}
+    for name, calls in seen.items():
+        critic = made.discriminators[name]
+        critic.register_forward_pre_hook(lambda _, given, calls=calls: calls.append(given[0]))
+    made.training_step(clips())
+    video = clips()["video"]
+    for name, real in (("image", video[:, 1:]), ("video", video)):
+        assert [x.shape == real.shape and torch.equal(x, real) for x in seen[name]] == (
+            [True, False, False, True]  # its own step, and that of the others
+        )
+
+
+def test_each_part_has_its_own_rate():
+    made = method(lr=1.0, lr_graph=2.0, lr_d=3.0)
+    names = {id(p): name.split(".")[1] for name, p in made.named_parameters()}
+    groups = [group for optimizer in made.optimizers() for group in optimizer.param_groups]
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert rates == dict.fromkeys(rates, 1.0) | dict(graph=2.0, image=3.0, video=3.0)
+
+
 def test_nothing_is_rendered_where_motion_alone_is_judged():
     made = method(**LAMBDAS, mix=0.0)
     made.hparams.lambda_translation = made.hparams.lambda_scale = 1.0
@@ -150,6 +193,24 @@ def test_no_network_is_loaded_without_its_loss(monkeypatch):
     made = ClickToMove(**CLICK_TO_MOVE)
     made.on_fit_start()
     assert made._lpips == ()
+
+
+def test_the_network_of_its_loss_is_loaded_and_asked(monkeypatch):
+    class Seven(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            assert net == "vgg"
+
+        def forward(self, x, y):
+            return 7 + 0 * distance(x, y)
+
+    monkeypatch.setattr("gen.methods.click_to_move.LPIPS", Seven)
+    monkeypatch.setattr("gen.methods.base.GANMethod.on_fit_start", lambda _: None)
+    made = method(lambda_perceptual=1.0)
+    made._lpips = ()
+    made.on_fit_start()
+    made.training_step(clips())
+    assert made.terms["g/perceptual"] == 7
 
 
 def test_overfits_four_clips():
@@ -344,6 +405,13 @@ def test_in_bf16_it_is_nearly_the_same(trained):
 def test_the_mean_latent_of_a_clip(trained):
     z = trained.encode(clips())
     assert z.shape == (2, 8) and torch.equal(z, trained.encode(clips()))
+
+
+def test_clips_are_encoded_by_the_averages(trained):
+    made = copy.deepcopy(trained)
+    for parameter in made.animator.posterior.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(made.encode(clips()), trained.encode(clips()))
 
 
 @pytest.mark.parametrize("count", [0, 1])

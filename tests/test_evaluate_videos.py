@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from conftest import ROOT
 from gen.data.clips import Clips
@@ -14,7 +15,7 @@ from gen.data.movers import MoverClips
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.videos import GROUPS, evaluate_animator, possible
 from gen.methods.click_to_move import ClickToMove
-from gen.networks.animator import Animation
+from gen.networks.animator import Animation, true_camera
 from gen.networks.motion import identity, move_boxes
 from gen.weights import sha256
 from runs import CLICK_TO_MOVE, ship
@@ -22,6 +23,8 @@ from runs import CLICK_TO_MOVE, ship
 SHAPE = dict(height=32, width=64, frames=4, max_objects=4)
 CLIPS = MoverClips(777, 5, 6, **SHAPE, branches=True)
 FRAMES = ("psnr", "ssim", "lpips_alex")
+SIDES = ("nobody", "user", "user_camera", "user_posterior", "oracle")
+X = torch.tensor([1.0, 0.0])[:, None, None]
 
 
 class Knows(torch.nn.Module):
@@ -96,6 +99,28 @@ def test_without_reactions_the_error_is_the_reaction():
     assert found["user/fde_px_reacting"] > 0.5 and found["user/fde_px_velocity"] > 0.5
 
 
+def test_a_graph_without_edges_stands_beside():
+    found = values(evaluate_animator(Knows(), CLIPS, ["motion", "response"], no_edges=Still()))
+    alone = values(evaluate_animator(Still(), CLIPS, ["motion", "response"]))
+    rows = [name for name in found if name.startswith("no_edges/")]
+    assert {"no_edges/ade_px", "no_edges/fde_px", "no_edges/fde_px_velocity"} <= set(rows)
+    for name in rows:
+        assert found[name] == alone[name.replace("no_edges", "user")] != found["user/ade_px"]
+    assert max(found["user/ade_px_dragged"], found["user/fde_px_dragged"]) < 1e-4
+
+
+def test_who_has_no_px_is_not_looked_for(lpips_cache):
+    class Tiny(MoverClips):
+        def __getitem__(self, index):
+            clip = super().__getitem__(index)
+            clip["instance"][:, clip["instance"][0] == 1 + clip["target"]] = 0
+            return clip
+
+    clips = Tiny(777, 5, 2, **SHAPE, branches=True)
+    found = values(evaluate_animator(Knows(clips), clips, ["frames"], samples=1))
+    assert "user/psnr" in found and "user/found_px" not in found
+
+
 def test_reactions_where_there_are_none_are_seen():
     class Nervous(Still):
         def predict_motion(self, scene, motion, object_z):
@@ -135,6 +160,61 @@ def test_frames_of_the_truth(lpips_cache):
         assert row["protocol"].endswith("3 frames after the first, 32 x 64 px")
 
 
+class Faster(Clips):
+    """One clip, in which all objects have gone 1, 3, 6 px to the right."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        theta = torch.eye(2, 3).repeat(3, 4, 1, 1)
+        theta[..., 0, 2] = torch.tensor([[-1.0], [-3.0], [-6.0]]) / 31.5
+        return CLIPS[0] | {"theta": theta}
+
+
+def test_velocity_goes_on_as_it_began():
+    found = values(evaluate_animator(Knows(Faster()), Faster(), ["motion"]))
+    assert found["still/fde_px"] == pytest.approx(6, abs=1e-4)
+    assert found["velocity/fde_px"] == pytest.approx(3, abs=1e-4)  # at 1, 2, 3 px
+    assert found["velocity/ade_px"] == pytest.approx((0 + 1 + 3) / 3, abs=1e-4)
+
+
+class Difference(torch.nn.Module):
+    """In place of LPIPS."""
+
+    def __init__(self, net):
+        super().__init__()
+
+    def features(self, x):
+        return x
+
+    def distance(self, x, y):
+        return (x - y).abs().mean((1, 2, 3))
+
+    forward = distance
+
+
+def test_what_each_side_is_told(monkeypatch):
+    class Tells(Knows):
+        """Its flow is off by 1 px an object that is dragged, 10 for the camera, 100 z."""
+
+        def animate(self, scene, motion, z, object_z):
+            clips = default_collate([self.find(scene, motion, i) for i in range(len(z))])
+            led = motion.known & torch.isclose(motion.camera, true_camera(clips)).all((1, 2, 3))
+            off = motion.user.sum(1) + 10 * led + 100 * z[:, 0]
+            made = super().animate(scene, motion, z, object_z)
+            return made._replace(flow=made.flow + off[:, None, None, None, None] * X)
+
+        def encode(self, clips):
+            return super().encode(clips) + 1
+
+    monkeypatch.setattr("gen.evaluation.videos.LPIPS", Difference)
+    found = values(evaluate_animator(Tells(), CLIPS, ["frames"], count=1, samples=1))
+    told = {s: found[f"{s}/epe_px"] for s in SIDES}
+    wanted = dict(zip(SIDES, (0, 1, 11, 101, CLIPS[0]["present"].sum().item()), strict=True))
+    assert told == pytest.approx(wanted, abs=1e-3)
+
+
 @pytest.fixture
 def i3d_file(i3d, tmp_path, monkeypatch):
     monkeypatch.setattr("gen.metrics.fvd.SIZE_PX", 32)
@@ -158,6 +238,20 @@ def test_distance_of_all_videos(i3d_file):
     assert values(evaluate_animator(Knows(), CLIPS, **options, batch_size=4)) == pytest.approx(
         found, rel=1e-4, abs=1e-4
     )
+
+
+def test_of_the_distance_only_the_oracle_is_told_all(i3d_file):
+    class Needs(Knows):
+        """Nothing changes, unless all are dragged."""
+
+        def animate(self, scene, motion, z, object_z):
+            made = super().animate(scene, motion, z, object_z)
+            every = (scene.present == motion.user).all(1)[:, None, None, None, None]
+            return made._replace(video=made.video.where(every, scene.frame[:, None]))
+
+    found = values(evaluate_animator(Needs(), CLIPS, ["fvd"], i3d=i3d_file, count=2))
+    assert found["user/fvd_i3d400"] == pytest.approx(found["copy/fvd_i3d400"])
+    assert abs(found["oracle/fvd_i3d400"]) < 1e-3 * found["copy/fvd_i3d400"]
 
 
 def test_the_default_says_what_it_leaves_out(i3d_file, monkeypatch, caplog):
@@ -205,7 +299,8 @@ def test_who_is_out_of_view_does_not_count():
     assert possible(Tracked()) == ["motion", "frames"] and possible(CLIPS) == list(GROUPS[:3])
     found = values(evaluate_animator(Knows(Tracked()), Tracked(), ["motion"]))
     first = CLIPS[0]
-    assert set(found) == {f"{s}/ade_px" for s in ("still", "velocity", "nobody", "user")}
+    names = {f"{s}/ade_px" for s in ("still", "velocity", "nobody", "user")}
+    assert set(found) == names | {"user/ade_px_dragged"}
     assert found["still/ade_px"] > 0.1 and found["user/ade_px"] == 0 and first["present"].any()
 
 

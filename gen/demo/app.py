@@ -12,14 +12,20 @@ os.environ.update(GRADIO_TEMP_DIR=FOLDER, GRADIO_ANALYTICS_ENABLED="False")
 
 import gradio as gr  # noqa: E402  (reads the environment)
 import torch  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from gen.demo import edit, move, translate  # noqa: E402
-from gen.demo.inputs import MAX_BYTES, QUIETLY, Page  # noqa: E402
+from gen.demo.doors import Uploads  # noqa: E402
+from gen.demo.inputs import MAX_BYTES, Page  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
 
 WAITING, SESSIONS = 32, 64  # requests in the queue, people whose state is kept
-FONTS = ["Avenir Next", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]  # none is fetched
+PLAIN = gr.themes.Base(
+    font=["Avenir Next", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"],  # none is fetched
+    font_mono=["ui-monospace", "monospace"],
+).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400")
 
 
 def build(
@@ -35,13 +41,12 @@ def build(
     with Page(**options) as page:
         gr.Markdown("# gen\nTranslate, edit, click to move. All of it runs on this machine.")
         with gr.Tab("Translate"):
-            examples = translate.examples(emoji, Path(FOLDER))
-            page.load(*translate.tab(translator, lpips, examples), **QUIETLY)
+            translate.tab(page, translator, lpips, translate.examples(emoji, Path(FOLDER)))
         with gr.Tab("Edit"):
-            page.load(*edit.tab(editor, judge), **QUIETLY)
+            edit.tab(page, editor, judge)
         with gr.Tab("Click to move"):
-            move.tab(mover)
-    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+            move.tab(page, mover)
+    return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 
 def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str]:
@@ -53,18 +58,25 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
         auth: USER:PASSWORD, or empty.
 
     Raises:
-        ValueError: share without auth.
+        ValueError: share without auth, or a port that is taken.
     """
     user, _, password = auth.partition(":")
     if (share or auth) and not (user and password):
-        raise ValueError(f"auth: expected USER:PASSWORD{' with --share' * share}, got {auth!r}")
+        got = "not both" if auth else "none"
+        raise ValueError(f"auth: expected USER:PASSWORD{' with --share' * share}, got {got}")
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the rest serves
-    page.launch(
-        server_name="127.0.0.1", server_port=port, share=share,
+    hosts = ["127.0.0.1", "localhost", *["*.gradio.live"] * share]  # no name that leads here
+    doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Uploads, FOLDER)]
+    options = dict(
+        server_name="127.0.0.1", server_port=port, share=share, app_kwargs={"middleware": doors},
         auth=(user, password) if auth else None, max_file_size=MAX_BYTES,
         state_session_capacity=SESSIONS, enable_monitoring=False, run_history=False,
         mcp_server=False, ssr_mode=False, pwa=False, show_error=True, footer_links=[],
-        theme=gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"]),
-        css=source("page.css"), quiet=True, prevent_thread_lock=True,
+        theme=PLAIN, css=source("page.css"), quiet=True, prevent_thread_lock=True,
     )  # fmt: skip
+    try:
+        page.launch(**options)
+    except (OSError, OverflowError):
+        where = "7860 .. 7959" if port is None else port
+        raise ValueError(f"port: expected a free one, got {where}; give another --port") from None
     return [page.local_url, page.share_url] if share else [page.local_url]

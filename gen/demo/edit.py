@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gen import edits, gallery, viz
@@ -17,7 +18,7 @@ FRAMES, STEPS, MOST = 16, 200, 6  # of a path; of projecting a photo; variations
 PROGRESS = gr.Progress(track_tqdm=True)  # of a handler that has it as default
 
 
-def tab(method, judge) -> files.Shown:
+def tab(page: gr.Blocks, method, judge) -> None:
     """Fills the tab with an editor of codes, and the judge that sees attributes for it."""
     names, seen = judge.attribute_names, edits.known(method, judge)
 
@@ -40,25 +41,30 @@ def tab(method, judge) -> files.Shown:
         return method.encode(x, STEPS)
 
     def as_it_is(ws: Tensor) -> list[str]:
-        return words(edits.labels(method, judge, ws)[0])
+        return words(edits.labels(method, judge, files.kept(ws))[0])
 
     def choose(wanted: Sequence[str], click: gr.SelectData) -> list[str]:
         """What is now wanted: a dog that becomes a cat is no dog any more."""
         (clicked,) = vector([click.value]).nonzero().flatten().tolist()
         return words(edits.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
 
+    def draw(row: Sequence) -> Image.Image:
+        return viz.grid([row], cell_px=192)
+
     def show(ws: Tensor, wanted: Sequence[str], count: float, first: float) -> tuple[dict, list]:
         """Frames of all variations, side by side."""
+        ws = files.kept(ws)
         y, d = edits.labels(method, judge, ws)[0], edits.wanted(vector(wanted), {}, seen)  # (K,)
         count = whole(count, "variations", 1, MOST) if method.noise_dim else 1
         first = whole(first, "noise", 0, SEEDS)
         codes = edits.edits(method, ws, d[None, None], range(first, first + count))[0]
-        paths = [edits.walk(method, [ws, code], FRAMES)[0][0].cpu() for code in codes]
-        pictures = [viz.grid([row], cell_px=192) for row in zip(*paths, strict=True)]
-        changed = [f"{'' if new else 'no '}{name}".replace("_", " ")
+        paths = [viz.to_uint8(edits.walk(method, [ws, code], FRAMES)[0][0]) for code in codes]
+        rows = [list(row) for row in zip(*paths, strict=True)]
+        changed = [(new, name.replace("_", " "))
                    for name, old, new in zip(names, y, d, strict=True) if old != new]  # fmt: skip
-        ends = "as it is", ", ".join(changed) or "as it was"
-        return frames(pictures, ends, wide=True), pictures
+        words = [("" if new else "no ") + name for new, name in sorted(changed, reverse=True)]
+        ends = "as it is", ", ".join(words) or "as it was"
+        return frames([draw(row) for row in rows], ends, wide=True), rows
 
     start = of_seed(0)
     y = edits.labels(method, judge, start)[0]
@@ -81,18 +87,19 @@ def tab(method, judge) -> files.Shown:
             reset = gr.Button("what it has now", size="sm")
             with gr.Row():
                 count = gr.Slider(1, MOST, 3, step=1, label="Variations", min_width=160)
-                first = gr.Number(0, label="from noise", precision=0, minimum=0, maximum=SEEDS)
+                first = gr.Number(0, label="First noise", precision=0, minimum=0, maximum=SEEDS)
         with gr.Column(scale=3, min_width=320):
-            player, pictures = component("player", elem_id="edited"), files.kept([])
-            files.row("edit", pictures)
-    code = files.kept(start)
-    shown = files.Shown(show, [code, wanted, count, first], [player, pictures])
+            player, pictures = component("player", elem_id="edited"), gr.State()
+            files.row("edit", pictures, draw)
+    code = gr.State()
+    shown = show, [code, wanted, count, first], [player, pictures]
     another.click(None, seed, seed, js="(k) => (k || 0) + 1")
     found = seed.change(of_seed, seed, code, trigger_mode="always_last", **QUIETLY)
-    looked = find.click(of_photo, photo, code, **QUIETLY | {"show_progress": "full"})
+    waits = QUIETLY | {"show_progress": "full", "show_progress_on": player}
+    looked = find.click(of_photo, photo, code, **waits)
     back = reset.click(as_it_is, code, wanted, **QUIETLY)
     clicked = wanted.select(choose, wanted, wanted, trigger_mode="always_last", **QUIETLY)
     for before in (found, looked, back, clicked):
         before.success(*shown, **QUIETLY)
     gr.on([count.change, first.change], *shown, trigger_mode="always_last", **QUIETLY)
-    return shown
+    page.load(of_seed, seed, code, **QUIETLY).success(*shown, **QUIETLY)

@@ -4,28 +4,24 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import gradio as gr
 
 from gen import viz
 from gen.demo.inputs import QUIETLY
 
-KEPT_S = 3600  # what a person made, after their last visit
 CLICK = "() => document.querySelector('#{0} a, a#{0}, #{0}')?.click()"
 
 
-class Shown(NamedTuple):
-    """A handler, what it is given, and what shows what it returns."""
+def kept(value):
+    """What is kept of a person between their requests, which the page fills when it opens.
 
-    handler: Callable
-    inputs: list
-    outputs: list
-
-
-def kept(value) -> gr.State:
-    """What is kept of a person between their requests."""
-    return gr.State(value, time_to_live=KEPT_S)
+    Raises:
+        ValueError: it was dropped, as many others have come since.
+    """
+    if value is None:
+        raise ValueError("expected what this page showed, which is gone by now; reload the page")
+    return value
 
 
 def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.Component]) -> None:
@@ -46,19 +42,18 @@ def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.
     made.success(None, js=CLICK.format(id_))
 
 
-def row(name: str, pictures: gr.State) -> None:
-    """Buttons for a GIF, an MP4 and a strip of pictures."""
+def row(name: str, pictures: gr.State, draw: Callable = viz.enlarge) -> None:
+    """Buttons for a GIF, an MP4 and a strip of pictures, which are small till `draw` shows them."""
+
+    def made(pictures: list | None) -> list:
+        if not pictures:
+            raise ValueError("expected a picture to save, got none yet; make one first")
+        return [draw(picture) for picture in pictures]
+
+    def save(write: Callable) -> Callable[..., None]:
+        return lambda path, pictures: write(viz.palindrome(made(pictures)), path)
+
     with gr.Row():
-        button(f"{name}.gif", lambda path, p: viz.save_gif(_loop(p), path), [pictures])
-        button(f"{name}.mp4", lambda path, p: viz.save_mp4(_loop(p), path), [pictures])
-        button(f"{name}.png", lambda path, p: viz.strip(_made(p), shown=8).save(path), [pictures])
-
-
-def _loop(pictures: list) -> list:
-    return viz.palindrome(_made(pictures))
-
-
-def _made(pictures: list) -> list:
-    if not pictures:
-        raise ValueError("expected a picture to save, got none yet; make one first")
-    return pictures
+        button(f"{name}.gif", save(viz.save_gif), [pictures])
+        button(f"{name}.mp4", save(viz.save_mp4), [pictures])
+        button(f"{name}.png", lambda path, p: viz.strip(made(p), shown=8).save(path), [pictures])

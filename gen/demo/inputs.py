@@ -1,5 +1,6 @@
 """What comes from a browser: checked before it is used, and errors in words."""
 
+import ctypes
 import os
 import re
 import traceback
@@ -19,6 +20,8 @@ FROM = ["upload", "clipboard"]  # comes an image
 # of handlers: no bar over what updates at once, no address of its own, and what was sent unread
 QUIETLY = dict(show_progress="hidden", api_visibility="private", preprocess=False)
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# glibc keeps what each thread has freed, of which a server has many; elsewhere this does nothing
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
 
 def picture(sent: dict | None) -> Image.Image | None:
@@ -29,7 +32,7 @@ def picture(sent: dict | None) -> Image.Image | None:
     return None if sent is None else load_image(photo(sent))
 
 
-def uploaded(sent: dict | None) -> Path:
+def uploaded(sent: dict | None, what: str = "file") -> Path:
     """Where a file that was uploaded lies, of at most 10 MB; `sent` by a field of files.
 
     Raises:
@@ -42,7 +45,7 @@ def uploaded(sent: dict | None) -> Path:
         or folder not in Path(path).resolve().parents
         or not Path(path).is_file()
     ):
-        raise ValueError("expected an uploaded file, got none; upload it again")
+        raise ValueError(f"{what}: expected an uploaded file, got none; upload it again")
     if Path(path).stat().st_size > MAX_BYTES:
         raise ValueError(f"expected a file of at most {MAX_BYTES // 2**20} MB, got more; shrink it")
     return Path(path)
@@ -54,7 +57,7 @@ def photo(sent: dict | None) -> Path:
     Raises:
         ValueError: larger, or nothing uploaded.
     """
-    path, got = uploaded(sent), ""
+    path, got = uploaded(sent, "image"), ""
     try:
         size = Image.open(path, formats=FORMATS).size
         got = f"{size[0]} x {size[1]}" if max(size) > MAX_SIDE_PX else ""
@@ -87,7 +90,7 @@ def whole(value: float, name: str, low: int, high: int) -> int:
 def in_words(error: Exception) -> gr.Error:
     """What a person is told of an error of ours: what was expected, or that it is our mistake."""
     if isinstance(error, (ValueError, OSError, WeightsError)):
-        return gr.Error(re.sub(FOLDERS, "", str(error)))
+        return gr.Error(re.sub(FOLDERS, "", str(error)), print_exception=False)
     traceback.print_exception(error)
     return gr.Error("a mistake of this program; its terminal says more")
 
@@ -102,6 +105,8 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             raise in_words(error) from None
+        finally:
+            TRIM(0)
 
     async def process_api(self, *args, **options) -> dict:
         try:
@@ -109,6 +114,6 @@ class Page(gr.Blocks):
         except gr.Error as error:
             if type(error) is gr.Error:
                 raise
-        except Exception:
-            pass  # Gradio could not read what it was sent
+        except Exception as error:  # Gradio could not read what it was sent, or show what we made
+            traceback.print_exception(error)
         raise gr.Error("expected what this page sends, got something else; reload the page")

@@ -4,6 +4,7 @@ import json
 from typing import NamedTuple
 
 import gradio as gr
+from PIL import Image
 from torch import Tensor
 
 from gen import drags, motion_viz, stills, viz
@@ -19,27 +20,31 @@ FPS = 8
 
 
 class Clip(NamedTuple):
-    """What was made: frames enlarged, and the request in px of the image as it was given."""
+    """What was made: frames, and the request in px of the image as it was given."""
 
     pictures: list
     request: drags.Request
 
 
-def tab(method) -> None:
+def tab(page: gr.Blocks, method) -> None:
     """Fills the tab with a `ClickToMove`."""
     steps, *size = method.shape
     device = next(method.parameters()).device
 
     def shown(still: stills.Still) -> tuple[stills.Still, gr.HTML, None]:
+        drags.scene(*parts(still))  # refuses what no drag could be asked of
+        still = still._replace(given=still.given.new_zeros(1).expand(still.given.shape))  # its size
         return still, gr.HTML(value=None, scene=scene(still), paths={}), None
 
     def of_number(k: float):
         return shown(stills.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
 
     def of_files(image: dict | None, masks: dict | None):
-        return shown(stills.read(photo(image), uploaded(masks), tuple(size)))
+        files_ = photo(image), uploaded(masks, "its masks")
+        return shown(stills.read(*files_, tuple(size)))
 
-    def parts(still: stills.Still) -> list[Tensor]:
+    def parts(still: stills.Still | None) -> list[Tensor]:
+        still = files.kept(still)
         return [part.to(device) for part in (still.frame, still.semantic, still.instance)]
 
     def wanted(request, seed, speed, steady, zoom) -> drags.Request:
@@ -76,26 +81,25 @@ def tab(method) -> None:
         request = request._replace(drags=(*request.drags, drags.Drag(ids[best], ((0, 0), way))))
         return gr.HTML(value=json.loads(drags.dump(request)))
 
-    def render(still, *fields):
-        asked = wanted(*fields)
+    def render(still, count, *fields):
+        asked, T = wanted(*fields), whole(count, "frames", 1, steps)
         where = parts(still)
         clip = drags.animate(method, *where, asked)
-        video = [still.frame, *clip.video[0].cpu()]
-        pictures = [viz.enlarge(x, motion_viz.ARROWS_PX) for x in video]
+        clip = clip._replace(**{name: getattr(clip, name)[:, :T] for name in clip._fields})
+        pictures = [viz.to_uint8(x) for x in (still.frame, *clip.video[0])]
         ids, boxes = ways(still, clip.theta)
         by = stills.moved_by(asked, drags.scene(*where))
         numbered = drags.scene(*where).instance[0]
         arrows = motion_viz.arrows(still.frame, numbered, boxes, by, ids)
         flow = motion_viz.flow_sheet(clip.flow)
         hidden = motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())
-        value = frames(
-            pictures, ("given", f"frame {steps}"), fps=FPS, wide=True, autoplay=True, at=0
-        )
+        large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
+        value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
         given = drags.resized(asked, *(1 / k for k in still.scale))
         return value, arrows, flow, hidden, Clip(pictures, given)
 
     start = stills.drawn(0, tuple(size), steps + 1)
-    still, clip = files.kept(start), files.kept(None)
+    still, clip = gr.State(), gr.State()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             pick = gr.Slider(0, SCENES, 0, step=1, label="Scene")
@@ -107,7 +111,8 @@ def tab(method) -> None:
                 )
                 speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", min_width=140)
                 zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", min_width=140)
-                steady = gr.Checkbox(True, label="Camera stays, unless moved", min_width=140)
+                count = gr.Slider(1, steps, steps, step=1, label="Frames", min_width=110)
+                steady = gr.Checkbox(True, label="Steady camera", min_width=110)
             with gr.Accordion("or your image and its masks", open=False):
                 image = gr.File(label="Image", file_types=["image"], height=110)
                 masks = gr.File(
@@ -128,19 +133,24 @@ def tab(method) -> None:
                 hidden = gr.Image(label="Not seen in the first frame", **pictures)
     fields = [stage, seed, speed, steady, zoom]
     opened = [still, stage, clip]
+    page.load(of_number, pick, opened, **QUIETLY)
     pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
     load.click(of_files, [image, masks], opened, **QUIETLY)
     gr.on(
-        [stage.input, stage.change, *(part.change for part in fields[1:])],
+        [stage.change, *(part.change for part in fields[1:])],
         predict, [still, *fields], stage, trigger_mode="always_last", **QUIETLY,
     )  # fmt: skip
     stage.select(suggest, [still, *fields], stage, **QUIETLY)
     made = [player, arrows, flow, hidden, clip]
-    go.click(render, [still, *fields], made, **QUIETLY | {"show_progress": "full"})
+    go.click(render, [still, count, *fields], made, **QUIETLY | {"show_progress": "full"})
+
+
+def _large(picture: viz.Picture) -> Image.Image:
+    return viz.enlarge(picture, motion_viz.ARROWS_PX)
 
 
 def _loop(clip: Clip | None) -> list:
-    return motion_viz.looped(_made(clip).pictures)
+    return motion_viz.looped([_large(picture) for picture in _made(clip).pictures])
 
 
 def _json(clip: Clip | None) -> str:

@@ -6,7 +6,7 @@ const $ = (name) => element.querySelector(name);
 const canvas = $(".scene"), pen = canvas.getContext("2d"), photo = new Image();
 const COLOURS = { you: "#F26B0F", pinned: "#C2278F", reacts: "#0B84D8" };
 const EMPTY = { drags: [], pins: [], camera: null };
-let past = [], chosen = null, over = null, from = null, to = null, armed = false;
+let past = [], chosen = null, over = null, from = null, to = null, armed = false, pushed;
 
 const scene = () => props.scene;
 const asked = () => props.value || EMPTY;
@@ -41,8 +41,9 @@ function centre(id) {
 
 // ---- asking -----------------------------------------------------------------------------------
 
-function ask(change) {
-  past.push(copy(asked()));
+function ask(change, again) { // `again`: one step of undo with the change before
+  if (!again) past.push(copy(asked()));
+  pushed = undefined;
   const request = copy(asked());
   change(request);
   tell(request);
@@ -59,13 +60,13 @@ function release(request, id) {
   request.pins = request.pins.filter((pin) => pin !== id);
 }
 
-function drag(id, dx, dy) {
+function drag(id, dx, dy, again) {
   const way = [Math.round(dx * 10) / 10, Math.round(dy * 10) / 10];
   ask((request) => {
     if (id === null) return (request.camera = [...way, request.camera ? request.camera[2] : 1]);
     release(request, id);
     request.drags.push({ id, path: [[0, 0], way], scale: 1 });
-  });
+  }, again);
 }
 
 function pin(id) {
@@ -78,7 +79,8 @@ function pin(id) {
 
 function push(dx, dy) { // from the keyboard
   const old = chosen === null ? asked().camera : dragOf(chosen)?.path[1];
-  drag(chosen, (old?.[0] || 0) + dx, (old?.[1] || 0) + dy);
+  drag(chosen, (old?.[0] || 0) + dx, (old?.[1] || 0) + dy, pushed === chosen);
+  pushed = chosen;
 }
 
 function undo() {
@@ -155,13 +157,17 @@ function draw() {
   if (from && to) arrow([from, to], chosen === null ? "#333333" : COLOURS.you, k);
   $(".undo").disabled = !past.length;
   $(".clear").disabled = !request.drags.length && !request.pins.length && !request.camera;
+  $(".pin").disabled = chosen === null;
+  $(".pin").setAttribute("aria-pressed", request.pins.includes(chosen));
   $(".hint").textContent = hint(request);
 }
 
+const name = (id) => `${scene().names[scene().numbers.indexOf(id)]} ${id}`;
+
 function hint(request) {
-  if (armed) return "click where it goes";
-  if (chosen !== null) return `object ${chosen}: arrow keys drag it, P pins it`;
-  if (over !== null) return `object ${over}: drag it; shift-click pins it`;
+  if (armed) return `${name(chosen)}: click where it goes, or pin it`;
+  if (chosen !== null) return `${name(chosen)}: arrow keys drag it, P pins it`;
+  if (over !== null) return `${name(over)}: drag it; shift-click pins it`;
   return request.drags.length || request.camera
     ? "orange: you, blue: what the others will do"
     : "drag an object, or the ground to move the camera";
@@ -205,19 +211,21 @@ canvas.addEventListener("pointerleave", () => ((over = null), draw()));
 canvas.addEventListener("pointercancel", () => (([from, to, armed] = [null, null, false]), draw()));
 canvas.addEventListener("keydown", (event) => {
   const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  const { numbers } = scene();
+  const { numbers } = scene(), key = event.key.toLowerCase(), control = event.ctrlKey || event.metaKey;
+  if (control && key !== "z") return;
   if (way) push(...way);
-  else if (event.key === "n") chosen = numbers[(numbers.indexOf(chosen) + 1) % numbers.length] ?? null;
-  else if (event.key === "p" && chosen !== null) pin(chosen);
+  else if (key === "n") chosen = numbers[(numbers.indexOf(chosen) + 1) % numbers.length] ?? null;
+  else if (key === "p" && chosen !== null) pin(chosen);
   else if (event.key === "Delete" || event.key === "Backspace")
     ask((request) => (chosen === null ? (request.camera = null) : release(request, chosen)));
   else if (event.key === "Escape") [chosen, armed, from, to] = [null, false, null, null];
-  else if (event.key === "z" && (event.ctrlKey || event.metaKey)) undo();
+  else if (key === "z" && control) undo();
   else return;
   event.preventDefault();
   draw();
 });
 $(".undo").addEventListener("click", undo);
+$(".pin").addEventListener("click", () => (([armed, from, to] = [false, null, null]), pin(chosen)));
 $(".clear").addEventListener("click", () => ask((request) => Object.assign(request, copy(EMPTY))));
 $(".suggest").addEventListener("click", () => (past.push(copy(asked())), trigger("select")));
 

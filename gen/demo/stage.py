@@ -4,7 +4,7 @@ from torch import Tensor
 
 from gen import viz
 from gen.demo.player import data_url
-from gen.stills import Still
+from gen.stills import CLASSES, Still
 
 SIDE_PX = 512  # of the picture, at least
 
@@ -19,7 +19,9 @@ def scene(still: Still) -> dict:
             text[k] = letter
     H, W = still.instance.shape
     picture = data_url(viz.enlarge(still.frame, SIDE_PX))
-    return dict(image=picture, width=W, height=H, ids="".join(text), numbers=numbers.tolist())
+    numbers = numbers.tolist()
+    names = [CLASSES[id_ // 1000] for id_ in numbers]
+    return dict(image=picture, width=W, height=H, ids="".join(text), numbers=numbers, names=names)
 
 
 def paths(ids: list[int], boxes: Tensor) -> dict[str, list]:

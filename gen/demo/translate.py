@@ -19,7 +19,7 @@ from gen.networks.perceptual import LPIPS
 FRAMES = 20  # of the published measure
 
 
-def tab(method, lpips: LPIPS | None, examples: Sequence[str]) -> files.Shown:
+def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -> None:
     """Fills the tab; without LPIPS, paths come without numbers."""
 
     def tensor(image: Image.Image) -> torch.Tensor:
@@ -37,9 +37,10 @@ def tab(method, lpips: LPIPS | None, examples: Sequence[str]) -> files.Shown:
             return
         x = tensor(image)
         made = gallery.walk(method, x, [style(*ends[:3]), style(*ends[3:])], FRAMES)[0]
-        pictures, names = [viz.enlarge(x) for x in made[0]], (ends[0], ends[3])
-        yield frames(pictures, names, "measuring …"), pictures
-        yield frames(pictures, names, *measured(made)), pictures
+        small, names = [viz.to_uint8(x) for x in made[0]], (ends[0], ends[3])
+        pictures = [viz.enlarge(x) for x in small]
+        yield frames(pictures, names, "measuring …"), small
+        yield frames(pictures, names, *measured(made)), small
 
     def measured(made: torch.Tensor) -> tuple[str, list[float]]:
         if lpips is None:
@@ -53,21 +54,24 @@ def tab(method, lpips: LPIPS | None, examples: Sequence[str]) -> files.Shown:
         with gr.Column(scale=2, min_width=280):
             image = gr.Image(examples[0], label="Image", height=220, sources=FROM)
             gr.Examples(list(examples), image, label="Examples", examples_per_page=12)
-            ends = [*_end("From", method, 0), *_end("To", method, -1)]
+            ends = [*_end("From", method, 0), *_end("To", method, len(method.domains) // 2)]
         with gr.Column(scale=3, min_width=320):
-            player, pictures = component("player", elem_id="translated"), files.kept([])
+            player, pictures = component("player", elem_id="translated"), gr.State()
             files.row("path", pictures)
-    shown = files.Shown(show, [image, *ends], [player, pictures])
+    fields, shown = [image, *ends], [player, pictures]
+    page.load(show, fields, shown, **QUIETLY)
     gr.on(
-        [part.change for part in shown.inputs], *shown,
+        [part.change for part in fields], show, fields, shown,
         trigger_mode="always_last", **QUIETLY,
     )  # fmt: skip
-    return shown
 
 
 def examples(folder: Path, made: Path, count: int = 10) -> list[str]:
-    """Images of a folder of domains, evenly spread; heads drawn into `made` where it has none."""
-    found = sorted(folder.glob("*/*.png"))
+    """Images of a folder of domains, evenly spread, a smiley first where they are emoji; heads
+    drawn into `made` where it has none."""
+    found = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
+    smiley = [k for k, path in enumerate(found) if path.stem.startswith("1f60")]
+    found = [*found[smiley[0] :], *found[: smiley[0]]] if smiley else found
     if found:
         return [str(found[k * len(found) // count]) for k in range(count)]
     heads = Heads(img_size=64).val
