@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from gen.data.cityscapes import MAGIC, Layout, Start
 from gen.data.movers import Movers
+from gen.data.movers_shapes import KINDS
 from gen.data.movers_world import INTERACTIONS
+from gen.stills import CLASSES
 from gen.viz import to_uint8
 from gen.weights import write_atomic
 
@@ -95,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> str:
         data = Movers(args.height, 2 * args.height, num_workers=0, seed=args.seed)
         counts = {"train": args.clips, "val": max(1, args.clips // 10)}
-        manifest = {"seed": args.seed}
+        classes = sorted({kind.train_id for kind in KINDS.values()})
+        manifest = {"seed": args.seed, "classes": {CLASSES[k]: k for k in classes}}
         for split, count in counts.items():
             clips = (data.clips(split)[i] for i in tqdm(range(count), split, disable=None))
             manifest[split] = export(clips, args.out, split)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +17,8 @@ NEEDED = ("smooth_i2i_emoji64", "style_function_heads64", "attribute_classifier_
 
 
 @contextlib.contextmanager
-def demo(folder: Path, *options: str) -> Iterator[str]:
-    """Its address. All that it writes lies in `folder`, and is gone in the end."""
+def demo(folder: Path, *options: str, end: int = signal.SIGTERM) -> Iterator[str]:
+    """Its address. All that it writes lies in `folder`, and is gone when it was told to end."""
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     for name in NEEDED:
         if not (ROOT / "checkpoints" / f"{name}.safetensors").exists():
@@ -34,5 +35,5 @@ def demo(folder: Path, *options: str) -> Iterator[str]:
             assert address, (folder / "stderr.txt").read_text()
             yield address
         finally:
-            process.terminate()
+            process.send_signal(end)
     assert not list(folder.glob("gen-demo-*")), "its folder was left behind"

@@ -1,5 +1,6 @@
 """Clips from files: exported Movers come back as they were, and what is wrong is named."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -167,6 +168,8 @@ def test_the_recipe(tmp_path, capsys):
     assert "2 clips to train on, 1 for validation" in capsys.readouterr().out
     data = Cityscapes(str(tmp_path), **SIZE)
     assert len(data.train) == 2 and len(data.test) == 1
-    assert (tmp_path / "manifest.json").stat().st_size > 100
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["classes"]["car"] == 13 and len(manifest["classes"]) == 7
+    assert {"interaction", "impact", "branch"} <= set(manifest["train"][0])
     assert verify([str(tmp_path)]) == 0
     assert "3 of 3 clips are usable" in capsys.readouterr().out
