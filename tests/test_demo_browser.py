@@ -6,23 +6,35 @@ Pictures of every step are kept in runs/demo, and a GIF of each tab.
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+import torch
+from PIL import Image, ImageColor, ImageDraw
 
 from demo_server import ROOT, demo
 from gen import stills, viz
+from gen.data import Heads
 from gen.motion_viz import COLOURS
 
 KEPT = ROOT / "runs" / "demo"
 REACTS, PINNED = ImageColor.getrgb(COLOURS["reacts"]), ImageColor.getrgb(COLOURS["pinned"])
+YOU, CAMERA = ImageColor.getrgb(COLOURS["you"]), (51, 51, 51)
 WIDE, PHONE = {"width": 1180, "height": 900}, {"width": 390, "height": 844}
+FIRST = {
+    "Translate": "#translated .view",
+    "Edit": "#edited .view",
+    "Click to move": "#stage .scene",
+}
+MOST_S = 20  # till its first content: under 5 when the machine has nothing else to do
+NUMBER = re.compile(r"perceptual smoothness (0\.\d+)")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +57,9 @@ def address(tmp_path_factory, browser):
 class Visit:
     """A page in a browser, and the film of what is done there."""
 
-    def __init__(self, browser, address: str, tab: str, size=WIDE, reveal=""):
+    def __init__(self, browser, address: str, tab: str, size=WIDE):
         context = browser.new_context(viewport=size, accept_downloads=True)
-        self.page, self.film = context.new_page(), []
+        self.page, self.film, self.mouse = context.new_page(), [], None
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda request: self.outside(request.url, address))
@@ -55,55 +67,82 @@ class Visit:
         self.page.goto(address)
         if tab != "Translate":
             self.page.get_by_role("tab", name=tab).click()
-        self.page.locator(reveal).wait_for(timeout=30_000)
+        self.page.locator(FIRST[tab]).wait_for(timeout=30_000)
+        self.until(lambda: self.array(FIRST[tab])[..., 3].any(), "its first picture")
         self.seconds = time.monotonic() - start
 
     def outside(self, url: str, address: str) -> None:
         if not url.startswith((address, "data:", "blob:")):
             self.problems.append(f"asked {url}")
 
+    def until(self, true, what: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"{what} did not come"
+            self.page.wait_for_timeout(50)
+
     def shot(self, times: int = 1) -> None:
-        picture = Image.open(io.BytesIO(self.page.screenshot()))
-        self.film += [picture.convert("RGB")] * times
+        """The window for the film, with the mouse drawn into it."""
+        picture = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        if self.mouse:
+            shape = (0, 0), (0, 20), (5, 16), (9, 24), (12, 23), (8, 15), (14, 14)
+            outline = [(self.mouse[0] + x, self.mouse[1] + y) for x, y in shape]
+            ImageDraw.Draw(picture).polygon(outline, "black", "white", 2)
+        self.film += [picture.resize((picture.width // 2, picture.height // 2))] * times
+
+    def move(self, x: float, y: float) -> None:
+        self.page.mouse.move(x, y, steps=3)
+        self.mouse = x, y
 
     def pixels(self, selector: str) -> str:
         return self.page.locator(selector).evaluate("canvas => canvas.toDataURL()")
 
+    def array(self, selector: str) -> np.ndarray:
+        """(H, W, RGBA) of a canvas."""
+        png = base64.b64decode(self.pixels(selector).split(",")[1])
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(int)
+
     def changed(self, selector: str, before: str, seconds: float = 60) -> str:
         """The pixels of a canvas when they are others."""
-        end = time.monotonic() + seconds
-        while (now := self.pixels(selector)) == before:
-            assert time.monotonic() < end, f"{selector} did not change"
-            self.page.wait_for_timeout(20)
-        return now
+        self.until(lambda: self.pixels(selector) != before, f"a change of {selector}", seconds)
+        return self.pixels(selector)
 
     def count(self, selector: str, colour: tuple[int, int, int]) -> int:
         """Pixels of a canvas that have exactly this colour."""
-        picture = Image.open(io.BytesIO(base64.b64decode(self.pixels(selector).split(",")[1])))
-        return int((np.asarray(picture.convert("RGB")) == colour).all(2).sum())
+        return int((self.array(selector)[..., :3] == colour).all(2).sum())
 
-    def painted(self, selector: str, colour: tuple[int, int, int], seconds: float = 20) -> None:
-        """Waits until a canvas has this colour."""
-        end = time.monotonic() + seconds
-        while self.count(selector, colour) < 20:
-            assert time.monotonic() < end, f"{selector} shows no {colour}"
-            self.page.wait_for_timeout(50)
-
-    def slide(self, selector: str, *shares: float) -> None:
-        box = self.page.locator(selector).bounding_box()
-        ways = [
-            (box["x"] + box["width"] * (0.01 + 0.98 * share), box["y"] + box["height"] / 2)
-            for share in shares
-        ]
-        self.page.mouse.move(*ways[0])
-        self.page.mouse.down()
-        for way in ways[1:]:
-            self.page.mouse.move(*way, steps=3)
+    def slide(self, player: str, *shares: float) -> list[str]:
+        """Drags the slider of a player; what it shows at each place, before the mouse is let go."""
+        box, seen = self.page.locator(f"{player} .at").bounding_box(), []
+        for share in shares:
+            x = box["x"] + box["width"] * (0.01 + 0.98 * share)
+            self.move(x, box["y"] + box["height"] / 2)
+            if not seen:
+                self.page.mouse.down()
+            seen.append(self.pixels(f"{player} .view"))
             self.shot()
         self.page.mouse.up()
+        return seen
+
+    def ends(self, player: str) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last frame of a player."""
+        frames, at = [], self.page.locator(f"{player} .at")
+        for key in ("Home", "End"):
+            at.press(key)
+            frames.append(self.array(f"{player} .view")[..., :3])
+        return frames[0], frames[1]
+
+    def enter(self, name: str, value: float) -> None:
+        """Types a number into the last field of this name."""
+        field = self.page.get_by_role("spinbutton", name=name).last
+        field.fill(str(value))
+        field.press("Tab")
+
+    def upload(self, k: int, file: Path) -> None:
+        self.page.locator("input[type=file]").nth(k).set_input_files(file)
 
     def download(self, name: str) -> Path:
-        with self.page.expect_download(timeout=30_000) as got:
+        with self.page.expect_download(timeout=60_000) as got:
             self.page.get_by_role("button", name=name, exact=True).click()
         assert got.value.suggested_filename == name
         return Path(got.value.path())
@@ -112,126 +151,222 @@ class Visit:
         KEPT.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=KEPT / f"{name}.png", full_page=True)
         if self.film:
-            small = [
-                x.resize((x.width // 2, x.height // 2), Image.Resampling.LANCZOS) for x in self.film
-            ]
-            viz.save_gif(small, KEPT / f"{name}.gif", fps=4)
+            viz.save_gif(self.film, KEPT / f"{name}.gif", fps=4)
         self.page.context.close()
         assert not self.problems
 
 
 def frames_of(path: Path) -> int:
-    return Image.open(path).n_frames
+    """How many can be read of an MP4."""
+    video, count = cv2.VideoCapture(str(path)), 0
+    while video.read()[0]:
+        count += 1
+    return count
+
+
+def head(path: Path, index: int = 3) -> torch.Tensor:
+    """(3, 64, 64); writes a drawn head, too."""
+    x = Heads(img_size=64).val[index]["x"]
+    Image.fromarray(viz.to_uint8(x)).save(path)
+    return x
 
 
 def test_translate(browser, address):
-    visit = Visit(browser, address, "Translate", reveal="#translated .view")
+    visit = Visit(browser, address, "Translate")
     view, page = "#translated .view", visit.page
-    assert visit.seconds < 20  # 3 s when the machine has nothing else to do
-    page.get_by_text("perceptual smoothness 0.").wait_for(timeout=30_000)
+    page.get_by_text(NUMBER).wait_for(timeout=30_000)
     visit.shot(3)
+    seen = visit.slide("#translated", 1, 0.75, 0.5, 0.25, 0)
+    assert len(set(seen)) == 5  # it follows the mouse that is still down
     first = visit.pixels(view)
-    visit.slide("#translated .at", 1, 0.75, 0.5, 0.25, 0)
-    assert visit.pixels(view) != first
     page.locator(".gallery button, .gallery-item").nth(3).click()
-    second = visit.changed(view, visit.pixels(view))
-    page.get_by_role("listbox", name="To").or_(page.get_by_label("To", exact=True)).first.click()
-    page.get_by_role("option").nth(1).click()
+    second = visit.changed(view, first)
+    page.get_by_label("To", exact=True).first.click()
+    page.get_by_role("option", name="noto").click()
     visit.changed(view, second)
-    page.get_by_text("perceptual smoothness 0.").wait_for(timeout=30_000)
+    page.get_by_text(NUMBER).wait_for(timeout=30_000)
+    assert 0 < float(NUMBER.search(page.locator("#translated figcaption").inner_text())[1]) <= 1
     assert page.locator("#translated .steps rect").count() == 19
-    visit.slide("#translated .at", 1, 0.8, 0.6, 0.4, 0.2, 0)
+    visit.shot(3)
+    visit.slide("#translated", 1, 0.8, 0.6, 0.4, 0.2, 0)
     at = page.locator("#translated .at")
-    at.focus()
-    page.keyboard.press("ArrowRight")
+    at.press("ArrowRight")
     assert at.input_value() == "1"
-    assert frames_of(visit.download("path.gif")) >= 20
-    assert visit.download("path.mp4").stat().st_size > 1000
+    assert Image.open(visit.download("path.gif")).n_frames >= 20
+    assert frames_of(visit.download("path.mp4")) == 38  # there and back
     assert Image.open(visit.download("path.png")).width > 1000
     visit.close("translate")
 
 
+def test_translate_what_one_brings(browser, address, tmp_path):
+    """An image and a reference of one's own; then a path within a domain, to another seed."""
+    visit = Visit(browser, address, "Translate")
+    view, page = "#translated .view", visit.page
+    page.get_by_text(NUMBER).wait_for(timeout=30_000)
+    head(tmp_path / "own.png"), head(tmp_path / "reference.png", 8)
+    before = visit.pixels(view)
+    page.get_by_role("button", name="Remove Image").first.click()
+    page.locator(view).wait_for(state="hidden")
+    visit.upload(0, tmp_path / "own.png")
+    page.locator(view).wait_for()
+    before = visit.changed(view, before)
+    start, end = visit.ends("#translated")
+    page.get_by_text("or the style of an image").last.click()
+    visit.upload(1, tmp_path / "reference.png")
+    visit.changed(view, before)
+    other_start, other_end = visit.ends("#translated")
+    assert np.abs(other_start - start).mean() < 1 < 2 < np.abs(other_end - end).mean()
+    visit.page.screenshot(path=KEPT / "translate_reference.png", full_page=True)
+    page.get_by_role("button", name="Remove Image").last.click()
+    page.get_by_label("To", exact=True).first.click()
+    before = visit.pixels(view)
+    page.get_by_role("option", name="fluent").click()
+    before = visit.changed(view, before)
+    visit.enter("seed", 1)
+    visit.changed(view, before)
+    page.get_by_text(NUMBER).wait_for(timeout=30_000)
+    assert page.locator("#translated .ends").inner_text().split() == ["fluent", "fluent"]
+    assert page.locator("#translated .steps rect").count() == 19
+    start, end = visit.ends("#translated")
+    assert np.abs(start - end).mean() > 1
+    visit.close("translate_own")
+
+
 def test_edit(browser, address):
-    visit = Visit(browser, address, "Edit", reveal="#edited .view")
+    visit = Visit(browser, address, "Edit")
     view, page = "#edited .view", visit.page
     visit.shot(3)
-    visit.slide("#edited .at", 1, 0.7, 0.4, 0.1)
+    assert len(set(visit.slide("#edited", 1, 0.7, 0.4, 0.1))) == 4
     before = visit.pixels(view)
     page.get_by_label("dog", exact=True).check()
-    visit.changed(view, before)
+    before = visit.changed(view, before)
     assert not page.get_by_label("cat", exact=True).is_checked()
     assert not page.get_by_label("bear", exact=True).is_checked()
     visit.shot(3)
-    visit.slide("#edited .at", 1, 0.5, 0)
-    before = visit.pixels(view)
+    visit.slide("#edited", 1, 0.5, 0)
     page.get_by_role("button", name="another").click()
-    visit.changed(view, before)
+    before = visit.changed(view, before)
     visit.shot(3)
-    assert frames_of(visit.download("edit.gif")) >= 16
+    wide = visit.array(view).shape[1]
+    visit.enter("Variations", 6)
+    before = visit.changed(view, before)
+    assert visit.array(view).shape[1] > 1.9 * wide
+    visit.shot(3)
+    visit.enter("First noise", 40)
+    visit.changed(view, before)
+    assert Image.open(visit.download("edit.gif")).n_frames >= 16
+    assert frames_of(visit.download("edit.mp4")) == 30
     visit.close("edit")
 
 
+def test_edit_a_photo(browser, address, tmp_path):
+    """Its code is looked for, which takes a while, with a bar; then it is what is edited."""
+    visit = Visit(browser, address, "Edit")
+    view, page = "#edited .view", visit.page
+    before = visit.pixels(view)
+    visit.enter("Variations", 1)
+    before = visit.changed(view, before)
+    wanted = (head(tmp_path / "own.png") + 1) * 127.5
+
+    def far() -> float:
+        """Mean difference in grey levels of what is shown as it is, and the photo."""
+        shown = Image.fromarray(visit.ends("#edited")[0].astype(np.uint8)).resize((64, 64))
+        return float((torch.from_numpy(np.array(shown)).permute(2, 0, 1) - wanted).abs().mean())
+
+    first = far()
+    page.get_by_role("button", name="or a photo").click()
+    visit.upload(-1, tmp_path / "own.png")
+    page.get_by_role("button", name="Remove Image").last.wait_for()
+    page.get_by_role("button", name="find its code").click()
+    page.get_by_text(re.compile(r"\d+/200")).first.wait_for(timeout=60_000)
+    page.screenshot(path=KEPT / "edit_progress.png")
+    visit.changed(view, visit.pixels(view), seconds=180)
+    assert far() < first / 2
+    visit.close("edit_photo")
+
+
+class Moving(Visit):
+    """Of the tab in which objects are moved; it knows where on the screen they are."""
+
+    view, stage = "#moved .view", "#stage .scene"
+
+    def __init__(self, browser, address: str) -> None:
+        super().__init__(browser, address, "Click to move")
+        self.scene(stills.drawn(0, (64, 128), 6))
+
+    def scene(self, still: stills.Still) -> None:
+        self.instance = still.instance.numpy()
+        self.ids = [id_ for id_, *_ in stills.objects(still)]
+        self.box = self.page.locator(self.stage).bounding_box()
+
+    def on(self, k: int | None) -> tuple[float, float]:
+        """The middle of object k on the screen, or a place on the ground."""
+        if k is None:
+            return self.box["x"] + self.box["width"] * 0.5, self.box["y"] + self.box[
+                "height"
+            ] * 0.97
+        y, x = (self.instance == self.ids[k]).nonzero()
+        at = np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2)
+        width, height = self.box["width"] / 128, self.box["height"] / 64
+        return self.box["x"] + (x[at] + 0.5) * width, self.box["y"] + (y[at] + 0.5) * height
+
+    def drag(self, k: int | None, dx: float, dy: float, film: bool = False) -> None:
+        x, y = self.on(k)
+        self.move(x, y)
+        self.page.mouse.down()
+        for share in (0.25, 0.5, 0.75, 1):
+            self.move(x + dx * share, y + dy * share)
+            self.shot(film)
+        self.page.mouse.up()
+
+    def shows(self, colour: tuple[int, int, int], much: bool = True) -> None:
+        """Waits until the stage has this colour, or has it no more."""
+        self.until(lambda: (self.count(self.stage, colour) >= 20) == much, f"{colour} {much}")
+
+    def button(self, name: str):
+        return self.page.locator("#stage").get_by_role("button", name=name)
+
+    def make(self) -> str:
+        """Makes the video, which starts to play, and stops it; its last frame."""
+        stop = self.page.locator("#moved").get_by_role("button", name="pause")
+        self.page.get_by_role("button", name="Make the video").click()
+        stop.click(timeout=60_000)
+        self.page.locator("#moved .at").press("End")
+        return self.pixels(self.view)
+
+    def request(self) -> dict:
+        return json.loads(self.download("request.json").read_text())
+
+
 def test_click_to_move(browser, address, tmp_path):
-    visit = Visit(browser, address, "Click to move", reveal="#stage .scene")
-    page, stage = visit.page, "#stage .scene"
-    still = stills.drawn(0, (64, 128), 6)
-    found = stills.objects(still)
-    box = page.locator(stage).bounding_box()
-
-    def on(k: int) -> tuple[float, float]:
-        """The middle of an object on the screen."""
-        y, x = (still.instance == found[k][0]).nonzero(as_tuple=True)
-        middle = (x.float() - x.float().mean()).square() + (y.float() - y.float().mean()).square()
-        at = int(middle.argmin())
-        width, height = box["width"] / 128, box["height"] / 64
-        return box["x"] + (int(x[at]) + 0.5) * width, box["y"] + (int(y[at]) + 0.5) * height
-
-    page.mouse.move(*on(0))
-    page.get_by_text(f"object {found[0][0]}").wait_for()
+    visit = Moving(browser, address)
+    page, box = visit.page, visit.box
+    visit.move(*visit.on(0))
+    page.get_by_text(f"person {visit.ids[0]}").wait_for()
     visit.shot(2)
-    before = visit.pixels(stage)
-    page.mouse.down()
-    for share in (0.25, 0.5, 0.75, 1):
-        page.mouse.move(on(0)[0] + 40 * share, on(0)[1] + 8 * share)
-        visit.shot()
-    page.mouse.up()
-    visit.changed(stage, before)
-    visit.painted(stage, REACTS)  # what the others will do, without another click
-    visit.shot(3)
-    assert not visit.count(stage, PINNED)
+    visit.drag(0, 40, 8, film=True)
+    visit.shows(REACTS)  # what the others will do, without another click
+    visit.shot(2)
     page.keyboard.down("Shift")
-    page.mouse.click(*on(1))
+    visit.move(*visit.on(1))
+    page.mouse.click(*visit.on(1))
     page.keyboard.up("Shift")
-    ground = box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.97
-    visit.painted(stage, PINNED)
+    visit.shows(PINNED)
     visit.shot(2)
-    page.get_by_role("button", name="Undo").click()  # the pin
-    page.get_by_role("button", name="Make the video").click()
-    page.locator("#moved .view").wait_for(timeout=30_000)
-    for _ in range(8):
-        page.wait_for_timeout(120)
+    visit.make()
+    page.wait_for_function("document.querySelector('#ways img')?.naturalWidth > 0")
+    page.locator("#moved .at").press("Home")
+    for _ in range(6):
         visit.shot()
-    request = json.loads(visit.download("request.json").read_text())
+        page.keyboard.press("ArrowRight")
+    visit.shot(2)
+    request = visit.request()
     (drag,) = request["drags"]
-    assert drag["id"] == found[0][0] and request["pins"] == []
+    assert drag["id"] == visit.ids[0] and request["pins"] == [visit.ids[1]]
     wanted = np.array([40 * 128 / box["width"], 8 * 64 / box["height"]])
     assert np.allclose(drag["path"][1], wanted, atol=0.11)
-    assert frames_of(visit.download("clip.gif")) >= 6
-    assert visit.download("clip.mp4").stat().st_size > 1000
-    page.mouse.move(*ground)
-    page.mouse.down()
-    page.mouse.move(ground[0] - 30, ground[1], steps=3)
-    page.mouse.up()
-    before = visit.pixels(stage)
-    page.get_by_role("button", name="Suggest").click()
-    visit.changed(stage, before)
-    page.wait_for_timeout(1000)
-    ways = page.locator("#ways img").get_attribute("src")
-    page.get_by_role("button", name="Make the video").click()
-    other = "was => document.querySelector('#ways img').src !== was"
-    page.wait_for_function(other, arg=ways, timeout=30_000)
-    more = json.loads(visit.download("request.json").read_text())
-    assert len(more["drags"]) == 2 and more["camera"][0] < 0
+    assert Image.open(visit.download("clip.gif")).n_frames >= 6
+    assert frames_of(visit.download("clip.mp4")) == 16  # 6, there and back, a rest at both ends
     (tmp_path / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "scripts/click_to_move.py", "--scene", "0", "--suggest", "--request",
                str(tmp_path / "request.json"), "--out", str(tmp_path)]  # fmt: skip
@@ -240,41 +375,143 @@ def test_click_to_move(browser, address, tmp_path):
     visit.close("click_to_move")
 
 
-def test_a_stage_without_a_mouse(browser, address):
-    visit = Visit(browser, address, "Click to move", reveal="#stage .scene")
+def test_what_the_mouse_does_on_a_stage(browser, address):
+    visit = Moving(browser, address)
+    page, undo, pin = visit.page, visit.button("Undo"), visit.button("Pin")
+    before = visit.array(visit.stage)
+    visit.move(*visit.on(2))
+    page.get_by_text(f"person {visit.ids[2]}: drag it").wait_for()
+    lit = (np.abs(visit.array(visit.stage) - before) > 8).any(2)
+    mask = Image.fromarray(visit.instance == visit.ids[2]).resize(lit.shape[::-1])
+    assert (lit & np.array(mask)).sum() > 0.7 * (lit | np.array(mask)).sum()
+    page.mouse.click(*visit.on(2))  # one click takes it, ..
+    page.get_by_text("click where it goes").wait_for()
+    x, y = visit.on(2)
+    page.mouse.click(x + 30, y)  # .. another one says where it goes
+    visit.shows(YOU)
+    undo.click()
+    visit.shows(YOU, False)
+    assert undo.is_disabled() and visit.button("Clear").is_disabled()
+    page.mouse.click(*visit.on(2))
+    page.mouse.click(x + 30, y)
+    page.mouse.click(*visit.on(1))
+    pin.click()
+    visit.shows(PINNED)
+    assert pin.get_attribute("aria-pressed") == "true"
+    visit.make()
+    request = visit.request()
+    assert [drag["id"] for drag in request["drags"]] == [visit.ids[2]]
+    assert np.allclose(
+        request["drags"][0]["path"][1], [30 * 128 / visit.box["width"], 0], atol=0.11
+    )
+    assert request["pins"] == [visit.ids[1]] and request["camera"] == [0, 0, 1]
+    visit.button("Clear").click()
+    visit.shows(YOU, False), visit.shows(PINNED, False)
+    visit.drag(None, -30, 0)
+    visit.shows(CAMERA)
+    before = visit.pixels(visit.stage)
+    visit.button("Suggest").click()
+    visit.changed(visit.stage, before)
+    visit.shows(YOU)
+    visit.make()
+    request = visit.request()
+    assert len(request["drags"]) == 1 and request["pins"] == [] and request["camera"][0] < 0
+    visit.close("stage")
+
+
+def test_what_the_fields_of_a_clip_do(browser, address):
+    """Seed, speed and number of frames; and the pictures beside the video."""
+    visit = Moving(browser, address)
     page = visit.page
-    page.locator("#stage .scene").focus()
-    page.keyboard.press("n")
+    visit.drag(0, 40, 8)
+    seen = [visit.make()]
+    path = visit.request()["drags"][0]["path"]
+    visit.enter("Seed", 5)
+    seen.append(visit.make())
+    visit.enter("Speed", 2)
+    seen.append(visit.make())
+    request = visit.request()
+    assert request["seed"] == 5
+    assert np.allclose(request["drags"][0]["path"], 2 * np.array(path))
+    visit.enter("Frames", 2)
+    seen.append(visit.make())
+    assert len(set(seen)) == 4
+    assert page.locator("#moved .at").get_attribute("max") == "2"
+    assert frames_of(visit.download("clip.mp4")) == 10  # 3, there and back, with a rest
+    page.get_by_text("Flow, and what was not seen before").click()
+    for label in ("Flow", "Not seen in the first frame"):
+        picture = page.locator(".block", has_text=label).locator("img").last
+        page.wait_for_function("img => img.naturalWidth > 200", arg=picture.element_handle())
+        pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB"))
+        assert pixels.std() > 5, label
+    visit.close("flow")
+
+
+def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
+    visit, still = Moving(browser, address), stills.drawn(7, (64, 128), 6)
+    Image.fromarray(viz.to_uint8(still.frame)).resize((256, 128)).save(tmp_path / "own.png")
+    ids = still.given.numpy().astype(np.uint16).repeat(2, 0).repeat(2, 1)
+    Image.fromarray(ids).save(tmp_path / "masks.png")
+    visit.page.get_by_text("or your image and its masks").click()
+    for k, name in ((-2, "own.png"), (-1, "masks.png")):
+        visit.upload(k, tmp_path / name)
+        visit.page.get_by_text(name).wait_for()
+    before = visit.pixels(visit.stage)
+    visit.page.get_by_role("button", name="take them").click()
+    visit.changed(visit.stage, before)
+    visit.scene(still)
+    visit.drag(0, 40, 0)
+    visit.shows(REACTS)
+    visit.make()
+    (drag,) = visit.request()["drags"]  # px of the image that was given
+    assert drag["id"] == visit.ids[0]
+    assert np.allclose(drag["path"][1], [40 * 256 / visit.box["width"], 0], atol=0.21)
+    visit.close("own_masks")
+
+
+def test_a_stage_without_a_mouse(browser, address):
+    visit = Moving(browser, address)
+    page, undo = visit.page, visit.button("Undo")
+    page.locator(visit.stage).focus()
+    page.keyboard.press("N")  # as the label writes it
     for _ in range(3):
         page.keyboard.press("ArrowRight")
+    visit.shows(YOU)
+    page.keyboard.press("Control+z")  # all three at once
+    visit.shows(YOU, False)
+    assert undo.is_disabled()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert undo.is_enabled()
     page.keyboard.press("n")
-    page.keyboard.press("p")
-    page.get_by_role("button", name="Make the video").click()
-    page.locator("#moved .view").wait_for(timeout=30_000)
-    request = json.loads(visit.download("request.json").read_text())
-    assert request["drags"][0]["path"][1] == [3.0, 0.0] and len(request["pins"]) == 1
+    page.keyboard.press("P")
+    visit.shows(PINNED)
+    visit.make()
+    request = visit.request()
+    assert request["drags"][0]["path"][1] == [3.0, 0.0] and request["pins"] == [visit.ids[1]]
     visit.close("keyboard")
 
 
 def test_errors_are_told(browser, address, tmp_path):
-    visit = Visit(browser, address, "Translate", reveal="#translated .view")
+    visit = Visit(browser, address, "Translate")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot at all")
     Image.new("RGB", (2100, 30)).save(tmp_path / "wide.png")
     told = {"wide.png": "at most 2048 x 2048 px, got 2100 x 30", "broken.png": "expected PNG"}
     for name, text in told.items():
         visit.page.get_by_role("button", name="Remove Image").first.click()
         visit.page.locator("#translated .view").wait_for(state="hidden")
-        visit.page.locator("input[type=file]").first.set_input_files(tmp_path / name)
+        visit.upload(0, tmp_path / name)
         visit.page.get_by_text(text).wait_for(timeout=30_000)
         visit.page.locator(".toast-close").first.click()
     visit.close("error")
 
 
-def test_on_a_phone(browser, address):
-    for tab, reveal in (("Translate", "#translated .view"), ("Edit", "#edited .view"),
-                        ("Click to move", "#stage .scene")):  # fmt: skip
-        visit = Visit(browser, address, tab, PHONE, reveal)
+def test_each_tab_opens_at_once_and_on_a_phone(browser, address, capsys):
+    for tab in FIRST:
+        visit = Visit(browser, address, tab, PHONE)
+        with capsys.disabled():
+            print(f"{tab}: {visit.seconds:.1f} s till its first content")
+        assert visit.seconds < MOST_S
         wide = visit.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= PHONE["width"], tab
-        visit.page.wait_for_timeout(1000)
         visit.close(f"phone_{tab.lower().replace(' ', '_')}")

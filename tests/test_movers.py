@@ -345,6 +345,25 @@ def test_sizes_show_the_same_scene():
     assert (small["boxes"][:, :n] - large["boxes"][:, :n])[there].abs().max() < 0.12
 
 
+def test_some_cameras_stand_still_and_all_else_stays():
+    options = dict(height=32, width=64, train_clips=40, num_workers=0)
+    usual, steady = (Movers(**options, steady=share) for share in (0.0, 0.5))
+    pairs = [(usual.train.scene(i)[0], steady.train.scene(i)[0]) for i in range(40)]
+    still = [
+        not (b.camera.velocity.any() or b.camera.swing.any() or b.camera.roll) for _, b in pairs
+    ]
+    assert 10 < sum(still) < 30
+    for (a, b), stands in zip(pairs, still, strict=True):
+        assert a.movers[0].kind == b.movers[0].kind and (a.movers[0].x == b.movers[0].x).all()
+        assert stands or (a.camera.velocity == b.camera.velocity).all()
+    clip = steady.train[still.index(True)]
+    ground = (clip["instance"][1:] == 0) & (clip["semantic"][1:] == 0) & (clip["visible"][:, 0] > 0)
+    assert clip["flow"].abs().sum(1)[ground].max() < 1e-4
+    assert steady.test.steady == 0 and steady.val.steady == 0
+    with pytest.raises(ValueError, match="expected steady in 0 .. 1, got 2"):
+        Movers(steady=2)
+
+
 def test_lengths_from_two_frames_to_many():
     assert len(MoverClips(777, 0, 9, 32, 64, frames=2)[0]["flow"]) == 1
     for i in range(4):

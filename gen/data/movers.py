@@ -5,6 +5,8 @@ avoid, yield, push or tow each other; see `gen.data.movers_world` for the laws. 
 in three branches of the same looks: as it went, with another velocity of one mover, without it.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,14 @@ from gen.data.clips import ClipData, Clips
 from gen.data.movers_cast import cast
 from gen.data.movers_draw import LAYERS, Stage, normalised
 from gen.data.movers_shapes import KINDS
-from gen.data.movers_world import INTERACTIONS, Course, Scene, simulate, with_velocity
+from gen.data.movers_world import (
+    INTERACTIONS,
+    Camera,
+    Course,
+    Scene,
+    simulate,
+    with_velocity,
+)
 from gen.data.sampler import position_rng
 
 BRANCHES = ("factual", "velocity", "removed")
@@ -39,6 +48,7 @@ class MoverClips(Clips):
         max_objects: most objects in a clip.
         branches: whether each scene comes in all three branches: clips 3 i, 3 i + 1, 3 i + 2.
         antialias: whether colours mix at the edges of things; else each pixel has one owner's.
+        steady: share of the scenes whose camera stands still; all else of them stays.
     """
 
     def __init__(
@@ -52,10 +62,11 @@ class MoverClips(Clips):
         max_objects: int = 8,
         branches: bool = False,
         antialias: bool = True,
+        steady: float = 0.0,
     ) -> None:
         self.seed, self.first, self.count = seed, first, count
         self.height, self.width, self.frames, self.max_objects = height, width, frames, max_objects
-        self.branches, self.antialias = branches, antialias
+        self.branches, self.antialias, self.steady = branches, antialias, steady
 
     def __len__(self) -> int:
         return self.count * (len(BRANCHES) if self.branches else 1)
@@ -65,8 +76,10 @@ class MoverClips(Clips):
         if not 0 <= index < len(self):
             raise IndexError(f"expected a clip of 0 .. {len(self) - 1}, got {index}")
         index, branch = divmod(index, len(BRANCHES)) if self.branches else (index, 0)
-        plot, looks = position_rng(self.seed, self.first + index).spawn(2)
+        plot, looks, hand = position_rng(self.seed, self.first + index).spawn(3)
         scene = cast(plot, self.frames, self.max_objects, self.width / self.height)
+        if hand.random() < self.steady:
+            scene = replace(scene, camera=Camera())
         if branch == 1:
             scene = with_velocity(scene, scene.target, scene.other)
         course = simulate(scene, self.frames, scene.target if branch == 2 else -1)
@@ -135,6 +148,8 @@ class Movers(ClipData):
             of the object `target`, and without it.
         antialias: whether colours mix at the edges of things. Without, every pixel of a frame is
             exactly what its point showed in frame 0, where visible.
+        steady: share of the training clips whose camera stands still, as a user often wants it;
+            by itself it never does quite.
     """
 
     def __init__(
@@ -151,6 +166,7 @@ class Movers(ClipData):
         val_clips: int = 200,
         test_scenes: int = 200,
         antialias: bool = True,
+        steady: float = 0.0,
     ) -> None:
         super().__init__(height, batch_size, val_batch_size, num_workers, seed)
         ranges = {
@@ -162,9 +178,11 @@ class Movers(ClipData):
                 raise ValueError(f"expected {name} in {low} .. {high}, got {value}")
         if not 1.5 <= width / height <= 4:
             raise ValueError(f"expected width / height in 1.5 .. 4, got {width} / {height}")
+        if not 0 <= steady <= 1:
+            raise ValueError(f"expected steady in 0 .. 1, got {steady}")
         self.options = (height, width, frames, max_objects)
         self.counts = {"train": train_clips, "val": val_clips, "test": test_scenes}
-        self.antialias = antialias
+        self.antialias, self.steady = antialias, steady
 
     @property
     def domains(self) -> list[str]:
@@ -175,4 +193,5 @@ class Movers(ClipData):
         if split not in FIRST:
             raise ValueError(f"expected a split of {', '.join(FIRST)}, got {split!r}")
         where = (self.seed, FIRST[split], self.counts[split])
-        return MoverClips(*where, *self.options, split == "test", self.antialias)
+        steady = self.steady if split == "train" else 0.0
+        return MoverClips(*where, *self.options, split == "test", self.antialias, steady)
