@@ -50,6 +50,8 @@ def tab(page: gr.Blocks, method) -> None:
     def wanted(request, seed, speed, steady, zoom) -> drags.Request:
         """What the fields ask for, in px of the model."""
         asked = drags.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
+        if not isinstance(steady, bool):
+            raise ValueError(f"steady camera: expected true or false, got {steady!r:.40}")
         if steady and asked.camera is None:
             asked = asked._replace(camera=(0.0, 0.0, 1.0))
         if asked.camera:
