@@ -55,7 +55,13 @@ def test_a_clip_is_faster_than_frame_by_frame():
     assert [row["ours"] for row in rows] == ["fp32", "bf16"]
     full, fast = rows
     assert full["largest_difference"] < 1e-4 and fast["largest_difference"] < 0.1
-    assert fast["s a clip"] < 0.4 and fast["ratio"] > 1
+    assert max(full["s a clip"], fast["s a clip"]) < 0.4 and fast["ratio"] > 1
+
+
+@pytest.mark.slow
+def test_a_full_clip_is_faster_than_frame_by_frame_in_fp32():
+    _, fast = benchmark("video", "--preset", "full", "--device", "cpu")
+    assert fast["ratio"] > 1.3  # 1.53 on an idle core
 
 
 def test_fir_is_faster_than_zeros_and_a_whole_convolution_and_than_axis_by_axis():

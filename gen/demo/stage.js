@@ -84,6 +84,7 @@ function push(dx, dy) { // from the keyboard
 }
 
 function undo() {
+  pushed = undefined;
   if (past.length) tell(past.pop());
 }
 
@@ -227,11 +228,15 @@ canvas.addEventListener("keydown", (event) => {
 $(".undo").addEventListener("click", undo);
 $(".pin").addEventListener("click", () => (([armed, from, to] = [false, null, null]), pin(chosen)));
 $(".clear").addEventListener("click", () => ask((request) => Object.assign(request, copy(EMPTY))));
-$(".suggest").addEventListener("click", () => (past.push(copy(asked())), trigger("select")));
+$(".suggest").addEventListener("click", () => {
+  past.push(copy(asked()));
+  pushed = undefined;
+  trigger("select");
+});
 
 function load() {
   if (!scene()) return;
-  [past, chosen, over, from, to, armed] = [[], null, null, null, null, false];
+  [past, chosen, over, from, to, armed, pushed] = [[], null, null, null, null, false];
   canvas.width = 960;
   canvas.height = Math.round((960 * scene().height) / scene().width);
   photo.onload = draw;
