@@ -446,9 +446,9 @@ def test_what_the_fields_of_a_clip_do(browser, address):
     assert len(set(seen)) == 4
     assert page.locator("#moved .at").get_attribute("max") == "2"
     assert frames_of(visit.download("clip.mp4")) == 10  # 3, there and back, with a rest
-    page.get_by_text("Flow, and what was not seen before").click()
-    for label in ("Flow", "Not seen in the first frame"):
-        picture = page.locator(".block", has_text=label).locator("img").last
+    for label, id_ in (("Flow to the first frame", "flow"), ("What the first frame", "hidden")):
+        page.get_by_text(label).click()
+        picture = page.locator(f"#{id_} img").last
         page.wait_for_function("img => img.naturalWidth > 200", arg=picture.element_handle())
         pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB"))
         assert pixels.std() > 5, label

@@ -99,6 +99,7 @@ def tab(page: gr.Blocks, method, judge) -> None:
     looked = find.click(of_photo, photo, code, **waits)
     back = reset.click(as_it_is, code, wanted, **QUIETLY)
     clicked = wanted.select(choose, wanted, wanted, trigger_mode="always_last", **QUIETLY)
+    looked = looked.success(as_it_is, code, wanted, **QUIETLY)
     for before in (found, looked, back, clicked):
         before.success(*shown, **QUIETLY)
     gr.on([count.change, first.change], *shown, trigger_mode="always_last", **QUIETLY)

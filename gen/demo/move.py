@@ -64,9 +64,10 @@ def tab(page: gr.Blocks, method) -> None:
         ids = where.ids[where.present].tolist()
         return ids, drags.positions(where, theta)[:, : len(ids)]
 
-    def predict(still, *fields):
+    def predict(still, count, *fields):
         theta = drags.predict(method, *parts(still), wanted(*fields))
-        return gr.HTML(paths=paths(*ways(still, theta)))
+        ids, boxes = ways(still, theta)
+        return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, steps)]))
 
     def suggest(still, *fields):
         """Adds a drag: what moves farthest of what is free, as the model expects it to."""
@@ -98,7 +99,8 @@ def tab(page: gr.Blocks, method) -> None:
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
         given = drags.resized(asked, *(1 / k for k in still.scale))
-        return value, arrows, flow, hidden, Clip(pictures, given)
+        made = value, arrows, flow, hidden, Clip(pictures, given)
+        return *made, gr.Column(visible=False), gr.Column(visible=True)
 
     start = stills.drawn(0, tuple(size), steps + 1)
     still, clip = gr.State(), gr.State()
@@ -113,8 +115,8 @@ def tab(page: gr.Blocks, method) -> None:
                 )
                 speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", min_width=140)
                 zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", min_width=140)
-                count = gr.Slider(1, steps, steps, step=1, label="Frames", min_width=110)
-                steady = gr.Checkbox(True, label="Steady camera", min_width=110)
+                count = gr.Slider(1, steps, steps, step=1, label="Frames", min_width=140)
+            steady = gr.Checkbox(True, label="Steady camera, unless it is moved")
             with gr.Accordion("or your image and its masks", open=False):
                 image = gr.File(label="Image", file_types=["image"], height=110)
                 masks = gr.File(
@@ -122,7 +124,9 @@ def tab(page: gr.Blocks, method) -> None:
                     height=110,
                 )  # fmt: skip
                 load = gr.Button("take them", size="sm")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320) as before:
+            gr.Markdown("The video comes here: drag something, then make it.")
+        with gr.Column(scale=3, min_width=320, visible=False) as after:
             player = component("player", elem_id="moved")
             with gr.Row():
                 files.button("clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip])
@@ -130,20 +134,22 @@ def tab(page: gr.Blocks, method) -> None:
                 files.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
             pictures = dict(interactive=False, buttons=["download", "fullscreen"])
             arrows = gr.Image(label="Who moves where", elem_id="ways", **pictures)
-            with gr.Accordion("Flow, and what was not seen before", open=False):
-                flow = gr.Image(label="Flow", **pictures)
-                hidden = gr.Image(label="Not seen in the first frame", **pictures)
+            pictures |= dict(show_label=False)
+            with gr.Accordion("Flow to the first frame", open=False):
+                flow = gr.Image(label="Flow", elem_id="flow", **pictures)
+            with gr.Accordion("What the first frame does not show", open=False):
+                hidden = gr.Image(label="Not seen in the first frame", elem_id="hidden", **pictures)
     fields = [stage, seed, speed, steady, zoom]
     opened = [still, stage, clip]
-    page.load(of_number, pick, opened, **QUIETLY)
+    page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
     pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
     load.click(of_files, [image, masks], opened, **QUIETLY)
     gr.on(
-        [stage.change, *(part.change for part in fields[1:])],
-        predict, [still, *fields], stage, trigger_mode="always_last", **QUIETLY,
+        [stage.change, count.change, *(part.change for part in fields[1:])],
+        predict, [still, count, *fields], stage, trigger_mode="always_last", **QUIETLY,
     )  # fmt: skip
     stage.select(suggest, [still, *fields], stage, **QUIETLY)
-    made = [player, arrows, flow, hidden, clip]
+    made = [player, arrows, flow, hidden, clip, before, after]
     go.click(render, [still, count, *fields], made, **QUIETLY | {"show_progress": "full"})
 
 
