@@ -286,7 +286,7 @@ def test_edit_a_photo(browser, address, tmp_path):
 
     first = far()
     page.get_by_role("button", name="or a photo").click()
-    visit.upload(-1, tmp_path / "own.png")
+    visit.upload(1, tmp_path / "own.png")
     page.get_by_role("button", name="Remove Image").last.wait_for()
     page.get_by_role("button", name="find its code").click()
     page.get_by_text(re.compile(r"\d+/200")).first.wait_for(timeout=60_000)
@@ -461,7 +461,7 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     ids = still.given.numpy().astype(np.uint16).repeat(2, 0).repeat(2, 1)
     Image.fromarray(ids).save(tmp_path / "masks.png")
     visit.page.get_by_text("or your image and its masks").click()
-    for k, name in ((-2, "own.png"), (-1, "masks.png")):
+    for k, name in ((1, "own.png"), (-1, "masks.png")):
         visit.upload(k, tmp_path / name)
         visit.page.get_by_text(name).wait_for()
     before = visit.pixels(visit.stage)
