@@ -22,7 +22,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from gen.networks.animator import Animation, Motion, Scene
-from gen.networks.motion import move_boxes, theta_from_boxes, theta_from_drag
+from gen.networks.motion import move_boxes, theta_from_boxes
 
 MOST = 40  # objects
 FARTHEST = 4  # a drag is at most so many image sides long
@@ -189,8 +189,7 @@ def pick(instance: Tensor, x: float, y: float) -> int | None:
     distance = (column - x).square() + (row - y).square()
     if not len(row) or distance.min() > NEAR_PX**2:
         return None
-    nearest = distance.argmin()
-    return int(instance[row[nearest], column[nearest]])
+    return int(instance[row, column][distance.argmin()])
 
 
 def motion(request: Request, scene: Scene, steps: int) -> Motion:
@@ -211,31 +210,34 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
             raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
         if asked.count(id_) > 1:
             raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
-    boxes = scene.boxes[0].double().expand(steps + 1, -1, -1).clone()  # (T + 1, M, 4)
-    user = torch.zeros_like(scene.present)
-    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)
+    image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves as the camera, like one more object
+    boxes = torch.cat([scene.boxes[0], image]).double().repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)[:, None]
+    px = boxes.new_tensor([2 / (W - 1), 2 / (H - 1)])
+
+    def move(k: int, way: Tensor, scale: float) -> None:  # `way` (T + 1, 2) px
+        boxes[:, k, :2] += way * px
+        boxes[:, k, 2:] *= 1 + (scale - 1) * share
+
     for drag in request.drags:
         k = there[drag.id]
         _check(f"drag of {drag.id}", drag.path, drag.scale, FARTHEST * max(H, W))
-        way = torch.from_numpy(resample(drag.path, steps)).to(boxes)  # (T + 1, 2) px
-        boxes[:, k, :2] += way * way.new_tensor([2 / (W - 1), 2 / (H - 1)])
-        boxes[:, k, 2:] *= (1 + (drag.scale - 1) * share)[:, None]
+        move(k, torch.from_numpy(resample(drag.path, steps)).to(boxes), drag.scale)
         out = boxes[:, k, :2].abs() - boxes[:, k, 2:] >= 1  # (T + 1, 2); a box is 2 w / W wide
         if out.any():
-            x, y = ((boxes[out.any(1)][0, k, :2] + 1) * way.new_tensor([W - 1, H - 1]) / 2).tolist()
+            x, y = ((boxes[out.any(1)][0, k, :2] + 1) / px).tolist()
             raise ValueError(
                 f"drag of {drag.id}: expected a part of it to stay in the image of {W} x {H} px, "
                 f"got a drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
             )
-    user[0, [there[id_] for id_ in asked]] = True
-    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]  # (1, T, M, 2, 3)
-    dx, dy, zoom = request.camera or (0.0, 0.0, 1.0)
-    _check("camera", ((0, 0), (dx, dy)), zoom, FARTHEST * max(H, W))
-    drag = scene.boxes.new_tensor([[[dx, dy]]])  # (N, 1, 2)
-    camera = theta_from_drag(drag, steps, (H, W), drag.new_tensor([[[zoom]]]))[:, :, 0]
+    *way, zoom = request.camera or (0.0, 0.0, 1.0)
+    _check("camera", ((0, 0), way), zoom, FARTHEST * max(H, W))
+    move(-1, share * boxes.new_tensor(way), zoom)
+    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]  # (1, T, M + 1, 2, 3)
+    theta, camera = theta[:, :, :-1], theta[:, :, -1]
     theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
-    known = torch.full((1,), request.camera is not None, device=theta.device)
-    return Motion(user, theta, known, camera)
+    user = torch.isin(scene.ids, scene.ids.new_tensor(asked))
+    return Motion(user, theta, torch.full_like(user[:, 0], request.camera is not None), camera)
 
 
 def _check(what: str, path: tuple, scale: float, most: float) -> None:

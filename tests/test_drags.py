@@ -203,6 +203,10 @@ def test_what_is_pinned_stays_on_the_ground():
     motion, scene = meant(pins=(11002,), camera=(6.0, -3.0, 1.2))
     pinned = scene.ids[0].tolist().index(11002)
     assert torch.equal(motion.theta[:, :, pinned], motion.camera)
+    view = move_boxes(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), motion.camera[0, :, None])[:, 0]
+    share = torch.arange(1, 6)[:, None] / 5  # the middle of the image goes, and its size grows
+    torch.testing.assert_close(view[:, :2], share * 2 * torch.tensor([6 / (W - 1), -3 / (H - 1)]))
+    torch.testing.assert_close(view[:, 2:], (1 + 0.2 * share).expand(5, 2))
     assert motion.user[0].tolist() == [k == pinned for k in range(2)]
 
 

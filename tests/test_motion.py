@@ -15,7 +15,6 @@ from gen.networks.motion import (
     resize_flow,
     splat_coverage,
     theta_from_boxes,
-    theta_from_drag,
     warp,
     with_camera,
 )
@@ -117,33 +116,21 @@ def test_absent_boxes_stay(gone):
     assert torch.equal(theta_from_boxes(boxes), IDENTITY.expand(1, 1, 2, 3))
 
 
-def test_a_drag_is_linear_in_time_and_in_pixels():
-    theta = theta_from_drag(torch.tensor([[10.0, -5.0], [0.0, 0.0]]), 5, (64, 128))
-    assert theta.shape == (5, 2, 2, 3) and torch.equal(theta[:, 1], IDENTITY.expand(5, 2, 3))
-    for t in range(5):
-        expected = constant(-2.0 * (t + 1), t + 1.0, 64, 128)[0]
-        torch.testing.assert_close(affine_flow(theta[t, 0], (64, 128)), expected)
-    batch = theta_from_drag(torch.ones(3, 2, 2), 4, (64, 128))
-    assert batch.shape == (3, 4, 2, 2, 3)
-
-
-def test_a_drag_scales_about_the_object():
-    centre = torch.tensor([[0.5, -0.25]])
-    boxes = torch.tensor([[0.5, -0.25, 0.1, 0.2]])
-    scale = torch.tensor([[2.0]])
-    theta = theta_from_drag(torch.tensor([[12.7, 0.0]]), 2, (64, 128), scale, centre)
-    expected = torch.tensor([[[0.6, -0.25, 0.15, 0.3]], [[0.7, -0.25, 0.2, 0.4]]])
-    torch.testing.assert_close(move_boxes(boxes, theta), expected)
-    with pytest.raises(ValueError, match="steps: expected 1 or more"):
-        theta_from_drag(torch.zeros(1, 2), 0, (64, 128))
+def dragged(drag, steps: int, size: tuple, scale: float = 1.0, centre=(0.0, 0.0)) -> torch.Tensor:
+    """(T, M, 2, 3) of objects at `centre`, dragged evenly by `drag` (M, 2) px as they grow."""
+    last = torch.tensor(size[::-1]) - 1
+    share = torch.arange(steps + 1)[:, None, None] / steps
+    moved = torch.tensor(centre) + share * 2 * torch.tensor(drag) / last
+    grown = (1 + (scale - 1) * share).expand_as(moved)
+    return theta_from_boxes(torch.cat([moved, grown], -1))
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
     """Two squares of 4 px: object 0 at columns 4..7, object 1 at 12..15; rows 4..7 of 16 x 32."""
     instance = torch.zeros(1, 16, 32, dtype=torch.int64)
     instance[:, 4:8, 4:8], instance[:, 4:8, 12:16] = 1, 2
-    drag = torch.tensor([[[8.0, 0.0], [0.0, 0.0], [9.0, 9.0]]])  # object 0 comes to lie on object 1
-    return object_masks(instance, 3), theta_from_drag(drag, 2, (16, 32))
+    drag = [[8.0, 0.0], [0.0, 0.0], [9.0, 9.0]]  # object 0 comes to lie on object 1
+    return object_masks(instance, 3), dragged(drag, 2, (16, 32))[None]
 
 
 def test_objects_that_stay_have_no_flow():
@@ -179,16 +166,15 @@ def test_equal_depth_is_settled_by_number():
 
 def test_what_grows_has_no_holes_inside():
     masks = scene()[0][:, :1]
-    centre = torch.tensor([[2 * 5.5 / 31 - 1, 2 * 5.5 / 15 - 1]])
-    theta = theta_from_drag(torch.zeros(1, 2), 1, (16, 32), 2.5, centre)
+    theta = dragged([[0.0, 0.0]], 1, (16, 32), 2.5, (2 * 5.5 / 31 - 1, 2 * 5.5 / 15 - 1))
     _, owner, visible = rasterise(masks, theta[None], torch.zeros(1, 1, 1))
     assert (owner == 1).sum() >= 64 and (visible == 1).all()
 
 
 def test_half_a_pixel_does_not_erode():
     masks, _ = scene()
-    theta = theta_from_drag(torch.tensor([[[0.5, 0.0]] * 3]), 1, (16, 32))
-    owner = rasterise(masks, theta, torch.zeros(1, 1, 3))[1]
+    theta = dragged([[0.5, 0.0]] * 3, 1, (16, 32))
+    owner = rasterise(masks, theta[None], torch.zeros(1, 1, 3))[1]
     assert (owner == 1).sum() >= 16
 
 
@@ -217,8 +203,7 @@ def test_no_object_at_all():
 
 def camera(zoom: float, dx: float, dy: float) -> torch.Tensor:
     """(N, T, 2, 3) of a drag of the background, over four frames of 33 x 50 px."""
-    drag = torch.tensor([[[dx, dy]]])
-    return theta_from_drag(drag, 4, (33, 50), torch.tensor([[[zoom]]]))[:, :, 0]
+    return dragged([[dx, dy]], 4, (33, 50), zoom)[None, :, 0]
 
 
 def test_a_camera_is_found_in_its_flow():

@@ -132,28 +132,6 @@ def theta_from_boxes(boxes: Tensor) -> Tensor:
     return torch.cat([torch.diag_embed(s), t[..., None]], -1)
 
 
-def theta_from_drag(
-    drag: Tensor, steps: int, size: Size, scale: float | Tensor = 1.0, centre: float | Tensor = 0.0
-) -> Tensor:
-    """Motions (..., T, M, 2, 3) of objects that are dragged evenly over T = `steps` frames.
-
-    `drag` (..., M, 2) px of the last frame; `scale` (..., M, 1) of the size in the last frame about
-    `centre` (..., M, 2), the normalised centre in frame 0. No drag and scale 1: the identity.
-    """
-    if steps < 1:
-        raise ValueError(f"steps: expected 1 or more, got {steps}")
-    (H, W), share = size, torch.arange(1, steps + 1, dtype=drag.dtype, device=drag.device) / steps
-    share = share[:, None, None]  # (T, 1, 1)
-    dx, dy = drag.unbind(-1)
-    moved = torch.stack([dx * (2 / max(W - 1, 1)), dy * (2 / max(H - 1, 1))], -1)  # (..., M, 2)
-    grown = torch.as_tensor(scale, dtype=drag.dtype, device=drag.device).expand_as(moved[..., :1])
-    centre = torch.as_tensor(centre, dtype=drag.dtype, device=drag.device).expand_as(moved)
-    moved, grown, centre = (v.unsqueeze(-3) for v in (moved, grown, centre))
-    s = (1 / (1 + (grown - 1) * share)).expand_as(moved * share)  # (..., T, M, 2)
-    t = (1 - s) * centre - s * moved * share
-    return torch.cat([torch.diag_embed(s), t[..., None]], -1)
-
-
 def move_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
     """Where boxes (..., M, 4) of frame 0 are after motions (..., T, M, 2, 3): (..., T, M, 4).
 
