@@ -2,6 +2,7 @@
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,20 +20,26 @@ PRESETS = {"tiny": "movers_tiny", "small": "movers_small", "full": "cityscapes25
 
 
 @contextmanager
-def frame_by_frame(*nets: nn.Module):
-    """Every convolution of images sees one of them at a time."""
+def frame_by_frame(decoder: nn.Module, generator: nn.Module):
+    """Convolutions of images see one at a time, and the generator makes one frame a call: as in
+    the release it encodes frame 0 for each."""
 
     def alone(conv: nn.Conv2d, frames: torch.Tensor) -> torch.Tensor:
         return torch.cat([nn.Conv2d.forward(conv, frame) for frame in frames.split(1)])
 
-    convs = [m for net in nets for m in net.modules() if isinstance(m, nn.Conv2d)]
+    def each(frame: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        steps = zip(*(m.split(1, 1) for m in maps), strict=True)
+        return torch.cat([type(generator).forward(generator, frame, *one) for one in steps], 1)
+
+    convs = [m for m in decoder.modules() if isinstance(m, nn.Conv2d)]
     for conv in convs:
-        conv.forward = lambda frames, conv=conv: alone(conv, frames)
+        conv.forward = partial(alone, conv)
+    generator.forward = each
     try:
         yield
     finally:
-        for conv in convs:
-            del conv.forward
+        for net in (*convs, generator):
+            del net.forward
 
 
 def video_rows(batch_size: int, device: str, presets: list[str], repeats: int = 3) -> list[dict]:

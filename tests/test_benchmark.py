@@ -61,7 +61,7 @@ def test_a_clip_is_faster_than_frame_by_frame():
 @pytest.mark.slow
 def test_a_full_clip_is_faster_than_frame_by_frame_in_fp32():
     _, fast = benchmark("video", "--preset", "full", "--device", "cpu")
-    assert fast["ratio"] > 1.3  # 1.53 on an idle core
+    assert fast["ratio"] > 1.3  # 1.51 to 1.54 on an idle core
 
 
 def test_fir_is_faster_than_zeros_and_a_whole_convolution_and_than_axis_by_axis():

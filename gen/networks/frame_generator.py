@@ -59,6 +59,7 @@ class FeatureWarpGenerator(nn.Module):
         self.blocks = nn.Sequential(*(Residual(sizes[-1], norm) for _ in range(blocks)))
         self.ups = nn.Sequential(*(up(b, a, norm) for a, b in reversed(pairs)))
         self.image = nn.Conv2d(width, 3, 7, padding=3)
+        self.to(memory_format=torch.channels_last)  # a sixth faster on CPUs in bf16
 
     def forward(self, frame: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
         """`frame` (N, 3, H, W), `flow` (N, T, 2, H, W) px, `visible` (N, T, 1, H, W) in [0, 1]:
