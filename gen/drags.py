@@ -74,7 +74,7 @@ def parse(text: str | dict[str, Any]) -> Request:
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
-            f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data} '
+            f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data!s:.200} '
             f"({type(error).__name__}: {error})"
         ) from None
 
@@ -120,7 +120,7 @@ def resized(request: Request, x: float, y: float) -> Request:
 
 def _is(value: Any, kinds: tuple[type, ...], what: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"expected {what}, got {value!r}")
+        raise TypeError(f"expected {what}, got {value!r:.100}")
     return value
 
 
@@ -134,7 +134,7 @@ def _number(value: Any) -> float:
 
 def _whole(value: Any) -> int:
     if not _number(value).is_integer():
-        raise TypeError(f"expected a whole number, got {value!r}")
+        raise TypeError(f"expected a whole number, got {value!r:.100}")
     return int(value)
 
 
@@ -243,7 +243,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
 def _check(what: str, path: tuple, scale: float, most: float) -> None:
     points = np.asarray(path, np.float64)
     if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
-        raise ValueError(f"{what}: expected two or more finite points (x, y), got {path}")
+        raise ValueError(f"{what}: expected two or more finite points (x, y), got {path!s:.100}")
     length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
     if length > most:
         raise ValueError(f"{what}: expected at most {most} px, got {length:.0f} px")

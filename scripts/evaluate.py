@@ -232,6 +232,7 @@ def of_animator(args: argparse.Namespace, method) -> list[dict]:
         checkpoint=args.checkpoint,
         i3d=args.i3d,
         no_edges=gen.load(args.no_edges, args.device) if args.no_edges else None,
+        no_edges_checkpoint=args.no_edges,
     )
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 
 from gen import stills  # noqa: E402
-from gen.demo import app, inputs, player, stage  # noqa: E402
+from gen.demo import app, files, inputs, player, stage  # noqa: E402
+from gen.demo.doors import Doors  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,6 +98,23 @@ def test_a_scene_says_whose_each_px_is():
     for k, id_ in enumerate(shown["numbers"]):
         mine = [letter == chr(49 + k) for letter in shown["ids"]]
         assert torch.equal(torch.tensor(mine), (still.instance == id_).flatten())
+
+
+def test_the_newest_files_stay(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "NEWEST", 3)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    made = [files.place("a.gif") for _ in range(5)]
+    assert [path.parent.exists() for path in made] == [False, False, True, True, True]
+    assert made[-1].parent.parent == tmp_path
+
+
+def test_uploads_of_an_hour_have_an_end(monkeypatch):
+    doors = Doors(None)
+    monkeypatch.setattr("gen.demo.doors.MOST_BYTES", 1000)
+    body = b'content-disposition: form-data; name="files"; filename="a.png"\r\n' + bytes(400)
+    assert [doors.refusal(body) and doors.refusal(body)[1] for _ in range(3)] == [None, None, 507]
+    monkeypatch.setattr("gen.demo.doors.KEPT_S", -1)
+    assert doors.refusal(body) is None  # they are gone
 
 
 def test_the_page_is_not_shared_without_a_password():

@@ -68,6 +68,7 @@ class Visit:
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda request: self.outside(request.url, address))
+        self.page.on("response", lambda answer: self.refused(answer.status, answer.url))
         start = time.monotonic()
         self.page.goto(address)
         if tab != "Translate":
@@ -79,6 +80,10 @@ class Visit:
     def outside(self, url: str, address: str) -> None:
         if not url.startswith((address, "data:", "blob:")):
             self.problems.append(f"asked {url}")
+
+    def refused(self, status: int, url: str) -> None:
+        if status >= 400:
+            self.problems.append(f"{status} of {url}")
 
     def until(self, true, what: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -401,6 +406,10 @@ def test_what_the_mouse_does_on_a_stage(browser, address):
     undo.click()
     visit.shows(YOU, False)
     assert undo.is_disabled() and visit.button("Clear").is_disabled()
+    page.locator(visit.stage).press("Delete")
+    assert undo.is_disabled()  # there was nothing to delete
+    page.mouse.click(*visit.on(2))
+    page.keyboard.press("n")  # no longer that one, and no longer armed
     page.mouse.click(*visit.on(2))
     page.mouse.click(x + 30, y)
     page.mouse.click(*visit.on(1))
@@ -446,6 +455,11 @@ def test_what_the_fields_of_a_clip_do(browser, address):
     assert len(set(seen)) == 4
     assert page.locator("#moved .at").get_attribute("max") == "2"
     assert frames_of(visit.download("clip.mp4")) == 10  # 3, there and back, with a rest
+    before = visit.pixels(visit.stage)
+    visit.enter("Scene", 7)
+    visit.changed(visit.stage, before)
+    assert visit.pixels(visit.view) == seen[-1]  # the video stays, and its files
+    assert visit.request() == request
     for label, id_ in (("Flow to the first frame", "flow"), ("What the first frame", "hidden")):
         page.get_by_text(label).click()
         picture = page.locator(f"#{id_} img").last

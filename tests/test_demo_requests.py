@@ -82,16 +82,16 @@ class Client:
                     return message
         raise AssertionError("the queue ended without an answer")
 
-    def upload(self, name: str, content: bytes) -> tuple[int, str]:
-        edge = uuid.uuid4().hex
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-        body = (
-            head.encode()
-            + b"Content-Type: image/png\r\n\r\n"
-            + content
-            + f"\r\n--{edge}--".encode()
-        )
-        return self.ask("/upload", body, f"multipart/form-data; boundary={edge}")
+    def upload(
+        self, name: str, content: bytes, also: str = "", way: str = "/upload"
+    ) -> tuple[int, str]:
+        """`also` is the header of a second file."""
+        edge, body = uuid.uuid4().hex, b""
+        for head in [f'form-data; name="files"; filename="{name}"', also][: 2 if also else 1]:
+            head = f"--{edge}\r\nContent-Disposition: {head}\r\nContent-Type: image/png\r\n\r\n"
+            body += head.encode() + content + b"\r\n"
+        body += f"--{edge}--".encode()
+        return self.ask(way, body, f"multipart/form-data; boundary={edge}")
 
 
 def picture(kind: str, size=(16, 16)) -> bytes:
@@ -166,6 +166,29 @@ def test_other_names_of_this_machine_are_refused(server):
         urllib.request.urlopen(request, timeout=20)
 
 
+@pytest.mark.parametrize("scene", [0, 194])  # in the latter it would lead out of the image
+def test_what_is_suggested_is_made_at_any_speed(server, scene):
+    client, _ = server
+    session, ways = opened(client), []
+    (number, _), (suggest, fields), (render, more) = (
+        client.named(name)[0] for name in ("of_number", "suggest", "render")
+    )
+
+    def call(handler: int, inputs: list, **given) -> dict:
+        data = [given.get(part["props"].get("elem_id") or part["props"].get("label"), value)
+                for part, value in zip(inputs, values(inputs), strict=True)]  # fmt: skip
+        message = client.call(handler, data, session_hash=session)
+        assert message["success"], message["output"]
+        return message["output"]["data"][0]
+
+    assert client.call(number, [scene], session_hash=session)["success"]
+    for speed in (1, 2, 0.25):
+        asked = call(suggest, fields, Speed=speed)["value"]
+        call(render, more, Speed=speed, stage=asked)
+        ways.append(speed * np.array(asked["drags"][0]["path"][1]))
+    assert np.allclose(ways, ways[0], atol=0.11)
+
+
 def test_two_hundred_wrong_requests(server):
     client, folder = server
     canary, sent, answered, session = str(folder / "canary.png"), 0, set(), opened(client)
@@ -228,9 +251,50 @@ def test_wrong_uploads(server):
     )  # fmt: skip
     status, text = client.upload("a.html", whole)
     assert status == 415 and "expected one PNG" in text
-    two = '\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="b.png"\r\n\r\nb'
-    assert client.upload("a.png", two.encode())[0] == 415
-    assert client.ask("/deep_link?session_hash=abc")[0] == 404
+    for name in ('filename="b.png"', "filename=b.html", "filename*=utf-8''b.html"):
+        for also in (f'form-data; name="files"; {name}', f"form-data;{name}; name=files"):
+            status, text = client.upload("a.png", whole, also)
+            assert status == 415 and "expected one PNG" in text
+    assert client.upload('a.png"; filename="b.html', whole)[0] == 415
+    for name in ("a.png", "A.JPEG", "b b.webp"):
+        assert client.upload(name, whole)[0] == 200
+
+
+def test_other_doors_are_closed(server):
+    """Whatever else Gradio would answer, some of it by storing or fetching something."""
+    client, folder = server
+    whole, before = picture("PNG"), set(folder.rglob("*"))
+    for way in ("/process_recording", "/component_server", "/upload/../process_recording"):
+        assert client.upload("a.png", whole, way=way)[0] == 404
+    for way in ("/deep_link?session_hash=abc", "/file=http://127.0.0.1:9/x", "/file=HTTP://a.b",
+                "/proxy=http://127.0.0.1:9/x", "/run/show", "/call/show", "/info/x"):  # fmt: skip
+        assert client.ask(way)[0] == 404, way
+    assert set(folder.rglob("*")) == before
+
+
+def large_requests(client: Client) -> None:
+    """Are refused before they are read, so at once."""
+    began, body = time.monotonic(), b'{"data": [' + b"0," * 20 * 2**20 + b"0]}"
+    for way in ("/queue/join", "/cancel", "/upload"):
+        # the server may close the line on a body of which it has enough
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            status, text = client.ask(way, body)
+            assert status == 413 and "expected at most" in text
+    assert time.monotonic() - began < 5
+
+
+def test_large_requests(server):
+    client, _ = server
+    before = resident_mb(client)
+    large_requests(client)
+    assert resident_mb(client) < before + 100
+    path = [[0, 0]] * 60_000
+    handler, inputs = client.named("predict")[0]
+    stage = {"drags": [{"id": 13001, "path": path + ["x"]}]}
+    given = [stage if part["props"].get("elem_id") == "stage" else v
+             for part, v in zip(inputs, values(inputs), strict=True)]  # fmt: skip
+    message = client.call(handler, given, session_hash=opened(client))
+    assert not message["success"] and len(message["output"]["error"]) < 1000
 
 
 def test_no_file_of_this_machine_is_served(server):
@@ -257,7 +321,7 @@ def test_it_is_alive_and_has_written_nowhere_else(server):
 
 def test_who_has_no_password_is_not_let_in(tmp_path):
     with demo(tmp_path, "--auth", "someone:secret") as address:
-        for way in ("config", "gradio_api/queue/data?session_hash=a", "gradio_api/file=a"):
+        for way in ("config", "gradio_api/queue/data?session_hash=a", "gradio_api/file=/a"):
             with pytest.raises(urllib.error.HTTPError, match="401"):
                 urllib.request.urlopen(address + way, timeout=20)
         login = urllib.request.Request(address + "login", b"username=someone&password=secret")
@@ -265,6 +329,10 @@ def test_who_has_no_password_is_not_let_in(tmp_path):
             cookie = answer.headers["set-cookie"].split(";")[0]
         seen = urllib.request.Request(address + "config", headers={"Cookie": cookie})
         assert b"components" in urllib.request.urlopen(seen, timeout=20).read()
+        stranger = Client.__new__(Client)
+        stranger.api = address.rstrip("/") + "/gradio_api"
+        large_requests(stranger)
+        assert stranger.upload("a.png", picture("PNG"))[0] == 401
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])

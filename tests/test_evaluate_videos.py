@@ -68,6 +68,8 @@ class Knows(torch.nn.Module):
 class Still(Knows):
     """Nobody but the dragged object moves."""
 
+    hparams = {"edges": False}
+
     def predict_motion(self, scene, motion, object_z):
         theta = motion.theta
         return theta.where(motion.user[:, None, :, None, None], identity(theta))
@@ -99,14 +101,28 @@ def test_without_reactions_the_error_is_the_reaction():
     assert found["user/fde_px_reacting"] > 0.5 and found["user/fde_px_velocity"] > 0.5
 
 
-def test_a_graph_without_edges_stands_beside():
-    found = values(evaluate_animator(Knows(), CLIPS, ["motion", "response"], no_edges=Still()))
+def test_a_graph_without_edges_stands_beside(tmp_path):
+    (tmp_path / "still").write_bytes(b"x")
+    rows = evaluate_animator(
+        Knows(), CLIPS, ["motion", "response"], no_edges=Still(),
+        no_edges_checkpoint=tmp_path / "still",
+    )  # fmt: skip
+    assert {row["no_edges_sha256"] for row in rows} == {sha256(tmp_path / "still")}
+    found = values(rows)
     alone = values(evaluate_animator(Still(), CLIPS, ["motion", "response"]))
     rows = [name for name in found if name.startswith("no_edges/")]
     assert {"no_edges/ade_px", "no_edges/fde_px", "no_edges/fde_px_velocity"} <= set(rows)
     for name in rows:
         assert found[name] == alone[name.replace("no_edges", "user")] != found["user/ade_px"]
     assert max(found["user/ade_px_dragged"], found["user/fde_px_dragged"]) < 1e-4
+
+
+@pytest.mark.parametrize("hparams, got", [({"edges": True}, "one with edges"), ({}, "Linear")])
+def test_a_graph_with_edges_is_none_without(hparams, got):
+    other = Still() if hparams else torch.nn.Linear(1, 1)
+    other.hparams = hparams
+    with pytest.raises(ValueError, match=f"no_edges: expected a ClickToMove .*false, got {got}"):
+        evaluate_animator(Knows(), CLIPS, ["motion"], no_edges=other)
 
 
 def test_who_has_no_px_is_not_looked_for(lpips_cache):

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # of uploads and downloads; removed at the end
+FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # of all that is written; removed at the end
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 os.environ.update(GRADIO_TEMP_DIR=FOLDER, GRADIO_ANALYTICS_ENABLED="False")
 
@@ -16,7 +16,7 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from gen.demo import edit, move, translate  # noqa: E402
-from gen.demo.doors import Uploads  # noqa: E402
+from gen.demo.doors import KEPT_S, Doors  # noqa: E402
 from gen.demo.inputs import MAX_BYTES, Page  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
@@ -37,7 +37,7 @@ def build(
         lpips: Measures paths; None: they are shown without numbers.
         emoji: A folder of examples to translate; drawn heads where it is not.
     """
-    options = dict(title="gen", analytics_enabled=False, delete_cache=(600, 3600))
+    options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
     with Page(**options) as page:
         gr.Markdown("# gen\nTranslate, edit, click to move. All of it runs on this machine.")
         with gr.Tab("Translate"):
@@ -66,7 +66,7 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
         raise ValueError(f"auth: expected USER:PASSWORD{' with --share' * share}, got {got}")
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the rest serves
     hosts = ["127.0.0.1", "localhost", *["*.gradio.live"] * share]  # no name that leads here
-    doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Uploads, FOLDER)]
+    doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Doors)]
     options = dict(
         server_name="127.0.0.1", server_port=port, share=share, app_kwargs={"middleware": doors},
         auth=(user, password) if auth else None, max_file_size=MAX_BYTES,
@@ -74,6 +74,7 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
         mcp_server=False, ssr_mode=False, pwa=False, show_error=True, footer_links=[],
         theme=PLAIN, css=source("page.css"), quiet=True, prevent_thread_lock=True,
     )  # fmt: skip
+    tempfile.tempdir = FOLDER
     try:
         page.launch(**options)
     except (OSError, OverflowError):

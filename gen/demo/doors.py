@@ -1,47 +1,69 @@
-"""What the server refuses before it is stored: other files than images, and too much of them."""
+"""What the server refuses unread: paths that this page does not need, and large bodies."""
 
 import re
-from pathlib import Path
+import time
+from collections import deque
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gen.demo.inputs import MAX_BYTES
 
-MOST_BYTES = 200 * 2**20  # of all that is kept for everybody
-SUFFIXES = (b".png", b".jpg", b".jpeg", b".webp", b".bmp")
+KEPT_S = 3600  # uploads
+MOST_BYTES = 200 * 2**20  # of all uploads that are kept
+MOST_BODY = 2**20  # of all else that is sent
+PATHS = re.compile(
+    r"/?|/(assets|static|svelte)/.*|/(config|theme\.css|favicon\.ico|manifest\.json|login|logout)/?"
+    r"|/gradio_api/(queue/(join|data)|upload|upload_progress|file=/.*|heartbeat/.*|cancel|reset"
+    r"|run/predict|startup-events|info|app_id|user|login_check|theme\.css)/?"
+)
+IMAGE = re.compile(
+    rb'content-disposition: form-data; name="files"; filename="[^"\r\n]*\.(png|jpe?g|webp|bmp)"',
+    re.I,
+)
 
 
-class Uploads:
-    """One image an upload, of at most 10 MB; of all of them some 200 MB. No links to a state."""
+class Doors:
+    """Paths of this page; bodies of 1 MB; uploads of one image and 10 MB, 200 MB in an hour."""
 
-    def __init__(self, app: ASGIApp, folder: str) -> None:
-        self.app, self.folder = app, Path(folder)
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.uploads: deque[tuple[float, int]] = deque()  # when, and how many bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").rstrip("/")
-        if path.endswith("/deep_link"):
-            return await PlainTextResponse("no such page", 404)(scope, receive, send)
-        if not path.endswith("/upload"):
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        body, more = b"", True
-        while more and len(body) <= MAX_BYTES + 4096:  # names and edges of parts
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        if refusal := self.refusal(body, more):
-            return await PlainTextResponse(*refusal)(scope, receive, send)
+        path, bodies = scope["path"], []
+        if not PATHS.fullmatch(path):
+            return await PlainTextResponse("no such page", 404)(scope, receive, send)
+        if scope["method"] not in ("GET", "HEAD"):
+            uploads = path.startswith("/gradio_api/upload")
+            most = MAX_BYTES + 4096 if uploads else MOST_BODY  # with names and edges of parts
+            body, more = b"", True
+            while more and len(body) <= most:
+                message = await receive()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+            if len(body) > most:
+                refusal = f"expected at most {most // 2**20} MB, got more; shrink it", 413
+            else:
+                refusal = self.refusal(body) if uploads else None
+            if refusal:
+                return await PlainTextResponse(*refusal)(scope, receive, send)
+            bodies.append({"type": "http.request", "body": body, "more_body": False})
 
         async def again() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return bodies.pop() if bodies else await receive()
 
         await self.app(scope, again, send)
 
-    def refusal(self, body: bytes, more: bool) -> tuple[str, int] | None:
-        names = re.findall(rb'(?i)content-disposition:[^\r\n]*filename="([^"]*)"', body)
-        if more or len(body) > MAX_BYTES + 4096:
-            return f"expected at most {MAX_BYTES // 2**20} MB, got more; shrink it", 413
-        if len(names) != 1 or not names[0].lower().endswith(SUFFIXES):
+    def refusal(self, body: bytes) -> tuple[str, int] | None:
+        """What is said of an upload that is not taken, and its status."""
+        parts, now = re.findall(rb"(?i)content-disposition[^\r\n]*", body), time.monotonic()
+        if len(parts) != 1 or not IMAGE.fullmatch(parts[0]):
             return "expected one PNG, JPEG, WebP or BMP, got another file", 415
-        if sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) > MOST_BYTES:
+        while self.uploads and self.uploads[0][0] < now - KEPT_S:
+            self.uploads.popleft()
+        if sum(size for _, size in self.uploads) + len(body) > MOST_BYTES:
             return "expected room for it, got a full folder; try again in an hour", 507
+        self.uploads.append((now, len(body)))
         return None

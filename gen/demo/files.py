@@ -1,7 +1,9 @@
 """Downloads: a file is made when it is asked for, in the demo's own folder."""
 
 import os
+import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import gradio as gr
 from gen import viz
 from gen.demo.inputs import QUIETLY
 
+MADE: deque[Path] = deque()  # folders of one file each
+NEWEST = 300  # of all people's are kept
 CLICK = "() => document.querySelector('#{0} a, a#{0}, #{0}')?.click()"
 
 
@@ -24,6 +28,14 @@ def kept(value):
     return value
 
 
+def place(name: str) -> Path:
+    """Where a file that a browser asks for is written, in a folder of its own; the oldest goes."""
+    MADE.append(Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
+    while len(MADE) > NEWEST:
+        shutil.rmtree(MADE.popleft(), ignore_errors=True)
+    return MADE[-1] / name
+
+
 def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.Component]) -> None:
     """A button that downloads the file `name`, which `make(path, *inputs)` writes at that moment.
 
@@ -31,7 +43,7 @@ def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.
     """
 
     def write(*values) -> str:
-        path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / name
+        path = place(name)
         make(path, *values)
         return str(path)
 

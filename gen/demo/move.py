@@ -31,10 +31,10 @@ def tab(page: gr.Blocks, method) -> None:
     steps, *size = method.shape
     device = next(method.parameters()).device
 
-    def shown(still: stills.Still) -> tuple[stills.Still, gr.HTML, None]:
+    def shown(still: stills.Still) -> tuple[stills.Still, gr.HTML]:
         drags.scene(*parts(still))  # refuses what no drag could be asked of
         still = still._replace(given=still.given.new_zeros(1).expand(still.given.shape))  # its size
-        return still, gr.HTML(value=None, scene=scene(still), paths={}), None
+        return still, gr.HTML(value=None, scene=scene(still), paths={})
 
     def of_number(k: float):
         return shown(stills.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
@@ -69,9 +69,9 @@ def tab(page: gr.Blocks, method) -> None:
         ids, boxes = ways(still, theta)
         return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, steps)]))
 
-    def suggest(still, *fields):
+    def suggest(still, request, seed, speed, *fields):
         """Adds a drag: what moves farthest of what is free, as the model expects it to."""
-        asked = wanted(*fields)
+        asked = wanted(request, seed, speed, *fields)
         ids, boxes = ways(still, drags.predict(method, *parts(still), asked))
         taken = {drag.id for drag in asked.drags} | {*asked.pins}
         far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
@@ -79,8 +79,11 @@ def tab(page: gr.Blocks, method) -> None:
         if not free:
             raise ValueError("expected an object that is free, got none; undo a drag")
         best = max(free, key=lambda k: far[k].norm().item())
-        way = tuple(round(FARTHER * v, 1) for v in far[best].tolist())
-        request = drags.parse(fields[0] or {})
+        H, W = size
+        end = boxes[0, best, :2] + FARTHER * far[best]
+        end = end.clamp(min=0).minimum(end.new_tensor([W - 1, H - 1]))  # a part of it stays
+        way = tuple(round(v / speed, 1) for v in (end - boxes[0, best, :2]).tolist())
+        request = drags.parse(request or {})
         request = request._replace(drags=(*request.drags, drags.Drag(ids[best], ((0, 0), way))))
         return gr.HTML(value=json.loads(drags.dump(request)))
 
@@ -93,14 +96,21 @@ def tab(page: gr.Blocks, method) -> None:
         ids, boxes = ways(still, clip.theta)
         by = stills.moved_by(asked, drags.scene(*where))
         numbered = drags.scene(*where).instance[0]
-        arrows = motion_viz.arrows(still.frame, numbered, boxes, by, ids)
-        flow = motion_viz.flow_sheet(clip.flow)
-        hidden = motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())
+        sheets = (
+            saved("ways.png", motion_viz.arrows(still.frame, numbered, boxes, by, ids)),
+            saved("flow.png", motion_viz.flow_sheet(clip.flow)),
+            saved("hidden.png", motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())),
+        )
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
         given = drags.resized(asked, *(1 / k for k in still.scale))
-        made = value, arrows, flow, hidden, Clip(pictures, given)
+        made = value, *sheets, Clip(pictures, given)
         return *made, gr.Column(visible=False), gr.Column(visible=True)
+
+    def saved(name: str, sheet: Image.Image) -> str:
+        path = files.place(name)
+        sheet.save(path)
+        return str(path)
 
     start = stills.drawn(0, tuple(size), steps + 1)
     still, clip = gr.State(), gr.State()
@@ -140,7 +150,7 @@ def tab(page: gr.Blocks, method) -> None:
             with gr.Accordion("What the first frame does not show", open=False):
                 hidden = gr.Image(label="Not seen in the first frame", elem_id="hidden", **pictures)
     fields = [stage, seed, speed, steady, zoom]
-    opened = [still, stage, clip]
+    opened = [still, stage]  # the video before stays, and its files, until there is another
     page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
     pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
     load.click(of_files, [image, masks], opened, **QUIETLY)

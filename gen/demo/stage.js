@@ -42,10 +42,10 @@ function centre(id) {
 // ---- asking -----------------------------------------------------------------------------------
 
 function ask(change, again) { // `again`: one step of undo with the change before
-  if (!again) past.push(copy(asked()));
-  pushed = undefined;
-  const request = copy(asked());
+  const before = copy(asked()), request = copy(before);
   change(request);
+  if (!again && JSON.stringify(request) !== JSON.stringify(before)) past.push(before);
+  pushed = undefined;
   tell(request);
 }
 
@@ -85,7 +85,10 @@ function push(dx, dy) { // from the keyboard
 
 function undo() {
   pushed = undefined;
+  const now = JSON.stringify(asked());
+  while (past.length && JSON.stringify(past.at(-1)) === now) past.pop();
   if (past.length) tell(past.pop());
+  else draw();
 }
 
 // ---- drawing ----------------------------------------------------------------------------------
@@ -215,7 +218,10 @@ canvas.addEventListener("keydown", (event) => {
   const { numbers } = scene(), key = event.key.toLowerCase(), control = event.ctrlKey || event.metaKey;
   if (control && key !== "z") return;
   if (way) push(...way);
-  else if (key === "n") chosen = numbers[(numbers.indexOf(chosen) + 1) % numbers.length] ?? null;
+  else if (key === "n") {
+    chosen = numbers[(numbers.indexOf(chosen) + 1) % numbers.length] ?? null;
+    [armed, from, to] = [false, null, null];
+  }
   else if (key === "p" && chosen !== null) pin(chosen);
   else if (event.key === "Delete" || event.key === "Backspace")
     ask((request) => (chosen === null ? (request.camera = null) : release(request, chosen)));

@@ -65,6 +65,7 @@ def evaluate_animator(
     checkpoint: str | Path | None = None,
     i3d: str | Path | None = None,
     no_edges=None,
+    no_edges_checkpoint: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates a model that makes videos of a first frame and the motion of some objects.
 
@@ -100,6 +101,7 @@ def evaluate_animator(
         checkpoint: file whose sha256 the rows state.
         i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
         no_edges: another method, trained with `edges=False`, for its rows of objects' motion.
+        no_edges_checkpoint: its file, likewise (`no_edges_sha256`).
 
     Returns:
         Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over clips, values are theirs;
@@ -124,6 +126,11 @@ def evaluate_animator(
         raise ValueError(f"{group}: expected {NEEDS[group]}; got none")
     if "fvd" in metrics and count < 2:
         raise ValueError(f"fvd: expected at least 2 clips, got {count}")
+    if no_edges is not None and no_edges.hparams.get("edges", True):
+        raise ValueError(
+            "no_edges: expected a ClickToMove trained with --model.edges false, got "
+            f"{'one with edges' if hasattr(no_edges, 'animate') else type(no_edges).__name__}"
+        )
     video = clips[0]["video"]
     for side in (method, no_edges or method):
         if (got := (len(video) - 1, *video.shape[2:])) != tuple(side.shape):
@@ -140,6 +147,8 @@ def evaluate_animator(
         for group in groups:
             singles.add(group, numbers, getattr(run, group)(block))
     files = {"checkpoint": checkpoint}
+    if no_edges is not None:
+        files["no_edges"] = no_edges_checkpoint
     if "fvd" in metrics:
         run.add_distances(singles, count)
         files["i3d"] = i3d
