@@ -1,5 +1,6 @@
 """The page of the demo without a browser: what it is sent, what it says, what it is made of."""
 
+import asyncio
 import os
 import struct
 import subprocess
@@ -109,12 +110,34 @@ def test_the_newest_files_stay(monkeypatch, tmp_path):
 
 
 def test_uploads_of_an_hour_have_an_end(monkeypatch):
-    doors = Doors(None)
+    """What was taken counts, not what a stranger sent."""
     monkeypatch.setattr("gen.demo.doors.MOST_BYTES", 1000)
     body = b'content-disposition: form-data; name="files"; filename="a.png"\r\n' + bytes(400)
-    assert [doors.refusal(body) and doors.refusal(body)[1] for _ in range(3)] == [None, None, 507]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload"}
+
+    def upload(status: int) -> int:
+        """What the server behind the doors would say, and what is said."""
+        said = []
+
+        async def app(scope, receive, send) -> None:
+            assert (await receive())["body"] == body
+            await send({"type": "http.response.start", "status": status})
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: dict) -> None:
+            said.append(message.get("status"))
+
+        doors.app = app
+        asyncio.run(doors(scope, receive, send))
+        return said[0]
+
+    doors = Doors(None)
+    assert [upload(401) for _ in range(3)] == [401, 401, 401]
+    assert [upload(200) for _ in range(3)] == [200, 200, 507]
     monkeypatch.setattr("gen.demo.doors.KEPT_S", -1)
-    assert doors.refusal(body) is None  # they are gone
+    assert upload(200) == 200  # those before are gone
 
 
 def test_the_page_is_not_shared_without_a_password():

@@ -33,13 +33,13 @@ class Doors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        path, bodies = scope["path"], []
+        path, body, bodies = scope["path"], b"", []
+        uploads = path == "/gradio_api/upload" and scope["method"] == "POST"
         if not PATHS.fullmatch(path):
             return await PlainTextResponse("no such page", 404)(scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
-            uploads = path.startswith("/gradio_api/upload")
             most = MAX_BYTES + 4096 if uploads else MOST_BODY  # with names and edges of parts
-            body, more = b"", True
+            more = True
             while more and len(body) <= most:
                 message = await receive()
                 body, more = body + message.get("body", b""), message.get("more_body", False)
@@ -54,7 +54,12 @@ class Doors:
         async def again() -> Message:
             return bodies.pop() if bodies else await receive()
 
-        await self.app(scope, again, send)
+        async def count(message: Message) -> None:
+            if message.get("status") == 200 and uploads:
+                self.uploads.append((time.monotonic(), len(body)))
+            await send(message)
+
+        await self.app(scope, again, count)
 
     def refusal(self, body: bytes) -> tuple[str, int] | None:
         """What is said of an upload that is not taken, and its status."""
@@ -65,5 +70,4 @@ class Doors:
             self.uploads.popleft()
         if sum(size for _, size in self.uploads) + len(body) > MOST_BYTES:
             return "expected room for it, got a full folder; try again in an hour", 507
-        self.uploads.append((now, len(body)))
         return None

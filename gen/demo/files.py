@@ -30,10 +30,11 @@ def kept(value):
 
 def place(name: str) -> Path:
     """Where a file that a browser asks for is written, in a folder of its own; the oldest goes."""
-    MADE.append(Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
+    folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+    MADE.append(folder)
     while len(MADE) > NEWEST:
         shutil.rmtree(MADE.popleft(), ignore_errors=True)
-    return MADE[-1] / name
+    return folder / name
 
 
 def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.Component]) -> None:
