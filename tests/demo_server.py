@@ -28,6 +28,8 @@ def demo(folder: Path, *options: str, end: int = signal.SIGTERM) -> Iterator[str
         port = free.getsockname()[1]
     command = [sys.executable, "scripts/demo.py", "--port", str(port), *options]
     options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=open(folder / "stderr.txt", "w"))
+    # who starts tests in the background may ignore SIGINT, and so would the demo
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, text=True, env=environment, **options) as process:
         try:
@@ -36,4 +38,9 @@ def demo(folder: Path, *options: str, end: int = signal.SIGTERM) -> Iterator[str
             yield address
         finally:
             process.send_signal(end)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
     assert not list(folder.glob("gen-demo-*")), "its folder was left behind"

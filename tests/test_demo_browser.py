@@ -153,8 +153,8 @@ class Visit:
         field.fill(str(value))
         field.press("Tab")
 
-    def upload(self, k: int, file: Path) -> None:
-        self.page.locator("input[type=file]").nth(k).set_input_files(file)
+    def upload(self, field: str, file: Path) -> None:
+        self.page.locator(f"{field} input[type=file]").set_input_files(file)
 
     def download(self, name: str) -> Path:
         with self.page.expect_download(timeout=60_000) as got:
@@ -220,12 +220,12 @@ def test_translate_what_one_brings(browser, address, tmp_path):
     before = visit.pixels(view)
     page.get_by_role("button", name="Remove Image").first.click()
     page.locator(view).wait_for(state="hidden")
-    visit.upload(0, tmp_path / "own.png")
+    visit.upload("#source", tmp_path / "own.png")
     page.locator(view).wait_for()
     before = visit.changed(view, before)
     start, end = visit.ends("#translated")
     page.get_by_text("or the style of an image").last.click()
-    visit.upload(1, tmp_path / "reference.png")
+    visit.upload("#style-To", tmp_path / "reference.png")
     visit.changed(view, before)
     other_start, other_end = visit.ends("#translated")
     assert np.abs(other_start - start).mean() < 1 < 2 < np.abs(other_end - end).mean()
@@ -291,7 +291,7 @@ def test_edit_a_photo(browser, address, tmp_path):
 
     first = far()
     page.get_by_role("button", name="or a photo").click()
-    visit.upload(1, tmp_path / "own.png")
+    visit.upload("#photo", tmp_path / "own.png")
     page.get_by_role("button", name="Remove Image").last.wait_for()
     page.get_by_role("button", name="find its code").click()
     page.get_by_text(re.compile(r"\d+/200")).first.wait_for(timeout=60_000)
@@ -475,8 +475,8 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     ids = still.given.numpy().astype(np.uint16).repeat(2, 0).repeat(2, 1)
     Image.fromarray(ids).save(tmp_path / "masks.png")
     visit.page.get_by_text("or your image and its masks").click()
-    for k, name in ((1, "own.png"), (-1, "masks.png")):
-        visit.upload(k, tmp_path / name)
+    for field, name in (("#own-image", "own.png"), ("#own-masks", "masks.png")):
+        visit.upload(field, tmp_path / name)
         visit.page.get_by_text(name).wait_for()
     before = visit.pixels(visit.stage)
     visit.page.get_by_role("button", name="take them").click()
@@ -522,7 +522,7 @@ def test_errors_are_told(browser, address, tmp_path):
     for name, text in told.items():
         visit.page.get_by_role("button", name="Remove Image").first.click()
         visit.page.locator("#translated .view").wait_for(state="hidden")
-        visit.upload(0, tmp_path / name)
+        visit.upload("#source", tmp_path / name)
         visit.page.get_by_text(text).wait_for(timeout=30_000)
         visit.page.locator(".toast-close").first.click()
     visit.close("error")

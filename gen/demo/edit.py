@@ -77,7 +77,7 @@ def tab(page: gr.Blocks, method, judge) -> None:
                 )
                 another = gr.Button("another", min_width=100)
             with gr.Accordion("or a photo", open=False):
-                photo = gr.Image(label="Photo", height=180, sources=FROM)
+                photo = gr.Image(label="Photo", height=180, sources=FROM, elem_id="photo")
                 find = gr.Button("find its code", size="sm")
             wanted = gr.CheckboxGroup(
                 [(name.replace("_", " "), name) for name in names],

@@ -128,10 +128,12 @@ def tab(page: gr.Blocks, method) -> None:
                 count = gr.Slider(1, steps, steps, step=1, label="Frames", min_width=140)
             steady = gr.Checkbox(True, label="Steady camera, unless it is moved")
             with gr.Accordion("or your image and its masks", open=False):
-                image = gr.File(label="Image", file_types=["image"], height=110)
+                image = gr.File(
+                    label="Image", file_types=["image"], height=110, elem_id="own-image"
+                )
                 masks = gr.File(
                     label="Masks: PNG of 16 bits, trainId * 1000 + number", file_types=[".png"],
-                    height=110,
+                    height=110, elem_id="own-masks",
                 )  # fmt: skip
                 load = gr.Button("take them", size="sm")
         with gr.Column(scale=3, min_width=320) as before:

@@ -52,7 +52,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            image = gr.Image(examples[0], label="Image", height=220, sources=FROM)
+            image = gr.Image(examples[0], label="Image", height=220, sources=FROM, elem_id="source")
             gr.Examples(list(examples), image, label="Examples", examples_per_page=12)
             ends = [*_end("From", method, 0), *_end("To", method, len(method.domains) // 2)]
         with gr.Column(scale=3, min_width=320):
@@ -88,5 +88,7 @@ def _end(title: str, method, first: int) -> list[gr.components.Component]:
             )
             seed = gr.Number(0, label="seed", precision=0, minimum=0, maximum=SEEDS, min_width=80)
         with gr.Accordion("or the style of an image", open=False):
-            reference = gr.Image(label=f"{title}: style of", height=140, sources=FROM)
+            reference = gr.Image(
+                label=f"{title}: style of", height=140, sources=FROM, elem_id=f"style-{title}"
+            )
     return [name, seed, reference]
