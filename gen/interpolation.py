@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -41,18 +42,59 @@ def mix(codes: Tensor, weights: Tensor) -> Tensor:
     return (weights[..., None] * codes).sum(-2)
 
 
-def alphas(frames: int = 20, protocol: Literal["released", "strict"] = "released") -> Tensor:
-    """The grid (T,) of a path: released 0, 1/T, .. (T-1)/T (0 .. 0.95 for 20); strict 0 .. 1.
+def alphas(
+    frames: int = 20,
+    protocol: Literal["released", "strict", "uniform"] = "released",
+    steps: Tensor | None = None,
+) -> Tensor:
+    """The grid of a path, (T,) or (N, T): where its frames stand between 0 and 1.
 
-    The released evaluation of CVPR 2021 leaves out the end style; `strict` renders it.
+    - `released`: 0, 1/T, .. (T-1)/T (0 .. 0.95 for 20); CVPR 2021 leaves out the end style.
+    - `strict`: 0 .. 1 in equal steps of the code.
+    - `uniform`: 0 .. 1 in equal steps of what is seen. From the distances d of a first pass over a
+      strict grid, arc length is L = cumsum sqrt(d) (LPIPS is a square); alpha_i is where
+      L = i / (T-1) of the whole, linear between the frames of the first pass. A path that stands
+      still gets the strict grid.
+
+    Args:
+        frames: T.
+        protocol: One of the three.
+        steps: (N, n) distances of consecutive frames of a first pass with `alphas(n + 1,
+            "strict")`, for `uniform` alone.
+
+    Raises:
+        ValueError: fewer than 2 frames, an unknown protocol, steps that are missing, not wanted,
+            negative or not finite.
     """
     if frames < 2:
         raise ValueError(f"frames: expected at least 2, got {frames}")
+    if (steps is not None) != (protocol == "uniform"):
+        got = "no steps" if steps is None else "steps"
+        raise ValueError(f"steps: expected with uniform and with it alone, got {got}, {protocol!r}")
     if protocol == "released":
         return torch.arange(frames) / frames
     if protocol == "strict":
         return torch.linspace(0, 1, frames)
-    raise ValueError(f"protocol: expected released or strict, got {protocol!r}")
+    if protocol == "uniform":
+        return _equal_arcs(frames, steps)
+    raise ValueError(f"protocol: expected released, strict or uniform, got {protocol!r}")
+
+
+def _equal_arcs(frames: int, steps: Tensor) -> Tensor:
+    """(N, T) alphas that divide each way, of n steps (N, n), into equal lengths of sqrt(d)."""
+    if steps.ndim != 2 or not (steps.isfinite().all() and (steps >= 0).all() and steps.numel()):
+        raise ValueError(f"steps: expected finite (N, n) >= 0, got {tuple(steps.shape)}")
+    d = steps.double().sqrt()  # (N, n)
+    d = torch.where(d.sum(1, keepdim=True) > 0, d, torch.ones_like(d))
+    n = d.shape[1]
+    ends = F.pad(d.cumsum(1), (1, 0))  # (N, n + 1), length at each frame of the first pass
+    wanted = ends[:, -1:] * torch.linspace(0, 1, frames, dtype=d.dtype, device=d.device)  # (N, T)
+    k = (torch.searchsorted(ends, wanted, right=True) - 1).clamp(0, n - 1)  # step it falls into
+    length = d.gather(1, k)
+    share = (wanted - ends.gather(1, k)) / length.where(length > 0, torch.ones_like(length))
+    out = (k + share.clamp(0, 1)) / n
+    out[:, 0], out[:, -1] = 0, 1  # also where the path stands still at an end
+    return out.float()
 
 
 def path(
@@ -66,8 +108,13 @@ def path(
 
     `decode` maps (N, D) to (N, 3, H, W) and is called once a step with all N sequences, so it may
     hold an encoded source: `path(lambda s: model.decode(content, s), s_a, s_b, alphas(20))`.
+    `alphas` are (T,), or (N, T), a grid for each sequence.
     """
     if s_a.shape != s_b.shape or s_a.ndim < 2:
         raise ValueError(f"s_a, s_b: expected equal (N, D), got {(*s_a.shape,)}, {(*s_b.shape,)}")
     line = {"lerp": lerp, "slerp": slerp}[method]
-    return torch.stack([decode(line(s_a, s_b, t)) for t in alphas.tolist()], dim=1)
+    if alphas.ndim == 1:
+        steps = alphas.tolist()  # the numbers themselves: a float32 tensor would round s otherwise
+    else:
+        steps = [t.view(-1, *[1] * (s_a.ndim - 1)).to(s_a) for t in alphas.unbind(1)]
+    return torch.stack([decode(line(s_a, s_b, t)) for t in steps], dim=1)

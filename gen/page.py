@@ -18,7 +18,7 @@ from gen.weights import write_atomic
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
 HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
-HIGHER += ("top1", "top5", "class", "jaccard", "auroc")
+HIGHER += ("straight", "top1", "top5", "class", "jaccard", "auroc")
 LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv")
 
 Media = Image.Image | Path | bytes

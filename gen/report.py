@@ -200,8 +200,10 @@ def paths(methods: Mapping[str, Any], images, lpips) -> dict[str, list[Figure]]:
     )
     measured = (
         " Bars are LPIPS between consecutive frames, the line is their mean; equal bars are a "
-        "gradual change. Efficiency is the way straight through over the way taken; PS, best at 1, "
-        "is the harmonic mean of equality and efficiency; PIR, best at 0, the spread of the bars."
+        "gradual change. Distance is LPIPS of the first and the last frame; straightness, best at "
+        "1, the straight way over the way taken, in roots of LPIPS; PS, best at 1, says whether "
+        "the bars are equal, and nothing where hardly any distance is travelled; PIR, best at 0, "
+        "is their spread."
     )
     return {
         "Within a domain": [Figure(caption + measured * bool(lpips), intra)],
@@ -214,7 +216,7 @@ def _strip(name: str, frames: Tensor, lpips) -> Panel:
     if lpips:
         steps, direct = path_distances(lpips, frames)
         values = smoothness(steps, direct)
-        keys = {"ps": "PS", "eq": "equality", "eff": "efficiency", "pir": "PIR"}
+        keys = {"direct": "distance", "straight": "straightness", "ps": "PS", "pir": "PIR"}
         notes = [(label, f"{values[key].item():.3f}") for key, label in keys.items()]
         bars = steps[0].tolist()
     frames = list(frames[0].cpu())

@@ -41,8 +41,19 @@ def main() -> None:
     parser.add_argument("--no-edges", help="an animator trained without, for rows of its motion")
     backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
     parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
-    parser.add_argument("--net", choices=("alex", "vgg"), default="alex", help="LPIPS network")
-    parser.add_argument("--grid", choices=("released", "strict"), default="released")
+    parser.add_argument(
+        "--net",
+        choices=("alex", "vgg"),
+        nargs="+",
+        default=["alex"],
+        help="LPIPS network; a second one sees a translator's paths as well",
+    )
+    parser.add_argument(
+        "--grid",
+        choices=("released", "strict", "uniform"),
+        default="released",
+        help="frames of a translator's paths: uniform spaces them evenly as seen",
+    )
     parser.add_argument(
         "--split", nargs="+", help="of data: val, test, ..; default val, but test of movers"
     )
@@ -185,7 +196,7 @@ def of_generator(args: argparse.Namespace, method) -> list[dict]:
         count=5000 if args.count is None else args.count,
         paths=200 if args.max_sources is None else args.max_sources,
         backbone=args.backbone,
-        net=args.net,
+        net=args.net[0],
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
@@ -200,7 +211,7 @@ def of_editor(args: argparse.Namespace, method) -> list[dict]:
         gen.load(args.classifier, args.device),
         metrics=editors.GROUPS if "all" in groups else groups,
         count=count if args.max_sources is None else min(count, args.max_sources),
-        net=args.net,
+        net=args.net[0],
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
@@ -226,7 +237,7 @@ def of_animator(args: argparse.Namespace, method) -> list[dict]:
         data.clips(split[0]),
         metrics=None if "all" in groups else groups,
         count=args.max_sources if args.count is None else args.count,
-        net=args.net,
+        net=args.net[0],
         seed=args.seed,
         batch_size=args.batch_size,
         checkpoint=args.checkpoint,
@@ -242,7 +253,7 @@ def measure(args, method, images, split: str, groups, ignore_void: bool = True) 
         images,
         split,
         metrics=groups,
-        net=args.net,
+        net=args.net[0],
         seed=args.seed,
         batch_size=args.batch_size,
         max_images=args.max_sources,

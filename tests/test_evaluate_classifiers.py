@@ -29,6 +29,7 @@ from gen.evaluation.rows import to_json
 from gen.evaluation.voc import VOC
 from gen.methods import SpatialEntropy
 from gen.metrics.attention import attention, map_variation, mass_on_object, shift_path
+from gen.metrics.smoothness import REPORTED
 from gen.networks.attention_tap import AttentionTap
 
 NAMES = ["disc", "left", "none"]
@@ -126,7 +127,7 @@ JACCARDS += ["mass_on_object_alpha", "mass_on_object_flat_alpha"]
 
 def test_rows_of_a_method_of_this_package(method, data, lpips_cache):
     rows = evaluate_classifier(method, data.val, max_images=6, batch_size=4)
-    shift = ["ps_t20_alex_shift", "eq_t20_alex_shift", "eff_t20_alex_shift", "tv_t20_shift"]
+    shift = [*(f"{name}_t20_alex_shift" for name in REPORTED), "tv_t20_shift"]
     names = ["top1", "class_mean_top1", "top1_raw", *JACCARDS, "spatial_entropy", "components"]
     assert list(table(rows)) == [f"val/{name}" for name in names + shift]
     for line, row in zip(to_json(rows).splitlines(), rows, strict=True):

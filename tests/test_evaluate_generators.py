@@ -11,6 +11,7 @@ from conftest import ROOT
 from gen.data import Heads
 from gen.evaluation.generators import evaluate_generator
 from gen.methods.stylegan2 import StyleGAN2
+from gen.metrics.smoothness import REPORTED
 from gen.networks.backbones import cache_path
 from runs import GENERATOR, HEADS, fit
 
@@ -29,7 +30,7 @@ def values(rows):
 
 def test_paths_and_their_intervals(method, lpips_cache):
     rows = evaluate_generator(method, DATA.train, DATA.val, ["paths"], **SMALL)
-    names = [f"{s}/{v}_t20_alex" for s in ("w", "z") for v in ("ps", "eq", "eff", "pir")]
+    names = [f"{s}/{v}_t20_alex" for s in ("w", "z") for v in REPORTED]
     assert [row["metric"] for row in rows] == names
     for row in rows:
         low, high = row["ci95"]

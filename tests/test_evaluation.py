@@ -22,7 +22,7 @@ from gen.evaluation import Judges, evaluate, measure
 from gen.evaluation.ledger import Ledger
 from gen.evaluation.plan import draw_styles, plan
 from gen.evaluation.rows import to_json
-from gen.metrics.smoothness import InterpolationSmoothness
+from gen.metrics.smoothness import REPORTED, InterpolationSmoothness
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS
 from test_fidelity import Toy
@@ -102,7 +102,12 @@ def test_rows(rows):
         f"{group}/{guide}/{key}_t20_alex"
         for guide in ("latent", "reference")
         for group in ("intra", "inter")
-        for key in ("ps", "eq", "eff", "pir", "peak", "ppl")
+        for key in (*REPORTED, "peak", "ppl", "sum", "max", "pdv")
+    ]
+    smooth += [
+        f"{group}/{guide}/istd_t20"
+        for guide in ("latent", "reference")
+        for group in ("intra", "inter")
     ]
     kept = [
         f"{guide}/{key}"
@@ -157,6 +162,36 @@ def test_a_sudden_change_scores_worse_than_a_gradual_one(net):
     ps, pir = "inter/latent/ps_t20_alex_strict", "inter/latent/pir_t20_alex_strict"
     assert gradual[ps] > sudden[ps] + 0.2
     assert gradual[pir] < sudden[pir]
+
+
+class Colour(nn.Module):
+    """Stands for a second LPIPS network: squared distance of mean colours."""
+
+    net = "vgg"
+
+    def features(self, x):
+        return [x.mean((2, 3))]
+
+    def distance(self, a, b):
+        return (a[0] - b[0]).square().sum(1)
+
+
+def test_a_uniform_grid_makes_a_sudden_change_even_and_a_second_network_looks_too(net, monkeypatch):
+    monkeypatch.setattr(measure, "LPIPS", lambda name: Colour() if name == "vgg" else net)
+    options = dict(metrics=["inter"], max_sources=1, net=["alex", "vgg"])
+    found = {
+        grid: table(evaluate(Translator(sharpness=12), Images(), grid=grid, **options))
+        for grid in ("strict", "uniform")
+    }
+    for network in ("alex", "vgg"):
+        even, sudden = (
+            [found[grid][f"inter/latent/{key}_t20_{network}_{grid}"] for key in ("eq", "straight")]
+            for grid in ("uniform", "strict")
+        )
+        assert even[0] > sudden[0] + 0.3
+        assert even[1] == pytest.approx(sudden[1], abs=0.1)  # the way is the same
+    names = {name.split("/")[-1] for name in found["strict"]}
+    assert "pplsq_t20_vgg_strict" in names and "pplsq_t20_alex_strict" not in names
 
 
 def test_unpaired_data_has_no_paired_rows(net):

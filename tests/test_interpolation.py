@@ -13,6 +13,30 @@ def test_grids():
         alphas(1)
 
 
+def test_a_uniform_grid_steps_evenly_as_seen():
+    def place(t):  # of a path in a feature space: fast at its start, for each sequence otherwise
+        return torch.stack([t.double().sqrt(), t.double() ** 2])  # (2, T)
+
+    def steps(places):
+        return (places[:, 1:] - places[:, :-1]).square()  # LPIPS is a square
+
+    first = steps(place(alphas(101, "strict")))
+    grid = alphas(6, "uniform", first)  # (2, 6)
+    assert grid[:, 0].tolist() == [0, 0] and grid[:, -1].tolist() == [1, 1]
+    expected = torch.linspace(0, 1, 6)
+    torch.testing.assert_close(grid, torch.stack([expected**2, expected.sqrt()]), atol=2e-3, rtol=0)
+    frames = path(lambda s: s[:, :, None, None], torch.zeros(2, 3), torch.ones(2, 3), grid)
+    torch.testing.assert_close(frames[:, :, 0, 0, 0], grid)
+    still, jump = torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    torch.testing.assert_close(alphas(5, "uniform", still)[0], alphas(5, "strict"))
+    torch.testing.assert_close(alphas(3, "uniform", jump), torch.tensor([[0.0, 0.625, 1.0]]))
+    for wrong in (dict(protocol="uniform"), dict(steps=still)):
+        with pytest.raises(ValueError, match="expected with uniform and with it alone"):
+            alphas(5, **wrong)
+    with pytest.raises(ValueError, match="finite"):
+        alphas(5, "uniform", -jump)
+
+
 def test_ends_are_exact():
     a, b = torch.randn(2, 5, 8)
     assert torch.equal(lerp(a, b, 0.0), a) and torch.equal(lerp(a, b, 1.0), b)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from gen.metrics.smoothness import (
     InterpolationSmoothness,
     path_distances,
+    pixel_steps,
     resize_frames,
     smoothness,
 )
@@ -90,6 +91,51 @@ def test_a_constant_sequence_scores_zero(n):
     assert all(torch.isfinite(v).all() for v in values.values())
 
 
+def test_distance_straightness_and_the_other_conventions_by_hand():
+    pixels = torch.tensor([[0.1, 0.3, 0.1, 0.3, 0.1, 0.3, 0.1, 0.3, 0.2]], dtype=torch.float64)
+    found = smoothness(STEPS, torch.tensor([0.2], dtype=torch.float64), pixels)
+    d = STEPS[0].numpy()
+    for key, expected in {
+        "direct": 0.2,
+        "straight": 0.2**0.5 / np.sqrt(d).sum(),
+        "sum": 0.26,
+        "max": 0.05,
+        "pdv": d.std(),
+        "istd": pixels.numpy().std(),
+    }.items():
+        assert found[key].item() == pytest.approx(expected, abs=1e-12), key
+    assert "istd" not in smoothness(STEPS, torch.tensor([0.2]))
+    with pytest.raises(ValueError, match=r"expected pixels \(1, 9\) as steps, got \(1, 8\)"):
+        smoothness(STEPS, torch.tensor([0.2]), pixels[:, :8])
+
+
+def test_straightness_sees_detours_where_ps_sees_none():
+    """20 points as features, LPIPS is their squared distance: a line, a half circle, noise."""
+    t = torch.linspace(0, 1, 20, dtype=torch.float64)
+    arc = torch.stack([(torch.pi * t).cos(), (torch.pi * t).sin()], 1)
+    g = torch.Generator().manual_seed(0)
+    apart = torch.randn(20, 1000, generator=g, dtype=torch.float64)
+
+    def measured(x):
+        steps = (x[1:] - x[:-1]).square().sum(1)[None]
+        return {
+            k: v.item() for k, v in smoothness(steps, (x[-1] - x[0]).square().sum()[None]).items()
+        }
+
+    line, bent, noisy = (measured(x) for x in (t[:, None].expand(-1, 2), arc, apart))
+    assert line["straight"] == pytest.approx(1) and line["ps"] > 0.999
+    assert bent["straight"] == pytest.approx(2 / torch.pi, abs=0.01) and bent["ps"] > 0.999
+    assert noisy["straight"] == pytest.approx(1 / 19, abs=0.01)
+    assert smoothness(torch.zeros(1, 3), torch.zeros(1))["straight"] == 0
+
+
+def test_pixel_steps_by_hand():
+    x = torch.zeros(1, 3, 3, 4, 4)
+    x[:, 1], x[:, 2, 0] = 0.5, 0.5
+    expected = [[0.25, 0.25 * (2 / 3) ** 0.5]]
+    torch.testing.assert_close(pixel_steps(x), torch.tensor(expected))
+
+
 @pytest.mark.parametrize(
     "steps, direct",
     [
@@ -134,7 +180,8 @@ def test_metric_names_say_the_protocol(net):
         return list(metric.compute())
 
     keys = ["ps", "eq", "eff", "pir", "peak", "ppl", "pplsq"]
-    assert names() == [f"{key}_t3_alex" for key in keys]
+    keys += ["direct", "straight", "sum", "pdv", "max"]
+    assert names() == [*(f"{key}_t3_alex" for key in keys), "istd_t3"]
     assert names(resize=None)[0] == "ps_t3_alex_native"
     assert names(resize=64, quantize=True)[0] == "ps_t3_alex_64px_8bit"
 

@@ -46,8 +46,11 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -
         if lpips is None:
             return "no LPIPS weights here: smoothness is not measured", []
         steps, direct = path_distances(lpips, made)
-        value = smoothness(steps, direct)["ps"].item()
-        text = f"perceptual smoothness {value:.3f} of at most 1; bars: the size of each step"
+        ps, straight = (smoothness(steps, direct)[key].item() for key in ("ps", "straight"))
+        text = (
+            f"perceptual smoothness {ps:.3f} and straightness {straight:.3f} of at most 1, over a "
+        )
+        text += f"distance of {direct.item():.3f}; bars: the size of each step"
         return text, steps[0].tolist()
 
     with gr.Row(equal_height=False):

@@ -6,7 +6,7 @@ means and intervals. `compare`: several models, source by source. The same rows 
 of their codes. `claims`: means over seeds, for scripts/claims.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,8 @@ def evaluate(
     images,
     metrics: Collection[str] = BASIC,
     judges: Judges | None = None,
-    net: str = "alex",
-    grid: Literal["released", "strict"] = "released",
+    net: str | Sequence[str] = "alex",
+    grid: Literal["released", "strict", "uniform"] = "released",
     seed: int = 777,
     batch_size: int = 16,
     max_sources: int | None = None,
@@ -59,8 +59,9 @@ def evaluate(
         images: Validation images (`data.val`) with the domains and the size of the method.
         metrics: Which of the groups.
         judges: What some groups need.
-        net: LPIPS network.
-        grid: Alphas of the paths, released 0 .. 0.95 or strict 0 .. 1 (`.._strict`).
+        net: LPIPS network; of several, those after the first see the paths as well.
+        grid: Alphas of the paths, see `gen.interpolation.alphas`: released 0 .. 0.95, strict or
+            uniform 0 .. 1 (`.._strict`); uniform renders each path twice.
         seed: Of the order of sources, latents, references and intervals.
         batch_size: Sources at once.
         max_sources: At most so many, spread over the domains; None is all.

@@ -19,7 +19,7 @@ from gen.evaluation.rows import FRAMES
 from gen.evaluation.voc import VOC
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap, resampled_means
 from gen.networks.perceptual import LPIPS
 from gen.report import versions
@@ -27,7 +27,6 @@ from gen.weights import sha256
 
 GROUPS = ("accuracy", "segmentation", "entropy", "shift")
 MASSES = (0.6, 0.4)  # shares of the attention that are the foreground
-SHIFTED = ("ps", "eq", "eff")  # of `smoothness`
 RESAMPLED = 1000  # as `bootstrap`
 
 
@@ -201,7 +200,7 @@ class _Run:
     def shift(self, x: Tensor, block: list[int], maps: Tensor):
         moved = maps_of.shift_path(self.method.attention, x, self.patch, FRAMES)  # (N, T, Hg, Wg)
         found = smoothness(*path_distances(self.lpips, maps_of.map_frames(moved)))
-        for name in SHIFTED:
+        for name in REPORTED:
             yield f"{name}_t{FRAMES}_{self.net}_shift", _by_image(block, found[name])
         yield f"tv_t{FRAMES}_shift", _by_image(block, maps_of.map_variation(moved))
 

@@ -32,7 +32,7 @@ from gen import gallery
 from gen.edits import possible
 from gen.evaluation.rows import FRAMES, Singles, Values
 from gen.interpolation import alphas, path
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
@@ -207,7 +207,7 @@ class _Editor:
         found = smoothness(*path_distances(self.lpips, frames))
         what = "straight lines of codes between edits of equal noise to labels of two other images"
         seen = f"alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
-        for name in ("ps", "eq", "eff", "pir"):
+        for name in REPORTED:
             yield f"paths/{name}_t{FRAMES}_{self.net}", f"{what}, {seen}", found[name]
 
     # ---- what is drawn, a function of (seed, number) ---------------------------------------------

@@ -14,7 +14,7 @@ from gen.interpolation import alphas, path
 from gen.metrics.extractors import load_backbone
 from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
 from gen.metrics.path_length import perceptual_path_length
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap
 from gen.networks.perceptual import LPIPS
 from gen.report import versions
@@ -126,7 +126,7 @@ class _Generator:
                 (z, y), (z2, _) = self.latents(first, n), self.latents(10**5 + first, n)
                 frames = self.path(space, z, z2, y, t)  # (N, T, 3, H, H)
                 found = smoothness(*path_distances(lpips, frames.clamp(-1, 1)))
-                for name in ("ps", "eq", "eff", "pir"):
+                for name in REPORTED:
                     values.setdefault(name, []).extend(found[name].tolist())
             line = "straight lines of codes" if space == "w" else "great circles of latents"
             for name, of_path in values.items():

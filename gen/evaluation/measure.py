@@ -19,7 +19,7 @@ from gen.interpolation import alphas, path
 from gen.metrics.accuracy import domain_accuracy
 from gen.metrics.checks import check_images
 from gen.metrics.identity import identity_similarity
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import path_distances, pixel_steps, smoothness
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
@@ -52,15 +52,19 @@ class Measurement:
         self.method, self.images, self.judges = method, images, judges
         self.groups = [group for group in GROUPS if group in metrics]
         self.outputs = outputs  # a source, for each guide
-        self.net, self.grid, self.seed, self.batch_size = net, grid, seed, batch_size
+        self.net, *self.other_nets = [net] if isinstance(net, str) else net
+        self.grid, self.seed, self.batch_size = grid, seed, batch_size
         self.sources = plan(images, seed, max_sources)
         self.max_sources = max_sources
-        self.lpips = LPIPS(net).to(gallery.device(method)) if set(metrics) & set(BASIC) else None
+        here, looks = gallery.device(method), set(metrics) & set(BASIC)
+        self.lpips = LPIPS(self.net).to(here) if looks else None
+        self.others = [LPIPS(other).to(here) for other in self.other_nets if looks]
         self.nearest = Nearest(judges.train) if judges.train is not None else None
 
     def names(self) -> dict[str, str]:
         """Who judges a group: values of another judge are not taken from a ledger."""
-        j, smooth = self.judges, f"{self.net} {self.grid}"
+        j, nets = self.judges, " ".join([self.net, *self.other_nets])
+        smooth = f"{nets} {self.grid}, with direct and straight"
         copies = ", nearest of training" if self.nearest else ""
         names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
         names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
@@ -125,10 +129,23 @@ class Measurement:
         return self.method.decode(content, s).clamp(-1, 1)
 
     def walk(self, content, a: Tensor, b: Tensor, group: str) -> dict[str, Tensor]:
-        """Smoothness of one path a source, from style a (N, D) to b."""
-        frames = path(lambda s: self.decode(content, s), a, b, alphas(FRAMES, self.grid))
-        check_images(frames, f"{group}-domain frames", ndim=5, frames=FRAMES)  # (N, T, 3, H, W)
-        return smoothness(*path_distances(self.lpips, frames))
+        """Smoothness of a path a source, from style a (N, D) to b; `ps@vgg`: by another network."""
+
+        def render(grid: Tensor) -> Tensor:
+            frames = path(lambda s: self.decode(content, s), a, b, grid)  # (N, T, 3, H, W)
+            check_images(frames, f"{group}-domain frames", ndim=5, frames=FRAMES)
+            return frames
+
+        if self.grid == "uniform":
+            steps, _ = path_distances(self.lpips, render(alphas(FRAMES, "strict")))
+            frames = render(alphas(FRAMES, "uniform", steps))
+        else:
+            frames = render(alphas(FRAMES, self.grid))
+        found = smoothness(*path_distances(self.lpips, frames), pixel_steps(frames))
+        for lpips in self.others:
+            seen = smoothness(*path_distances(lpips, frames))
+            found |= {f"{key}@{lpips.net}": value for key, value in seen.items()}
+        return found
 
     def translation(self, block, x, y, made) -> dict[str, Tensor]:
         """`translation_scores`, NaN in what needs a twin where a source has none."""

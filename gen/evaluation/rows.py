@@ -12,6 +12,7 @@ from torch import Tensor
 from gen.data.nearest import NEAREST_PX
 from gen.evaluation.ledger import Ledger
 from gen.evaluation.plan import ordered_pairs
+from gen.metrics.smoothness import value_name
 from gen.metrics.translation import bootstrap, protocol_names
 from gen.report import versions
 from gen.weights import sha256
@@ -54,13 +55,18 @@ class Protocol(NamedTuple):
         k, px = self.outputs[guide], f"{self.img_size} px"
         made = f"{k} {guide}-guided outputs a source"
         if group in ("intra", "inter"):
-            if value == "pplsq" and self.net != "vgg":
+            key, _, other = value.partition("@")
+            if key == "pplsq" and (other or self.net) != "vgg":
                 return "", ""
-            strict = "_strict" if self.grid == "strict" else ""
+            on = "" if self.grid == "released" else f"_{self.grid}"
             between = {"intra": "two styles of a domain", "inter": "styles of two domains"}[group]
-            ends = {"released": f"0..{1 - 1 / FRAMES:g}", "strict": "0..1"}[self.grid]
-            name = f"{group}/{guide}/{value}_t{FRAMES}_{self.net}{strict}"
-            return name, (
+            ends = {
+                "released": f"0..{1 - 1 / FRAMES:g}",
+                "strict": "0..1",
+                "uniform": "0..1 in steps equal to the eye",
+            }[self.grid]
+            name = value_name(key, FRAMES, other or self.net) + on
+            return f"{group}/{guide}/{name}", (
                 f"{guide}-guided, between {between}, lerp, alpha {ends}, {px} seen at 256 px"
             )
         if group == "fidelity":

@@ -36,7 +36,7 @@ from gen.data.clips import Clips
 from gen.evaluation.reactions import Block, Reactions, finite
 from gen.evaluation.rows import Singles, Values
 from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
-from gen.metrics.smoothness import path_distances, smoothness
+from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
 from gen.networks import i3d as i3d_network
 from gen.networks.animator import Motion
@@ -225,7 +225,7 @@ class _Videos(Reactions):
 
     def over_time(self, side: str, video: Tensor) -> Values:
         found = smoothness(*path_distances(self.lpips, video, resize=None))
-        for name in ("ps", "eq", "eff", "pir"):
+        for name in REPORTED:
             named = f"{side}/{name}_t{self.steps + 1}_{self.net}_native"
             yield named, "frames of a video, the first included", found[name]
 

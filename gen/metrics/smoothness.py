@@ -1,7 +1,9 @@
-"""How gradual an interpolation is: perceptual smoothness (PS), its factors, and PIR.
+"""How gradual an interpolation is: perceptual smoothness (PS), its factors, and what PS misses.
 
-Source: Liu et al., CVPR 2021 (PS); the ISF-GAN evaluation (PIR, mean d). Distances are LPIPS of
-consecutive frames; every frame passes the network once.
+Source: Liu et al., CVPR 2021 (PS); the ISF-GAN evaluation (PIR, mean d); the morphing literature
+(sum and deviation of steps, ISTD). Distances are LPIPS of consecutive frames; every frame passes
+the network once. PS alone is had for nothing, by standing or by noise: read it with `direct` and
+`straight`.
 """
 
 import torch
@@ -14,28 +16,39 @@ from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
 EPS = 1e-6
+REPORTED = ("ps", "eq", "eff", "pir", "direct", "straight")  # where a few have to do
 
 
-def smoothness(steps: Tensor, direct: Tensor) -> dict[str, Tensor]:
+def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> dict[str, Tensor]:
     """Smoothness of sequences from their distances; n = T - 1 steps d_1..d_n.
 
-    With d_t + 1e-6 throughout, d_(i) ascending and D = direct:
+    With d_(i) ascending and D = direct:
 
-        gini = sum_i (2 i - n - 1) d_(i) / (n sum d)
-        eq   = 1 - gini               equal steps, in (0, 1]
-        eff  = min(1, D / sum d)      straight path, in [0, 1]
-        ps   = 2 eq eff / (eq + eff)  in [0, 1], higher is better; 0 if nothing moves
-        pir  = (max d - min d) / (D + 1e-6)   lower is better
-        peak = max d / mean d         >= 1, 1 is even
-        ppl  = mean d                 as ISF-GAN in torch; not StyleGAN's
-        pplsq = T^2 mean d            as ISF-GAN in TF, there with net="vgg"; not StyleGAN's
+        gini     = sum_i (2 i - n - 1) d_(i) / (n sum d)
+        eq       = 1 - gini               equal steps, in (0, 1]
+        eff      = min(1, D / sum d)      1 for even steps up to a way of sqrt(n) times the straight
+        ps       = 2 eq eff / (eq + eff)  in [0, 1], higher is better; 0 if nothing moves
+        pir      = (max d - min d) / (D + 1e-6)   lower is better
+        peak     = max d / mean d         >= 1, 1 is even
+        ppl      = mean d                 as ISF-GAN in torch; not StyleGAN's
+        pplsq    = T^2 mean d             as ISF-GAN in TF, there with net="vgg"; not StyleGAN's
+        direct   = D                      how far the path leads; without it ps says nothing
+        straight = sqrt(D) / sum sqrt(d)  straight way over the way taken, in [0, 1], not clamped;
+                                          0 if nothing moves
+        sum, max = sum d, max d           the first is the PPL of morphing papers
+        pdv      = deviation of d         the PDV of morphing papers, n in the denominator
+        istd     = deviation of pixels    ISTD, the same of the frames' pixel distances
+
+    ps, eq, eff and peak are as released, of d + 1e-6. LPIPS is a squared distance of features, so
+    its root is a distance and roots add up along a line: `straight` is the ratio of chord to arc.
 
     Args:
         steps: (N, T-1) distances of consecutive frames.
         direct: (N,) distance of the first and the last frame.
+        pixels: (N, T-1) `pixel_steps` of the frames; without it no `istd`.
 
     Returns:
-        The seven values, each (N,) float64.
+        The values, each (N,) float64.
 
     Raises:
         ValueError: shapes that do not fit, negative or non-finite distances.
@@ -45,9 +58,14 @@ def smoothness(steps: Tensor, direct: Tensor) -> dict[str, Tensor]:
             "smoothness: expected steps (N, T-1) and direct (N,), not empty, "
             f"got {tuple(steps.shape)} and {tuple(direct.shape)}"
         )
+    if pixels is not None and pixels.shape != steps.shape:
+        raise ValueError(
+            f"smoothness: expected pixels {tuple(steps.shape)} as steps, got {tuple(pixels.shape)}"
+        )
     raw, direct = steps.double(), direct.double()
-    for name, value in (("steps", raw), ("direct", direct)):
-        if not (torch.isfinite(value).all() and (value >= 0).all()):
+    pixels = None if pixels is None else pixels.double()
+    for name, value in (("steps", raw), ("direct", direct), ("pixels", pixels)):
+        if value is not None and not (torch.isfinite(value).all() and (value >= 0).all()):
             raise ValueError(f"smoothness: expected finite {name} >= 0, got {value.min().item()}")
     n = raw.shape[1]
     d = raw + EPS  # (N, n)
@@ -55,7 +73,8 @@ def smoothness(steps: Tensor, direct: Tensor) -> dict[str, Tensor]:
     total = d.sum(1)  # (N,)
     eq = 1 - (rank * d.sort(1).values).sum(1) / (n * total)  # (N,)
     eff = (direct / total).clamp(max=1)  # (N,)
-    return {
+    arc = raw.sqrt().sum(1)  # (N,)
+    values = {
         "ps": 2 * eq * eff / (eq + eff),
         "eq": eq,
         "eff": eff,
@@ -63,7 +82,23 @@ def smoothness(steps: Tensor, direct: Tensor) -> dict[str, Tensor]:
         "peak": d.amax(1) / d.mean(1),
         "ppl": raw.mean(1),
         "pplsq": raw.mean(1) * (n + 1) ** 2,
+        "direct": direct,
+        "straight": direct.sqrt() / arc.where(arc > 0, torch.ones_like(arc)),
+        "sum": raw.sum(1),
+        "pdv": raw.std(1, correction=0),
+        "max": raw.amax(1),
     }
+    return values if pixels is None else values | {"istd": pixels.std(1, correction=0)}
+
+
+def pixel_steps(frames: Tensor) -> Tensor:
+    """(N, T, 3, H, W) in [-1, 1] -> (N, T-1): RMS of consecutive frames' difference, on [0, 1]."""
+    return (frames[:, 1:] - frames[:, :-1]).square().mean((2, 3, 4)).sqrt() / 2
+
+
+def value_name(key: str, frames: int, net: str, suffix: str = "") -> str:
+    """A value of `smoothness` with its protocol: `ps_t20_alex`; no network sees `istd_t20`."""
+    return f"{key}_t{frames}" + ("" if key == "istd" else f"_{net}{suffix}")
 
 
 def resize_frames(x: Tensor, size: int | None, quantize: bool) -> Tensor:
@@ -150,9 +185,10 @@ class InterpolationSmoothness(Metric):
         self.lpips = LPIPS(net) if isinstance(net, str) else net
         self.frames, self.resize, self.quantize = frames, resize, quantize
         size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
-        self.suffix = f"_t{frames}_{self.lpips.net}{size}{'_8bit' if quantize else ''}"
+        self.suffix = f"{size}{'_8bit' if quantize else ''}"
         self.add_state("steps", [], dist_reduce_fx="cat")  # of (N, T-1)
         self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
+        self.add_state("pixels", [], dist_reduce_fx="cat")  # of (N, T-1)
 
     @torch.no_grad()
     def update(self, frames: Tensor) -> None:
@@ -161,13 +197,16 @@ class InterpolationSmoothness(Metric):
         steps, direct = path_distances(self.lpips, frames, self.resize, self.quantize)
         self.steps.append(steps)
         self.direct.append(direct)
+        self.pixels.append(pixel_steps(frames))
 
     def sequences(self) -> dict[str, Tensor]:
         """Every value of every sequence, (N,) float64, for intervals and histograms."""
         if len(self.direct) == 0:
             raise ValueError("InterpolationSmoothness: expected count > 0, got no update()")
-        values = smoothness(dim_zero_cat(self.steps), dim_zero_cat(self.direct))
-        return {name + self.suffix: value for name, value in values.items()}
+        states = (dim_zero_cat(state) for state in (self.steps, self.direct, self.pixels))
+        values = smoothness(*states)
+        how = self.frames, self.lpips.net, self.suffix
+        return {value_name(key, *how): value for key, value in values.items()}
 
     def compute(self) -> dict[str, Tensor]:
         """Means over sequences."""
