@@ -32,6 +32,7 @@ from gen.data.video import (
     read_masks,
     read_video,
 )
+from gen.files import keep_inputs
 from gen.viz import grid, to_uint8
 from gen.weights import sha256
 
@@ -85,6 +86,7 @@ def prepare(
         )
     if not path.is_file():
         raise ValueError(f"{path}: expected a video file, got none")
+    keep_inputs([path, masks], [out])
     given = {"masks": masks and str(masks), "class": kind, "min_area": min_area}
     recipe = {"video": path.name, "sha256": sha256(path)} | options | given
     manifest = found(out, recipe, "clips of a video")

@@ -39,6 +39,7 @@ def main(args: list[str] | None = None) -> None:
     import gen.methods
     from gen.callbacks import Bar, Last, Predictions
     from gen.checkpoint import AtomicCheckpointIO
+    from gen.files import keep_inputs
 
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
@@ -73,10 +74,10 @@ def main(args: list[str] | None = None) -> None:
             for key in ("default_root_dir", "logger", "plugins"):
                 if c.trainer[key] is not None:
                     raise ValueError(f"--trainer.{key}: expected nothing; --out, --wandb set it")
+            keep_inputs([getattr(self.datamodule, "root", None)], [out])
             if c.monitor and c.trainer.limit_val_batches == 0:
                 raise ValueError(
-                    "--monitor: expected validation, which saves best.ckpt, got "
-                    "--trainer.limit_val_batches 0"
+                    "--monitor: expected validation, got --trainer.limit_val_batches 0"
                 )
             weights = c.ckpt_path or self.model.hparams.get("init_from")
             if self.subcommand != "fit" and not weights:
@@ -87,8 +88,7 @@ def main(args: list[str] | None = None) -> None:
             given = c.trainer.callbacks or []
             callbacks = [*given] if isinstance(given, list) else [given]
             callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
-            if c.trainer.enable_progress_bar is not False:
-                callbacks.append(Bar())
+            callbacks += [Bar()] if c.trainer.enable_progress_bar is not False else []
             if c.monitor:
                 best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
                 callbacks.append(ModelCheckpoint(out, "best", **best))

@@ -15,6 +15,7 @@ from gen import attention_viz, viz
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
+from gen.files import keep_inputs
 from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import attention, map_statistics
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
     args = parser.parse_args()
     try:
+        keep_inputs((*args.images, *args.checkpoint), [args.out])
         picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(args.out)

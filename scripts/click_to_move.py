@@ -20,6 +20,7 @@ from PIL import Image
 
 import gen
 from gen import drags, motion_viz, stills, viz
+from gen.files import keep_inputs
 
 
 def main() -> None:
@@ -60,6 +61,10 @@ def demo(args: argparse.Namespace) -> None:
     given = [value is not None for value in (args.scene, *files)]
     if given not in ([True, False, False], [False, True, True]) or args.samples < 1:
         raise ValueError("expected --frame and --masks, or --scene; and --samples of 1 or more")
+    if not args.list:
+        pictures = [f"{n}.png" for n in ("arrows", "flow", "visible", "frames")]
+        writes = [args.out / n for n in (*pictures, "request.json", "video.gif", "video.mp4")]
+        keep_inputs((*files, args.request, args.checkpoint), writes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device)
     if not hasattr(method, "predict_motion"):

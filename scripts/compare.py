@@ -14,6 +14,7 @@ from gen.data import Domains, Heads
 from gen.evaluation import BASIC, GROUPS, Judges, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
 from gen.evaluation.rows import to_json
+from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.page import write_report
 from gen.report import paths, samples, versions
@@ -34,6 +35,11 @@ def main() -> None:
     files = {run.stem: run / "last.ckpt" if run.is_dir() else run for run in args.runs}
     if len(files) < max(2, len(args.runs)):
         parser.error(f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}")
+    written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]
+    try:
+        keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
+    except ValueError as error:
+        parser.error(str(error))
 
     methods = {name: gen.load(file, args.device) for name, file in files.items()}
     size = next(iter(methods.values())).img_size

@@ -15,6 +15,7 @@ import torch
 
 import gen
 from gen import edits, gallery, viz
+from gen.files import keep_inputs
 
 
 def main() -> None:
@@ -40,7 +41,11 @@ def main() -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
-    names = gallery.seeds(args.seeds)
+    seeds = gallery.seeds(args.seeds)
+    names = [image.stem for image in args.images] or seeds
+    gifs = [args.out / f"{k:02d}-{name}.gif" for k, name in enumerate(names)]
+    reads = (*args.images, args.checkpoint, args.classifier)
+    keep_inputs(reads, [args.out / "edits.png", *gifs])
     if args.noises < 1 or args.frames < 0 or args.frames == 1:
         got = f"{args.noises} and {args.frames}"
         raise ValueError(f"expected --noises >= 1 and --frames 0 or >= 2, got {got}")
@@ -58,9 +63,9 @@ def edit(args: argparse.Namespace) -> None:
     if args.images:
         x = torch.cat([gallery.read(method, image) for image in args.images])
         ws = method.encode(x, args.steps)  # (N, L, D)
-        shown, texts, names = [x], [("photo", 1)], [image.stem for image in args.images]
+        shown, texts = [x], [("photo", 1)]
     else:
-        ws = method.map_latents(gallery.latents(method, names), psi=args.psi)  # (N, L, D)
+        ws = method.map_latents(gallery.latents(method, seeds), psi=args.psi)  # (N, L, D)
     y = edits.labels(method, judge, ws)
     d = torch.stack([torch.stack([edits.wanted(of, r, seen) for of in y]) for r in requests])
     repeats = args.noises if method.noise_dim else 1
@@ -75,8 +80,7 @@ def edit(args: argparse.Namespace) -> None:
     print(args.out / "edits.png")
     if args.frames:
         legs = edits.walk(method, [ws, *codes[:, 0]], args.frames)
-        for k, (name, own) in enumerate(zip(names, gallery.join(legs).cpu(), strict=True)):
-            file = args.out / f"{k:02d}-{name}.gif"
+        for file, own in zip(gifs, gallery.join(legs).cpu(), strict=True):
             viz.save_gif(viz.palindrome([viz.enlarge(frame) for frame in own]), file)
             print(file)
 

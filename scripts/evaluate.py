@@ -14,6 +14,7 @@ from gen.drags import MOST
 from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators, videos
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
+from gen.files import keep_inputs
 from gen.weights import WeightsError, write_atomic
 
 
@@ -98,6 +99,9 @@ def main() -> None:
         parser.error(f"--device: {str(error).splitlines()[0]}")
     try:
         if args.out:  # before all the work
+            reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
+            writes = (args.out, args.out.with_suffix(".values.jsonl"))
+            keep_inputs((*reads, args.no_edges, args.voc), writes)
             args.out.parent.mkdir(parents=True, exist_ok=True)
         method = gen.load(args.checkpoint, args.device)
         classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")

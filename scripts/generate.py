@@ -15,6 +15,7 @@ import torch
 
 import gen
 from gen import gallery, viz
+from gen.files import keep_inputs
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("generated.png"))
     args = parser.parse_args()
     try:
+        keep_inputs([args.checkpoint], [args.out])
         picture = draw(args)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(args.out)

@@ -17,6 +17,7 @@ import torch
 
 import gen
 from gen import gallery, viz
+from gen.files import keep_inputs
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.weights import WeightsError
 
@@ -44,6 +45,12 @@ def main() -> None:
 
 
 def interpolate(args: argparse.Namespace) -> None:
+    names = [image.stem for image in args.images]
+    if len(names) > 1:
+        names = [f"{k:02d}-{name}" for k, name in enumerate(names)]
+    bases = [args.out / name for name in names]
+    writes = [f"{base}.{kind}" for base in bases for kind in ("png", "gif", "mp4")]
+    keep_inputs((*args.images, *args.refs, args.via, args.checkpoint), writes)
     method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
     gallery.check_translator(method, args.checkpoint)
     names, keys = gallery.route(method, args.domains, args.refs or args.seeds, args.via)
@@ -51,8 +58,7 @@ def interpolate(args: argparse.Namespace) -> None:
     legs = gallery.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)
     frames = gallery.join(legs).cpu()  # (N, T', 3, S, S)
     args.out.mkdir(parents=True, exist_ok=True)
-    for k, (image, own) in enumerate(zip(args.images, frames, strict=True)):
-        base = args.out / (image.stem if len(args.images) == 1 else f"{k:02d}-{image.stem}")
+    for base, own in zip(bases, frames, strict=True):
         shown = 1 + len(legs) * 8 if args.frames > 9 else None
         viz.strip(own, (names[0], names[-1]), shown).save(f"{base}.png")
         moving = viz.palindrome([viz.enlarge(frame) for frame in own])

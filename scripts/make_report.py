@@ -13,6 +13,7 @@ import yaml
 
 import gen
 from gen.data import Domains, Heads
+from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build
 from gen.weights import WeightsError
@@ -33,8 +34,9 @@ def main() -> None:
 
 def report(args: argparse.Namespace) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device)
     root = args.data or data_of(args.run_dir / "config.yaml")
+    keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
+    method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device)
     size = dict(img_size=method.img_size)
     data = Heads(**size) if root == "heads" else Domains(root=root, **size)
     rows = args.run_dir / "metrics.jsonl"

@@ -1,11 +1,13 @@
 """The pictures of the README, from a checkpoint: a grid, and strips between domains."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import gen
 from gen import gallery, viz
 from gen.data import Domains
+from gen.files import keep_inputs
 
 
 def main() -> None:
@@ -15,13 +17,18 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
     args = parser.parse_args()
 
+    stem = args.checkpoint.with_suffix("")
+    writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
+    try:
+        keep_inputs([args.data], writes, "--checkpoint")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     method = gen.load(args.checkpoint)
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
-    stem = args.checkpoint.with_suffix("")
 
     x, _ = gallery.batch(method, images, gallery.pick(images, -(-args.sources // S)))
     rows, headers = gallery.latent_grid(method, x, seeds=(0, 1))
-    viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(f"{stem}_grid.png")
+    viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(writes[0])
 
     x, y = gallery.batch(method, images, gallery.pick(images, 1, shift=0.25))
     names, strips = [], []
@@ -30,7 +37,7 @@ def main() -> None:
         (frames,) = gallery.walk(method, x[k : k + 1], ends, frames=9)  # (1, T, 3, H, W)
         strips.append([x[k], *frames[0]])
         names.append(f"{method.domains[k]} to {method.domains[(k + 1) % S]}")
-    viz.grid(strips, captions=names, lead=(0, 1), cell_px=96).save(f"{stem}_strips.png")
+    viz.grid(strips, captions=names, lead=(0, 1), cell_px=96).save(writes[1])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import gen
 from gen.data import Domains, Heads
 from gen.evaluation import evaluate
 from gen.evaluation.rows import to_json
+from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
 
@@ -46,6 +47,10 @@ def main() -> None:
     parser.add_argument("--from-scratch", action="store_true", help="not from the shipped weights")
     args = parser.parse_args()
 
+    try:
+        keep_inputs([args.data], [args.out])
+    except ValueError as error:
+        parser.error(str(error))
     data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
     fill_cache(("alex",))
     shipped = gen.load(SHIPPED) if SHIPPED.exists() else None

@@ -10,6 +10,7 @@ from PIL import Image
 import gen
 from gen import gallery, viz
 from gen.data.images import SUFFIXES, ImageError
+from gen.files import keep_inputs
 
 
 def main() -> None:
@@ -31,12 +32,13 @@ def main() -> None:
 
 def translate(args: argparse.Namespace) -> int:
     """1 if an image could not be used (each is named), else 0."""
+    files = outputs(args.input, args.out)
+    keep_inputs((args.input, args.ref, args.checkpoint, *files), files.values())
     method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
     gallery.check_translator(method, args.checkpoint)
     y = gallery.domain_index(method, args.domain)
     seed_or_ref = gallery.read(method, args.ref) if args.ref else args.seed
     style = gallery.style(method, y, seed_or_ref, args.psi)  # (1, D)
-    files = outputs(args.input, args.out)
     refused = 0
     for source, target in files.items():
         try:

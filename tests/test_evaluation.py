@@ -452,8 +452,11 @@ def test_an_evaluation_that_was_cut_goes_on(net, tmp_path, monkeypatch):
 def test_a_ledger_of_another_evaluation_is_refused(tmp_path):
     path = tmp_path / "values.jsonl"
     Ledger(path, {"checkpoint": "a", "seed": 1}, {})
+    path.write_text(path.read_text() + "a cut line of it")
+    before = path.read_bytes()
     with pytest.raises(ValueError, match="expected an evaluation with seed = 2, got 1; delete it"):
         Ledger(path, {"checkpoint": "a", "seed": 2}, {})
+    assert path.read_bytes() == before
 
 
 def test_values_of_another_judge_are_left_aside(tmp_path):

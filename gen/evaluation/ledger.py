@@ -31,7 +31,6 @@ class Ledger:
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         if self.path and self.path.exists():
             lines = self.path.read_text().split("\n")[:-1]  # a whole line ends with a newline
-            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
             found = json.loads(lines[0]) if lines else head
             if found != head:
                 keys = [k for k in head if found.get(k) != head[k]] or sorted(
@@ -42,6 +41,7 @@ class Ledger:
                     f"{', '.join(str(head.get(k)) for k in keys)}, got "
                     f"{', '.join(str(found.get(k)) for k in keys)}; delete it or write elsewhere"
                 )
+            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
             for line in lines[1:]:
                 self._take(**json.loads(line))
         if self.path and (not self.path.exists() or not self.path.stat().st_size):
