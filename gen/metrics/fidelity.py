@@ -139,8 +139,9 @@ def fidelity_scores(
     `fid_inception2048`, `kid_inception2048`, `precision_inception2048`, `recall_inception2048`, and
     so for `tvinception_stargan`; `fd_effnetlite0`, `kd_effnetlite0`, `precision_effnetlite0`,
     `recall_effnetlite0`, and so for `mobilenetv2`. Of fewer than 1000 images KID takes subsets of
-    all there are, and says so: `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID: the mean
-    of 100 subsets), Kynkäänniemi et al. 2019 (precision and recall, third neighbour).
+    all there are, and says so: `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski
+    et al. 2018 (KID: the mean of 100 subsets), Kynkäänniemi et al. 2019 (precision and recall,
+    third neighbour).
 
     Args:
         fake: (N, D) features of generated images.
