@@ -26,9 +26,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from gen.data.cityscapes import CityscapesClips
-from gen.data.domains import find_images
 from gen.data.images import SUFFIXES, load_image
 from gen.data.kitti360 import Kitti360Clips, is_kitti360
+from gen.data.layout import file_names, find_images, is_image
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
@@ -60,8 +60,11 @@ def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
             for _, path in images
         ], ""
     except (ValueError, FileNotFoundError) as error:
-        names = _names(root) if root.is_dir() else []
-        return [("", "", n) for n in names if n.lower().endswith(SUFFIXES)], str(error)
+        try:
+            names = _names(root)
+        except (ValueError, OSError):  # nothing there, links in a circle, an unsafe zip
+            names = []
+        return [("", "", n) for n in names if is_image(n)], str(error)
 
 
 def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
@@ -136,14 +139,7 @@ def verify_clips(root: Path, frames: int) -> int:
 
 def _names(root: Path) -> list[str]:
     """Relative paths of all files in the folders of `root`, hidden ones left out."""
-    if root.is_file():
-        names = [n for n in zipfile.ZipFile(root).namelist() if not n.endswith("/")]
-    else:
-        walk = os.walk(root, followlinks=True)
-        names = [
-            Path(d, file).relative_to(root).as_posix() for d, _, files in walk for file in files
-        ]
-    return sorted(n for n in names if "/" in n and not any(p[0] == "." for p in n.split("/")))
+    return sorted(n for n in file_names(root) if "/" in n and n[-1] != "/")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from PIL import Image
 import gen
 from gen import gallery, viz
 from gen.data.images import SUFFIXES, ImageError
+from gen.data.layout import images_below
 from gen.files import keep_inputs
 
 
@@ -57,8 +58,8 @@ def translate(args: argparse.Namespace) -> int:
 def outputs(source: Path, out: Path) -> dict[Path, Path]:
     """{image: PNG to write}; ValueError if there is none, or two would share a file."""
     if source.is_dir():
-        images = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-        files = {p: out / p.relative_to(source).with_suffix(".png") for p in images}
+        below = images_below(source)
+        files = {p: out / p.relative_to(source).with_suffix(".png") for p in below}
     else:
         files = {source: out / f"{source.stem}.png"}
     if not files:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gen.data.domains import Domains, find_images
+from gen.data.domains import Domains
 from gen.data.images import ImageError, load_image
+from gen.data.layout import find_images
 from test_images import encode, picture
 
 
@@ -264,7 +265,7 @@ def test_unsafe_zip_names_are_refused(root, tmp_path, info, reason):
 
 def test_zip_bombs_and_encryption_are_refused(root, tmp_path, monkeypatch):
     path = zipped(root, tmp_path / "bad.zip")
-    monkeypatch.setattr("gen.data.domains.MAX_BYTES", 1000)
+    monkeypatch.setattr("gen.data.layout.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"refused, .* is \d{4} bytes"):
         find_images(path)
     monkeypatch.undo()

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gen.data.base import ImageData
-from gen.data.domains import DomainImages, Files, find_images
+from gen.data.domains import DomainImages
 from gen.data.images import load_alpha
+from gen.data.layout import Files, find_images
 from gen.data.sampler import position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
@@ -113,6 +114,7 @@ class Classes(ImageData):
     Layout: `root/{train,val}/<class>/**.{png,jpg,jpeg,webp,bmp}` or a zip of it, read in place;
     any further folder beside them, as `test`, is one more split with some of the classes. A folder
     of class folders alone is split by a hash, about one image in ten for validation.
+    `gen.data.layout` has what else is recognised.
 
     Training batches: x (B, 3, S, S), y (B,). Validation and test batches: x, y, index. x is in
     [-1, 1], but for erased rectangles, which hold normal noise of deviation 1.

@@ -1,15 +1,11 @@
 """Folders of images, one a domain, or a zip of them read in place."""
 
-import hashlib
 import logging
 import os
-import stat
-import zipfile
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,13 +13,11 @@ import torch
 from PIL import Image
 
 from gen.data.base import I2IData, LabelledImages
-from gen.data.images import MAX_BYTES, MIN_CROP, SUFFIXES, ImageError, load_image
+from gen.data.images import MIN_CROP, ImageError, load_image
+from gen.data.layout import Files, find_images, read_zip
 
-Files = dict[str, list[tuple[str, str]]]  # domain -> (key, path relative to the root)
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-SPLITS = ("train", "val")
-VAL_SHARE = 0.1  # of a folder without train/ and val/
 
 
 class DomainImages(LabelledImages):
@@ -71,7 +65,7 @@ class DomainImages(LabelledImages):
         """`load` (of gen.data.images) applied to file `index`; its errors say what to do."""
         path = self.paths[index]
         try:
-            source = _read_zip(self.root, path) if self.root.is_file() else self.root / path
+            source = read_zip(self.root, path) if self.root.is_file() else self.root / path
             return load(source, f"{self.root / path}", *args)
         except ImageError as error:
             way_out = f"`python data_prep/verify.py {self.root}` lists every unusable image"
@@ -118,7 +112,8 @@ class Domains(I2IData):
 
     Layout: `root/{train,val}/<domain>/**.{png,jpg,jpeg,webp,bmp}` or a zip of it, read in place;
     labels follow the sorted domain names. A folder of folders without train/ and val/ is split
-    by a stable hash of each image's key, about one image in ten for validation.
+    by a stable hash of each image's key, about one image in ten for validation and at least 3 of
+    6 and more. `gen.data.layout` has what else is recognised.
 
     Args:
         root: folder or zip.
@@ -158,143 +153,3 @@ class Domains(I2IData):
         return DomainImages(
             self.root, self.files[split], self.img_size, self.cache and split == "train"
         )
-
-
-def find_images(root: Path) -> dict[str, Files]:
-    """List the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
-
-    The splits are train, val, and any folder beside them with some of the same domains.
-
-    Raises:
-        FileNotFoundError: no such folder or zip.
-        ValueError: no domains, an empty domain, splits whose domains differ, an unsafe zip.
-    """
-    if not root.exists():
-        raise FileNotFoundError(
-            f"{root}: expected a folder or zip with {{train,val}}/<domain>/*.png, found nothing; "
-            "check --data.root, or make the emoji set: `python data_prep/emoji.py --out data/emoji`"
-        )
-    names, top = (_zip_names if root.is_file() else _folder_names)(root)
-    parts = sorted(p for n in names if not _hidden(p := n.removeprefix(top).split("/")))
-    folders = {p[0] for p in parts if len(p) > 1}
-    if folders & set(SPLITS):
-        if missing := set(SPLITS) - folders:
-            raise ValueError(
-                f"{root}: expected both train/ and val/, {missing.pop()}/ is missing; rename or "
-                "add it, or put the domains directly below the root to have them split"
-            )
-        inside = {s: [p[1:] for p in parts if p[0] == s and len(p) > 1] for s in folders}
-        splits = {s: _by_domain(root, top, s + "/", inside[s]) for s in SPLITS}
-        for name in sorted(folders - set(SPLITS)):
-            if {p[0] for p in inside[name] if len(p) > 1} & set(splits["train"]):
-                splits[name] = _by_domain(root, top, name + "/", inside[name])
-    else:
-        splits = _split(root, _by_domain(root, top, "", parts))
-    train, val = (list(splits[s]) for s in SPLITS)
-    if train != val:
-        raise ValueError(
-            f"{root}: expected the same domains in train/ and val/, got {train} and {val}"
-        )
-    for name, domains in splits.items():
-        if strange := sorted(set(domains) - set(train)):
-            raise ValueError(
-                f"{root}: expected in {name}/ some of the domains of train/, got also {strange}; "
-                "rename them, or move the folder elsewhere"
-            )
-    return splits
-
-
-def _by_domain(root: Path, top: str, split: str, parts: list[list[str]]) -> Files:
-    domains: Files = {p[0]: [] for p in parts if len(p) > 1}
-    skipped: Counter[str] = Counter()
-    for domain, *rest in parts:
-        name = PurePosixPath(*rest)
-        if rest and name.suffix.lower() in SUFFIXES:
-            path = f"{top}{split}{domain}/{name}"
-            domains[domain].append((str(name.with_suffix("")), path))
-        elif rest and rest[-1]:
-            skipped[name.suffix] += 1
-    if skipped:
-        log.warning("%s/%s: skipped files that are not images: %s", root, split, dict(skipped))
-    if not domains:
-        raise ValueError(f"{root}: expected {split}<domain>/ folders with images, got none")
-    for domain, images in domains.items():
-        if not images:
-            raise ValueError(
-                f"{root}: expected images ({', '.join(SUFFIXES)}) in {split}{domain}/, got none; "
-                "add some or remove the folder"
-            )
-    return domains
-
-
-def _split(root: Path, domains: Files) -> dict[str, Files]:
-    """Validation = the keys whose hash falls in the lowest tenth; neither part stays empty."""
-    splits: dict[str, Files] = {s: {} for s in SPLITS}
-    for domain, images in domains.items():
-        if len(images) < 2:
-            raise ValueError(f"{root}: expected at least 2 images in {domain}/, got {len(images)}")
-        rank = {key: int(hashlib.sha256(key.encode()).hexdigest(), 16) for key, _ in images}
-        order = sorted(images, key=lambda image: rank[image[0]])
-        count = sum(rank[key] < VAL_SHARE * 2**256 for key, _ in images)
-        count = min(max(count, 1), len(images) - 1)
-        splits["val"][domain], splits["train"][domain] = (
-            sorted(order[:count]),
-            sorted(order[count:]),
-        )
-    return splits
-
-
-def _hidden(parts: list[str]) -> bool:
-    return any(p.startswith((".", "__MACOSX")) for p in parts)
-
-
-def _folder_names(root: Path) -> tuple[list[str], str]:
-    """Relative paths of the files and (ending in /) folders below `root`."""
-    names, seen = [], set()
-    for here, folders, files in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(here)) in seen:
-            raise ValueError(
-                f"{here}: a link to {real}, which is already part of {root}; remove it"
-            )
-        seen.add(real)
-        base = Path(here).relative_to(root)
-        names += [f"{(base / f).as_posix()}/" for f in folders]
-        names += [(base / f).as_posix() for f in files]
-    return names, ""
-
-
-def _zip_names(root: Path) -> tuple[list[str], str]:
-    """Names in the archive, and the one folder that holds them all, if there is one."""
-    _archive.cache_clear()  # the file may have been replaced
-    try:
-        entries = _archive(root, os.getpid()).infolist()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
-    for entry in entries:
-        name = entry.orig_filename
-        if problem := (
-            "an absolute path" if name.startswith("/") or name[1:2] == ":"
-            else "a path with `..`" if ".." in name.split("/")
-            else "an odd character" if "\\" in name or not name.isprintable()
-            else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
-            else "an encrypted file" if entry.flag_bits & 1
-            else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
-            else ""
-        ):  # fmt: skip
-            raise ValueError(f"{root}: refused, {name!r} is {problem}; zip the plain folder again")
-    names = [entry.filename for entry in entries]
-    tops = {n.split("/")[0] for n in names if not _hidden(n.split("/"))}
-    return names, f"{tops.pop()}/" if len(tops) == 1 and not tops & set(SPLITS) else ""
-
-
-@lru_cache(maxsize=4)
-def _archive(root: Path, pid: int) -> zipfile.ZipFile:
-    """One handle a process: forked workers must not share a file position."""
-    return zipfile.ZipFile(root)
-
-
-def _read_zip(root: Path, name: str) -> bytes:
-    try:
-        return _archive(root, os.getpid()).read(name)
-    except Exception as error:  # damaged archives raise nearly anything
-        raise ImageError(f"{root / name}: {type(error).__name__}: {error}") from error

@@ -1,12 +1,13 @@
 """Which images of a data set belong together, as drawings of one thing: they are one draw."""
 
 import csv
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gen.data.layout import read_beside
 
 NAME = "groups.csv"
 
@@ -19,20 +20,12 @@ def read_groups(root: Path, paths: list[str]) -> Tensor | None:
 
     Args:
         root: Folder or zip of the data set.
-        paths: Of the images, relative to the root; in a zip also below its only folder.
+        paths: Of the images, relative to the root; also below its only folder.
 
     Raises:
         ValueError: the file has other lines, says two groups of an image, or none of `paths`.
     """
-    top, text = "", None
-    if root.is_dir():
-        text = (root / NAME).read_bytes() if (root / NAME).exists() else None
-    else:
-        with zipfile.ZipFile(root) as archive:
-            tops = ("", paths[0].split("/")[0] + "/")
-            for top in (t for t in tops if f"{t}{NAME}" in archive.namelist()):
-                text = archive.read(f"{top}{NAME}")
-                break
+    top, text = read_beside(root, NAME, paths)
     if text is None:
         return None
     head, *rows = list(csv.reader(text.decode("utf-8-sig").splitlines())) or [[]]

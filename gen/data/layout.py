@@ -1,0 +1,375 @@
+"""Which images a folder or a zip has, by split and domain. What is in doubt is refused.
+
+Recognised, in any case of letters and in one more folder around all of it:
+
+    {train,val,test}/<domain>/**    also training, valid, validation, dev, testing; without a val/
+                                    its test/ is taken for it; a folder beside them with some of
+                                    the same domains is a further split
+    {train,val,test}{A,B}/**        CycleGAN's two domains
+    <domain>/**                     split here, by a hash of the names
+    dataset.json, 00000/**          NVIDIA's for StyleGAN: classes are its labels; split here
+
+Hidden files and those of __MACOSX are no part of a data set.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+import zipfile
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from gen.data.images import MAX_BYTES, SUFFIXES, ImageError
+
+Files = dict[str, list[tuple[str, str]]]  # domain -> (key, path relative to the root)
+Parts = list[list[str]]  # paths below the folder that holds the data set; a folder ends with ""
+log = logging.getLogger(__name__)
+SPLITS = ("train", "val")
+SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
+SYNONYMS |= {"testing": "test"} | {name: name for name in (*SPLITS, "test")}
+CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
+WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
+VAL_SHARE = 0.1  # of a folder without train/ and val/
+FEWEST_VAL = 3  # images a domain that an evaluation needs: a source and two references
+
+
+def find_images(root: Path) -> dict[str, Files]:
+    """List the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
+
+    A key is the path without split, domain and suffix. The first splits are train and val.
+
+    Raises:
+        FileNotFoundError: no such folder or zip.
+        ValueError: no domains, an empty domain, splits whose domains differ, a layout that can be
+            read in two ways, labels that do not fit, an unsafe zip.
+    """
+    if not root.exists():
+        raise FileNotFoundError(
+            f"{root}: expected a folder or zip with {{train,val}}/<domain>/*.png, found nothing; "
+            "check --data.root, or make the emoji set: `python data_prep/emoji.py --out data/emoji`"
+        )
+    names = file_names(root)
+    top = _wrapping(names)
+    parts = sorted(n[len(top) :].split("/") for n in names if n.startswith(top) and n != top)
+    folders = sorted({p[0] for p in parts if len(p) > 1})
+    if pairs := {f: m for f in folders if (m := CYCLEGAN.fullmatch(f))}:
+        splits = _cyclegan(root, top, parts, pairs, folders)
+    elif any(f.lower() in SYNONYMS for f in folders):
+        splits = _splits(root, top, parts, folders)
+    elif (labels := _labels(root, top, parts)) is not None:
+        splits = _split(root, labels)
+    else:
+        _refuse_doubt(root, parts, folders)
+        splits = _split(root, _by_domain(root, top, "", parts))
+    train, val = (list(splits[s]) for s in SPLITS)
+    if train != val:
+        raise ValueError(
+            f"{root}: expected the same domains in train/ and val/, got {train} and {val}"
+        )
+    for name, domains in splits.items():
+        if strange := sorted(set(domains) - set(train)):
+            raise ValueError(
+                f"{root}: expected in {name}/ some of the domains of train/, got also {strange}; "
+                "rename them, or move the folder elsewhere"
+            )
+    return splits
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images of a folder, at any depth and sorted; says what else it has."""
+    names = [PurePosixPath(name) for name in file_names(folder) if name[-1] != "/"]
+    _say_skipped(str(folder), [n.suffix.lower() for n in names if not is_image(n.name)])
+    return [folder / name for name in sorted(names) if is_image(name.name)]
+
+
+def is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | None]:
+    """The file `name` of a data set with images at `paths`, and the folder in which it lies."""
+    for top in ("", paths[0].split("/")[0] + "/"):
+        if root.is_file() and f"{top}{name}" in archive(root, os.getpid()).namelist():
+            return top, read_zip(root, f"{top}{name}")
+        if root.is_dir() and (root / top / name).is_file():
+            return top, (root / top / name).read_bytes()
+    return "", None
+
+
+# ---- what is recognised -------------------------------------------------------------------------
+
+
+def _wrapping(names: list[str]) -> str:
+    """The one folder that holds all others, if that is all it can be; with a slash."""
+    tops = {n.split("/")[0] for n in names if "/" in n}
+    if len(tops) != 1 or any(is_image(n) for n in names if n.count("/") < 2):
+        return ""
+    (top,) = tops
+    split = top.lower() in SYNONYMS or CYCLEGAN.fullmatch(top)
+    return "" if split or not any(is_image(n) for n in names) else f"{top}/"
+
+
+def _splits(root: Path, top: str, parts: Parts, folders: list[str]) -> dict[str, Files]:
+    of = {f: SYNONYMS[f.lower()] for f in folders if f.lower() in SYNONYMS}
+    if twice := [f for f in of if list(of.values()).count(of[f]) > 1]:
+        raise ValueError(
+            f"{root}: expected one folder a split, got {' and '.join(twice)}; join them"
+        )
+    known = _with_val(root, {split: f for f, split in of.items()}, parts)
+    inside = {f: [p[1:] for p in parts if p[0] == f and len(p) > 1] for f in folders}
+    splits = {s: _by_domain(root, top, f"{known[s]}/", inside[known[s]]) for s in SPLITS}
+    for name in folders:
+        domains = {p[0] for p in inside[name] if len(p) > 1} & set(splits["train"])
+        if domains and name not in (known["train"], known["val"]):
+            splits[of.get(name, name)] = _by_domain(root, top, f"{name}/", inside[name])
+    return splits
+
+
+def _cyclegan(
+    root: Path, top: str, parts: Parts, pairs: dict[str, re.Match], folders: list[str]
+) -> dict[str, Files]:
+    of: dict[str, dict[str, str]] = {}  # split -> domain -> folder
+    for name, match in pairs.items():
+        of.setdefault(SYNONYMS[match[1].lower()], {}).setdefault(match[2].upper(), name)
+    count = sum(map(len, of.values()))
+    if count < len(folders) or count < 2 * len(of):
+        raise ValueError(
+            f"{root}: expected trainA/, trainB/, testA/ and testB/, got {_found(parts)}; rename, "
+            "add or move what differs"
+        )
+    splits = {}
+    for split, names in _with_val(root, of, parts).items():
+        splits[split] = {}
+        for domain, name in sorted(names.items()):
+            inside = [[domain, *p[1:]] for p in parts if p[0] == name]
+            found = _by_domain(root, top, "", inside)[domain]
+            splits[split][domain] = [
+                (key, f"{top}{name}/{path.removeprefix(f'{top}{domain}/')}") for key, path in found
+            ]
+    return splits
+
+
+def _with_val(root: Path, splits: dict, parts: Parts) -> dict:
+    """The splits, train and val first; a test split stands in for one for validation."""
+    if "val" not in splits and "test" in splits and "train" in splits:
+        log.warning("%s: no split for validation: its test split is taken for it", root)
+        splits["val"] = splits.pop("test")
+    if missing := [split for split in SPLITS if split not in splits]:
+        raise ValueError(
+            f"{root}: expected both train/ and val/, {missing[0]}/ is missing; rename or "
+            "add it, or put the domains directly below the root to have them split; got "
+            f"{_found(parts)}"
+        )
+    return {split: splits[split] for split in (*SPLITS, *sorted(set(splits) - set(SPLITS)))}
+
+
+def _labels(root: Path, top: str, parts: Parts) -> Files | None:
+    """Images by the labels of NVIDIA's dataset.json; `all` of them where it has none."""
+    if ["dataset.json"] not in parts:
+        return None
+    name = f"{top}dataset.json"
+    data = read_zip(root, name) if root.is_file() else (root / name).read_bytes()
+    try:
+        labels = json.loads(data)["labels"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # another's
+    paths = ["/".join(p) for p in parts if is_image(p[-1])]
+    try:
+        of = dict.fromkeys(paths, 0) if labels is None else dict(labels)
+        used = sorted(set(of.values()))
+        if not paths or used != list(range(len(used))) or set(map(type, used)) != {int}:
+            raise ValueError(f"labels {used[:8]} of {len(paths)} images")
+        if odd := sorted(set(paths) ^ set(of))[:1]:
+            raise ValueError(f"{odd[0]} in {'it' if odd[0] in of else 'the data set'} alone")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{root}: expected in dataset.json `labels`, null or a [path, label] for each image, "
+            f"with the labels 0, 1, 2 .. all in use, got {error}"
+        ) from error
+    width = len(str(used[-1]))  # so that names are sorted as numbers
+    domains: Files = {f"{y:0{width}}" if labels else "all": [] for y in used}
+    for path in paths:
+        key = str(PurePosixPath(path).with_suffix(""))
+        domains[f"{of[path]:0{width}}" if labels else "all"].append((key, top + path))
+    return domains
+
+
+def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
+    domains: Files = {p[0]: [] for p in parts if len(p) > 1}
+    skipped = []
+    for domain, *rest in parts:
+        name = PurePosixPath(*rest)
+        if rest and is_image(name.name):
+            path = f"{top}{split}{domain}/{name}"
+            domains[domain].append((str(name.with_suffix("")), path))
+        elif rest[-1:] != [""]:
+            skipped.append(PurePosixPath(rest[-1] if rest else domain).suffix.lower())
+    _say_skipped(f"{root}/{split}", skipped)
+    if not domains:
+        raise ValueError(
+            f"{root}: expected {split}<domain>/ folders with images, got {_found(parts)}"
+        )
+    if "00000" in domains and all(re.fullmatch(r"\d{5}", name) for name in domains):
+        raise ValueError(
+            f"{root}: expected {split}<domain>/ folders, got {_found(parts)}, which look like "
+            "parts of one set; bring its dataset.json, or put them into a folder a domain"
+        )
+    for domain, images in domains.items():
+        if not images:
+            raise ValueError(
+                f"{root}: expected images ({', '.join(SUFFIXES)}) in {split}{domain}/, got none; "
+                "add some or remove the folder"
+            )
+    return domains
+
+
+def _split(root: Path, domains: Files) -> dict[str, Files]:
+    """Validation = the keys whose hash falls in the lowest tenth, and those of the lowest few.
+
+    A key is on one side in all domains; at most half of a small domain is for validation.
+    """
+    splits: dict[str, Files] = {s: {} for s in SPLITS}
+    held, most = set(), {}
+    for domain, images in domains.items():
+        if len(images) < 2:
+            raise ValueError(f"{root}: expected at least 2 images in {domain}/, got {len(images)}")
+        images.sort(key=lambda image: _rank(image[0]))
+        count = sum(_rank(key) < VAL_SHARE * 2**256 for key, _ in images)
+        most[domain] = min(max(count, len(images) // 2), len(images) - 1)
+        held |= {key for key, _ in images[: max(count, FEWEST_VAL)]}
+    for domain, images in domains.items():
+        val = [image for image in images if image[0] in held][: most[domain]]
+        splits["train"][domain] = sorted(set(images) - set(val))
+        splits["val"][domain] = sorted(val)
+    return splits
+
+
+def _rank(key: str) -> int:
+    return int(hashlib.sha256(os.fsencode(key)).hexdigest(), 16)
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+def _refuse_doubt(root: Path, parts: Parts, folders: list[str]) -> None:
+    """Raises where folders that would be domains look like splits, or like data sets."""
+    words = {f: {SYNONYMS.get(w.lower()) for w in WORD.findall(f)} for f in folders}
+    kinds = set().union(*words.values()) - {None}
+    below: dict[str, set[str]] = {f: set() for f in folders}  # folders in the folders
+    for p in parts:
+        if len(p) > 2:
+            below[p[0]].add(p[1])
+    direct = {p[0] for p in parts if len(p) == 2 and is_image(p[1])}
+    inner = sorted({f"{f}/{b}/" for f in folders for b in below[f] if _is_split(b)})
+    problem = (
+        f"{', '.join(inner[:4])}: is the root too high, or are splits inside of domains?"
+        if inner
+        else "which look like splits" if "train" in kinds and len(kinds) > 1
+        else "which look like StarGAN v2's sources and references" if {*folders} == {"src", "ref"}
+        else "which holds folders alone: is the root too high?"
+        if len(folders) == 1 and not direct and below[folders[0]]
+        else ""
+    )  # fmt: skip
+    if problem:
+        raise ValueError(
+            f"{root}: expected {{train,val}}/<domain>/ or <domain>/ folders, got {_found(parts)}"
+            f"{': ' if inner else ', '}{problem}; rename or move them"
+        )
+    if len(folders) > 1 and not direct and all(len(b) > 1 for b in below.values()):
+        log.warning(
+            "%s: all images of %s lie in folders of these, as %s; each is taken for one domain",
+            root, ", ".join(f"{f}/" for f in folders), f"{folders[0]}/{min(below[folders[0]])}/",
+        )  # fmt: skip
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in SYNONYMS or bool(CYCLEGAN.fullmatch(name))
+
+
+def _found(parts: Parts) -> str:
+    """The folders with the number of their images, and the images beside them."""
+    counts = Counter(p[0] for p in parts if len(p) > 1 and is_image(p[-1]))
+    counts |= {p[0]: 0 for p in parts if len(p) > 1 and p[0] not in counts}
+    beside = sum(len(p) == 1 and is_image(p[0]) for p in parts)
+    names = [f"{name}/ ({n} images)" for name, n in sorted(counts.items())]
+    more = [f"{len(names) - 8} more folders"] if len(names) > 8 else []
+    names = names[:8] + more + ([f"{beside} images in no folder"] if beside else [])
+    return ", ".join(names) or "none"
+
+
+def _say_skipped(where: str, suffixes: list[str]) -> None:
+    if suffixes:
+        log.warning(
+            "%s: skipped files that are not images: %s", where, dict(Counter(sorted(suffixes)))
+        )
+
+
+# ---- folders and zips ---------------------------------------------------------------------------
+
+
+def file_names(root: Path) -> list[str]:
+    """Relative paths of all in a folder or zip that is not hidden; folders end with a slash."""
+    names = (_zip_names if root.is_file() else _folder_names)(root)
+    return [n for n in names if not _hidden(n)]
+
+
+def _hidden(name: str) -> bool:
+    return any(p.startswith((".", "__MACOSX")) for p in name.split("/"))
+
+
+def _folder_names(root: Path) -> list[str]:
+    names, seen = [], set()
+    for here, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [f for f in folders if not _hidden(f)]
+        if (real := os.path.realpath(here)) in seen:
+            raise ValueError(
+                f"{here}: a link to {real}, which is already part of {root}; remove it"
+            )
+        seen.add(real)
+        base = Path(here).relative_to(root)
+        names += [f"{(base / f).as_posix()}/" for f in folders]
+        names += [(base / f).as_posix() for f in files]
+    return names
+
+
+def _zip_names(root: Path) -> list[str]:
+    archive.cache_clear()  # the file may have been replaced
+    try:
+        entries = archive(root, os.getpid()).infolist()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
+    for entry in entries:
+        name = entry.orig_filename
+        if problem := (
+            "an absolute path" if name.startswith("/") or name[1:2] == ":"
+            else "a path with `..`" if ".." in name.split("/")
+            else "an odd character" if "\\" in name or not name.isprintable()
+            else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
+            else "an encrypted file" if entry.flag_bits & 1
+            else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
+            else ""
+        ):  # fmt: skip
+            raise ValueError(f"{root}: refused, {name!r} is {problem}; zip the plain folder again")
+    return [entry.filename for entry in entries]
+
+
+@lru_cache(maxsize=4)
+def archive(root: Path, pid: int) -> zipfile.ZipFile:
+    """One handle a process: forked workers must not share a file position."""
+    return zipfile.ZipFile(root)
+
+
+def read_zip(root: Path, name: str) -> bytes:
+    """Bytes of a file in a zip.
+
+    Raises:
+        ImageError: it is damaged.
+    """
+    try:
+        return archive(root, os.getpid()).read(name)
+    except Exception as error:  # damaged archives raise nearly anything
+        raise ImageError(f"{root / name}: {type(error).__name__}: {error}") from error
