@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from gen.weights import write_atomic
+
 
 class Last(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
@@ -76,6 +78,25 @@ class Last(Checkpoint):
         if trainer.global_step > self.saved:
             self.saved = trainer.global_step
             trainer.save_checkpoint(self.path, False)
+
+
+class Config(Callback):
+    """Writes `config.yaml` beside each run's first checkpoint: it says how that was trained.
+
+    Args:
+        parser, config: of `gen fit`.
+    """
+
+    def __init__(self, parser: Any, config: Any) -> None:
+        self.parser, self.config, self.saved = parser, config, False
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and trainer.is_global_zero and not self.saved:
+            config = self.config.clone()
+            config.ckpt_path, config.overwrite = None, False  # for a run that begins anew
+            text = self.parser.dump(config, skip_none=False)
+            write_atomic(Path(trainer.default_root_dir, "config.yaml"), text.encode())
+            self.saved = True
 
 
 class Predictions(Callback):

@@ -7,7 +7,7 @@ import os
 import pkgutil
 import sys
 import warnings
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, Literal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
@@ -31,15 +31,12 @@ def main(args: list[str] | None = None) -> None:
         return
 
     from lightning import LightningDataModule, LightningModule, Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
-    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+    from lightning.pytorch.cli import LightningCLI
 
     import gen.data
     import gen.methods
-    from gen.callbacks import Bar, Last, Predictions
-    from gen.checkpoint import AtomicCheckpointIO
-    from gen.files import keep_inputs
+    from gen import runs
+    from gen.callbacks import Config, Last
 
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
@@ -47,17 +44,14 @@ def main(args: list[str] | None = None) -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
-    class SaveConfig(SaveConfigCallback):
-        def save_config(self, trainer: Trainer, *_: Any) -> None:
-            path = Path(trainer.default_root_dir, "config.yaml")
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
-
     class CLI(LightningCLI):
         def init_parser(self, **kwargs: Any) -> Any:
             return super().init_parser(**kwargs, allow_abbrev=False)  # else typos pass for others
 
         def add_arguments_to_parser(self, parser: Any) -> None:
             parser.add_argument("--out", default="runs/run", help="folder of the run")
+            again = "begin anew in a used --out: its run is moved to OUT.1"
+            parser.add_argument("--overwrite", action="store_true", help=again)
             parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off")
             parser.add_argument("--save_every", type=int, default=500, help="iterations")
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
@@ -69,52 +63,36 @@ def main(args: list[str] | None = None) -> None:
         def _parse_ckpt_path(self) -> None:
             """Nothing: a checkpoint neither overrides the command line nor names a class."""
 
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            c, out = self.config_init[self.subcommand], Path(self.config_init[self.subcommand].out)
-            for key in ("default_root_dir", "logger", "plugins"):
-                if c.trainer[key] is not None:
-                    raise ValueError(f"--trainer.{key}: expected nothing; --out, --wandb set it")
-            keep_inputs([getattr(self.datamodule, "root", None)], [out])
-            if c.monitor and c.trainer.limit_val_batches == 0:
-                raise ValueError(
-                    "--monitor: expected validation, got --trainer.limit_val_batches 0"
-                )
-            weights = c.ckpt_path or self.model.hparams.get("init_from")
-            if self.subcommand != "fit" and not weights:
-                raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
-            loggers: list[Any] = [CSVLogger(out, name="logs")]
-            if c.wandb != "off":
-                loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
-            given = c.trainer.callbacks or []
-            callbacks = [*given] if isinstance(given, list) else [given]
-            callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
-            callbacks += [Bar()] if c.trainer.enable_progress_bar is not False else []
-            if c.monitor:
-                best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
-                callbacks.append(ModelCheckpoint(out, "best", **best))
-            kwargs |= dict(default_root_dir=out, logger=loggers, plugins=AtomicCheckpointIO())
-            trainer = super().instantiate_trainer(callbacks=[*callbacks], **kwargs)
+        def before_instantiate_classes(self) -> None:
+            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, args))
+
+        def instantiate_trainer(self, **_: Any) -> Trainer:
+            c = self.config_init[self.subcommand]
+            kwargs = runs.equip(c, self.subcommand, self.model, self.datamodule)
+            trainer = super().instantiate_trainer(**kwargs | dict(callbacks=[*kwargs["callbacks"]]))
             if c.trainer.strategy == "auto" and trainer.world_size > 1:
                 # A step trains some of the networks; plain ddp would wait for the others' gradients
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"
-                trainer = super().instantiate_trainer(callbacks=[*callbacks], **kwargs)
+                trainer = super().instantiate_trainer(**kwargs)
+            held.enter_context(runs.claim(c, self.subcommand))  # after all that may be refused
             return trainer
 
-    cli = CLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,  # it puts the paths of classes into checkpoints
-        save_config_callback=SaveConfig,
-        save_config_kwargs=dict(save_to_log_dir=False),
-        seed_everything_default=777,
-        trainer_defaults=dict(
-            use_distributed_sampler=False, num_sanity_val_steps=0, check_val_every_n_epoch=None
-        ),
-        args=args,
-    )
+    args = sys.argv[1:] if args is None else args
+    with ExitStack() as held:  # the folder of the run
+        cli = CLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # it puts the paths of classes into checkpoints
+            save_config_callback=Config,
+            seed_everything_default=777,
+            trainer_defaults=dict(
+                use_distributed_sampler=False, num_sanity_val_steps=0, check_val_every_n_epoch=None
+            ),
+            args=args,
+        )
     stopped = next(c.signal for c in cli.trainer.callbacks if isinstance(c, Last))
     if stopped and cli.trainer.is_global_zero:  # another rank's code would have rank 0 killed
         sys.exit(128 + stopped)

@@ -243,7 +243,7 @@ def test_init_from_starts_from_the_file_for_both_formats(tmp_path, monkeypatch):
     monkeypatch.setattr(StarGAN, "on_train_epoch_start", look, raising=False)
     want = gen.load(last).translate(x, 1, z=z)
     for path in (last, tmp_path / "x.safetensors"):
-        tuned = fit("StarGAN", tmp_path / "b", steps=1, init_from=path, seed=5)
+        tuned = fit("StarGAN", tmp_path / path.suffix, steps=1, init_from=path, seed=5)
         assert torch.equal(seen.pop(), want)
         assert read(tuned)["global_step"] == 1  # a new run, with new optimizers
         assert not torch.equal(gen.load(tuned).translate(x, 1, z=z), want)

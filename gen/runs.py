@@ -1,0 +1,176 @@
+"""The folder of a run: a run is never overwritten, lost, or taken for another."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gen.methods.base import Method
+
+KEYWORDS = ("last", "best")  # as --ckpt_path: these files of --out
+
+
+def find_checkpoint(path: str | Path, out: str | Path = "") -> Path:
+    """The file that is meant by a path, by a run's folder, or by `last` or `best` of `out`.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    found = Path(out, f"{path}.ckpt") if out and str(path) in KEYWORDS else Path(path)
+    if found.is_dir():
+        found = found / "last.ckpt"
+    if not found.is_file():
+        raise FileNotFoundError(f"{path}: expected a checkpoint, got no file {found}")
+    return found
+
+
+def is_used(out: str | Path) -> bool:
+    """Whether a folder holds a run: a config or a checkpoint."""
+    names = os.listdir(out) if os.path.isdir(out) else []
+    return any(name == "config.yaml" or name.endswith((".ckpt", ".safetensors")) for name in names)
+
+
+def next_free(out: str | Path) -> Path:
+    """`out` with the first number behind it that is not taken: `runs/mine.1`."""
+    path, number = Path(os.path.abspath(out)), 1
+    while path.with_name(f"{path.name}.{number}").exists():
+        number += 1
+    return Path(out).parent / f"{path.name}.{number}"
+
+
+def check_free(c: Any, arguments: Sequence[str]) -> None:
+    """Refuses a fit that would write over a run, or move away what it is to read.
+
+    Args:
+        c: config of `gen fit`.
+        arguments: of its command line, for the one that resumes.
+
+    Raises:
+        FileExistsError: `out` holds a run; says how to go on.
+        ValueError: `overwrite`, and a checkpoint inside `out`.
+    """
+    init = (c.model.get("init_args") or {}).get("init_from")
+    inside = [f for f in (c.ckpt_path, init) if f and is_inside(f, c.out)]
+    if c.overwrite and inside:
+        raise ValueError(
+            f"--overwrite: expected nothing to be read from {c.out}, which it moves, got "
+            f"{inside[0]}; choose another --out"
+        )
+    if c.overwrite or not is_used(c.out) or c.ckpt_path in inside:
+        return
+    if c.ckpt_path:
+        raise FileExistsError(
+            f"{c.out}: expected a new folder, or a --ckpt_path of the run that it holds, got that "
+            f"of another, {c.ckpt_path}; choose another --out"
+        )
+    last = Path(c.out, "last.ckpt")
+    resume = shlex.join(["gen", *arguments, "--ckpt_path", str(last)])
+    raise FileExistsError(
+        f"{c.out}: expected a new folder, got one that holds a run; choose another --out, begin "
+        f"anew with --overwrite, which moves the run to {next_free(c.out)}"
+        + (f", or resume it:\n  {resume}" if last.exists() else "")
+    )
+
+
+def is_inside(file: str | Path, folder: str | Path) -> bool:
+    return Path(folder).resolve() in Path(file).resolve().parents
+
+
+def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContextManager:
+    """Resolves `ckpt_path`, and refuses what would harm a run, before anything is built.
+
+    Within the context `out` is a temporary folder if `fast_dev_run` is on, which tries and keeps
+    nothing.
+    """
+    if c.ckpt_path:
+        c.ckpt_path = str(find_checkpoint(c.ckpt_path, c.out))
+    if c.trainer.fast_dev_run:
+        scratch = tempfile.TemporaryDirectory(prefix="gen-")
+        c.out = scratch.name
+        return scratch
+    if subcommand == "fit" and is_first_process():
+        check_free(c, arguments)
+    return nullcontext()
+
+
+def is_first_process() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0
+
+
+@contextmanager
+def claim(c: Any, subcommand: str) -> Iterator[None]:
+    """Makes the folder `out` of a fit, and locks it within the context; `overwrite` empties it.
+
+    Raises:
+        BlockingIOError: Another process trains in it.
+    """
+    if subcommand != "fit" or not is_first_process():
+        yield
+        return
+    descriptor = lock(c.out)
+    try:
+        if c.overwrite and is_used(c.out):
+            os.rename(c.out, next_free(c.out))
+            os.close(descriptor)
+            descriptor = lock(c.out)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(out: str | Path) -> int:
+    os.makedirs(out, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        told = f"{out}: expected a folder of its own, got one that another process trains in now"
+        raise BlockingIOError(f"{told}; wait for it, or choose another --out") from None
+    return descriptor
+
+
+def equip(c: Any, subcommand: str, method: Method, data: Any) -> dict[str, Any]:
+    """What the trainer of a run gets: folder, loggers, callbacks, how checkpoints are written."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+    from gen.callbacks import Bar, Last, Predictions
+    from gen.checkpoint import AtomicCheckpointIO
+    from gen.files import keep_inputs
+
+    for key in ("default_root_dir", "logger", "plugins"):
+        if c.trainer[key] is not None:
+            raise ValueError(f"--trainer.{key}: expected nothing; --out, --wandb set it")
+    keep_inputs([getattr(data, "root", None)], [c.out])
+    if c.monitor and c.trainer.limit_val_batches == 0:
+        raise ValueError(
+            "--monitor: expected validation, which saves best.ckpt, got "
+            "--trainer.limit_val_batches 0"
+        )
+    if subcommand != "fit" and not (c.ckpt_path or method.hparams.get("init_from")):
+        raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
+    out = Path(c.out)
+    loggers: list[Any] = [CSVLogger(out, name="logs")]
+    if c.wandb != "off":
+        loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
+    given = c.trainer.callbacks or []
+    callbacks = [*given] if isinstance(given, list) else [given]
+    callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
+    if c.trainer.enable_progress_bar is not False:
+        callbacks.append(Bar())
+    if c.monitor:
+        best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
+        callbacks.append(ModelCheckpoint(out, "best", **best))
+    return dict(
+        default_root_dir=out, logger=loggers, plugins=AtomicCheckpointIO(), callbacks=callbacks
+    )
