@@ -4,9 +4,10 @@
 
 writes `train*/` and `val*/` folders as `gen.data.cityscapes` describes them (`Cityscapes(root)`
 reads them), `manifest.json`, and `contact_sheet.png`: look at it. The last tenth of the frames is
-for validation. Without `--masks` the camera must stand still and objects must move: they are what
-differs from the median of all frames. Flow, visibility and tracks are computed here, with no
-weights. Exit codes: see recipe.py.
+for validation; no clip spans a cut. Without `--masks` the camera must stand still and objects must
+move: they are what differs from the background before and after. Masks are those of
+click_to_move.py: trainId * 1000 + number for things, as 13001 for a car, trainIds for the rest.
+Flow, visibility and tracks are computed here, with no weights. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -22,21 +23,16 @@ from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
 from gen.data.cityscapes import CityscapesClips
+from gen.data.decoding import Video, kept, read_masks
 from gen.data.flow import dis
-from gen.data.tracks import track
-from gen.data.video import (
-    CLASSES,
-    MIN_AREA,
-    clip_of_tracks,
-    moving_masks,
-    read_masks,
-    read_video,
-)
+from gen.data.tracks import doubtful, track
+from gen.data.video import CLASSES, FIRST_THING, MIN_AREA, clip_of_tracks, moving_masks, shots
 from gen.files import keep_inputs
 from gen.viz import grid, to_uint8
 from gen.weights import sha256
 
-ROAD, FIRST_THING = 0, 11  # trainIds of the background and of the first of CLASSES
+SIZE = 128, 256  # height and width; of a portrait video the other way round
+ROAD = 0  # trainId of the background
 VAL_SHARE = 0.1  # of the frames
 SHEET = "contact_sheet.png"
 SHOWN = 4  # clips on it
@@ -46,13 +42,13 @@ ENLARGED = 2  # times
 def prepare(
     path: Path,
     out: Path,
-    height: int = 128,
-    width: int = 256,
+    height: int | None = None,
+    width: int | None = None,
     every: int = 1,
     frames: int = 6,
     stride: int = 6,
     masks: Path | None = None,
-    kind: str = "person",
+    kind: str | None = None,
     min_area: float = MIN_AREA,
     source: dict | None = None,
 ) -> dict:
@@ -61,13 +57,14 @@ def prepare(
     Args:
         path: the video.
         out: folder of the layout.
-        height, width: of the frames in px; the middle of the video is cut to this aspect.
+        height, width: of the frames in px, None: 128 x 256, or 256 x 128 of a portrait video;
+            the middle of the video is cut to these proportions.
         every: take every k-th frame of the video.
         frames: frames a clip.
         stride: frames from the beginning of a clip to that of the next.
-        masks: folder of PNGs with the numbers of objects, one a frame, as large as the video;
-            None takes what moves.
-        kind: of the objects, one of CLASSES.
+        masks: folder of PNGs as `gen.data.cityscapes.read_ids` says, one a frame, as large as the
+            video; None takes what moves.
+        kind: of what moves, one of CLASSES, None: persons; masks say it themselves.
         min_area: of an object, share of the image.
         source: where the video is from, for the manifest.
 
@@ -76,64 +73,118 @@ def prepare(
             be tracked, or `out` holds something else.
         OSError: `out` cannot be written.
     """
+    opened = Video(path)
+    size = SIZE[:: -1 if opened.size[0] > opened.size[1] else 1]
+    height, width = (b if a is None else a for a, b in zip((height, width), size, strict=True))
     options = {"height": height, "width": width, "every": every, "frames": frames, "stride": stride}
-    for name, low in {"height": 16, "width": 16, "every": 1, "frames": 2, "stride": 1}.items():
-        if options[name] < low:
-            raise ValueError(f"expected --{name} >= {low}, got {options[name]}")
-    if kind not in CLASSES or not 0 < min_area < 1:
-        raise ValueError(
-            f"expected --class of {CLASSES} and --min-area in (0, 1), got {kind}, {min_area}"
-        )
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a video file, got none")
+    check(options, masks, kind, min_area)
     keep_inputs([path, masks], [out])
-    given = {"masks": masks and str(masks), "class": kind, "min_area": min_area}
-    recipe = {"video": path.name, "sha256": sha256(path)} | options | given
+    of = {"masks": str(masks)} if masks else {"class": kind or CLASSES[0]}
+    recipe = {"video": path.name, "sha256": sha256(path)} | options | of
+    recipe |= {"min_area": min_area, "fit": "crop"}
     manifest = found(out, recipe, "clips of a video")
     if manifest.get("complete"):
         return manifest
-    video = read_video(path, 2 * height, 2 * width, every)
-    if len(video) < 2 * frames:
-        raise ValueError(
-            f"{path}: expected {2 * frames} frames or more, for a clip of {frames} to train on and "
-            f"one for validation, got {len(video)} with --every {every}; take a longer video, or "
-            "a smaller --frames or --every"
-        )
+    video = opened.read(2 * height, 2 * width, every)
+    part = kept(opened.size, height, width)
+    manifest = {"recipe": recipe, "complete": False, "source": source, "read": len(video)}
+    manifest |= {"size": opened.size[::-1], "kept": [part.width, part.height], "left_out": {}}
     if masks:
-        labels = read_masks(masks, path, len(video), 2 * height, 2 * width, every)
+        labels, lost = read_masks(masks, opened, len(video), 2 * height, 2 * width, every)
+        parts = shots(video)
+        manifest["left_out"]["are cut off or too small, counted in each frame"] = lost
     else:
-        labels = moving_masks(video, min_area)
-    if not labels.any():
+        trainid = FIRST_THING + CLASSES.index(of["class"])
+        labels, parts = moving_masks(video, shots(video), trainid, min_area)
+    if not (labels >= 1000).any():
+        got = f"only {', '.join(map(str, np.unique(labels)[:5]))} in {masks}" if masks else "none"
         raise ValueError(
-            f"{masks or path}: expected objects, got none in {len(video)} frames; lower --min-area "
-            f"from {min_area}, or bring other masks with --masks"
+            f"{path}: expected objects, got {got} in {len(video)} frames; lower --min-area from "
+            f"{min_area}, or bring other --masks, whose things are trainId * 1000 + number"
         )
-    write_manifest(out, {"recipe": recipe, "complete": False})
-    steps = tqdm(zip(video, video[1:], strict=False), "tracks", len(video) - 1, disable=None)
-    maps = track(labels, (dis(frame, before) for before, frame in steps))
-    manifest = {"recipe": recipe, "complete": True, "source": source, "read": len(video)}
+    starts = windows(path, parts, len(video), frames, stride)
+    write_manifest(out, manifest)
+    maps = tracked(video, labels, parts, manifest["left_out"], bool(masks))
+    val = starts["val"][0]
+    reach = {"train": (0, val - 1), "val": (val, len(video) - 1)}
     city = re.sub("[^A-Za-z0-9]+", "-", path.stem)
-    val = len(video) - max(frames, round(VAL_SHARE * len(video)))
-    for split, first, end in (("train", 0, val), ("val", val, len(video))):
+    for split, at in starts.items():
         clips = objects = 0
-        for start in tqdm(range(first, end - frames + 1, stride), split, disable=None):
+        for start in tqdm(at, split, disable=None):
             now = slice(start, start + frames)
-            clip = clip_of_tracks(
-                video[now], maps[now], FIRST_THING + CLASSES.index(kind), ROAD, min_area
-            )
+            clip = clip_of_tracks(video[now], maps[now], labels[now], min_area)
             if clip:
                 write_clip(clip, out, split, (city, f"{clips:06d}", start))
                 clips, objects = clips + 1, objects + len(clip["ids"])
+        first, last = reach[split]
         if not clips:
             raise ValueError(
                 f"{path}: expected an object that is seen in all {frames} frames of a clip, got "
-                f"none in frames {first} to {end - 1}, which are for {split}; take smaller "
-                "--frames, --stride or --min-area, or another part of the video"
+                f"none in frames {first} to {last}, which are for {split}; take smaller --frames, "
+                f"--stride or --min-area, or another part of the video{left_out(manifest)}"
             )
-        manifest[split] = {"clips": clips, "objects": objects, "frames": [first, end - 1]}
+        manifest[split] = {"clips": clips, "objects": objects, "frames": [first, last]}
     write_png(out / SHEET, sheet(out, height, width, frames))
+    manifest |= {"parts": [[p.start, p.stop - 1] for p in parts], "complete": True}
     write_manifest(out, manifest)
     return manifest
+
+
+def check(options: dict[str, int], masks: Path | None, kind: str | None, min_area: float) -> None:
+    """Refuse numbers that are out of range."""
+    for name, low in {"height": 16, "width": 16, "every": 1, "frames": 2, "stride": 1}.items():
+        if options[name] < low:
+            raise ValueError(f"expected --{name} >= {low}, got {options[name]}")
+    if kind not in (None, *CLASSES) or not 0 < min_area < 1:
+        raise ValueError(
+            f"expected --class of {CLASSES} and --min-area in (0, 1), got {kind}, {min_area}"
+        )
+    if masks and kind:
+        raise ValueError(f"expected no --class with --masks, whose numbers say it, got {kind}")
+
+
+def windows(
+    path: Path, parts: list[slice], total: int, frames: int, stride: int
+) -> dict[str, list[int]]:
+    """First frames of the clips of both splits; none leaves a part, or reaches into the other.
+
+    Raises:
+        ValueError: parts too short for a clip of each.
+    """
+    long = [p for p in parts if p.stop - p.start >= frames]
+    val = min(long[-1].stop - frames if long else 0, total - round(VAL_SHARE * total))
+    splits = (("train", 0, val), ("val", val, total))
+    starts: dict[str, list[int]] = {}
+    for split, low, high in splits:
+        ranges = [(max(p.start, low), min(p.stop, high) - frames + 1) for p in long]
+        starts[split] = [k for first, end in ranges for k in range(first, end, stride)]
+    if not all(starts.values()):
+        longest = max((p.stop - p.start for p in parts), default=0)
+        raise ValueError(
+            f"{path}: expected {2 * frames} frames or more without a cut or a sudden change of "
+            f"light, for a clip of {frames} to train on and one for validation, got {total}, at "
+            f"most {longest} in a row; take a smaller --frames or --every, or another video"
+        )
+    return starts
+
+
+def tracked(
+    video: np.ndarray, labels: np.ndarray, parts: list[slice], out: dict[str, int], given: bool
+) -> np.ndarray:
+    """Maps of tracks, numbered anew in each part, less those that are hardly objects, which are
+    counted in `out`. Of masks that were given, what hardly moves is an object all the same."""
+    maps = np.zeros_like(labels)
+    for part in parts:
+        some, things = video[part], np.where(labels[part] >= 1000, labels[part], 0)
+        pairs = tqdm(zip(some, some[1:], strict=False), "tracks", len(some) - 1, disable=None)
+        maps[part] = track(things, (dis(frame, before) for before, frame in pairs))
+        for reason, numbers in doubtful(maps[part]).items():
+            if numbers and not (given and reason == "hardly move"):
+                out[reason] = out.get(reason, 0) + len(numbers)
+                gone = np.isin(maps[part], numbers)
+                maps[part][gone] = 0
+                labels[part][gone & (not given)] = ROAD
+    return maps
 
 
 def sheet(root: Path, height: int, width: int, frames: int) -> Image.Image:
@@ -179,10 +230,23 @@ def _coloured(flow: np.ndarray, most: float) -> np.ndarray:
     return _large(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
+def left_out(manifest: dict) -> str:
+    """What of the video is in no clip, in words."""
+    reasons = manifest["left_out"].items()
+    words = [f"{count} that {reason}" for reason, count in reasons if count]
+    return f"; objects left out: {', '.join(words)}" if words else ""
+
+
 def say(out: Path, manifest: dict) -> str:
     """What is in `out`, in a line."""
     parts = [f"{s} {manifest[s]['clips']} ({manifest[s]['objects']})" for s in ("train", "val")]
-    return f"{out}: clips (objects in them): {', '.join(parts)}; look at {out / SHEET}"
+    lines = [f"{out}: clips (objects in them): {', '.join(parts)}; look at {out / SHEET}"]
+    (w, h), (wide, high) = manifest["size"], manifest["kept"]
+    if (w, h) != (wide, high):
+        lines.append(f"cut to the middle {wide} x {high} px of {w} x {h} px")
+    if len(manifest["parts"]) > 1:
+        lines.append(f"{len(manifest['parts'])} parts between cuts and sudden changes of light")
+    return "\n".join(lines) + left_out(manifest)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -190,13 +254,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("video", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--height", type=int, default=128, help="in pixels")
-    parser.add_argument("--width", type=int, default=256, help="in pixels")
+    parser.add_argument("--height", type=int, help="in pixels; 128, or 256 of a portrait video")
+    parser.add_argument("--width", type=int, help="in pixels; 256, or 128 of a portrait video")
     parser.add_argument("--every", type=int, default=1, help="take every k-th frame")
     parser.add_argument("--frames", type=int, default=6, help="a clip")
     parser.add_argument("--stride", type=int, default=6, help="frames from clip to clip")
-    parser.add_argument("--masks", type=Path, help="PNGs with numbers of objects, one a frame")
-    parser.add_argument("--class", dest="kind", default="person", choices=CLASSES)
+    parser.add_argument("--masks", type=Path, help="PNGs of trainId * 1000 + number, one a frame")
+    parser.add_argument("--class", dest="kind", choices=CLASSES, help="of what moves; person")
     parser.add_argument("--min-area", type=float, default=MIN_AREA, help="share of the image")
     args = vars(parser.parse_args(argv))
     path, out = args.pop("video"), args.pop("out")

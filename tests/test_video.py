@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from gen.data import Cityscapes
+from gen.data.decoding import Video, fitted, read_masks
 from gen.data.flow import background, better, dis, flow_to_first, visible
-from gen.data.tracks import track
-from gen.data.video import clip_of_tracks, crop, moving_masks, read_masks, read_video
+from gen.data.tracks import doubtful, track
+from gen.data.video import clip_of_tracks, moving_masks, shots
 from gen.networks.motion import warp
 from gen.weights import UnavailableError, WeightsError, cache_dir
 
@@ -78,6 +79,17 @@ def backs(frames):
     return [dis(b, a) for a, b in zip(frames, frames[1:], strict=False)]
 
 
+def moving(frames, **options):
+    """Numbers of what moves, 0: nothing, in a video without cuts."""
+    labels, parts = moving_masks(frames, [slice(0, len(frames))], 11, **options)
+    assert parts == [slice(0, len(frames))]
+    return np.where(labels > 0, labels.astype(int) - 11000, 0).astype(np.uint16)
+
+
+def clip_of(frames, maps, kind=11, stuff=0, **options):
+    return clip_of_tracks(frames, maps, np.where(maps > 0, 1000 * kind + 1, stuff), **options)
+
+
 def iou(a, b):
     return (a & b).sum() / max((a | b).sum(), 1)
 
@@ -96,19 +108,10 @@ def truth(maps, t):
 
 
 def test_frames_come_back_in_rgb_and_order(scene, movie):
-    read = read_video(movie, H, W)
+    read = Video(movie).read(H, W)
     assert read.shape == scene[0].shape and read.dtype == np.uint8
     assert np.abs(read.astype(float) - scene[0]).mean() < 6  # JPEG
-    assert np.array_equal(read_video(movie, H, W, every=5), read[::5])
-
-
-def test_the_middle_is_cut_to_the_aspect():
-    image = np.zeros((60, 40, 3), np.uint8)
-    image[20:40] = 200  # the middle 2:1
-    assert (crop(image, 10, 20) == 200).all()
-    assert (crop(image, 40, 80) == 200).all()
-    wide = np.repeat(np.arange(90, dtype=np.uint16)[None], 30, 0)
-    assert crop(wide, 30, 30, cv2.INTER_NEAREST)[0].tolist() == list(range(30, 60))
+    assert np.array_equal(Video(movie).read(H, W, every=5), read[::5])
 
 
 # ---- flow and visibility ------------------------------------------------------------------------
@@ -116,7 +119,7 @@ def test_the_middle_is_cut_to_the_aspect():
 
 def test_flow_follows_objects_to_frame_0(scene):
     frames, maps = scene
-    clip = clip_of_tracks(frames[:6], maps[:6], 11, 0)
+    clip = clip_of(frames[:6], maps[:6])
     assert clip["ids"].tolist() == [11001, 11002, 11003]
     for t in range(1, 6):
         flow, _ = truth(maps, t)
@@ -129,7 +132,7 @@ def test_flow_follows_objects_to_frame_0(scene):
 
 def test_the_uncovered_strip_is_not_visible(scene):
     frames, maps = scene
-    clip = clip_of_tracks(frames[:6], maps[:6], 11, 0)
+    clip = clip_of(frames[:6], maps[:6])
     for t in (3, 5):
         seen = clip["visible"][t - 1, 0].numpy() > 0
         expected = truth(maps, t)[1][::2, ::2]
@@ -212,11 +215,11 @@ def test_what_comes_from_outside_is_not_visible():
 
 def test_masks_are_what_moves(scene):
     frames, maps = scene
-    labels = moving_masks(frames)
+    labels = moving(frames)
     for t in (0, 2, 15):
         assert labels[t].max() == 3
         assert iou(labels[t] > 0, maps[t] > 0) > 0.85
-    assert not moving_masks(frames, min_area=0.1).any()
+    assert not moving(frames, min_area=0.1).any()
 
 
 def test_shadows_are_no_objects():
@@ -226,13 +229,73 @@ def test_shadows_are_no_objects():
     for t in range(9):
         frames[t, 20:40, 12 * t : 12 * t + 12] *= 0.7
         frames[t, 44:60, 12 * t : 12 * t + 12] *= 0.3
-    labels = moving_masks(frames.astype(np.uint8))
+    labels = moving(frames.astype(np.uint8))
     assert not labels[:, 20:40].any() and (labels[:, 44:60] > 0).any((1, 2)).all()
+
+
+def test_a_cut_and_a_sudden_change_of_light_end_a_shot(scene):
+    frames = scene[0].copy()
+    assert shots(frames) == [slice(0, FRAMES)]
+    frames[5:] = frames[5:, ::-1, :, ::-1]  # another place
+    frames[11:] = (frames[11:] * 1.3).clip(max=255)
+    assert shots(frames) == [slice(0, 5), slice(5, 11), slice(11, FRAMES)]
+
+
+def test_light_that_changes_slowly_is_no_object(scene):
+    frames, maps = scene
+    light = np.linspace(0.75, 1.25, FRAMES)[:, None, None, None]
+    labels = moving((frames * light).clip(max=255).astype(np.uint8))
+    for t in range(FRAMES):
+        assert iou(labels[t] > 0, maps[t] > 0) > 0.7
+
+
+def test_frames_of_which_much_changes_end_a_part(scene):
+    frames = np.concatenate([scene[0], scene[0][::-1]])
+    frames[15:18] = np.roll(frames[15:18], 9, 1)  # a jolt
+    labels, parts = moving_masks(frames, [slice(0, 32)], 11)
+    assert parts == [slice(0, 15), slice(18, 32)] and not labels[15:18].any()
+
+
+@pytest.fixture(scope="module")
+def lingers():
+    """Frames (80, 64, 128, 3), and maps: one stands for long, then leaves at 8 px a frame."""
+    rng = np.random.default_rng(8)
+    ground, look = texture(rng, 64, 128, 90, 130), texture(rng, 24, 12, 180, 255)
+    maps = np.zeros((80, 64, 128), np.uint16)
+    for t, owner in enumerate(maps):
+        left = 10 + 8 * max(0, t - 48)
+        owner[20:44, left : left + 12] = 1
+    frames = np.stack([ground] * 80)
+    for frame, owner in zip(frames, maps, strict=True):
+        frame[owner > 0] = look.reshape(-1, 3)[: (owner > 0).sum()]
+    return frames.clip(0, 255).astype(np.uint8), maps
+
+
+def test_who_leaves_after_long_leaves_nothing_behind(lingers):
+    frames, maps = lingers
+    labels = moving(frames)
+    for t in (50, 52, 55, 60):
+        assert iou(labels[t] > 0, maps[t] > 0) > 0.7, t
+    assert not labels[78:].any()
+
+
+def test_what_hardly_moves_or_fills_the_frame_is_no_object(lingers, scene):
+    frames, maps = (part[34:58] for part in lingers)  # too short for a background of its own
+    labels = moving(frames)
+    assert iou(labels[-1] > 0, maps[0] > 0) > 0.3  # where it stood
+    tracks = track(labels, backs(frames))
+    (still,) = doubtful(tracks)["hardly move"]
+    assert iou(tracks[-1] == still, maps[0] > 0) > 0.7
+    assert doubtful(scene[1]) == {"hardly move": [], "fill the frame": []}
+    large = np.where(
+        np.arange(H)[:, None] > 20 + np.arange(FRAMES)[:, None, None], 2, scene[1] == 1
+    )
+    assert doubtful(large.astype(np.uint16)) == {"hardly move": [], "fill the frame": [2]}
 
 
 def test_ids_are_kept_where_objects_cross(scene):
     frames, maps = scene
-    labels = moving_masks(frames)
+    labels = moving(frames)
     merged = [t for t in range(FRAMES) if labels[t].max() < 3]
     assert 2 <= len(merged) and 0 < min(merged) and max(merged) < FRAMES - 1
     tracks = track(labels, backs(frames))
@@ -267,11 +330,11 @@ def test_tracks_that_jump_in_size_or_are_small_are_left_out(scene):
     frames, maps = scene[0][:3], scene[1][:3].copy()
     maps[1][maps[1] == 3] = 0
     maps[1, 90:96, 70:80] = 3  # a tenth
-    assert len(clip_of_tracks(frames, maps, 11, 0)["ids"]) == 2
-    clip = clip_of_tracks(frames, scene[1][:3], 13, 1, min_area=0.0160)
+    assert len(clip_of(frames, maps)["ids"]) == 2
+    clip = clip_of(frames, scene[1][:3], 13, 1, min_area=0.0160)
     assert clip["ids"].tolist() == [13001] and int(clip["instance"].max()) == 1
     assert (clip["semantic"] == 13).sum() > (clip["instance"] > 0).sum()  # still cars
-    assert clip_of_tracks(frames, scene[1][:3], 13, 1, min_area=0.5) is None
+    assert clip_of(frames, scene[1][:3], 13, 1, min_area=0.5) is None
 
 
 # ---- the recipe ---------------------------------------------------------------------------------
@@ -305,13 +368,58 @@ def test_the_recipe_writes_what_cityscapes_reads(scene, movie, tmp_path, capsys)
     assert "holds another data set: expected class bus, got car" in capsys.readouterr().err
 
 
+def test_no_clip_spans_a_cut(scene, tmp_path, capsys):
+    """In the tenth for validation, too, which begins earlier where the last part is short."""
+    frames = np.concatenate([scene[0], 255 - scene[0][:, ::-1], scene[0][:3]])
+    path, out = write(tmp_path / "cut.avi", frames), tmp_path / "out"
+    assert recipe.main([str(path), "--out", str(out), "--height", "64", "--width", "128",
+                        "--frames", "5", "--stride", "3"]) == 0  # fmt: skip
+    assert "3 parts between cuts" in capsys.readouterr().out
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["parts"] == [[0, 15], [16, 31], [32, 34]]
+    assert manifest["val"]["frames"] == [27, 34] and manifest["val"]["clips"] == 1
+    firsts = {int(p.stem.split("_")[2]) for p in out.glob("*_instance_tracking_test/*/*.txt")}
+    assert firsts == {0, 3, 6, 9, 16, 19, 22, 27}
+    with pytest.raises(ValueError, match="without a cut or a sudden change .* at most 16 in a row"):
+        recipe.prepare(path, tmp_path / "no", 64, 128, frames=17)
+
+
+def test_what_is_no_object_is_left_out_and_told(lingers, tmp_path):
+    frames = lingers[0][34:58].repeat(2, 1).repeat(2, 2)
+    path = write(tmp_path / "stands.avi", frames)
+    manifest = recipe.prepare(path, tmp_path / "out", 64, 128, frames=4, stride=4)
+    assert manifest["left_out"] == {"hardly move": 1}
+    assert "objects left out: 1 that hardly move" in recipe.say(tmp_path / "out", manifest)
+    clips = Cityscapes(str(tmp_path / "out"), frames=4, num_workers=0, **SIZE)
+    for split in ("train", "val"):
+        for k in range(len(clips.clips(split))):
+            clip = clips.clips(split)[k]
+            assert int(clip["present"].sum()) == 1
+            thing = clip["semantic"] == 11
+            assert torch.equal(thing, clip["instance"] > 0)  # and no person stands where it stood
+
+
+def test_a_portrait_video_keeps_its_height(scene, tmp_path, monkeypatch):
+    assert recipe.SIZE == (128, 256)
+    monkeypatch.setattr(recipe, "SIZE", (32, 64))
+    frames = np.rot90(scene[0], 1, (1, 2))  # 256 high, 128 wide
+    path, out = write(tmp_path / "portrait.avi", frames), tmp_path / "out"
+    manifest = recipe.prepare(path, out, frames=4, stride=4)
+    assert (manifest["recipe"]["height"], manifest["recipe"]["width"]) == (64, 32)
+    assert manifest["kept"] == [128, 256] and "cut to" not in recipe.say(out, manifest)
+    manifest |= {"kept": [128, 16]}
+    assert "cut to the middle 128 x 16 px of 128 x 256 px" in recipe.say(out, manifest)
+
+
 @pytest.fixture
 def masks(scene, tmp_path):
     """Masks with other numbers in every frame, as a segmenter gives them."""
     folder = tmp_path / "masks"
     folder.mkdir()
     for t, owner in enumerate(scene[1]):
-        values = np.where(owner > 0, (owner + t) % 3 + 1 + 300 * (t % 2), 0).astype(np.uint16)
+        values = np.where(owner > 0, 13000 + (owner + t) % 3 + 1 + 300 * (t % 2), 1)
+        values[owner == 2] -= 2000  # a person
+        values = values.astype(np.uint16)
         Image.fromarray(values).save(folder / f"{t:04}.png")
     return folder
 
@@ -321,15 +429,18 @@ def test_masks_of_the_user_are_tracked(scene, movie, masks, tmp_path):
     manifest = recipe.prepare(movie, out, 64, 128, frames=4, stride=4, masks=masks)
     assert manifest["train"] == {"clips": 3, "objects": 8, "frames": [0, 11]}  # one pair crosses
     clip = Cityscapes(str(out), frames=4, num_workers=0, **SIZE).clips("train")[0]
-    expected = np.array([0, 2, 3, 1])[scene[1][:4, ::2, ::2]]  # in the order of frame 0's numbers
+    owner = scene[1][:4, ::2, ::2]
+    expected = np.array([0, 3, 1, 2])[owner]  # in the order of classes and frame 0's numbers
     assert (clip["instance"].numpy() == expected).mean() > 0.98
+    assert clip["ids"].tolist()[:3] == [11001, 13002, 13003]
+    assert (clip["semantic"].numpy() == np.array([1, 13, 11, 13])[owner]).mean() > 0.98
 
 
 def test_masks_are_read_in_the_order_of_their_numbers(movie, masks, tmp_path):
-    padded = read_masks(masks, movie, 16, 64, 128)
+    padded = read_masks(masks, Video(movie), 16, 64, 128)[0]
     for file in masks.glob("*.png"):
         file.rename(file.with_name(f"{int(file.stem)}.png"))
-    assert np.array_equal(read_masks(masks, movie, 16, 64, 128), padded)
+    assert np.array_equal(read_masks(masks, Video(movie), 16, 64, 128)[0], padded)
 
 
 def complains(capsys, *command):
@@ -347,12 +458,12 @@ def test_what_is_wrong_with_a_video_is_named(scene, movie, tmp_path, capsys):
         assert f"{path}: expected" in error and ("decodes" in error or "truncated" in error)
     path.write_bytes(movie.read_bytes()[: movie.stat().st_size // 2])
     error = complains(capsys, path, *out)
-    assert "expected 16 frames as its header says, got " in error and "fetch it again" in error
+    assert "more bytes after 8 frames, got a truncated video; fetch it again" in error
     write(path, frames[:7])
     error = complains(capsys, path, *out)
-    assert "expected 12 frames or more" in error and "got 7 with --every 1" in error
+    assert "expected 12 frames or more" in error and "got 7, at most 7 in a row" in error
     error = complains(capsys, movie, *out, "--every", 2)
-    assert "got 8 with --every 2" in error
+    assert "got 8, at most 8 in a row" in error
     write(path, np.repeat(frames[:1], 14, 0))
     error = complains(capsys, path, *out)
     assert "expected objects, got none in 14 frames" in error and "--masks" in error
@@ -393,7 +504,9 @@ def test_what_is_wrong_with_masks_is_named(movie, masks, tmp_path, capsys):
     one.write_bytes(good[:50])
     assert f"{one}: expected a PNG, got a damaged one" in complains(capsys, *command)
     Image.new("L", (128, 64)).save(one)
-    assert f"{one}: expected 256x128 px as the video has, got 128x64" in complains(capsys, *command)
+    assert f"{one}: expected width and height (256, 128), got (128, 64)" in complains(
+        capsys, *command
+    )
     Image.new("RGB", (256, 128)).save(one)
     assert f"{one}: expected one channel" in complains(capsys, *command)
     one.unlink()
@@ -403,7 +516,7 @@ def test_what_is_wrong_with_masks_is_named(movie, masks, tmp_path, capsys):
     one.write_bytes(good)
     for file in masks.glob("*.png"):
         Image.new("L", (256, 128)).save(file)
-    assert f"{masks}: expected objects, got none" in complains(capsys, *command)
+    assert f"expected objects, got only 0 in {masks}" in complains(capsys, *command)
 
 
 # ---- vtest --------------------------------------------------------------------------------------
@@ -432,8 +545,8 @@ def test_vtest_end_to_end(tmp_path, monkeypatch):
     path = opencv_vtest.fetch()
     reader, frames = cv2.VideoCapture(str(path)), []
     while len(frames) < 24:
-        frames.append(crop(reader.read()[1], 128, 256)[..., ::-1])
-    monkeypatch.setattr(recipe, "read_video", lambda *a: np.stack(frames))
+        frames.append(fitted(reader.read()[1], 128, 256)[..., ::-1])
+    monkeypatch.setattr(Video, "read", lambda *a: np.stack(frames))
     out = tmp_path / "out"
     manifest = recipe.prepare(path, out, 64, 128, frames=4, stride=4)
     assert manifest["train"]["clips"] == 5 and manifest["train"]["objects"] >= 10

@@ -188,6 +188,27 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
     return values
 
 
+def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A PNG of what each px belongs to, of that width and height: (H, W) int64.
+
+    Things are trainId * 1000 + number, 11001 .. 18999, all else is its trainId, 0 .. 18, and 255
+    is unknown. trainIds are 11 person, 12 rider, 13 car, 14 truck, 15 bus, 16 train, 17 motorcycle,
+    18 bicycle; 0 road, and so on: `gen.stills.CLASSES`.
+
+    Raises:
+        ValueError: as `read_labels`, or other numbers; it names the file.
+    """
+    ids = read_labels(path, size)
+    wrong = (ids < 0) | ((ids > 18) & (ids != 255) & (ids <= 11000)) | (ids >= 19000)
+    if len(got := np.unique(ids[wrong | ((ids > 255) & (ids % 1000 == 0))])):
+        raise ValueError(
+            f"{path}: expected trainIds 0 .. 18, 255, or trainId * 1000 + number of things, 11001 "
+            f".. 18999, got {', '.join(map(str, got[:5]))}; a label id, as 24 of persons or 26 of "
+            "cars, is no trainId: persons are 11001 and on, cars 13001 and on"
+        )
+    return ids
+
+
 def normalised_boxes(boxes: np.ndarray, size: tuple[int, int], layout: Layout) -> np.ndarray:
     """Boxes (..., 4) x, y, w, h in source pixels -> centre in [-1, 1], then w / W and h / H.
 

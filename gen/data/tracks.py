@@ -15,6 +15,8 @@ MIN_IOU = 0.3  # of a track, carried on by the flow, with the mask that continue
 INSIDE = 0.6  # share of a track that is inside a mask that it is taken for a part of
 IN_SIGHT = 0.7  # least share of its area that a part must have to say where the track is
 MAX_GAP = 2  # frames that a track may miss
+STILL = 0.2  # of its size (root of the area): what never gets farther hardly moves
+FILLS = 0.5  # share of the frame from which on a track fills it
 
 
 def look_up(image: np.ndarray, flow: np.ndarray, by: int = cv2.INTER_LINEAR) -> np.ndarray:
@@ -92,6 +94,29 @@ def track(labels: np.ndarray, backs: Iterable[np.ndarray]) -> np.ndarray:
                 maps[past][mask & (maps[past] == 0)] = number
         gaps = [gap for gap in gaps if gap[1] not in gone | again]
     return maps
+
+
+def doubtful(maps: np.ndarray) -> dict[str, list[int]]:
+    """Tracks that are hardly objects, by reason: those that hardly move, those that fill the frame.
+
+    Args:
+        maps: (F, H, W) of tracks.
+    """
+    count, (y, x) = int(maps.max()) + 1, np.indices(maps.shape[1:])
+    areas, far = np.zeros((len(maps), count)), np.zeros(count)
+    first = np.full((2, count), np.nan)
+    for frame, of in zip(maps, areas, strict=True):
+        flat = frame.ravel()
+        of[:] = np.bincount(flat, minlength=count)
+        sums = [np.bincount(flat, axis.ravel(), count) for axis in (x, y)]
+        centre = np.stack(sums) / np.where(of > 0, of, np.nan)  # (2, count)
+        first = np.where(np.isnan(first), centre, first)
+        far = np.fmax(far, np.hypot(*(centre - first)))
+    side = np.sqrt(areas.sum(0) / np.maximum((areas > 0).sum(0), 1))
+    fill = areas.max(0) > FILLS * maps[0].size
+    reasons = {"hardly move": (far < STILL * side) & ~fill, "fill the frame": fill}
+    there = areas.any(0) & (np.arange(count) > 0)
+    return {reason: np.flatnonzero(of & there).tolist() for reason, of in reasons.items()}
 
 
 def _expected(frame: int, seen: dict[int, Seen], back: np.ndarray) -> dict[int, np.ndarray]:

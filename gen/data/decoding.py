@@ -1,0 +1,219 @@
+"""Video files as frames: upright, with square pixels, cut to a size; and masks beside them.
+
+`fit` is the one way in which an image of any size becomes a frame of a model's.
+"""
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gen.data.cityscapes import read_ids
+
+MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
+ANNOUNCED = 0.95  # share of the frames in the header that must come, where the end is empty
+TAIL = 1024  # bytes at the end that are all 0 in a file whose download was broken off
+SHAPES = 0.1, 10  # of a pixel, width by height; others are a mistake in the file
+TURNS = cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE
+
+
+class Part(NamedTuple):
+    """What of an image is kept, px of the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def kept(size: tuple[int, int], height: int, width: int, fit: str = "crop") -> Part:
+    """The part of an image (h, w) that becomes a frame (height, width).
+
+    Args:
+        fit: `crop`: the largest part in the middle that has the frame's proportions; `stretch`:
+            all of it.
+    """
+    h, w = size
+    side = min(h / height, w / width)
+    high, wide = max(1, round(height * side)), max(1, round(width * side))
+    if fit == "stretch":
+        high, wide = h, w
+    return Part((h - high) // 2, (w - wide) // 2, high, wide)
+
+
+def fitted(
+    image: np.ndarray, height: int, width: int, fit: str = "crop", by: int = cv2.INTER_AREA
+) -> np.ndarray:
+    """The part of an image that `kept` says, at this size: by area, maps by INTER_NEAREST."""
+    top, left, high, wide = kept(image.shape[:2], height, width, fit)
+    if by == cv2.INTER_AREA and min(high / height, wide / width) < 1:
+        by = cv2.INTER_LINEAR
+    part = image[top : top + high, left : left + wide]
+    return cv2.resize(part, (width, height), interpolation=by)
+
+
+class Video:
+    """A video file that was opened: its size as it is to be seen, and its frames."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"{path}: expected a video file, got none")
+        self.path, self.stream = path, cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if not self.stream.isOpened():
+            got = "a truncated one; fetch it again" if _missing(path) else "something else"
+            raise ValueError(
+                f"{path}: expected a video that OpenCV decodes (.avi, .mp4, .mkv, .webm), got {got}"
+                f"; or {self._convert()}"
+            )
+        get = self.stream.get
+        self.stream.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # not all releases of OpenCV turn it
+        self.turn = round(get(cv2.CAP_PROP_ORIENTATION_META) / 90) % 4
+        sides = get(cv2.CAP_PROP_SAR_NUM), get(cv2.CAP_PROP_SAR_DEN)
+        shape = sides[0] / sides[1] if min(sides) > 0 else 1.0
+        self.shape = shape if SHAPES[0] <= shape <= SHAPES[1] else 1.0  # of a pixel as stored
+        size = [round(get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)]
+        self.stored = tuple(size[:: -1 if self.turn % 2 else 1])  # (h, w), upright
+        h, w = size[0], max(1, round(size[1] * self.shape))
+        self.size = (w, h) if self.turn % 2 else (h, w)  # upright, of square pixels
+
+    def read(self, height: int, width: int, every: int = 1) -> np.ndarray:
+        """Every k-th frame, cut and resized by `fitted`: (F, height, width, 3) uint8 RGB.
+
+        Raises:
+            ValueError: none decodes, the end is missing, or too long to be held.
+        """
+        frames, most, seen = [], MAX_BYTES // (3 * height * width), 0
+        while self.stream.grab():
+            if seen % every == 0:
+                ok, frame = self.stream.retrieve()
+                if not ok:
+                    break
+                if len(frames) >= most:
+                    raise ValueError(
+                        f"{self.path}: expected at most {most} frames of {width}x{height}, got "
+                        "more; cut the video, or take fewer with --every"
+                    )
+                if self.turn:
+                    frame = cv2.rotate(frame, TURNS[self.turn - 1])
+                image = fitted(self.square(frame), height, width)
+                frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            seen += 1
+        announced = max(1, int(self.stream.get(cv2.CAP_PROP_FRAME_COUNT)))
+        code = int(self.stream.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin1")
+        self.stream.release()
+        missing = _missing(self.path)
+        if missing and not (seen >= announced and self.path.suffix.lower() == ".avi"):  # its index
+            raise ValueError(
+                f"{self.path}: expected {missing} more bytes after {seen} frames, got a truncated "
+                "video; fetch it again"
+            )
+        if not frames:
+            raise ValueError(
+                f"{self.path}: expected frames, got none: OpenCV {cv2.__version__} decodes no "
+                f"{ {'AV01': 'AV1'}.get(code, code) } here, or the file is damaged; "
+                f"{self._convert()}"
+            )
+        if seen < ANNOUNCED * announced and _ends_empty(self.path):
+            raise ValueError(
+                f"{self.path}: expected {announced} frames as its header says, got {seen} and an "
+                "empty end: a truncated video; fetch it again"
+            )
+        return np.stack(frames)
+
+    def square(self, image: np.ndarray, by: int = cv2.INTER_LINEAR) -> np.ndarray:
+        """An upright frame, or a map of it, with square pixels."""
+        if image.shape[:2] == self.size:
+            return image
+        return cv2.resize(image, self.size[::-1], interpolation=by)
+
+    def _convert(self) -> str:
+        names = self.path, self.path.with_name(f"{self.path.stem}_h264.mp4")
+        old, new = (shlex.quote(str(name)) for name in names)
+        return f"convert it: ffmpeg -i {old} -c:v libx264 -crf 16 -pix_fmt yuv420p {new}"
+
+
+def _missing(path: Path) -> int:
+    """Bytes that a file lacks of what its container says: AVI, MP4, MOV, Matroska and WebM."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(12)
+        end, sizes = 0, {b"RIFF": _riff, b"\x1a\x45\xdf\xa3": _matroska}.get(head[:4])
+        if sizes is None and head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            sizes = _boxes
+        while sizes and end + 8 <= size:
+            file.seek(end)
+            if (length := sizes(file.read(20))) is None:
+                return 0
+            end += length
+    return max(0, end - size)
+
+
+def _riff(head: bytes) -> int | None:
+    """Bytes of a chunk of an AVI; None where they are not known, or no chunk begins."""
+    length = int.from_bytes(head[4:8], "little")
+    return 8 + length if head[:4] == b"RIFF" and length else None
+
+
+def _boxes(head: bytes) -> int | None:
+    """Bytes of a box of an MP4 likewise."""
+    length = int.from_bytes(head[:4], "big")
+    if length == 1:
+        length = int.from_bytes(head[8:16], "big")
+    return length if length >= 8 and re.fullmatch(rb"[\w\- ]{4}", head[4:8]) else None
+
+
+def _matroska(head: bytes) -> int | None:
+    """Bytes of an element of Matroska likewise: the header, or the segment that holds the rest."""
+    if head[:4] not in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        return None
+    width = 9 - head[4].bit_length()  # bytes of the length, of which the first says how many
+    length = int.from_bytes(head[4 : 4 + width], "big") & (most := 2 ** (7 * width) - 1)
+    return None if width > 8 or length == most else 4 + width + length
+
+
+def _ends_empty(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - TAIL))
+        return not any(file.read())
+
+
+def read_masks(
+    folder: Path, video: Video, count: int, height: int, width: int, every: int = 1
+) -> tuple[np.ndarray, int]:
+    """The masks (F, height, width) uint16 of the frames that were read, as `read_ids` says, and
+    how many objects of them were cut off or were too small to stay.
+
+    Numbers of things are those in one frame; they need not be the same in the next.
+
+    Args:
+        folder: with PNGs, one a frame of the video in order of names, 9.png before 10.png; of
+            the size of its frames when they are upright.
+        video: whose they are.
+        count: frames that were read of it, every k-th.
+        height, width, every: as they were read.
+
+    Raises:
+        ValueError: another number of them or another size, or not such masks.
+    """
+    files = sorted(folder.glob("[!.]*.png"), key=_in_words_and_numbers)
+    taken = files[::every]
+    if len(taken) != count:
+        raise ValueError(
+            f"{folder}: expected a .png for each frame of {video.path.name}, {count} of them to "
+            f"read with --every {every}, got {len(taken)} of {len(files)}"
+        )
+    maps, lost = np.zeros((count, height, width), np.uint16), 0
+    for file, out in zip(taken, maps, strict=True):
+        ids = read_ids(file, video.stored[::-1]).astype(np.uint16)
+        out[:] = fitted(video.square(ids, cv2.INTER_NEAREST), height, width, by=cv2.INTER_NEAREST)
+        lost += len(np.setdiff1d(ids[ids >= 1000], out))
+    return maps, lost
+
+
+def _in_words_and_numbers(path: Path) -> list:
+    """Sorts frame9.png before frame10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
