@@ -58,6 +58,22 @@ def unpickle(
         ) from error
 
 
+def find(path: str | Path, out: str | Path = "") -> Path:
+    """The file that a path means, a run's folder (its last.ckpt), or `last` or `best` of `out`.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
+    found = Path(out, f"{path}.ckpt") if out and str(path) in ("last", "best") else Path(path)
+    if found.is_dir():
+        found = found / "last.ckpt"
+    if not found.is_file():
+        raise WeightsError(
+            f"{path}: expected a checkpoint, or the folder of a run, got no file {found}"
+        )
+    return found
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint file says: a method of this package, its options, its weights."""
 
@@ -74,6 +90,7 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         WeightsError: Not a checkpoint of this package; expected, got and the way out.
     """
+    path = find(path)
     try:
         if Path(path).suffix == ".safetensors":
             state, meta = load_safetensors(path)

@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> None:
 
         def instantiate_trainer(self, **_: Any) -> Trainer:
             c = self.config_init[self.subcommand]
-            kwargs = runs.equip(c, self.subcommand, self.model, self.datamodule)
+            kwargs = runs.equip(c, self.datamodule)
             trainer = super().instantiate_trainer(**kwargs | dict(callbacks=[*kwargs["callbacks"]]))
             if c.trainer.strategy == "auto" and trainer.world_size > 1:
                 # A step trains some of the networks; plain ddp would wait for the others' gradients

@@ -5,30 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from gen.methods.base import Method
-
-KEYWORDS = ("last", "best")  # as --ckpt_path: these files of --out
-
-
-def find_checkpoint(path: str | Path, out: str | Path = "") -> Path:
-    """The file that is meant by a path, by a run's folder, or by `last` or `best` of `out`.
-
-    Raises:
-        FileNotFoundError: No such file.
-    """
-    found = Path(out, f"{path}.ckpt") if out and str(path) in KEYWORDS else Path(path)
-    if found.is_dir():
-        found = found / "last.ckpt"
-    if not found.is_file():
-        raise FileNotFoundError(f"{path}: expected a checkpoint, got no file {found}")
-    return found
+from gen.checkpoint import find
 
 
 def is_used(out: str | Path) -> bool:
@@ -90,7 +74,7 @@ def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContex
     nothing.
     """
     if c.ckpt_path:
-        c.ckpt_path = str(find_checkpoint(c.ckpt_path, c.out))
+        c.ckpt_path = str(find(c.ckpt_path, c.out))
     if c.trainer.fast_dev_run:
         scratch = tempfile.TemporaryDirectory(prefix="gen-")
         c.out = scratch.name
@@ -110,6 +94,8 @@ def is_first_process() -> bool:
 def claim(c: Any, subcommand: str) -> Iterator[None]:
     """Makes the folder `out` of a fit, and locks it within the context; `overwrite` empties it.
 
+    A last.ckpt that is not what is resumed is kept as last.ckpt.1.
+
     Raises:
         BlockingIOError: Another process trains in it.
     """
@@ -122,6 +108,9 @@ def claim(c: Any, subcommand: str) -> Iterator[None]:
             os.rename(c.out, next_free(c.out))
             os.close(descriptor)
             descriptor = lock(c.out)
+        last = Path(c.out, "last.ckpt")
+        if last.exists() and not last.samefile(c.ckpt_path):
+            shutil.copy2(last, next_free(last))
         yield
     finally:
         os.close(descriptor)
@@ -139,7 +128,7 @@ def lock(out: str | Path) -> int:
     return descriptor
 
 
-def equip(c: Any, subcommand: str, method: Method, data: Any) -> dict[str, Any]:
+def equip(c: Any, data: Any) -> dict[str, Any]:
     """What the trainer of a run gets: folder, loggers, callbacks, how checkpoints are written."""
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -157,8 +146,6 @@ def equip(c: Any, subcommand: str, method: Method, data: Any) -> dict[str, Any]:
             "--monitor: expected validation, which saves best.ckpt, got "
             "--trainer.limit_val_batches 0"
         )
-    if subcommand != "fit" and not (c.ckpt_path or method.hparams.get("init_from")):
-        raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
     out = Path(c.out)
     loggers: list[Any] = [CSVLogger(out, name="logs")]
     if c.wandb != "off":

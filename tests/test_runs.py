@@ -2,14 +2,23 @@
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from lightning import Trainer
 
+import gen
 from gen import runs
+from gen.callbacks import Last, Predictions
 from gen.cli import main
-from runs import arguments, fit, read
+from gen.data import Heads
+from gen.weights import WeightsError
+from runs import HEADS, TRAINER, arguments, differences, fit, read
+
+ONE_BATCH = [f"--trainer.limit_{name}_batches=1" for name in ("val", "test", "predict")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -135,3 +144,75 @@ def test_the_config_of_a_resumed_run_begins_anew(run, tmp_path):
     fit("StarGAN", tmp_path / "a", f"--ckpt_path={run / 'last.ckpt'}", steps=4)
     config = yaml.safe_load((tmp_path / "a/config.yaml").read_text())
     assert config["ckpt_path"] is None and config["trainer"]["max_steps"] == 4
+
+
+# ---- which weights ------------------------------------------------------------------------------
+
+
+def first(state: dict) -> torch.Tensor:
+    return next(iter(state.values())).clone()
+
+
+def weights(method) -> torch.Tensor:
+    return first(method.state_dict())
+
+
+@pytest.fixture
+def two(run, tmp_path) -> Path:
+    """A run whose best checkpoint is that of iteration 2, and its last of iteration 3."""
+    out = shutil.copytree(run, tmp_path / "two")
+    saved = read(out / "last.ckpt")
+    state = {k: v + 1 if v.is_floating_point() else v for k, v in saved["state_dict"].items()}
+    torch.save(saved | dict(global_step=2, state_dict=state), out / "best.ckpt")
+    return out
+
+
+HOOKS = dict(fit="train", test="test", validate="validation", predict="predict")
+
+
+@pytest.mark.parametrize("command, hook", HOOKS.items())
+def test_last_and_best_mean_the_files_of_out(two, monkeypatch, command, hook):
+    seen = []
+    monkeypatch.setattr(
+        Last, f"on_{hook}_start", lambda _, trainer, method: seen.append(weights(method))
+    )
+    monkeypatch.setattr(Predictions, "on_predict_batch_end", lambda *_: None)
+    for given, file, steps in [("last", "last", 4), ("best", "best", 5), (two, "last", 6)]:
+        meant = first(read(two / f"{file}.ckpt")["state_dict"])
+        more = (f"--ckpt_path={given}", *ONE_BATCH)
+        main([command, *arguments("StarGAN", two, *more, steps=steps)[1:]])
+        assert torch.equal(seen.pop(), meant)
+
+
+def test_what_was_trained_after_the_best_checkpoint_is_kept(two):
+    last = read(two / "last.ckpt")
+    fit("StarGAN", two, "--ckpt_path=best", steps=4)
+    assert not differences(read(two / "last.ckpt.1"), last)
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "validate", "predict"])
+@pytest.mark.parametrize("given", ["last", "best", "hpc", "none.ckpt", "folder"])
+def test_a_checkpoint_that_is_missing_is_an_error_before_anything_is_built(
+    tmp_path, monkeypatch, command, given
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    monkeypatch.setattr("gen.data.Heads.__init__", lambda *_, **__: 1 / 0)
+    with pytest.raises(WeightsError, match=f"^{given}: expected a checkpoint.*got no file"):
+        main([command, *arguments("StarGAN", Path("run"), f"--ckpt_path={given}")[1:]])
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_random_weights_are_told_by_what_was_loaded(run, tmp_path, monkeypatch, command):
+    """Not by the option: here it is given, and nothing comes of it."""
+    monkeypatch.setattr("gen.methods.stargan.StarGAN.start", lambda self: None)
+    with pytest.raises(ValueError, match="got random weights"):
+        more = (f"--model.init_from={run / 'last.ckpt'}", *ONE_BATCH)
+        main([command, *arguments("StarGAN", tmp_path, *more)[1:]])
+
+
+def test_weights_that_were_loaded_or_trained_in_this_process_are_taken(run):
+    Trainer(**TRAINER | dict(limit_val_batches=1), logger=False).validate(
+        gen.load(run), Heads(**HEADS), verbose=False
+    )

@@ -74,6 +74,7 @@ class Method(LightningModule):
         super().__init__()
         self.domains: list[str] = []  # names, from the data or the checkpoint
         self._watched: tuple | None = None
+        self._drawn = True  # the weights: neither trained nor loaded so far
 
     # ---- one iteration --------------------------------------------------------------------------
 
@@ -82,6 +83,7 @@ class Method(LightningModule):
         return 1.0
 
     def on_train_start(self) -> None:
+        self._drawn = False
         groups = [g for optimizer in self.trainer.optimizers for g in optimizer.param_groups]
         self._rates = [(group, group["lr"]) for group in groups]
 
@@ -130,6 +132,8 @@ class Method(LightningModule):
         """Every process judges with the buffers, as running statistics, of the first."""
         if self.trainer.state.fn != "fit" and not self.trainer.ckpt_path:
             self.start()  # here and not in `setup`: a checkpoint that is given is loaded by now
+        if self._drawn:
+            raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
         if dist.is_available() and dist.is_initialized():
             for buffer in self.buffers():
                 dist.broadcast(buffer, 0)
@@ -218,6 +222,10 @@ class Method(LightningModule):
                 f"expected data with the domains of the checkpoint, {list(trained)}, got "
                 f"{self.domains}; rename the folders, or train without the checkpoint"
             )
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._drawn = False
+        return super().load_state_dict(*args, **kwargs)
 
     def fill(self, state: dict[str, Tensor], source: str | Path) -> None:
         """Loads `state`; averages fill the trained networks too where the file has only those."""
