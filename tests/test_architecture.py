@@ -35,17 +35,18 @@ def within(name: str, allowed: set[str]) -> bool:
 
 
 RULES = {  # part -> what it may import besides the standard library
-    "gen.losses": {"torch", "gen.losses", "gen.components"},
+    "gen.losses": {"torch", "gen.losses", "gen.components", "gen.devices"},
     "gen.components": {"torch", "numpy", "cv2"},  # OpenCV labels faster than torch on a CPU
     "gen.interpolation": {"torch"},
+    "gen.devices": {"torch"},
     "gen.networks": {
         "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",
-        "gen.networks",
+        "gen.networks", "gen.devices",
     },
     "gen.metrics": {
         "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",
         "gen.networks.backbones", "gen.networks.perceptual", "gen.interpolation", "gen.viz",
-        "gen.weights", "gen.components", "gen.losses",
+        "gen.weights", "gen.components", "gen.losses", "gen.devices",
     },
     "gen.data": {
         "torch", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors", "gen.data",

@@ -18,6 +18,7 @@ from gen.networks.click_to_move import (
 from gen.networks.frame_generator import (
     Discriminator,
     FeatureWarpGenerator,
+    SpadeBlock,
     SpadeGenerator,
     blend,
 )
@@ -302,3 +303,17 @@ def test_codes_of_other_numbers_of_frames_lie_between():
     five, nine = net(z, inner, 5), net(z, inner, 9)
     torch.testing.assert_close(nine[:, :, ::2], five)
     torch.testing.assert_close(nine[:, :, 1], (five[:, :, 0] + five[:, :, 1]) / 2)
+
+
+def test_a_spade_block_is_that_of_the_release():
+    """Spec 2.7: (SPADE norm, LReLU, Conv3) twice, beside (SPADE norm, LReLU, Conv1)."""
+    block = build(SpadeBlock, cin=6, cout=4, maps=5)
+    x, maps = noise(2, 6, 8, 8), noise(2, 5, 8, 8, seed=1)
+
+    def rectified(norm: nn.Module, x: Tensor) -> Tensor:
+        y = norm(x, maps)
+        return y.where(y > 0, 0.2 * y)
+
+    h = block.conv1(rectified(block.norm1, x))
+    wanted = block.conv2(rectified(block.norm2, h)) + block.shortcut(rectified(block.norm3, x))
+    torch.testing.assert_close(block(x, maps), wanted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
+from gen.devices import full_precision
 from gen.weights import WeightsError
 
 
@@ -34,11 +35,11 @@ class NonFiniteLoss(RuntimeError):
 
 
 def inference(method: Callable) -> Callable:
-    """Runs a method without gradients and in the precision of the weights, autocast or not."""
+    """Runs a method without gradients and in the precision of the weights: no autocast, no TF32."""
 
     @functools.wraps(method)
     def run(self: Method, *args: Any, **kwargs: Any) -> Any:
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with torch.inference_mode(), full_precision(self.device):
             return method(self, *args, **kwargs)
 
     return run
@@ -280,13 +281,20 @@ class GANMethod(Method):
                 network.requires_grad_(True)
 
     def update(
-        self, loss: Tensor, *optimizers: LightningOptimizer, last: bool = False, clip: float = 0.0
+        self,
+        loss: Tensor,
+        *optimizers: LightningOptimizer,
+        last: bool = False,
+        clip: float = 0.0,
+        precise: bool = False,
     ) -> None:
         """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted.
 
-        `clip` > 0 is the largest norm of the gradient of each optimizer's parameters.
+        `clip` > 0 is the largest norm of the gradient of each optimizer's parameters. `precise` is
+        for what differentiates twice: backward, too, in full precision.
         """
-        self.manual_backward(loss)
+        with full_precision(self.device) if precise else nullcontext():
+            self.manual_backward(loss)
         for i, optimizer in enumerate(optimizers, start=1):
             if clip:
                 groups = optimizer.param_groups

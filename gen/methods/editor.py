@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from gen import checkpoint as files
+from gen.devices import full_precision
 from gen.interpolation import alphas, path
 from gen.methods.base import Method, inference
 from gen.networks.stylegan2 import Generator
@@ -136,7 +137,8 @@ class Editor(Method):
         In the space that is edited, by optimisation, which takes seconds an image and shows a bar:
         see `gen.projector`.
         """
-        return project(self.generator, x, steps, self.hparams.space).ws
+        with full_precision(self.device):
+            return project(self.generator, x, steps, self.hparams.space).ws
 
     def translate(self, x: Tensor, d: Tensor, z: Tensor, steps: int = 500) -> Tensor:
         """Images (N, 3, H, H) -> the same with the attributes d (N, K), by noise z (N, Z)."""

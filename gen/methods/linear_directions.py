@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from gen.devices import full_precision
 from gen.methods.base import inference
 from gen.methods.editor import Editor
 from gen.schedules import half_cosine
@@ -174,7 +175,7 @@ class LinearDirections(Editor):
 
     def scores(self, ws: Tensor) -> Tensor:
         """Codes (N, L, D) -> scores (N, K), > 0 where an attribute holds."""
-        with torch.autocast(ws.device.type, enabled=False):
+        with full_precision(ws.device):
             return self.classifiers((self.seen(ws.float()) - self.code_mean) / self.code_std)
 
     # ---- inference: no gradients, full precision ------------------------------------------------

@@ -147,7 +147,7 @@ class SpatialEntropy(Method):
                 raise WeightsError(f"pretrained: expected {source}, got {what}") from error
             head, own = given.pretrained_cfg["classifier"], self.net.state_dict()  # same seed
             drawn = {k: v for k, v in given.named_parameters() if v.ndim > 1 and v.min() < v.max()}
-            same = [k for k, v in drawn.items() if torch.equal(v, own[k])]
+            same = [k for k, v in drawn.items() if torch.equal(v, own[k].cpu())]
             if missing := [k for k in same if not k.startswith(head)]:  # timm passes over these
                 raise WeightsError(f"pretrained: expected {source}, got none for {missing[:3]}")
             self.net.load_state_dict(given.state_dict())

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from gen.devices import full_precision
 from gen.losses.adversarial import bce, r1
 from gen.losses.style import l1
 from gen.methods.base import GANMethod, inference, weigh
@@ -178,7 +179,7 @@ class StarGAN(GANMethod):
             ref = self.phase(rng, "ref", batch, None, s, None, None, latent.content)
         for phases in [[latent, ref]] if self.hparams.single_d_step else [[latent], [ref]]:
             terms = self.discriminator_terms(phases)
-            self.update(sum(terms.values()), opt_d)
+            self.update(sum(terms.values()), opt_d, precise="reg" in terms)
             logs |= {f"d/{name}": value for name, value in terms.items()}
         del ref
 
@@ -213,7 +214,7 @@ class StarGAN(GANMethod):
         """Weighted terms of one step of D: real images, R1 when it is due, the fakes' mean."""
         h, D, p, terms = self.hparams, self.discriminator, phases[0], {}
         if h.lambda_reg and self.global_step % h.r1_every == 0:
-            with torch.autocast(p.x.device.type, enabled=False):  # R1 differentiates twice, in fp32
+            with full_precision(p.x.device):  # R1 differentiates twice
                 x = p.x.detach().requires_grad_()
                 logits = D(x, p.y)  # (N,)
                 terms["reg"] = h.lambda_reg * h.r1_every * r1(logits, x)

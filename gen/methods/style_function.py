@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import full_precision
 from gen.losses.adversarial import bce, r1
 from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
@@ -198,8 +199,7 @@ class StyleFunction(Editor, GANMethod):
         with torch.no_grad():
             fake = self.generator.synthesis(self.moved(self.style_function, ws, z1, d))
         due = h.lambda_reg and self.global_step % h.r1_every == 0
-        fp32 = torch.autocast(x.device.type, enabled=False)  # R1 differentiates twice
-        with fp32 if due else nullcontext():
+        with full_precision(x.device) if due else nullcontext():  # R1 differentiates twice
             real = x.detach().requires_grad_(bool(due))
             cls, src = D(real)  # (N, K), (N,)
             terms = {"real": bce(src, True), "fake": bce(D(fake)[1], False)}
@@ -208,7 +208,7 @@ class StyleFunction(Editor, GANMethod):
             if due:
                 smoothed = cls.sum(1) if h.r1_target == "cls" else src
                 terms["reg"] = h.lambda_reg * h.r1_every * r1(smoothed, real)
-        self.update(sum(terms.values()), opt_d, clip=h.clip)
+        self.update(sum(terms.values()), opt_d, clip=h.clip, precise=bool(due))
         logs = {f"d/{name}": value for name, value in terms.items()}
 
         # Style function.

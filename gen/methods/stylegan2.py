@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from gen.devices import full_precision
 from gen.losses.adversarial import bce, path_length, path_lengths, r1
 from gen.methods.base import GANMethod, inference
 from gen.networks.ada import augment
@@ -172,7 +173,7 @@ class StyleGAN2(GANMethod):
             logs["g/adv"] = bce(D(self.augmented(fake, rng), c), real=True)
             self.update(logs["g/adv"], opt_g)
         if h.lambda_pl and i % h.pl_every == 0:
-            with torch.autocast(x.device.type, enabled=False):  # differentiates twice, in fp32
+            with full_precision(x.device):  # differentiates twice
                 few = max(1, len(x) // h.pl_shrink)
                 ws = self.codes(few, None if c is None else c[:few], rng)
                 fake = self.generator.synthesis(ws, rng)
@@ -180,7 +181,7 @@ class StyleGAN2(GANMethod):
                 penalty, mean = path_length(path_lengths(fake, ws, noise), self.pl_mean)
             self.pl_mean = self.across(mean)
             logs["g/pl"] = h.lambda_pl * h.pl_every * penalty
-            self.update(logs["g/pl"], opt_g)
+            self.update(logs["g/pl"], opt_g, precise=True)
 
         # Discriminator; every few iterations also its gradient at real images.
         with torch.no_grad():
@@ -191,10 +192,10 @@ class StyleGAN2(GANMethod):
         weight = self.gamma(self.world * len(x)) * h.r1_every if i % h.r1_every == 0 else 0.0
         self.update(logs["d/real"] + logs["d/fake"], opt_d, last=not weight)
         if weight:
-            with torch.autocast(x.device.type, enabled=False):
+            with full_precision(x.device):
                 real = x.detach().requires_grad_()
                 logs["d/reg"] = weight * r1(D(self.augmented(real, rng), c), real)
-            self.update(logs["d/reg"], opt_d, last=True)
+            self.update(logs["d/reg"], opt_d, last=True, precise=True)
 
         if h.ada_target:
             self.adapt(real_logits.detach(), i, self.world * len(x))

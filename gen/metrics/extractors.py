@@ -16,6 +16,7 @@ from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3
 from torch_fidelity.utils import create_feature_extractor
 
+from gen.devices import current, full_precision
 from gen.networks.backbones import (
     EfficientNetLite0,
     MobileNetV2,
@@ -25,11 +26,15 @@ from gen.networks.backbones import (
 
 
 @contextmanager
-def float32(x: Tensor) -> Iterator[None]:
-    """No autocast and no TF32 where `x` is."""
-    flags = {"enabled": True, "deterministic": True, "allow_tf32": False}
-    with torch.autocast(x.device.type, enabled=False), torch.backends.cudnn.flags(**flags):
-        yield
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Float32 on `device`, which is the current one within, by kernels that give the same twice."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.deterministic = cudnn.deterministic, True
+    try:
+        with full_precision(device), current(device):
+            yield
+    finally:
+        cudnn.deterministic = before
 
 
 class _Backbone(FeatureExtractorBase):
@@ -54,7 +59,7 @@ class _Backbone(FeatureExtractorBase):
         return False
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        with float32(x):
+        with repeatable(x.device):
             return (self.net(x),)
 
 
@@ -80,7 +85,7 @@ class _Inception2048(FeatureExtractorInceptionV3):
         super().__init__(name, features_list, file, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        with float32(x):
+        with repeatable(x.device):
             return super().forward(x)
 
 
@@ -109,7 +114,7 @@ def load_backbone(
     Args:
         backbone: One of the four.
         weights_path: Its file; default the cache, then a download.
-        device: CPU or the current CUDA device; torch-fidelity knows no other.
+        device: CPU or any CUDA device.
 
     Raises:
         ValueError: An unknown backbone, another device.
@@ -122,4 +127,4 @@ def load_backbone(
         raise ValueError(f"device: expected cpu or cuda, got {device}")
     layer = BACKBONES[backbone].get_default_feature_layer_for_metric("fid")
     options = {"feature_extractor_weights_path": weights_path, "verbose": False}
-    return create_feature_extractor(backbone, [layer], cuda=device.type == "cuda", **options)
+    return create_feature_extractor(backbone, [layer], cuda=False, **options).to(device)

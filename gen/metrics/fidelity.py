@@ -28,7 +28,7 @@ from torch_fidelity.utils import (
 
 from gen import viz, weights
 from gen.metrics.checks import check_images
-from gen.metrics.extractors import load_backbone
+from gen.metrics.extractors import load_backbone, repeatable
 from gen.networks.backbones import PACKAGES
 from gen.networks.perceptual import digest
 
@@ -93,9 +93,10 @@ def real_features(
     file = weights.cache_dir() / "fidelity" / f"{extractor.get_name()}_{key}.safetensors"
     if file.exists():
         return weights.load_safetensors(file)[0]["features"]
-    with torch.random.fork_rng(devices=()):  # the loader draws a seed that nothing uses
+    device = _device(extractor)
+    with torch.random.fork_rng(devices=()), repeatable(device):  # a seed that nothing uses is drawn
         found = get_featuresdict_from_dataset(
-            pixels, extractor, batch_size, _cuda(extractor), save_cpu_ram=True, verbose=False
+            pixels, extractor, batch_size, device.type == "cuda", save_cpu_ram=True, verbose=False
         )  # saving RAM means no worker processes
     (features,) = found.values()
     weights.save_safetensors({"features": features}, file)
@@ -118,10 +119,11 @@ def fake_features(
             NaN.
     """
     _enough("generated images", count)
-    stream = _Stream(batches, count)
-    found = get_featuresdict_from_generative_model(
-        stream, extractor, count, batch_size, _cuda(extractor), rng_seed=0, verbose=False
-    )
+    stream, device = _Stream(batches, count), _device(extractor)
+    with repeatable(device):
+        found = get_featuresdict_from_generative_model(
+            stream, extractor, count, batch_size, device.type == "cuda", rng_seed=0, verbose=False
+        )
     next(stream.images, None)  # raises if there are more
     (features,) = found.values()
     return features
@@ -256,8 +258,8 @@ def _same(name: str, shape: torch.Size | None, now: torch.Size) -> torch.Size:
     return now
 
 
-def _cuda(extractor: FeatureExtractorBase) -> bool:
-    return any(value.is_cuda for value in extractor.state_dict().values())
+def _device(extractor: FeatureExtractorBase) -> torch.device:
+    return next((v.device for v in extractor.state_dict().values()), torch.device("cpu"))
 
 
 @cache

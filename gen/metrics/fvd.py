@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from gen.metrics.checks import check_images
-from gen.metrics.extractors import float32
+from gen.metrics.extractors import repeatable
 
 SIZE_PX = 224
 FEWEST_FRAMES = 10  # I3D needs 9, other implementations ask for 10
@@ -48,7 +48,7 @@ def video_features(net: nn.Module, video: Tensor) -> Tensor:
     if net.training:
         raise ValueError("video_features: expected a network in eval mode, got training mode")
     found = []
-    with float32(video):
+    with repeatable(video.device):
         for some in video.float().split(AT_ONCE):
             some = mirrored(some)
             frames = F.interpolate(some.flatten(0, 1), (SIZE_PX, SIZE_PX), mode="bilinear")

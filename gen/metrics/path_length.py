@@ -13,6 +13,7 @@ import torch_fidelity
 from torch import Tensor
 from torch_fidelity.metric_ppl import calculate_ppl
 
+from gen.devices import current, full_precision
 from gen.interpolation import slerp
 from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
@@ -83,7 +84,7 @@ def perceptual_path_length(
         classes: Labels are drawn evenly from 0 .. classes - 1; 0 is none.
         seed: Of latents and labels.
         batch_size: Paths at once; `generate` sees twice as many latents.
-        device: Where `generate` wants its latents: CPU or the current CUDA device.
+        device: Where `generate` wants its latents: CPU or any CUDA device.
 
     Returns:
         `ppl_eps1e-4_vgg_zend`.
@@ -97,22 +98,23 @@ def perceptual_path_length(
             "perceptual_path_length: expected count, latent_dim and batch_size >= 1, classes >= 0,"
             f" got {count}, {latent_dim}, {batch_size}, {classes}"
         )
-    found = calculate_ppl(
-        1,
-        input1=_Generator(generate, latent_dim, classes),
-        input1_model_num_samples=count,
-        input1_model_num_classes=classes,
-        ppl_epsilon=EPSILON,
-        ppl_reduction="none",
-        ppl_sample_similarity="gen_lpips_vgg",
-        ppl_z_interp_mode="gen_slerp",
-        ppl_discard_percentile_lower=None,  # it trims by a name that numpy 2.4 dropped
-        ppl_discard_percentile_higher=None,
-        rng_seed=seed,
-        batch_size=batch_size,
-        cuda=torch.device(device).type == "cuda",
-        verbose=False,
-    )
+    with full_precision(device), current(device):  # to TF32 the step would be no step
+        found = calculate_ppl(
+            1,
+            input1=_Generator(generate, latent_dim, classes),
+            input1_model_num_samples=count,
+            input1_model_num_classes=classes,
+            ppl_epsilon=EPSILON,
+            ppl_reduction="none",
+            ppl_sample_similarity="gen_lpips_vgg",
+            ppl_z_interp_mode="gen_slerp",
+            ppl_discard_percentile_lower=None,  # it trims by a name that numpy 2.4 dropped
+            ppl_discard_percentile_higher=None,
+            rng_seed=seed,
+            batch_size=batch_size,
+            cuda=torch.device(device).type == "cuda",
+            verbose=False,
+        )
     distances = found[torch_fidelity.KEY_METRIC_PPL_RAW].astype(np.float64)
     low = np.percentile(distances, TRIM[0], method="lower")
     high = np.percentile(distances, TRIM[1], method="higher")

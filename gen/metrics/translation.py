@@ -7,6 +7,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
+from gen.devices import full_precision
 from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
@@ -21,9 +22,10 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     Wang et al. 2004, by torchmetrics: an 11 x 11 Gaussian window of sigma 1.5, on the [0, 1] scale.
     """
-    score = structural_similarity_index_measure(
-        (x.float() + 1) / 2, (y.float() + 1) / 2, data_range=1.0, reduction="none"
-    )
+    with full_precision(x.device):  # a variance is a small difference of large numbers
+        score = structural_similarity_index_measure(
+            (x.float() + 1) / 2, (y.float() + 1) / 2, data_range=1.0, reduction="none"
+        )
     return score.reshape(len(x))  # one image comes back without its dimension
 
 

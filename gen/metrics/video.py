@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from gen.devices import full_precision
 from gen.networks.perceptual import LPIPS
 
 MOST_DB = 60.0  # rounding to 8 bits alone leaves 59
@@ -37,9 +38,10 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     """
     shape = x.shape
     x, y = ((v.flatten(0, 1).float() + 1) / 2 for v in (x, y))
-    _, maps = structural_similarity_index_measure(
-        x, y, data_range=1.0, reduction="none", return_full_image=True
-    )
+    with full_precision(x.device):  # a variance is a small difference of large numbers
+        _, maps = structural_similarity_index_measure(
+            x, y, data_range=1.0, reduction="none", return_full_image=True
+        )
     return mean_over(maps.view(shape), mask)
 
 
@@ -80,9 +82,10 @@ def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
     h, w = seen.shape[2:]
     wide = F.pad(frame[None], (w, w, h, h))
     inside = F.pad(torch.ones_like(frame[None, :1]), (w, w, h, h))
-    count = F.conv2d(inside, seen)  # (1, 1, H + h + 1, W + w + 1)
-    error = F.conv2d(wide.square().sum(1, keepdim=True), seen) - 2 * F.conv2d(wide, looks)
-    error += F.conv2d(inside, looks.square().sum(1, keepdim=True))
+    with full_precision(frame.device):  # the difference of large sums
+        count = F.conv2d(inside, seen)  # (1, 1, H + h + 1, W + w + 1)
+        error = F.conv2d(wide.square().sum(1, keepdim=True), seen) - 2 * F.conv2d(wide, looks)
+        error += F.conv2d(inside, looks.square().sum(1, keepdim=True))
     error = (error / count.clamp(min=1)).where(count >= 0.5 * seen.sum(), torch.inf)[0, 0]
     best = error.argmin()
     y, x = best // error.shape[1] - h - top, best % error.shape[1] - w - left

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gen.devices import full_precision
 from gen.networks import click_to_move as parts
 from gen.networks.frame_generator import FeatureWarpGenerator, SpadeGenerator, blend
 from gen.networks.motion import (
@@ -155,7 +156,7 @@ class Animator(nn.Module):
         self, scene: Scene, features: list[Tensor], motion: Motion, object_z: Tensor
     ) -> Tensor:
         """The motion of all objects (N, T, M, 2, 3); the user's comes back bit by bit."""
-        with torch.autocast(object_z.device.type, enabled=False):  # motions are small numbers
+        with full_precision(object_z.device):  # motions are small numbers
             codes = self.appearance.objects([f.float() for f in features], scene.boxes)
             given = (scene.boxes, scene.classes, codes, scene.present)
             told = motion.user, motion.theta, object_z, motion.camera, motion.known
@@ -173,7 +174,7 @@ class Animator(nn.Module):
 
         Not differentiable in `theta`.
         """
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z.device):
             theta = theta.detach()
             masks = object_masks(scene.instance, theta.shape[2])
             flow, owner, visible = rasterise(masks, theta, nearness(scene.boxes, theta))

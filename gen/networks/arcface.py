@@ -12,10 +12,10 @@ Letters in shapes: N batch, C channels, H height = width.
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from gen import weights
+from gen.devices import full_precision
 
 SIZE_PX = 112  # of the input
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit halves the side
@@ -84,7 +84,7 @@ class IRSE50(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1:] != (3, SIZE_PX, SIZE_PX):
             raise ValueError(f"IRSE50: expected (N, 3, 112, 112), got {tuple(x.shape)}")
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             x = self.input_layer(x.to(self.output_layer[3].weight.dtype))
             return self.output_layer(self.body(x))
 

@@ -86,7 +86,7 @@ class Spade(nn.Module):
 
 
 class SpadeBlock(nn.Module):
-    """A residual block to another width, normalised by `Spade`."""
+    """A residual block to another width, normalised by `Spade`; also its shortcut is rectified."""
 
     def __init__(self, cin: int, cout: int, maps: int):
         super().__init__()
@@ -97,7 +97,7 @@ class SpadeBlock(nn.Module):
     def forward(self, x: Tensor, maps: Tensor) -> Tensor:
         h = self.conv1(F.leaky_relu(self.norm1(x, maps), 0.2))
         h = self.conv2(F.leaky_relu(self.norm2(h, maps), 0.2))
-        return h + self.shortcut(self.norm3(x, maps))
+        return h + self.shortcut(F.leaky_relu(self.norm3(x, maps), 0.2))
 
 
 class SpadeGenerator(nn.Module):

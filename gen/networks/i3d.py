@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen import weights
+from gen.devices import full_precision
 
 FRAMES = 9  # at least, as two steps in time must be left of ceil(T / 8)
 LAYOUT = (
@@ -128,7 +129,7 @@ class I3D(nn.ModuleDict):
         if video.ndim != 5 or video.shape[1] < FRAMES or video.shape[2] != 3:
             got = tuple(video.shape)
             raise ValueError(f"I3D: expected (N, T, 3, H, W) with T >= {FRAMES}, got {got}")
-        with torch.autocast(video.device.type, enabled=False):
+        with full_precision(video.device):
             x = video.to(self["logits"].conv3d.weight.dtype).transpose(1, 2)  # (N, 3, T, H, W)
             for name, layer in self.items():
                 if name in POOLS:

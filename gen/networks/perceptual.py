@@ -22,6 +22,7 @@ import torchvision
 from torch import Tensor, nn
 
 from gen import weights
+from gen.devices import full_precision
 from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,8 @@ class LPIPS(nn.Module):
     """Perceptual distance of images in [-1, 1], differentiable in its inputs.
 
     Has no parameters and adds nothing to a state dict: safe inside any module. Runs in float32
-    also under autocast. The eps stands inside the root, so gradients are finite on all-zero
-    features (the pip package has it outside; distances agree to 1e-5).
+    also under autocast, without TF32. The eps stands inside the root, so gradients are finite on
+    all-zero features (the pip package has it outside; distances agree to 1e-5).
 
     Args:
         net: `alex` or `vgg`.
@@ -114,7 +115,7 @@ class LPIPS(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 32:
             raise ValueError(f"LPIPS: expected (N, 3, H >= 32, W >= 32), got {tuple(x.shape)}")
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             h = torch.addcmul(self.shift, x.to(self.scale.dtype), self.scale)
             h = h.contiguous(memory_format=torch.channels_last)
             out, start = [], 0

@@ -37,12 +37,14 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     normalisation with one map a group: the same formula, but its kernel accumulates in fp32
     whatever the input, and takes a 1x1 map (which it sets to zero).
     """
-    N, C, H, W = x.shape
+    maps, shape = x.contiguous(), x.shape
     if weight.ndim == 2:
-        N, C = 1, N * C  # to the kernel, the maps of one image
+        maps = maps.view(1, -1, *shape[2:])  # to the kernel, the maps of one image
+    N, C, H, W = maps.shape
     with torch.autocast(x.device.type, enabled=False):  # autocast would copy the map to fp32
         weight, bias = (p.flatten().to(x.dtype) for p in (weight, bias))
-        return torch.native_group_norm(x.contiguous(), weight, bias, N, C, H * W, C, 1e-5)[0]
+        out = torch.native_group_norm(maps, weight, bias, N, C, H * W, C, 1e-5)[0]
+    return torch.ops.aten._unsafe_view(out, shape)  # no view to autograd: it is changed in place
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""What a GPU must be told: float32 that is float32, and copies that nobody waits for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+
+import torch
+from torch import Tensor
+
+_lock, _inside, _saved = threading.Lock(), 0, []
+
+
+@contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Within, float32 is float32 on `device`: no autocast, and no TF32 in any thread.
+
+    TF32, which cuDNN has on unless it is told, keeps 10 of 23 bits: small steps vanish in it. A
+    backward pass computes as is set while it runs, so it must be within, too. All settings come
+    back when the last of those who are within leaves.
+    """
+    global _inside, _saved
+    with _lock:
+        if _inside == 0:
+            _saved = _switch_off()
+        _inside += 1
+    try:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                for restore in _saved:
+                    restore()
+
+
+def _switch_off() -> list[partial]:
+    """Sets all products and convolutions to float32; what to call, in order, to undo it."""
+    backends, set_products = torch.backends, torch.set_float32_matmul_precision
+    newer = [("cudnn", "conv"), ("cudnn", "rnn"), ("cuda", "matmul"), ("mkldnn", "matmul")]
+    settings = [getattr(getattr(backends, a), b, None) for a, b in newer]  # from torch 2.9 on
+    settings = [s for s in settings if getattr(s, "fp32_precision", None) is not None]
+    undo = [partial(setattr, s, "fp32_precision", s.fp32_precision) for s in settings]
+    undo.insert(0, partial(set_products, torch.get_float32_matmul_precision()))
+    set_products("highest")
+    with suppress(RuntimeError):  # raised where these newer names were set to differ
+        undo.insert(0, partial(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32))
+        backends.cudnn.allow_tf32 = False
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    return undo
+
+
+def current(device: torch.device | str) -> AbstractContextManager:
+    """Within, `device` is the one that `.cuda()` of other people's code means."""
+    device = torch.device(device)
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def send(value: Tensor, device: torch.device | str) -> Tensor:
+    """`value` on `device`, without a wait for a GPU: that would copy what is not pinned at once."""
+    device = torch.device(device)
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def rng_on(device: torch.device | str, rng: torch.Generator) -> torch.Generator:
+    """For what is as large as an image: `rng` itself on a CPU, elsewhere one of the same seed."""
+    device = torch.device(device)
+    if device.type == rng.device.type:
+        return rng
+    return torch.Generator(device).manual_seed(rng.initial_seed())
