@@ -1,8 +1,8 @@
 """A still image with masks, from files or drawn, and what is said of it on a command line.
 
-Masks are one PNG of 16 bits as in the layout of Cityscapes (`gen.data.cityscapes`): things are
-trainId * 1000 + number, with a number from 1 for each of a class, all else is its trainId, 255
-unknown. Positions are px of the image as it was given, x first.
+Masks are one PNG of 16 bits as `gen.data.cityscapes.read_ids` reads it, here and in data_prep:
+things are trainId * 1000 + number, all else is its trainId, 255 unknown. Positions are px of the
+image as it was given, x first.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gen.data.cityscapes import read_labels
+from gen.data.cityscapes import read_ids
+from gen.data.decoding import NEAREST, Part, fitted, kept
 from gen.data.images import load_image, to_tensor
 from gen.data.movers import BRANCHES, Movers
 from gen.drags import NEAR_PX, Drag, Request, pick
@@ -41,43 +41,54 @@ class Still(NamedTuple):
     instance: Tensor  # (H, W) ids, below 1000 where no object is
     given: Tensor  # (h, w) ids
     note: str  # what was done to it
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Px of the model a px given, along x and y."""
-        (H, W), (h, w) = self.instance.shape, self.given.shape
-        return W / w, H / h
+    scale: tuple[float, float] = (1.0, 1.0)  # px of the model a px given, along x and y
 
 
-def read(frame: str | Path, masks: str | Path, size: tuple[int, int]) -> Still:
-    """An image file and its masks, resized to (H, W) px: masks to the nearest.
+def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str = "crop") -> Still:
+    """An image file and its masks as a frame of (H, W) px.
+
+    Args:
+        fit: how, as `gen.data.decoding.kept` says; what the model was trained with.
 
     Raises:
         ValueError: files that are missing, damaged, of different size, or not such masks.
     """
     image = load_image(frame)
     try:
-        ids = read_labels(Path(masks), image.size)
+        ids = read_ids(Path(masks), image.size).astype(np.uint16)
     except ValueError as error:
         raise ValueError(f"{error}; masks need one number for each px of {frame}") from error
-    wrong = ids[((ids > 18) & (ids < 1000) & (ids != 255)) | (ids >= 19000)]
-    if len(wrong):
-        raise ValueError(
-            f"{masks}: expected trainIds 0 .. 18, 255, or trainId * 1000 + number, got {wrong[0]}"
-            "; a label id, as 26 of cars, is no trainId"
-        )
-    (H, W), (h, w) = size, ids.shape
-    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in ((H, h), (W, w)))
-    small = ids[rows.astype(int)[:, None], columns.astype(int)]
-    notes = []
-    if (h, w) != (H, W):
-        notes.append(f"resized from {w} x {h} to {W} x {H} px")
-        if abs(w / h / (W / H) - 1) > 0.02:
+    part = kept(ids.shape, *size, fit)
+    small = fitted(ids, *size, fit, NEAREST)
+    pixels = to_tensor(fitted(np.asarray(image), *size, fit))
+    given, maps = (torch.from_numpy(x.astype(np.int64)) for x in (ids, small))
+    semantic = (maps // 1000).where(maps >= 1000, maps)
+    scale = size[1] / part.width, size[0] / part.height
+    return Still(pixels, semantic, maps, given, _note(ids, small, part), scale)
+
+
+def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
+    """What fitting does to an image and its objects."""
+    (h, w), (H, W), notes = ids.shape, small.shape, []
+    if part[2:] != (h, w):
+        notes.append(f"cut to the middle {part.width} x {part.height} of {w} x {h} px")
+    if part[2:] != (H, W):
+        notes.append(f"resized from {part.width} x {part.height} to {W} x {H} px")
+        if abs(part.width / part.height / (W / H) - 1) > 0.02:
             notes.append("which changes its proportions")
-        if lost := sorted({*np.unique(ids[ids >= 1000])} - {*np.unique(small)}):
-            notes.append(f"too small to stay: {', '.join(map(str, lost))}")
-    frame = to_tensor(image.resize((W, H), Image.Resampling.BILINEAR))
-    return Still(frame, *_maps(torch.from_numpy(small)), torch.from_numpy(ids), ", ".join(notes))
+    top, left, high, wide = part
+    inside = ids[top : top + high, left : left + wide]
+    outside = ids.copy()
+    outside[top : top + high, left : left + wide] = 0
+    every, there, beyond, stay = ({*np.unique(x[x >= 1000]).tolist()}
+                                  for x in (ids, inside, outside, small))  # fmt: skip
+    lost = {
+        "cut off": every - there,
+        "too small to stay": there - stay,
+        "cut in two": stay & beyond,
+    }
+    notes += [f"{how}: {', '.join(map(str, sorted(ids)))}" for how, ids in lost.items() if ids]
+    return ", ".join(notes)
 
 
 def drawn(number: int, size: tuple[int, int], frames: int) -> Still:
@@ -89,10 +100,6 @@ def drawn(number: int, size: tuple[int, int], frames: int) -> Still:
     numbers, semantic = clip["instance"][0], clip["semantic"][0]
     ids = clip["ids"][(numbers - 1).clamp(min=0)].where(numbers > 0, semantic)
     return Still(clip["video"][0], semantic, ids, ids, "")
-
-
-def _maps(ids: Tensor) -> tuple[Tensor, Tensor]:
-    return (ids // 1000).where(ids >= 1000, ids), ids
 
 
 def objects(still: Still) -> list[tuple[int, str, int, int]]:
@@ -189,9 +196,11 @@ def _whose(still: Still, what: str, text: str, form: str) -> int:
     (x, y), (h, w) = _numbers(what, f":{who}", 2, "X,Y"), still.given.shape
     if not (0 <= x < w and 0 <= y < h):
         raise ValueError(f"{what}: expected a place in the image of {w} x {h} px, got {who}")
-    if (id_ := pick(still.given, x, y)) is None:
+    id_ = pick(still.given, x, y)
+    if id_ not in {known for known, *_ in objects(still)}:
+        got = "none" if id_ is None else f"{id_}, which is cut off or too small"
         raise ValueError(
-            f"{what}: expected an object within {NEAR_PX} px of {who}, got none; there are "
+            f"{what}: expected an object within {NEAR_PX} px of {who}, got {got}; there are "
             f"{listed(still)}"
         )
     return id_

@@ -5,8 +5,9 @@ a drawn scene          click_to_move.py --scene 3 --drag 40,30:8,-2 --camera -3,
 as it was asked before click_to_move.py --scene 3 --request out/request.json
 
 Who can be dragged: --list. What will happen, without the video: --suggest. Masks are one PNG of
-16 bits, trainId * 1000 + number for things and trainId for the rest (gen/stills.py). Positions and
-ways are px of the image as it is given; it is resized to the model's size.
+16 bits, trainId * 1000 + number for things, as 13001 for a car, and trainId for the rest, as those
+of data_prep/video.py. Positions and ways are px of the image as it is given; it is cut to the
+model's proportions and resized, and what is lost is told.
 """
 
 import argparse
@@ -70,7 +71,10 @@ def demo(args: argparse.Namespace) -> None:
     if not hasattr(method, "predict_motion"):
         raise ValueError(f"{args.checkpoint}: expected a ClickToMove, got {type(method).__name__}")
     steps, *size = method.shape
-    still = stills.read(*files, size) if given[1] else stills.drawn(args.scene, size, steps + 1)
+    if given[1]:
+        still = stills.read(*files, size, method.hparams.fit)
+    else:
+        still = stills.drawn(args.scene, size, steps + 1)
     if still.note:
         print(f"note: {args.frame}: {still.note}")
     if args.list:

@@ -260,6 +260,30 @@ def test_wrong_uploads(server):
         assert client.upload(name, whole)[0] == 200
 
 
+def test_masks_without_objects_are_refused(server):
+    client, _ = server
+    ((handler, _),) = client.named("of_files")
+
+    def sent(content: bytes) -> dict:
+        path = json.loads(client.upload("a.png", content)[1])[0]
+        return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+    def take(ids: np.ndarray) -> dict:
+        file = io.BytesIO()
+        Image.fromarray(ids.astype(np.uint16)).save(file, "PNG")
+        image = sent(picture("PNG", ids.shape[::-1]))
+        return client.call(handler, [image, sent(file.getvalue())], session_hash=session)
+
+    session, ids = opened(client), np.zeros((64, 128))
+    message = take(ids)
+    assert not message["success"]
+    assert "expected objects to drag, got none: things are trainId" in message["output"]["error"]
+    ids[20:30, 20:30] = 24001
+    assert "24001; a label id, as 24 of persons" in take(ids)["output"]["error"]
+    ids[20:30, 20:30] = 11001
+    assert take(ids)["success"]
+
+
 def test_other_doors_are_closed(server):
     """Whatever else Gradio would answer, some of it by storing or fetching something."""
     client, folder = server

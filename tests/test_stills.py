@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from gen import drags, stills, viz
+from gen.data.decoding import fitted
 from gen.drags import Drag, Request
 from gen.methods.click_to_move import ClickToMove
 from gen.methods.domain_classifier import DomainClassifier
@@ -89,8 +91,29 @@ def test_another_size_is_resized_with_a_note(write):
     assert torch.equal(still.instance, torch.from_numpy(labels().astype(np.int64)))
     assert still.note == "resized from 192 x 96 to 64 x 32 px" and still.given.shape == (96, 192)
     assert still.scale == (1 / 3, 1 / 3) and stills.objects(still)[1] == (13001, "car", 26, 23)
-    note = stills.read(*write(labels(k=3)[:, :96]), (H, W)).note
-    assert note == "resized from 96 x 96 to 64 x 32 px, which changes its proportions"
+
+
+def test_other_proportions_are_cut_as_training_cuts_them(write):
+    high = np.zeros((96, 64), np.uint16)
+    high[32:64] = labels()
+    high[4:10, 4:10], high[60:70, 50:60], high[50, 5] = 13007, 13008, 13009
+    frame, masks = write(high)
+    still = stills.read(frame, masks, (H // 2, W // 2))
+    assert still.note == (
+        "cut to the middle 64 x 32 of 64 x 96 px, resized from 64 x 32 to 32 x 16 px, cut off: "
+        "13007, too small to stay: 13009, cut in two: 13008"
+    )
+    assert still.scale == (0.5, 0.5) and stills.objects(still)[1][:2] == (13001, "car")
+    pixels = np.asarray(Image.open(frame))
+    assert np.array_equal(viz.to_uint8(still.frame), fitted(pixels, H // 2, W // 2))
+    assert stills.asked(still, ["8,38:4,0"]).drags[0].id == 13001  # px of what was given
+    with pytest.raises(ValueError, match="got 13007, which is cut off or too small; there are"):
+        stills.asked(still, ["6,6:4,0"])
+    still = stills.read(frame, masks, (H, W), "stretch")
+    assert still.note.startswith(
+        "resized from 64 x 96 to 64 x 32 px, which changes its proportions"
+    )
+    assert still.scale == (1, 1 / 3)
 
 
 def test_objects_that_get_lost_are_named(write):
@@ -211,6 +234,17 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run):
     assert abs(first - arrows).mean() < 3 and gif.info["duration"] == 960
     run(*image, "--request", out / "request.json")
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_checkpoint_says_how_an_image_is_fitted(write, run, tmp_path):
+    frame, masks = write(np.repeat(labels(k=2), 2, 0))
+    words = ["--frame", frame, "--masks", masks, "--list"]
+    assert "cut to the middle 128 x 64 of 128 x 128 px" in run(*words)[0]
+    path = ship(ClickToMove(**CLICK_TO_MOVE, fit="stretch"), tmp_path / "model.safetensors")
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["hparams"])["fit"] == "stretch"
+    said = run("--checkpoint", path, *words)[0]
+    assert "resized from 128 x 128 to 64 x 32 px, which changes its proportions" in said
 
 
 def test_the_script_suggests_what_the_video_shows(run):

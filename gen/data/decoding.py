@@ -18,6 +18,7 @@ MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
 ANNOUNCED = 0.95  # share of the frames in the header that must come, where the end is empty
 TAIL = 1024  # bytes at the end that are all 0 in a file whose download was broken off
 SHAPES = 0.1, 10  # of a pixel, width by height; others are a mistake in the file
+NEAREST = cv2.INTER_NEAREST_EXACT  # of maps: a px takes what is at its middle
 TURNS = cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE
 
 
@@ -48,7 +49,7 @@ def kept(size: tuple[int, int], height: int, width: int, fit: str = "crop") -> P
 def fitted(
     image: np.ndarray, height: int, width: int, fit: str = "crop", by: int = cv2.INTER_AREA
 ) -> np.ndarray:
-    """The part of an image that `kept` says, at this size: by area, maps by INTER_NEAREST."""
+    """The part of an image that `kept` says, at this size: by area, maps by `NEAREST`."""
     top, left, high, wide = kept(image.shape[:2], height, width, fit)
     if by == cv2.INTER_AREA and min(high / height, wide / width) < 1:
         by = cv2.INTER_LINEAR
@@ -209,7 +210,7 @@ def read_masks(
     maps, lost = np.zeros((count, height, width), np.uint16), 0
     for file, out in zip(taken, maps, strict=True):
         ids = read_ids(file, video.stored[::-1]).astype(np.uint16)
-        out[:] = fitted(video.square(ids, cv2.INTER_NEAREST), height, width, by=cv2.INTER_NEAREST)
+        out[:] = fitted(video.square(ids, NEAREST), height, width, by=NEAREST)
         lost += len(np.setdiff1d(ids[ids >= 1000], out))
     return maps, lost
 

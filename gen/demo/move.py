@@ -41,7 +41,12 @@ def tab(page: gr.Blocks, method) -> None:
 
     def of_files(image: dict | None, masks: dict | None):
         files_ = photo(image), uploaded(masks, "its masks")
-        return shown(stills.read(*files_, tuple(size)))
+        still = stills.read(*files_, tuple(size), method.hparams.fit)
+        if not stills.objects(still):
+            raise ValueError(f"masks: expected objects to drag, got {stills.NOTHING}")
+        if still.note:
+            gr.Info(f"Your image: {still.note}")
+        return shown(still)
 
     def parts(still: stills.Still | None) -> list[Tensor]:
         still = files.kept(still)

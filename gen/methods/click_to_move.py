@@ -35,6 +35,8 @@ class ClickToMove(GANMethod):
         height: of the frames H, px.
         width: of the frames W, px.
         steps: frames T after the first.
+        fit: how an image of other proportions becomes a frame, as those of training did: `crop`
+            takes its middle, as data_prep/video.py does; `stretch` all of it.
         channels: of the first level of the encoders, of the decoder, and of the generator.
         levels: halvings of the encoders; 6 in the release, for 128 x 256.
         max_channels: most channels of a level.
@@ -83,6 +85,7 @@ class ClickToMove(GANMethod):
         height: int = 128,
         width: int = 256,
         steps: int = 5,
+        fit: Literal["crop", "stretch"] = "crop",
         channels: int = 32,
         levels: int = 6,
         max_channels: int = 512,
