@@ -40,8 +40,13 @@ def main() -> None:
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
     parser.add_argument("--i3d", help="I3D weights of your own, for fvd of an animator")
     parser.add_argument("--no-edges", help="an animator trained without, for rows of its motion")
-    backbones = ("effnetlite0", "inception2048", "tvinception_stargan")
-    parser.add_argument("--backbone", choices=backbones, default="effnetlite0", help="of fidelity")
+    parser.add_argument(
+        "--backbone",
+        choices=("effnetlite0", "mobilenetv2", "inception2048", "tvinception_stargan"),
+        nargs="+",
+        default=["effnetlite0", "mobilenetv2"],
+        help="of fidelity; a translator's kernel distance is given by the second one, too",
+    )
     parser.add_argument(
         "--net",
         choices=("alex", "vgg"),
@@ -139,7 +144,8 @@ def of_translator(args: argparse.Namespace, method) -> list[dict]:
         from gen.networks import arcface as network
 
         arcface = network.load(args.arcface).to(args.device)
-    judges = Judges(data.train, args.backbone, classifier, arcface)
+    second = args.backbone[1] if len(args.backbone) > 1 else None
+    judges = Judges(data.train, args.backbone[0], classifier, arcface, second)
     groups = args.metrics or BASIC
     if "all" in groups:
         groups = [group for group in GROUPS if group not in judges.missing()]
@@ -199,7 +205,7 @@ def of_generator(args: argparse.Namespace, method) -> list[dict]:
         metrics=generators.GROUPS if "all" in groups else groups,
         count=5000 if args.count is None else args.count,
         paths=200 if args.max_sources is None else args.max_sources,
-        backbone=args.backbone,
+        backbone=args.backbone[0],
         net=args.net[0],
         seed=args.seed,
         batch_size=args.batch_size,

@@ -349,8 +349,8 @@ class Tints(nn.Module):
 def test_accuracy_stands_beside_that_on_held_out_images(net):
     judges = Judges(classifier=Tints())
     found = evaluate(Translator(), Images(), ["accuracy"], judges, max_sources=4)
-    names = ["latent/accuracy_tints", "reference/accuracy_tints", "real/accuracy_tints"]
-    assert table(found) == dict.fromkeys(sorted(names, reverse=False), 1.0)
+    right = dict.fromkeys(("latent", "reference", "real", "twin"), 1.0) | {"source": 0.0}
+    assert table(found) == {f"{of}/accuracy_tints": share for of, share in right.items()}
 
     class Stubborn(Translator):  # leaves the source as it is
         def decode(self, content, s):
@@ -383,11 +383,17 @@ def toy_backbone(tmp_path, monkeypatch):
 
 
 def test_fidelity_of_every_ordered_pair_and_their_mean(toy_backbone, tmp_path):
-    judges, path = Judges(Images(), backbone="toy"), tmp_path / "values.jsonl"
+    judges, path = Judges(Images(8), backbone="toy"), tmp_path / "values.jsonl"
     found = evaluate(Translator(), Images(), ["fidelity"], judges, ledger=path)
     rows = {row["metric"]: row for row in found}
     mean = rows["fidelity/latent/fid_toy_10x"]
     single = [row for name, row in rows.items() if name.startswith(mean["metric"] + "/")]
+    for guide in ("latent", "reference"):  # of 5 sources; the second backbone sees 3 outputs
+        assert f"fidelity/{guide}/kd_mobilenetv2_s8_3x" in rows
+    floors = [rows[f"fidelity/{of}/kid_toy_s5"]["value"] for of in ("source", "real")]
+    assert floors[0] > 50 * abs(floors[1])
+    assert abs(rows["fidelity/halves/kid_toy_s4"]["value"]) < floors[0] / 10
+    assert {"fidelity/source/kd_mobilenetv2_s5", "fidelity/halves/kd_mobilenetv2_s4"} < rows.keys()
     assert len(single) == mean["count"] == 6 and "fidelity/reference/fid_toy_4x" in rows
     assert mean["value"] == pytest.approx(sum(row["value"] for row in single) / 6)
     assert all(row["ci95"] is None for row in single)
@@ -406,6 +412,52 @@ def test_fidelity_of_every_ordered_pair_and_their_mean(toy_backbone, tmp_path):
     blind.encode = blind.decode = None
     again = evaluate(blind, Images(), ["fidelity"], judges, ledger=path)  # all is known
     assert table(again) == table(found)
+
+
+def test_floors_of_fidelity_need_enough_images(toy_backbone, caplog):
+    few = evaluate(Translator(), Images(3), ["fidelity"], Judges(Images(5), backbone="toy"))
+    assert {name.split("/")[1] for name in table(few)} == {"latent", "reference"}
+    assert "KD of source: expected 4 images of blue, got 3" in caplog.text
+    assert "KD of halves: expected 8 images of green, got 5" in caplog.text
+
+
+class Weaver(Translator):
+    """Draws a lattice of period 4 on all it makes."""
+
+    def decode(self, content, s):
+        x = super().decode(content, s)
+        return x * 0.9 + 0.05 * (torch.arange(x.shape[-1]) % 4 < 2)
+
+
+class Discs(Images):
+    """A disc on a plain ground for each content."""
+
+    def __getitem__(self, index):
+        y, key = divmod(index, self.count)
+        i = torch.arange(SIZE) - SIZE / 2
+        disc = ((i[:, None] - key) ** 2 + i**2 < 36).float().expand(1, 3, -1, -1)
+        return {"x": tint(disc - 0.5, torch.tensor([y]))[0], "y": y, "index": index}
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_texture_rows_find_a_lattice(paired):
+    judges = Judges(Discs()) if not paired else None
+    found = {
+        kind.__name__: table(evaluate(kind(), Discs(paired=paired), ["texture"], judges))
+        for kind in (Translator, Weaver)
+    }
+    for guide in ("latent", "reference"):
+        clean, woven = (
+            [found[kind][f"{guide}/texture_{key}"] for key in ("flat", "locked", "locked_ratio")]
+            for kind in ("Translator", "Weaver")
+        )
+        assert clean == pytest.approx([0, 0, 0], abs=0.01)
+        assert woven[:2] == pytest.approx([0.025 * 127.5] * 2, rel=0.05) and woven[2] > 10
+        detail = f"{guide}/texture_detail_ratio"
+        assert found["Translator"][detail] == pytest.approx(1, abs=0.01)
+    assert found["Weaver"]["twin/texture_flat"] == pytest.approx(0, abs=0.01)
+    assert found["Weaver"]["source/texture_detail_ratio"] == pytest.approx(1, abs=0.3)
+    assert not [name for name in found["Weaver"] if "unchanged" in name or "_real" in name]
 
 
 def test_path_length_is_larger_where_latents_matter():

@@ -1,9 +1,10 @@
 """Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
 
-`plan`: what is translated to what. `measure`: how. `ledger`: single values on disk. `rows`: names,
-means and intervals. `compare`: several models, source by source. The same rows of other methods:
-`classifiers` and their attention (`voc`: images with masks for these), `generators`, and `editors`
-of their codes. `claims`: means over seeds, for scripts/claims.
+`plan`: what is translated to what. `measure`: how. `features`: real images as a backbone sees
+them. `ledger`: single values on disk. `names`: what they are called. `rows`: means and intervals.
+`compare`: several models, source by source. The same rows of other methods: `classifiers` and
+their attention (`voc`: images with masks for these), `generators`, and `editors` of their codes.
+`claims`: means over seeds, for scripts/claims.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,10 +42,13 @@ def evaluate(
       error to the true target, beside that of the source left unchanged and, given the training
       images, of the nearest of them.
     - `accuracy`: share of these outputs that a classifier takes for the target domain, beside its
-      accuracy on the sources.
+      accuracy on the sources and their twins, and what the unchanged source scores.
+    - `texture`: of these outputs where source and true target are flat, and how far it is a
+      lattice; see `gen.metrics.texture`.
     - `identity`: cosine of the face descriptors of source and output.
     - `fidelity`: distribution of 10 outputs a source against the training images, for every
-      ordered pair of domains.
+      ordered pair of domains, and KD of the first 3 by a backbone that no loss has seen; beside
+      them KD of the sources left unchanged, of real images, and of half the training images.
     - `ppl`: StyleGAN's perceptual path length of latents, 4 paths a source.
 
     Each source is encoded once for the first five. Its latents and references are a function of

@@ -2,29 +2,31 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
 from tqdm import tqdm
 
 from gen import gallery
 from gen.data.nearest import Nearest
+from gen.evaluation.features import MOST, SECOND, Backbone
 from gen.evaluation.ledger import Ledger
+from gen.evaluation.names import FLOORS, Protocol
 from gen.evaluation.plan import GUIDES, Source, draw_styles, ordered_pairs, plan
-from gen.evaluation.rows import FRAMES, Protocol
+from gen.evaluation.rows import FRAMES
 from gen.interpolation import alphas, path
 from gen.metrics.accuracy import domain_accuracy
 from gen.metrics.checks import check_images
 from gen.metrics.identity import identity_similarity
 from gen.metrics.smoothness import path_distances, pixel_steps, smoothness
+from gen.metrics.texture import texture_scores
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
-GROUPS = ("intra", "inter", "translation", "accuracy", "identity", "fidelity", "ppl")
-BASIC = GROUPS[:3]  # what needs validation images and nothing else
+BASIC = ("intra", "inter", "translation")  # what needs validation images and nothing else
+GROUPS = (*BASIC, "accuracy", "texture", "identity", "fidelity", "ppl")
+SCORES = ("fid", "kid", "prc")
 OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
 NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file", "fidelity": "training images"}
 
@@ -36,6 +38,7 @@ class Judges(NamedTuple):
     backbone: str = "effnetlite0"  # features of fidelity, see `gen.metrics.fidelity`
     classifier: object = None  # a DomainClassifier of the same domains: accuracy
     arcface: object = None  # `gen.networks.arcface.IRSE50`: identity
+    second: str | None = "mobilenetv2"  # another backbone, which no loss has seen
 
     def missing(self) -> list[str]:
         """Groups that cannot be measured without more of us."""
@@ -60,6 +63,11 @@ class Measurement:
         self.lpips = LPIPS(self.net).to(here) if looks else None
         self.others = [LPIPS(other).to(here) for other in self.other_nets if looks]
         self.nearest = Nearest(judges.train) if judges.train is not None else None
+        self.backbones = [
+            Backbone(name, judges.train, images, here, most)
+            for name, most in ((judges.backbone, None), (judges.second, MOST))
+            if name and judges.train is not None
+        ]
 
     def names(self) -> dict[str, str]:
         """Who judges a group: values of another judge are not taken from a ledger."""
@@ -69,12 +77,16 @@ class Measurement:
         names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
         names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
         of = self.max_sources or "all"
-        return names | {"fidelity": f"{j.backbone}, {of} sources", "ppl": f"{of} sources"}
+        names["texture"] = copies
+        return names | {
+            "fidelity": f"{j.backbone} {j.second}, {of} sources",
+            "ppl": f"{of} sources",
+        }
 
     def protocol(self) -> Protocol:
         judge, method = self.judges.classifier, self.method
         name = judge.hparams.model_name if judge is not None else ""
-        options = (self.outputs, self.net, self.grid, name, self.seed)
+        options = (self.outputs, self.net, self.grid, name, self.judges.second, self.seed)
         return Protocol(list(method.domains), method.img_size, *options)
 
     # ---- values of single sources ---------------------------------------------------------------
@@ -149,26 +161,48 @@ class Measurement:
 
     def translation(self, block, x, y, made) -> dict[str, Tensor]:
         """`translation_scores`, NaN in what needs a twin where a source has none."""
-        twins = [self.images.twin(s.index, s.target) for s in block]
-        if not any(t is not None for t in twins):
+        true, missing = self.twins(block, x, [s.target for s in block])
+        if missing.all():
             return translation_scores(self.lpips, x, made)
-        true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(twins)]
         near = self.nearest and self.nearest(x, [s.target for s in block])
-        scores = translation_scores(self.lpips, x, made, torch.stack(true), near)
-        missing = torch.tensor([t is None for t in twins], device=x.device)
+        scores = translation_scores(self.lpips, x, made, true, near)
         free = ("diversity", "content")
         return {
             k: v if k.startswith(free) else v.masked_fill(missing, torch.nan)
             for k, v in scores.items()
         }
 
+    def twins(self, block, x: Tensor, domains: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """True images (N, 3, H, W) of the sources in a domain each, and (N,) where there is none:
+        there the source itself stands in."""
+        found = [self.images.twin(s.index, y) for s, y in zip(block, domains, strict=True)]
+        true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(found)]
+        return torch.stack(true), torch.tensor([t is None for t in found], device=x.device)
+
     def accuracy(self, block, x, y, made) -> dict[str, Tensor]:
+        """Of the outputs; of the sources as what they are, and left unchanged as what they should
+        become; of the twins."""
         target = torch.tensor([s.target for s in block], device=x.device)
         judge = self.judges.classifier
+        true, missing = self.twins(block, x, target.tolist())
         return {
             "accuracy": domain_accuracy(judge, made, target),
             "real": domain_accuracy(judge, x, y),
+            "unchanged": domain_accuracy(judge, x, target),
+            "twin": domain_accuracy(judge, true, target).masked_fill(missing, torch.nan),
         }
+
+    def texture(self, block, x, y, made) -> dict[str, Tensor]:
+        """Against the twin; where there is none, against the nearest training image."""
+        domains = [s.target for s in block]
+        real, missing = self.twins(block, x, domains)
+        if missing.any() and self.nearest:
+            near = self.nearest(x, domains)
+            real = torch.where(missing[:, None, None, None], near, real)
+            missing = torch.zeros_like(missing)
+        scores = texture_scores(made, x, real)
+        scores["detail_unchanged"] = texture_scores(x[:, None], x, real)["detail_ratio"]
+        return {name: value.masked_fill(missing, torch.nan) for name, value in scores.items()}
 
     def identity(self, block, x, y, made) -> dict[str, Tensor]:
         return {"identity": identity_similarity(self.judges.arcface, x, made)}
@@ -176,32 +210,34 @@ class Measurement:
     # ---- values of pairs of domains -------------------------------------------------------------
 
     def measure_pairs(self, book: Ledger, rank: int, world: int) -> None:
+        """Fidelity of each ordered pair, beside what KD is where nothing is generated."""
         if "fidelity" not in self.groups:
             return
-        from gen.metrics import fidelity  # slow to import
-        from gen.metrics.extractors import load_backbone
-
-        train, backbone = self.judges.train, self.judges.backbone
-        extractor = load_backbone(backbone, device=gallery.device(self.method))
-
-        @cache
-        def real(y: int) -> Tensor:  # (M, D)
-            members = (train.labels == y).nonzero().flatten().tolist()
-            name = f"training images of {train.domains[y]}"
-            return fidelity.real_features(extractor, Subset(train, members), name=name)
-
         pairs = list(enumerate(ordered_pairs(len(self.images.domains))))[rank::world]
-        for guide in GUIDES:
+        for guide in (*GUIDES, *FLOORS):
             todo = [pair for pair in pairs if pair[0] not in book.done("fidelity", guide)]
             for unit, (a, b) in tqdm(todo, f"fidelity, {guide}", disable=None):
                 began = time.perf_counter()
-                of_a = [s for s in self.sources if self.images.labels[s.index] == a]
-                fakes = self.fakes([s._replace(target=b) for s in of_a], guide)
-                count = len(of_a) * self.outputs[guide]
-                fake = fidelity.fake_features(extractor, fakes, count)  # (N, D)
-                found = fidelity.fidelity_scores(fake, real(b), backbone)
+                if guide in FLOORS:
+                    found = {
+                        k: v for bb in self.backbones for k, v in bb.floor(guide, a, b).items()
+                    }
+                else:
+                    found = self.pair(guide, a, b)
                 values = {name: {unit: value} for name, value in found.items()}
-                book.add("fidelity", guide, time.perf_counter() - began, values)
+                if values:
+                    book.add("fidelity", guide, time.perf_counter() - began, values)
+
+    def pair(self, guide: str, a: int, b: int) -> dict[str, float]:
+        """Scores of the translations from a to b; KD alone by the second backbone."""
+        first, *second = self.backbones
+        of_a = [s._replace(target=b) for s in self.sources if self.images.labels[s.index] == a]
+        made = torch.cat(list(self.fakes(of_a, guide)))  # (N, K, 3, H, W)
+        found = first.scores(first.features(made.flatten(0, 1)), first.real(b), SCORES)
+        for other in second:
+            fake = other.features(made[:, :SECOND].flatten(0, 1))
+            found |= other.scores(fake, other.real(b))
+        return found
 
     def measure_lengths(self, book: Ledger, rank: int, world: int) -> None:
         """StyleGAN's path length in each target domain, every path with a source of its own."""
@@ -232,13 +268,13 @@ class Measurement:
             book.add("ppl", "latent", time.perf_counter() - began, values)
 
     def fakes(self, sources: Sequence[Source], guide: str) -> Iterator[Tensor]:
-        """Translations of the sources, (n, 3, H, W) at a time."""
+        """Translations of the sources, (n, K, 3, H, W) at a time."""
         for i in range(0, len(sources), self.batch_size):
             block = sources[i : i + self.batch_size]
             x, _ = gallery.batch(self.method, self.images, [s.index for s in block])
             content = self.method.encode(x)
-            for s in self.draw(block, "target", guide).unbind(1):
-                yield self.decode(content, s)
+            styles = self.draw(block, "target", guide)
+            yield torch.stack([self.decode(content, s) for s in styles.unbind(1)], 1).cpu()
 
 
 def _digest(judge: nn.Module | None) -> str:

@@ -1,97 +1,20 @@
-"""What the values of an evaluation are called: names with their protocol, means, intervals."""
+"""Rows of an evaluation: means and intervals of values, as JSON lines and as a table."""
 
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
-from gen.data.nearest import NEAREST_PX
-from gen.evaluation.ledger import Ledger
-from gen.evaluation.plan import ordered_pairs
-from gen.metrics.smoothness import value_name
-from gen.metrics.translation import bootstrap, protocol_names
+from gen.metrics.translation import bootstrap
 from gen.report import versions
 from gen.weights import sha256
 
 FRAMES = 20  # of a path
 
 Values = Iterator[tuple[str, str, Tensor]]  # name, protocol, (N,) with NaN where it has no meaning
-
-
-class Protocol(NamedTuple):
-    """How values were measured."""
-
-    domains: list[str]
-    img_size: int
-    outputs: dict[str, int]  # K for each guide
-    net: str  # LPIPS network
-    grid: str  # alphas of paths
-    classifier: str  # model name of the classifier
-    seed: int
-
-    def rows(self, book: Ledger, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
-        """(group, guide, row) of everything that was measured in `groups`."""
-        pairs = ordered_pairs(len(self.domains))
-        for (group, guide, value), of_unit in book.values.items():
-            name, protocol = self.name(group, guide, value)
-            if not name or not of_unit or group not in groups:
-                continue
-            ordered = [v for _, v in sorted(of_unit.items())]
-            mean, low, high = bootstrap(ordered, self.seed)
-            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol)
-            yield group, guide, row | {"count": len(ordered), "values": of_unit}
-            if group == "fidelity":
-                for unit, v in sorted(of_unit.items()):
-                    a, b = (self.domains[y] for y in pairs[unit])
-                    single = dict(metric=f"{name}/{a}>{b}", value=v, ci95=None, protocol=protocol)
-                    yield group, guide, single | {"count": 1, "values": {unit: v}}
-
-    def name(self, group: str, guide: str, value: str) -> tuple[str, str]:
-        """Name and protocol of a value, empty for one that is reported elsewhere."""
-        k, px = self.outputs[guide], f"{self.img_size} px"
-        made = f"{k} {guide}-guided outputs a source"
-        if group in ("intra", "inter"):
-            key, _, other = value.partition("@")
-            if key == "pplsq" and (other or self.net) != "vgg":
-                return "", ""
-            on = "" if self.grid == "released" else f"_{self.grid}"
-            between = {"intra": "two styles of a domain", "inter": "styles of two domains"}[group]
-            ends = {
-                "released": f"0..{1 - 1 / FRAMES:g}",
-                "strict": "0..1",
-                "uniform": "0..1 in steps equal to the eye",
-            }[self.grid]
-            name = value_name(key, FRAMES, other or self.net) + on
-            return f"{group}/{guide}/{name}", (
-                f"{guide}-guided, between {between}, lerp, alpha {ends}, {px} seen at 256 px"
-            )
-        if group == "fidelity":
-            held = "against the training images, mean over ordered pairs of domains"
-            return f"fidelity/{guide}/{value}_{k}x", f"{made} {held}, {px}"
-        if group == "ppl":
-            return f"latent/{value}", f"4 paths a source, mean over target domains, {px}"
-        if group == "identity":
-            return f"{guide}/identity_irse50", f"{made}, {px}"
-        if group == "accuracy":
-            name = f"accuracy_{self.classifier}"
-            shared = {"real": ("real", "the sources themselves, held out from training")}
-        else:
-            name = protocol_names(k, self.net)[value]
-            shared = {
-                "unchanged": ("source", "the source left as it is"),
-                "nearest": ("nearest", f"training image nearest to the source at {NEAREST_PX} px"),
-            }
-        kind = value.partition("_")[0]
-        if kind not in shared:
-            return f"{guide}/{name}", f"{made}, {px}"
-        if guide != "latent":  # the same for both guides
-            return "", ""
-        prefix, what = shared[kind]
-        return f"{prefix}/{name.replace(kind, 'paired')}", f"{what}, {px}"
 
 
 class Singles:

@@ -1,0 +1,90 @@
+"""What a backbone makes of images, and of the real ones once for all."""
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+SECOND = 3  # outputs a source that the second backbone looks at, of all 10
+HELD = 200  # validation images a domain, for what KD is where nothing is generated
+MOST = 1000  # training images a domain that the second backbone looks at
+
+log = logging.getLogger(__name__)
+
+
+class Backbone:
+    """A feature extractor and the real images of each domain as it sees them.
+
+    Args:
+        name: See `gen.metrics.extractors.load_backbone`.
+        train: Training images.
+        held: Validation images.
+        device: Where it runs.
+        most: Training images a domain, evenly spaced; None is all.
+    """
+
+    def __init__(self, name: str, train, held, device, most: int | None = None) -> None:
+        self.name, self.train, self.held = name, train, held
+        self.device, self.most = device, most
+        self.known: dict[tuple[str, int], Tensor] = {}
+
+    @cached_property
+    def extractor(self):
+        from gen.metrics.extractors import load_backbone  # slow to import
+
+        return load_backbone(self.name, device=self.device)
+
+    def real(self, y: int) -> Tensor:
+        """(M, D) of the training images of a domain."""
+        return self._of(self.train, "training", y, self.most)
+
+    def unseen(self, y: int) -> Tensor:
+        """(M, D) of validation images of a domain."""
+        return self._of(self.held, "validation", y, HELD)
+
+    def _of(self, images, split: str, y: int, most: int | None) -> Tensor:
+        if (split, y) not in self.known:
+            from gen.metrics.fidelity import real_features
+
+            members = spread((images.labels == y).nonzero().flatten().tolist(), most)
+            name = f"{split} images of {images.domains[y]}"
+            self.known[split, y] = real_features(self.extractor, Subset(images, members), name=name)
+        return self.known[split, y]
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, D)."""
+        from gen.metrics.fidelity import fake_features
+
+        return fake_features(self.extractor, [images], len(images))
+
+    def floor(self, what: str, a: int, b: int) -> dict[str, float]:
+        """KD of real images to the training images of domain b; empty if there are too few.
+
+        `source`: validation images of a. `real`: those of b. `halves`: half of the training images
+        to the other half.
+        """
+        split, y = (self.train, b) if what == "halves" else (self.held, b if what == "real" else a)
+        count, needed = int((split.labels == y).sum()), 8 if what == "halves" else 4
+        if count < needed:
+            name = split.domains[y]
+            log.warning("KD of %s: expected %d images of %s, got %d", what, needed, name, count)
+            return {}
+        real = self.real(b)
+        sides = (real[::2], real[1::2]) if what == "halves" else (self.unseen(y), real)
+        return self.scores(*sides)
+
+    def scores(self, fake: Tensor, real: Tensor, which: Sequence[str] = ("kid",)) -> dict:
+        """See `gen.metrics.fidelity.fidelity_scores`."""
+        from gen.metrics.fidelity import fidelity_scores
+
+        return fidelity_scores(fake, real, self.name, which)
+
+
+def spread(members: list[int], most: int | None) -> list[int]:
+    """At most so many of them, evenly spaced."""
+    if most is None or len(members) <= most:
+        return members
+    return [members[int(i)] for i in torch.linspace(0, len(members) - 1, most)]
