@@ -146,13 +146,18 @@ def test_path_lengths_are_followed_and_saved():
 
 def test_augmentation_adapts_to_the_sign_of_real_logits():
     method = StyleGAN2(**TINY | dict(ada_target=0.6, ada_kimg=1.0))
-    method.adapt(torch.tensor([1.0, 2.0, 3.0, -1.0, 5.0]), 1, 5)  # not yet
+
+    def adapt(logits, iteration):
+        method.count_signs(logits)
+        method.adapt(iteration, images=5)
+
+    adapt(torch.tensor([1.0, 2.0, 3.0, -1.0, 5.0]), 1)  # not yet
     assert method.ada_p == 0 and method.ada_signs.tolist() == [3, 5]
-    method.adapt(torch.ones(5), 4, 5)  # mean (3 + 5) / 10 > 0.6
+    adapt(torch.ones(5), 4)  # mean (3 + 5) / 10 > 0.6
     assert method.ada_p.item() == pytest.approx(5 * 4 / 1000)
     assert method.ada_signs.tolist() == [0, 0]
     for iteration in (8, 12):
-        method.adapt(-torch.ones(5), iteration, 5)
+        adapt(-torch.ones(5), iteration)
     assert method.ada_p == 0  # not below
 
 

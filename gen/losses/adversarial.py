@@ -12,22 +12,53 @@ from gen.losses import at_least_fp32
 def bce(logits: Tensor, real: bool, weight: Tensor | None = None) -> Tensor:
     """Non-saturating GAN loss: mean_n -log p_n, p = sigmoid(logit) if real, else 1 - sigmoid.
 
-    Goodfellow et al. 2014; StarGAN v2 (Choi et al. 2020) eq. 1. `logits` (N,), any dtype, computed
-    in fp32; `weight` (N,) multiplies each element before the mean. Range [0, inf).
+    Goodfellow et al. 2014; StarGAN v2 (Choi et al. 2020) eq. 1. `logits` (N,), or (N, P) where a
+    discriminator judges P places, any dtype, computed in fp32; `weight` (N,) multiplies each
+    image's loss before the mean. Range [0, inf).
     """
     logits = at_least_fp32(logits)
-    loss = F.softplus(-logits if real else logits)  # (N,)
-    return (loss if weight is None else weight * loss).mean()
+    loss = F.softplus(-logits if real else logits)  # (N,) or (N, P)
+    return loss.mean() if weight is None else (weight * of_images(loss)).mean()
+
+
+def relativistic(better: Tensor, worse: Tensor) -> Tensor:
+    """mean_n softplus(worse_n - better_n): the logit of the one shall be above that of the other.
+
+    Relativistic pairing, Jolicoeur-Martineau 2018, as in R3GAN (Huang et al. 2024): D's loss has
+    better = real, worse = fake, G's the reverse; with R1 on real and fake images alike (R2), never
+    without. Logits (N,) or (N, P), row n of both of one domain. Range [0, inf).
+    """
+    return F.softplus(at_least_fp32(worse) - at_least_fp32(better)).mean()
+
+
+def of_images(values: Tensor) -> Tensor:
+    """(N,) as it is, (N, P) as the mean over the P places of an image."""
+    return values if values.ndim == 1 else values.mean(1)
 
 
 def r1(logits: Tensor, x: Tensor) -> Tensor:
-    """R1 = 1/2 mean_n ||d logit_n / d x_n||^2, the squared norm summed over pixels.
+    """R1 = 1/2 mean_n ||d logit_n / d x_n||^2, the squared norm summed over pixels; of fakes: R2.
 
-    Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?". `logits` (N,)
-    computed from `x` (N, C, H, W) with `x.requires_grad`; twice differentiable. Range [0, inf).
+    Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?". `logits` (N,),
+    or (N, P) of which the mean counts, computed from `x` (N, C, H, W) with `x.requires_grad`; twice
+    differentiable. Range [0, inf).
     """
-    (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)  # (N, C, H, W)
+    total = of_images(logits).sum()
+    (grad,) = torch.autograd.grad(total, x, create_graph=True)  # (N, C, H, W)
     return 0.5 * at_least_fp32(grad).square().sum((1, 2, 3)).mean()
+
+
+def feature_matching(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """mean over layers l of mean |a_l - b_l|: D's features of an image and of its reconstruction.
+
+    Salimans et al. 2016; Wang et al. (pix2pixHD) 2018. Lists of maps (N, C_l, h_l, h_l) of equal
+    shapes; the features `a` of the original get no gradient. Range [0, inf).
+    """
+    errors = [
+        (at_least_fp32(p).detach() - at_least_fp32(q)).abs().mean()
+        for p, q in zip(a, b, strict=True)
+    ]
+    return torch.stack(errors).mean()
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:

@@ -41,6 +41,19 @@ def style_triplet(
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 
 
+def moment_matching(a: Tensor, a2: Tensor, b: Tensor, b2: Tensor) -> Tensor:
+    """Codes of one source get mean and spread of another's, domain by domain, without a bias.
+
+    mean_nd (a - b)(a2 - b2) + mean_d (v(a, a2)^(1/2) - v(b, b2)^(1/2))^2,
+    v(a, a2)_d = mean_n (a - a2)^2 / 2. Four draws (N, D); row n of all four has the same domain.
+    The first part estimates (mean a - mean b)^2 of each domain from two rows each; so it may be
+    negative. Ours: E's codes of references against F's of latents; `b` and `b2` get no gradient.
+    """
+    a, a2, b, b2 = (at_least_fp32(s) for s in (a, a2, b.detach(), b2.detach()))
+    spread, wanted = ((s - t).square().mean(0).div(2) + 1e-8 for s, t in ((a, a2), (b, b2)))  # (D,)
+    return ((a - b) * (a2 - b2)).mean() + (spread.sqrt() - wanted.sqrt()).square().mean()
+
+
 def shrinkage(
     s: Tensor, y: Tensor, kind: Literal["origin", "centroid", "pairwise"] = "origin"
 ) -> Tensor:

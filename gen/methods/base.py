@@ -27,6 +27,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
 from gen.devices import full_precision
+from gen.networks.ada import augment
 from gen.weights import WeightsError
 
 
@@ -309,6 +310,39 @@ class GANMethod(Method):
         """Closes the iteration: EMA, and `watch`."""
         self.average()
         self.watch(terms, batch)
+
+    # ---- augmentation of what D sees; options ada_target, ada_kimg, augment ---------------------
+
+    ada_p: Tensor  # () probability of each augmentation
+    ada_signs: Tensor  # (2,) of real logits: sum, count
+
+    def augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """What the discriminator is shown of images (N, 3, H, W), real or not."""
+        h = self.hparams
+        return augment(x.float(), self.ada_p, rng, h.augment) if h.ada_target else x
+
+    def count_signs(self, logits: Tensor) -> None:
+        """Takes note of the logits of real images, of any shape."""
+        signs = logits.detach().sign()
+        self.ada_signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
+
+    def adapt(self, iteration: int, images: int) -> None:
+        """Every 4 iterations of `images`: more augmentation where D is surer than wanted."""
+        h = self.hparams
+        if iteration % 4 == 0:
+            total, count = self.across(self.ada_signs)
+            step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
+            self.ada_p = (self.ada_p + step).clamp(min=0)
+            self.ada_signs = torch.zeros_like(self.ada_signs)
+
+    def across(self, value: Tensor) -> Tensor:
+        """Its mean over processes."""
+        return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self._trainer.world_size if self._trainer else 1
 
     def validation_step(self, *_: Any) -> None:
         """Nothing: the callback `Evaluate` measures, through the inference interface."""

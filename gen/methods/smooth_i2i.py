@@ -14,12 +14,20 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gen.interpolation import lerp
 from gen.losses.adversarial import bce
 from gen.losses.perceptual import content
-from gen.losses.style import compactness, l1, mixup_partner, shrinkage, style_triplet
+from gen.losses.style import (
+    compactness,
+    l1,
+    mixup_partner,
+    moment_matching,
+    shrinkage,
+    style_triplet,
+)
 from gen.methods.stargan import Phase, StarGAN, Terms
 from gen.networks.perceptual import LPIPS
 
@@ -48,6 +56,9 @@ class SmoothI2I(StarGAN):
         margin: margin of the style triplet loss.
         lambda_sr: weight of style compactness (style regularisation) after its ramp.
         lambda_cont: weight of the content loss, LPIPS (AlexNet) between source and translation.
+        content_shift: largest shift, px, by which both images are moved at random for that network,
+            so that it draws no lattice; 0 as published, for parity.
+        content_scale: whole number by which both are enlarged for it, 2 for images below 128 px.
         lambda_shr: weight of shrinkage after its ramp.
         shrink: form of shrinkage; pairwise only draws different domains together.
         ramp_start: iteration at which compactness and shrinkage begin.
@@ -60,6 +71,8 @@ class SmoothI2I(StarGAN):
         mixup_fraction: share of the batch that is mixed.
         mixup_phase: guidance under which styles are mixed.
         paper_intent: the triplet and compactness also train E, on the styles of references.
+        lambda_match: weight at which styles of references get the mean and the spread of those of
+            latents, for each domain; above 0 where outputs ignore their reference.
     """
 
     def __init__(
@@ -68,6 +81,8 @@ class SmoothI2I(StarGAN):
         margin: float = 0.1,
         lambda_sr: float = 1.0,
         lambda_cont: float = 1.0,
+        content_shift: int = 7,
+        content_scale: int = 1,
         lambda_shr: float = 0.0,
         shrink: Literal["origin", "centroid", "pairwise"] = "origin",
         ramp_start: int = 40_000,
@@ -79,10 +94,13 @@ class SmoothI2I(StarGAN):
         mixup_fraction: float = 1.0,
         mixup_phase: Literal["latent", "both"] = "latent",
         paper_intent: bool = False,
+        lambda_match: float = 0.0,
         **stargan: Any,
     ):
         super().__init__(**stargan)
         self.save_hyperparameters()
+        if (lambda_mix or lambda_mix_d) and self.hparams.adversarial == "relativistic":
+            raise ValueError("adversarial: expected bce with lambda_mix or lambda_mix_d")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -99,17 +117,18 @@ class SmoothI2I(StarGAN):
             shr=ramp * h.lambda_shr,
             mix=h.lambda_mix,
             mix_image=h.lambda_mix_image,
+            match=h.lambda_match,
         )
 
-    def phase(self, rng: torch.Generator, *fields: Any) -> Phase:
-        p, h = super().phase(rng, *fields), self.hparams
+    def phase(self, *fields: Any) -> Phase:
+        p, h = super().phase(*fields), self.hparams
         if h.lambda_mix and h.mixup_phase in (p.name, "both"):
-            m = self.mix(p.y_trg, rng)
+            m = self.mix(p.y_trg, p.rng)
             s = m.of(p.s)  # (M, D)
             x = self.generator.render([c[: len(s)] for c in p.content], s)  # (M, 3, H, H)
             p = p._replace(mix=m._replace(s=s, x=x))
         if (h.lambda_mix_image or h.lambda_mix_d) and p.name == "latent":
-            m = self.mix(p.y, rng)
+            m = self.mix(p.y, p.rng)
             p = p._replace(blend=m._replace(s=m.of(p.s_org.detach()), x=m.of(p.x)))
         return p
 
@@ -122,22 +141,41 @@ class SmoothI2I(StarGAN):
         return Mix(lam, y[:m], y[j], j)
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
+        """As its base; mixed fakes share the fakes' weight: (fake + lambda mix) / (1 + lambda)."""
         h, terms = self.hparams, super().discriminator_terms(phases)
+        mixed = [
+            self.mixed_bce(p.mix.x.detach(), p.mix, p.rng, real=False) for p in phases if p.mix
+        ]
+        if mixed:
+            share = h.lambda_mix / (1 + h.lambda_mix)
+            terms["mix"] = share * torch.stack(mixed).mean()
+            terms["fake"] = (1 - share) * terms["fake"]
         for p in phases:
-            if p.mix is not None:
-                fake = self.mixed_bce(p.mix.x.detach(), p.mix, real=False)
-                terms["mix"] = terms.get("mix", 0) + h.lambda_mix * fake
             if h.lambda_mix_d and p.blend is not None:
-                real = self.mixed_bce(p.blend.x, p.blend, real=True)
+                real = self.mixed_bce(p.blend.x, p.blend, p.rng, real=True)
                 terms["mix_d"] = h.lambda_mix_d * real
         return terms
 
-    def mixed_bce(self, x: Tensor, m: Mix, real: bool) -> Tensor:
+    def mixed_bce(self, x: Tensor, m: Mix, rng: torch.Generator, real: bool) -> Tensor:
         """lam BCE(D_i(x)) + (1 - lam) BCE(D_j(x)): Mixup's mixed label, for one head a domain."""
         D = self.discriminator
-        h = D.features(x)  # (M, C)
+        h = D.features(self.augmented(x, rng))  # (M, C)
         i, j = D.head(h, m.y_i), D.head(h, m.y_j)  # (M,)
         return bce(i, real, m.lam) + bce(j, real, 1 - m.lam)
+
+    def seen(self, p: Phase) -> tuple[Tensor, Tensor]:
+        """Sources and fakes as the content network sees them: enlarged, moved alike, mirrored
+        beyond their edges. Its first layer has stride 4: without the move it minds only some px."""
+        h = self.hparams
+        x, fake = p.x, p.fake
+        if h.content_scale > 1:
+            scale = dict(scale_factor=h.content_scale, mode="bilinear")
+            x, fake = F.interpolate(x, **scale), F.interpolate(fake, **scale)
+        if h.content_shift:
+            down, right = torch.randint(h.content_shift + 1, (2,), generator=p.rng).tolist()
+            pad = (right, 0, down, 0)
+            x, fake = (F.pad(i, pad, "reflect")[..., : i.shape[2], : i.shape[3]] for i in (x, fake))
+        return x, fake
 
     def mixed_style_error(self, m: Mix) -> Tensor:
         """|lam E_i(x) + (1 - lam) E_j(x) - s| of the mixed images: a mix reads as its mix."""
@@ -146,24 +184,27 @@ class SmoothI2I(StarGAN):
         return l1(lerp(E.head(h, m.y_j), E.head(h, m.y_i), m.lam[:, None]), m.s)
 
     def generator_terms(self, p: Phase, w: dict[str, float]) -> Terms:
-        h, F, E = self.hparams, self.mapping_network, self.style_encoder
+        h, mapping, E = self.hparams, self.mapping_network, self.style_encoder
         terms = super().generator_terms(p, w)
         if w["cont"]:
-            terms["cont"] = content(p.x, p.fake, self._lpips[0])
+            terms["cont"] = content(*self.seen(p), self._lpips[0])
         if p.mix is not None:
-            terms["mix"] = self.mixed_bce(p.mix.x, p.mix, real=True) + self.mixed_style_error(p.mix)
+            adv = self.mixed_bce(p.mix.x, p.mix, p.rng, real=True)
+            terms["mix"] = adv + self.mixed_style_error(p.mix)
         if p.name == "ref":  # trains G alone, and no other term depends on it
             return terms
 
         codes = [p.s, p.s_org]
         if w["tri"]:
             other = p.y_trg != p.y  # (N,)
-            terms["tri"] = style_triplet(p.s, p.s2, F(p.z, p.y), other, h.margin)
-        if h.paper_intent:
+            terms["tri"] = style_triplet(p.s, p.s2, mapping(p.z, p.y), other, h.margin)
+        if h.paper_intent or w["match"]:
             refs = torch.cat([p.batch["x_ref"], p.batch["x_ref2"]])  # (2N, 3, H, H)
             s, s2 = E(refs, p.y_trg.repeat(2)).chunk(2)  # (N, D)
-            codes.append(s)
-            if w["tri"]:
+            if w["match"]:
+                terms["match"] = moment_matching(s, s2, p.s, p.s2)
+            codes += [s] * h.paper_intent
+            if w["tri"] and h.paper_intent:
                 terms["tri"] = terms["tri"] + style_triplet(s, s2, p.s_org, other, h.margin)
         if w["sr"]:
             terms["sr"] = compactness(*codes)

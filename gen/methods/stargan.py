@@ -10,17 +10,19 @@ Letters in shapes: N batch, D style width, L latent width, H image side.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from gen.devices import full_precision
-from gen.losses.adversarial import bce, r1
+from gen.devices import full_precision, send
+from gen.losses import at_least_fp32
+from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import l1
 from gen.methods.base import GANMethod, inference, weigh
 from gen.networks.face_masks import FAN
+from gen.networks.feature_discriminator import FeatureDiscriminator
 from gen.networks.stargan import (
     Discriminator,
     Generator,
@@ -29,14 +31,17 @@ from gen.networks.stargan import (
     init_weights,
 )
 from gen.schedules import linear_fall
+from gen.weights import WeightsError
 
 Terms = dict[str, Tensor]
+VAL_EVERY, VAL_IMAGES = 50, 16  # iterations between two looks of D at images it does not learn
 
 
 class Phase(NamedTuple):
     """One guided translation of a batch, as the loss terms see it."""
 
     name: str  # "latent" or "ref"
+    rng: torch.Generator  # of this iteration
     batch: dict[str, Tensor]
     z: Tensor | None  # (N, L) the latents of `s`, if these guide
     s: Tensor  # (N, D) target styles
@@ -71,10 +76,23 @@ class StarGAN(GANMethod):
         base_channels: width of the first layer; 0 means the published 2**14 / img_size.
         max_channels: width where doubling stops, also of the mapping network's hidden layers.
         w_hpf: faces keep their edges, divided by this (CelebA-HQ: 1); needs `init_from`. 0: off.
+        rgb_norm: normalise in front of RGB, as published; false in a small or new model, whose
+            palette and areas are then right.
+        skip_px: size of the encoder's map that goes round the bottleneck, 0 for none, as
+            published; 32 where shapes and lines of the source should stay.
+        antialias: resample by [1, 3, 3, 1] filters; against jagged lines, a third slower.
+        discriminator: network that judges; features is a frozen ImageNet network with small
+            heads, which learns from less (then lambda_reg 0, and judge by another network).
+        adversarial: loss of D and G; relativistic pairs real and fake images, for long runs,
+            and has the gradient penalty on fakes too.
         lambda_reg: weight of R1, the gradient penalty on real images.
+        lambda_other: weight at which D takes real images of other domains for fakes, above 0
+            where outputs stay in the source's domain.
         lambda_sty: weight of style reconstruction, |E(G(x, s)) - s|.
         lambda_ds: weight of diversity at iteration 0, |G(x, s) - G(x, s2)|, which is maximised.
         lambda_cyc: weight of cycle consistency, |G(G(x, s), E(x)) - x|.
+        lambda_fm: weight of feature matching, D's features of a source and of its cycle
+            reconstruction; above 0 against blurred reconstructions.
         ds_iters: iterations over which lambda_ds falls linearly to 0.
         lr: learning rate of G, E and D (Adam).
         lr_mapping: learning rate of the mapping network F (Adam).
@@ -82,6 +100,11 @@ class StarGAN(GANMethod):
         lr_decay_iters: iterations over which they then fall linearly to 0; 0 keeps them.
         weight_decay: L2 penalty inside Adam's gradient, not decoupled.
         ema_decay: decay of the averaged networks, an iteration.
+        ema_warmup: average fewer iterations at the start; for runs of some thousand iterations.
+        ada_target: mean sign of real logits that adaptive augmentation (ADA) holds, usually 0.6,
+            for small data or long runs; 0: none.
+        ada_kimg: thousand images in which its probability can rise by 1.
+        augment: kinds of augmentation, the first of blit, geom, color and filter by initials.
         r1_every: 1 is R1 in every step of D; k > 1 is every k-th iteration, k times as strong.
         single_d_step: one step of D an iteration, on both fakes, instead of one step for each.
         seed: of the first weights and of all latents drawn in training.
@@ -97,10 +120,17 @@ class StarGAN(GANMethod):
         base_channels: int = 0,
         max_channels: int = 512,
         w_hpf: float = 0.0,
+        rgb_norm: bool = True,
+        skip_px: int = 0,
+        antialias: bool = False,
+        discriminator: Literal["stargan", "features"] = "stargan",
+        adversarial: Literal["bce", "relativistic"] = "bce",
         lambda_reg: float = 1.0,
+        lambda_other: float = 0.0,
         lambda_sty: float = 1.0,
         lambda_ds: float = 1.0,
         lambda_cyc: float = 1.0,
+        lambda_fm: float = 0.0,
         ds_iters: int = 100_000,
         lr: float = 1e-4,
         lr_mapping: float = 1e-6,
@@ -108,6 +138,10 @@ class StarGAN(GANMethod):
         lr_decay_iters: int = 0,
         weight_decay: float = 1e-4,
         ema_decay: float = 0.999,
+        ema_warmup: bool = False,
+        ada_target: float = 0.0,
+        ada_kimg: float = 100.0,
+        augment: Literal["blit", "bg", "bgc", "bgcf"] = "bgc",
         r1_every: int = 1,
         single_d_step: bool = False,
         seed: int = 777,
@@ -116,24 +150,56 @@ class StarGAN(GANMethod):
         super().__init__()
         self.save_hyperparameters()
         self.img_size, self.latent_dim = img_size, latent_dim
+        if adversarial == "relativistic" and lambda_other:
+            raise ValueError(f"lambda_other: expected 0 with relativistic, got {lambda_other:g}")
         width = dict(base_channels=base_channels or None, max_channels=max_channels)
+        form = dict(rgb_norm=rgb_norm, skip_px=skip_px, antialias=antialias)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = Generator(img_size, style_dim, w_hpf, **width)
+            self.generator = Generator(img_size, style_dim, w_hpf, **width, **form)
             self.mapping_network = MappingNetwork(latent_dim, style_dim, num_domains, max_channels)
+            width["antialias"] = antialias
             self.style_encoder = StyleEncoder(img_size, style_dim, num_domains, **width)
-            self.discriminator = Discriminator(img_size, num_domains, **width)
+            if discriminator == "features":
+                self.discriminator = FeatureDiscriminator(num_domains)
+            else:
+                self.discriminator = Discriminator(img_size, num_domains, **width)
             for network in self.children():
                 init_weights(network)
             self.fan = FAN() if w_hpf else None
         averaged = ("generator", "mapping_network", "style_encoder")
-        self.make_ema({name: getattr(self, name) for name in averaged}, ema_decay)
+        self.make_ema({name: getattr(self, name) for name in averaged}, ema_decay, ema_warmup)
+        if ada_target:
+            self.register_buffer("ada_p", torch.zeros(()))
+            self.register_buffer("ada_signs", torch.zeros(2))
+
+    def on_fit_start(self) -> None:
+        if self.hparams.discriminator == "features":
+            self.discriminator.attach()
+        super().on_fit_start()
 
     def fill(self, state: dict[str, Tensor], source: str) -> None:
-        """As its base; a file for inference alone has no discriminator: ours stays as it is."""
-        if not any(key.startswith("discriminator.") for key in state):
-            rank_zero_info(f"{source}: has no discriminator, training starts with a fresh one")
-            state = state | self.discriminator.state_dict(prefix="discriminator.")
+        """As its base; what a file of an older or plainer model lacks begins without effect.
+
+        A file for inference alone has no discriminator, one of another kind does not fit: ours
+        stays as it is. So does the state of augmentation.
+        """
+        own, D = self.state_dict(), "discriminator."
+        theirs = {k: v for k, v in state.items() if k.startswith(D)}
+        if theirs.keys() != {k for k in own if k.startswith(D)}:
+            what = "another discriminator" if theirs else "no discriminator"
+            rank_zero_info(f"{source}: has {what}, training starts with a fresh one")
+            theirs = {k: v for k, v in own.items() if k.startswith(D)}
+        kept = {k: v for k, v in own.items() if k.startswith("ada_")}
+        state = kept | {k: v for k, v in state.items() if not k.startswith(D)} | theirs
+        for prefix in ("generator.", "ema.module.generator."):
+            if f"{prefix}from_rgb.weight" in state:
+                state |= self.generator.adopt(state, prefix)
+        if extra := sorted(k for k in state if k.startswith("generator.") and k not in own):
+            raise WeightsError(
+                f"{source}: expected the options that the file was trained with (skip_px, "
+                f"rgb_norm, w_hpf: see its card), got others: it also has {', '.join(extra[:3])}"
+            )
         super().fill(state, source)
 
     # ---- training -------------------------------------------------------------------------------
@@ -161,7 +227,9 @@ class StarGAN(GANMethod):
         """The weight of every generator term at `iteration`, a pure function of it."""
         h = self.hparams
         fall = max(0.0, 1 - iteration / h.ds_iters) if h.ds_iters else 1.0
-        return dict(adv=1.0, sty=h.lambda_sty, ds=-h.lambda_ds * fall, cyc=h.lambda_cyc)
+        return dict(
+            adv=1.0, sty=h.lambda_sty, ds=-h.lambda_ds * fall, cyc=h.lambda_cyc, fm=h.lambda_fm
+        )
 
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         G, F, E, D = self.generator, self.mapping_network, self.style_encoder, self.discriminator
@@ -173,15 +241,20 @@ class StarGAN(GANMethod):
         # Discriminator. The latent phase keeps its graph: the generator's step uses it again.
         z, z2 = torch.randn(2, len(x), self.latent_dim, generator=rng).to(x)  # (N, L)
         s, s2 = F(torch.cat([z, z2]), y_trg.repeat(2)).chunk(2)  # (N, D)
-        latent = self.phase(rng, "latent", batch, z, s, s2, E(x, y), G.content(x, masks))
+        latent = self.phase("latent", rng, batch, z, s, s2, E(x, y), G.content(x, masks))
         with torch.no_grad():
             s = E(x_ref, y_trg)  # (N, D)
-            ref = self.phase(rng, "ref", batch, None, s, None, None, latent.content)
+            ref = self.phase("ref", rng, batch, None, s, None, None, latent.content)
         for phases in [[latent, ref]] if self.hparams.single_d_step else [[latent], [ref]]:
             terms = self.discriminator_terms(phases)
             self.update(sum(terms.values()), opt_d, precise="reg" in terms)
             logs |= {f"d/{name}": value for name, value in terms.items()}
         del ref
+        if self.hparams.ada_target:
+            self.adapt(self.global_step, self.world * len(x))
+            logs["ada/p"] = self.ada_p
+        if self.global_step % VAL_EVERY == 0:
+            logs |= self.look_at_validation(batch)
 
         # Generator, mapping network and style encoder, guided by latents.
         with self.frozen(D):
@@ -195,13 +268,13 @@ class StarGAN(GANMethod):
             with torch.no_grad():
                 images = torch.cat([x_ref, batch["x_ref2"], x])  # (3N, 3, H, H)
                 s, s2, s_org = E(images, torch.cat([y_trg, y_trg, y])).chunk(3)  # (N, D)
-            ref = self.phase(rng, "ref", batch, None, s, s2, s_org, G.content(x, masks))
+            ref = self.phase("ref", rng, batch, None, s, s2, s_org, G.content(x, masks))
             terms = self.generator_terms(ref, weights)
             self.update(weigh(terms, weights), opt_g, last=True)
         logs |= {f"ref/{name}": value for name, value in terms.items()}
         self.finish(logs, batch)
 
-    def phase(self, rng: torch.Generator, *fields: Any) -> Phase:
+    def phase(self, *fields: Any) -> Phase:
         """Renders the fake of a phase; `fields` are those of Phase up to `content`."""
         phase = Phase(*fields, fake=None)
         return phase._replace(fake=self.generator.render(phase.content, phase.s))
@@ -213,30 +286,79 @@ class StarGAN(GANMethod):
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
         """Weighted terms of one step of D: real images, R1 when it is due, the fakes' mean."""
         h, D, p, terms = self.hparams, self.discriminator, phases[0], {}
+        paired = h.adversarial == "relativistic"  # each fake with a real image of its domain
+        x, y = (p.batch["x_ref"], p.y_trg) if paired else (p.x, p.y)
+        fakes = torch.cat([q.fake.detach() for q in phases])  # (PN, 3, H, H)
+        y_fake = torch.cat([q.y_trg for q in phases])
         if h.lambda_reg and self.global_step % h.r1_every == 0:
-            with full_precision(p.x.device):  # R1 differentiates twice
-                x = p.x.detach().requires_grad_()
-                logits = D(x, p.y)  # (N,)
-                terms["reg"] = h.lambda_reg * h.r1_every * r1(logits, x)
+            real, penalty = self.penalised(x, y, p.rng)  # (N,)
+            if paired:  # R2
+                fake, more = self.penalised(fakes, y_fake, p.rng)
+                penalty = penalty + more
+            terms["reg"] = h.lambda_reg * h.r1_every * penalty
         else:
-            logits = D(p.x, p.y)  # (N,)
-        terms["real"] = bce(logits, real=True)
-        fakes = torch.cat([p.fake.detach() for p in phases])  # (PN, 3, H, H)
-        terms["fake"] = bce(D(fakes, torch.cat([p.y_trg for p in phases])), real=False)
+            features = D.features(self.augmented(x, p.rng))
+            real = D.head(features, y)
+        if not paired or "reg" not in terms:
+            fake = D(self.augmented(fakes, p.rng), y_fake)  # (PN,)
+        if paired:
+            terms["adv"] = relativistic(torch.cat([real] * len(phases)), fake)
+        else:
+            terms["real"], terms["fake"] = bce(real, real=True), bce(fake, real=False)
+        if h.lambda_other:
+            if "reg" in terms:
+                features = D.features(self.augmented(x, p.rng))
+            other, valid = D.head(features, p.y_trg), (p.y_trg != p.y).float()  # (N,)
+            terms["other"] = h.lambda_other * bce(other, real=False, weight=valid)
+        if h.ada_target:
+            self.count_signs(real)
         return terms
+
+    def penalised(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """D's logits of images (N, 3, H, H) and R1 of them, in fp32: it differentiates twice."""
+        with full_precision(x.device):
+            x = at_least_fp32(x.detach()).requires_grad_()
+            logits = self.discriminator(self.augmented(x, rng), y)  # (N,) or (N, P)
+            return logits, r1(logits, x)
+
+    @torch.no_grad()
+    def look_at_validation(self, batch: dict[str, Tensor]) -> Terms:
+        """Mean logits of D for this batch and for held-out images: it overfits where the first
+        rise and the second fall."""
+        if self._trainer is None or self.trainer.datamodule is None:
+            return {}
+        D, val = self.discriminator, self.trainer.datamodule.val
+        chosen = torch.randperm(len(val), generator=self.draw(self.hparams.seed + 1))[:VAL_IMAGES]
+        held_out = [val[i] for i in chosen.tolist()]
+        x = send(torch.stack([item["x"] for item in held_out]), self.device)  # (M, 3, H, H)
+        y = send(torch.tensor([item["y"] for item in held_out]), self.device)
+        return {
+            "d/logit_train": D(batch["x"], batch["y"]).float().mean(),
+            "d/logit_val": D(x, y).float().mean(),
+        }
 
     def generator_terms(self, p: Phase, w: dict[str, float]) -> Terms:
         """Unweighted terms of one generator phase; a term of weight 0 is not computed."""
         G, E, D = self.generator, self.style_encoder, self.discriminator
-        terms = dict(adv=bce(D(p.fake, p.y_trg), real=True))
+        logits = D(self.augmented(p.fake, p.rng), p.y_trg)  # (N,) or (N, P)
+        if self.hparams.adversarial == "relativistic":
+            with torch.no_grad():
+                real = D(self.augmented(p.batch["x_ref"], p.rng), p.y_trg)
+            terms = dict(adv=relativistic(logits, real))
+        else:
+            terms = dict(adv=bce(logits, real=True))
         if w["sty"]:
             terms["sty"] = l1(E(p.fake, p.y_trg), p.s)
         if w["ds"]:
             with torch.no_grad():
                 fake2 = G.render(p.content, p.s2)  # (N, 3, H, H)
             terms["ds"] = l1(p.fake, fake2)
-        if w["cyc"]:
-            terms["cyc"] = l1(G(p.fake, p.s_org, self.masks(p.fake)), p.x)
+        if w["cyc"] or w["fm"]:
+            back = G(p.fake, p.s_org, self.masks(p.fake))  # (N, 3, H, H)
+            if w["cyc"]:
+                terms["cyc"] = l1(back, p.x)
+            if w["fm"]:
+                terms["fm"] = feature_matching(D.maps(p.x), D.maps(back))
         return terms
 
     # ---- inference: the averaged networks, no gradients, full precision -------------------------

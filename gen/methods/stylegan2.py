@@ -22,7 +22,6 @@ from torch import Tensor
 from gen.devices import full_precision
 from gen.losses.adversarial import bce, path_length, path_lengths, r1
 from gen.methods.base import GANMethod, inference
-from gen.networks.ada import augment
 from gen.networks.stylegan2 import Discriminator, Generator
 from gen.schedules import linear_fall
 
@@ -198,7 +197,8 @@ class StyleGAN2(GANMethod):
             self.update(logs["d/reg"], opt_d, last=True, precise=True)
 
         if h.ada_target:
-            self.adapt(real_logits.detach(), i, self.world * len(x))
+            self.count_signs(real_logits)
+            self.adapt(i, self.world * len(x))
             logs["ada/p"] = self.ada_p
         self.ema.decay = self.ema_decay(i, self.world * len(x))
         self.finish(logs, batch)
@@ -225,21 +225,6 @@ class StyleGAN2(GANMethod):
         """Classes (N,) one-hot (N, K)."""
         return F.one_hot(y, self.classes).float() if self.classes else None
 
-    def augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """What the discriminator is shown of images (N, 3, H, H), real or not."""
-        h = self.hparams
-        return augment(x.float(), self.ada_p, rng, h.augment) if h.ada_target else x
-
-    def adapt(self, logits: Tensor, iteration: int, images: int) -> None:
-        """Every 4 iterations: more augmentation where D is surer of real images than wanted."""
-        h = self.hparams
-        self.ada_signs += torch.stack([logits.sign().sum(), logits.new_tensor(len(logits))])
-        if iteration % 4 == 0:
-            total, count = self.across(self.ada_signs)
-            step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
-            self.ada_p = (self.ada_p + step).clamp(min=0)
-            self.ada_signs = torch.zeros_like(self.ada_signs)
-
     def gamma(self, images: int) -> float:
         """Weight of R1 at so many images an iteration."""
         given = self.hparams.lambda_reg
@@ -251,15 +236,6 @@ class StyleGAN2(GANMethod):
         if h.ema_rampup and not h.init_from:  # whose average is worth keeping
             half = min(half, iteration * images * h.ema_rampup)
         return 0.5 ** (images / half) if half else 0.0
-
-    def across(self, value: Tensor) -> Tensor:
-        """Its mean over processes."""
-        return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
-
-    @property
-    def world(self) -> int:
-        """Number of processes."""
-        return self._trainer.world_size if self._trainer else 1
 
     # ---- inference: the averaged generator, no gradients, full precision ------------------------
 

@@ -7,6 +7,11 @@ the published ones too, for less work: linear steps that follow each other are m
 Letters in shapes: N batch, C channels, H height = width, D style width, L latent width, S domains.
 Image sizes are powers of two; `base_channels` (2**14 / img_size) and `max_channels` (512) set the
 widths, and small machines may lower both.
+
+Three options leave the published form. `rgb_norm=False`: the published norm in front of RGB fixes
+mean and variance of every map, so a small generator smuggles palette and area through as patterns;
+a learned scale and shift has no statistics. `skip_px`: the encoder's map of that size goes round
+the bottleneck, scaled and shifted by the style. `antialias`: resampling by [1, 3, 3, 1] filters.
 """
 
 from __future__ import annotations
@@ -47,14 +52,24 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.ops.aten._unsafe_view(out, shape)  # no view to autograd: it is changed in place
 
 
-def upsample(x: Tensor) -> Tensor:
-    """Nearest-neighbour x2 of (N, C, H, W), in the dtype and memory format of `x`."""
+def upsample(x: Tensor, antialias: bool = False) -> Tensor:
+    """Twice (N, C, H, W), in its dtype: nearest neighbour, or [1, 3, 3, 1] / 4, so bilinear."""
     with torch.autocast(x.device.type, enabled=False):
+        if antialias:
+            return F.interpolate(x, scale_factor=2, mode="bilinear")
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def pool(x: Tensor) -> Tensor:
-    """Mean of each 2x2 square of (N, C, H, W). The kernels of avg_pool2d are slow on CPUs."""
+def pool(x: Tensor, antialias: bool = False) -> Tensor:
+    """Half of (N, C, H, W): the mean of each 2x2 square, or by [1, 3, 3, 1] / 8.
+
+    In the second form edges are repeated. The kernels of avg_pool2d are slow on CPUs.
+    """
+    if antialias:
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = x[:, :, :-2:2] + 3 * (x[:, :, 1:-1:2] + x[:, :, 2::2]) + x[:, :, 3::2]
+        x = x[..., :-2:2] + 3 * (x[..., 1:-1:2] + x[..., 2::2]) + x[..., 3::2]
+        return x.mul_(1 / 64)
     x = x[:, :, ::2] + x[:, :, 1::2]
     return (x[..., ::2] + x[..., 1::2]).mul_(0.25)
 
@@ -69,17 +84,20 @@ def boxed(kernel: Tensor, value: float, turned: bool = False) -> Tensor:
         return kernel.unflatten(2, (4, 4))
 
 
-def conv_pool(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """pool(conv(x)) for a 3x3 `conv`, as one 4x4 convolution: 4/9 of the multiplications."""
-    if x.shape[2] < MERGE_PX:
-        return pool(conv(x))
+def conv_pool(conv: nn.Conv2d, x: Tensor, antialias: bool = False) -> Tensor:
+    """pool(conv(x)) for a 3x3 `conv`, as one 4x4 convolution: 4/9 of the multiplications.
+
+    Merged with the longer filter it would be 6x6, which saves nothing.
+    """
+    if antialias or x.shape[2] < MERGE_PX:
+        return pool(conv(x), antialias)
     return F.conv2d(x, boxed(conv.weight, 0.25), conv.bias, stride=2, padding=1)
 
 
-def upsample_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def upsample_conv(conv: nn.Conv2d, x: Tensor, antialias: bool = False) -> Tensor:
     """conv(upsample(x)) for a 3x3 `conv`, as one 4x4 transposed convolution: again 4/9."""
-    if 2 * x.shape[2] < MERGE_PX:
-        return conv(upsample(x))
+    if antialias or 2 * x.shape[2] < MERGE_PX:
+        return conv(upsample(x, antialias))
     kernel = boxed(conv.weight, 1.0, turned=True).transpose(0, 1)  # (I, O, 4, 4)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
@@ -113,12 +131,47 @@ class AdaIN(nn.Module):
         return instance_norm(x, 1 + gamma, beta)
 
 
+class Affine(nn.Module):
+    """a_c x + b_c of (N, C, H, W): in place of a norm, without its statistics.
+
+    a begins at 0.3, about what the norm's division would be at the start.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), 0.3))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift[:, None, None], x, self.scale[:, None, None]).to(x.dtype)
+
+
+class Skip(nn.Module):
+    """(h + (1 + g(s)) P c + b(s)) gain: content c (N, C, H, H) joins the decoder's h by style s.
+
+    P is a 1x1 convolution; g and b are linear in s (N, D), 0 at the start. The gain is 1/sqrt(2);
+    1, with P = 0, in a generator that was trained without the skip: then it changes nothing.
+    """
+
+    def __init__(self, channels: int, style_dim: int):
+        super().__init__()
+        self.project = nn.Conv2d(channels, channels, 1, bias=False)
+        self.fc = nn.Linear(style_dim, 2 * channels)
+        self.register_buffer("gain", torch.tensor(0.5**0.5))
+
+    def forward(self, h: Tensor, c: Tensor, s: Tensor) -> Tensor:
+        g, b = self.fc(s)[:, :, None, None].to(h.dtype).chunk(2, dim=1)  # (N, C, 1, 1)
+        return (h + torch.addcmul(b, 1 + g, self.project(c))) * self.gain.to(h.dtype)
+
+
 class ResBlk(nn.Module):
     """Pre-activation residual block, optionally normalised and halving (N, C, H, W)."""
 
-    def __init__(self, cin: int, cout: int, norm: bool = False, down: bool = False):
+    def __init__(
+        self, cin: int, cout: int, norm: bool = False, down: bool = False, antialias: bool = False
+    ):
         super().__init__()
-        self.down = down
+        self.down, self.antialias = down, antialias
         self.conv1 = nn.Conv2d(cin, cin, 3, padding=1)
         self.conv2 = nn.Conv2d(cin, cout, 3, padding=1)
         self.norm1 = InstanceNorm(cin) if norm else nn.Identity()
@@ -128,19 +181,27 @@ class ResBlk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
         h = leaky_relu(x.clone() if h is x else h)  # the shortcut needs x
-        h = conv_pool(self.conv1, h) if self.down else self.conv1(h)
+        h = conv_pool(self.conv1, h, self.antialias) if self.down else self.conv1(h)
         h = self.conv2(leaky_relu(self.norm2(h)))
         # A 1x1 convolution and an average commute: pooling first is the same map at 1/4 the cost.
-        x = self.conv1x1(pool(x) if self.down else x)
+        x = self.conv1x1(pool(x, self.antialias) if self.down else x)
         return h.add_(x).div_(math.sqrt(2))
 
 
 class AdainResBlk(nn.Module):
     """Residual block whose norms are driven by the style, optionally doubling (N, C, H, W)."""
 
-    def __init__(self, cin: int, cout: int, style_dim: int, up: bool = False, skip: bool = True):
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        style_dim: int,
+        up: bool = False,
+        skip: bool = True,
+        antialias: bool = False,
+    ):
         super().__init__()
-        self.up, self.skip = up, skip
+        self.up, self.skip, self.antialias = up, skip, antialias
         self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
         self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
         self.norm1 = AdaIN(style_dim, cin)
@@ -149,12 +210,12 @@ class AdainResBlk(nn.Module):
 
     def forward(self, x: Tensor, s: Tensor) -> Tensor:
         h = leaky_relu(self.norm1(x, s))
-        h = upsample_conv(self.conv1, h) if self.up else self.conv1(h)
+        h = upsample_conv(self.conv1, h, self.antialias) if self.up else self.conv1(h)
         h = self.conv2(leaky_relu(self.norm2(h, s)))
         if not self.skip:  # with the high-pass skip the published block drops its own shortcut
             return h
         x = self.conv1x1(x)  # before nearest x2: equal, 1/4 the cost
-        return h.add_(upsample(x) if self.up else x).div_(math.sqrt(2))
+        return h.add_(upsample(x, self.antialias) if self.up else x).div_(math.sqrt(2))
 
 
 class HighPass(nn.Module):
@@ -183,6 +244,9 @@ class Generator(nn.Module):
         w_hpf: float = 0,
         base_channels: int | None = None,
         max_channels: int = 512,
+        rgb_norm: bool = True,
+        skip_px: int = 0,
+        antialias: bool = False,
     ):
         super().__init__()
         if w_hpf < 0:
@@ -191,27 +255,56 @@ class Generator(nn.Module):
         c = widths(img_size, base_channels, max_channels, downs)
         self.from_rgb = nn.Conv2d(3, c[0], 3, padding=1)
         plan = [*zip(c[:-1], c[1:], [True] * downs, strict=True), *[(c[-1], c[-1], False)] * 2]
-        self.encode = nn.ModuleList(ResBlk(a, b, norm=True, down=half) for a, b, half in plan)
+        self.encode = nn.ModuleList(
+            ResBlk(a, b, norm=True, down=half, antialias=antialias) for a, b, half in plan
+        )
         self.decode = nn.ModuleList(
-            AdainResBlk(b, a, style_dim, up=half, skip=w_hpf == 0) for a, b, half in reversed(plan)
+            AdainResBlk(b, a, style_dim, up=half, skip=w_hpf == 0, antialias=antialias)
+            for a, b, half in reversed(plan)
         )
-        self.to_rgb = nn.Sequential(
-            InstanceNorm(c[0]), nn.LeakyReLU(0.2, True), nn.Conv2d(c[0], 3, 1)
-        )
+        norm = InstanceNorm(c[0]) if rgb_norm else Affine(c[0])
+        self.to_rgb = nn.Sequential(norm, nn.LeakyReLU(0.2, True), nn.Conv2d(c[0], 3, 1))
         if w_hpf > 0:
             self.hpf = HighPass(w_hpf)
+        self.skip_px = skip_px
+        if skip_px:
+            sizes = [img_size >> i for i in range(1, downs)]  # before each halving but the first
+            if w_hpf > 0 or skip_px not in sizes:
+                raise ValueError(
+                    f"skip_px: expected 0 or, with w_hpf 0, one of {sizes}, got {skip_px} with "
+                    f"w_hpf {w_hpf:g}"
+                )
+            self.skip = Skip(c[int(math.log2(img_size // skip_px))], style_dim)
 
     def forward(self, x: Tensor, s: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         return self.render(self.content(x, masks), s)
 
-    def content(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Style-free content: [(N, C, h, h)], and with `masks` the edges that the skip adds again.
+    def adopt(self, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Weights of what a generator of fewer options lacks, from its `state`: without effect.
 
-        `masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest.
+        The skip adds nothing yet. Where that one has the norm in front of RGB, a and b are 0.3
+        times its scale, and its shift: near, not equal.
+        """
+        new, norm = {}, f"{prefix}to_rgb.0."
+        for key, value in self.state_dict().items():
+            if key.startswith("skip.") and prefix + key not in state:
+                new[prefix + key] = torch.full_like(value, float(key == "skip.gain"))
+        if "to_rgb.0.scale" in self.state_dict() and f"{norm}scale" not in state:
+            new[f"{norm}scale"] = 0.3 * state[f"{norm}weight"]
+            new[f"{norm}shift"] = state[f"{norm}bias"]
+        return new
+
+    def content(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Style-free content: [(N, C, h, h)], and what goes round the bottleneck, larger maps.
+
+        These are the map of `skip_px`, or with `masks` the edges that the high-pass skip adds
+        again. `masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest.
         """
         h, edges = self.from_rgb(x), []
         for block in self.encode:
             size = h.shape[2]
+            if size == self.skip_px:
+                edges.append(h)
             if masks is not None and size in SKIP_SIZES_PX:
                 mask = F.interpolate(masks[size > 32], size=size, mode="bilinear")  # (N, 1, H, H)
                 edges.append(self.hpf(mask * h))
@@ -224,7 +317,8 @@ class Generator(nn.Module):
         for block in self.decode:
             h = block(h, s)
             if h.shape[2] in edges:
-                h = h + edges[h.shape[2]]
+                edge = edges.pop(h.shape[2])
+                h = self.skip(h, edge, s) if self.skip_px else h + edge
         return self.to_rgb(h)
 
 
@@ -260,11 +354,13 @@ class MappingNetwork(nn.Module):
         return pick([head[6] for head in self.unshared], y, h)  # (N, D)
 
 
-def trunk(img_size: int, base_channels: int | None, max_channels: int) -> list[nn.Module]:
+def trunk(
+    img_size: int, base_channels: int | None, max_channels: int, antialias: bool = False
+) -> list[nn.Module]:
     """The common body of E and D: (N, 3, H, H) -> (N, C, 1, 1); C is the last layer's width."""
     downs = int(math.log2(img_size)) - 2
     c = widths(img_size, base_channels, max_channels, downs)
-    blocks = [ResBlk(a, b, down=True) for a, b in zip(c[:-1], c[1:], strict=True)]
+    blocks = [ResBlk(a, b, down=True, antialias=antialias) for a, b in zip(c, c[1:], strict=False)]
     tail = [nn.LeakyReLU(0.2, True), nn.Conv2d(c[-1], c[-1], 4), nn.LeakyReLU(0.2, True)]
     return [nn.Conv2d(3, c[0], 3, padding=1), *blocks, *tail]
 
@@ -279,9 +375,10 @@ class StyleEncoder(nn.Module):
         num_domains: int = 2,
         base_channels: int | None = None,
         max_channels: int = 512,
+        antialias: bool = False,
     ):
         super().__init__()
-        self.shared = nn.Sequential(*trunk(img_size, base_channels, max_channels))
+        self.shared = nn.Sequential(*trunk(img_size, base_channels, max_channels, antialias))
         width = self.shared[-2].out_channels
         self.unshared = nn.ModuleList(nn.Linear(width, style_dim) for _ in range(num_domains))
 
@@ -305,9 +402,10 @@ class Discriminator(nn.Module):
         num_domains: int = 2,
         base_channels: int | None = None,
         max_channels: int = 512,
+        antialias: bool = False,
     ):
         super().__init__()
-        layers = trunk(img_size, base_channels, max_channels)
+        layers = trunk(img_size, base_channels, max_channels, antialias)
         width = layers[-2].out_channels
         self.main = nn.Sequential(*layers, nn.Conv2d(width, num_domains, 1))
 
@@ -317,6 +415,13 @@ class Discriminator(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What all heads share: (N, 3, H, H) -> (N, C)."""
         return self.main[:-1](x).flatten(1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What each residual block makes of images (N, 3, H, H): (N, C, H / 2, H / 2) and so on."""
+        found = [self.main[0](x)]
+        for block in (layer for layer in self.main if isinstance(layer, ResBlk)):
+            found.append(block(found[-1]))
+        return found[1:]
 
     def head(self, h: Tensor, y: Tensor) -> Tensor:
         final = self.main[-1]
@@ -330,3 +435,6 @@ def init_weights(net: nn.Module) -> None:
             nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
+    for m in net.modules():
+        if isinstance(m, Skip):
+            nn.init.zeros_(m.fc.weight)
