@@ -194,7 +194,7 @@ class StarGAN(GANMethod):
         state = kept | {k: v for k, v in state.items() if not k.startswith(D)} | theirs
         for prefix in ("generator.", "ema.module.generator."):
             if f"{prefix}from_rgb.weight" in state:
-                state |= self.generator.adopt(state, prefix)
+                self.generator.adopt(state, prefix)
         if extra := sorted(k for k in state if k.startswith("generator.") and k not in own):
             raise WeightsError(
                 f"{source}: expected the options that the file was trained with (skip_px, "

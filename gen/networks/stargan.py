@@ -279,20 +279,19 @@ class Generator(nn.Module):
     def forward(self, x: Tensor, s: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         return self.render(self.content(x, masks), s)
 
-    def adopt(self, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Weights of what a generator of fewer options lacks, from its `state`: without effect.
+    def adopt(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Gives the `state` of a generator of fewer options what it lacks, in place.
 
         The skip adds nothing yet. Where that one has the norm in front of RGB, a and b are 0.3
         times its scale, and its shift: near, not equal.
         """
-        new, norm = {}, f"{prefix}to_rgb.0."
-        for key, value in self.state_dict().items():
+        own, norm = self.state_dict(), f"{prefix}to_rgb.0."
+        for key, value in own.items():
             if key.startswith("skip.") and prefix + key not in state:
-                new[prefix + key] = torch.full_like(value, float(key == "skip.gain"))
-        if "to_rgb.0.scale" in self.state_dict() and f"{norm}scale" not in state:
-            new[f"{norm}scale"] = 0.3 * state[f"{norm}weight"]
-            new[f"{norm}shift"] = state[f"{norm}bias"]
-        return new
+                state[prefix + key] = torch.full_like(value, float(key == "skip.gain"))
+        if "to_rgb.0.scale" in own and f"{norm}weight" in state:
+            state[f"{norm}scale"] = 0.3 * state.pop(f"{norm}weight")
+            state[f"{norm}shift"] = state.pop(f"{norm}bias")
 
     def content(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Style-free content: [(N, C, h, h)], and what goes round the bottleneck, larger maps.
