@@ -1,6 +1,7 @@
 """Measures training, scoring and loading; prints a table and, last, one JSON line.
 
-train        a training step, by phase; --vs literal: beside the published step, and our fast one
+train        a training step, by phase; --vs literal: beside the published step, and our fast one;
+             --vs plain --option KEY=VALUE ..: with these options of the method beside without
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
 fir          StyleGAN2's resampling: zeros and a whole convolution against ours, 2-D and separable
@@ -35,6 +36,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 import gen
@@ -85,7 +87,10 @@ def make_method(base: type, args: argparse.Namespace, **options) -> StarGAN:
     method = base(num_domains=args.domains, **{n: getattr(args, n) for n in names}, **options)
     if isinstance(method, SmoothI2I):
         method._lpips = (LPIPS("alex").to(args.device),)
-    return method.to(args.device)
+    method.to(args.device)
+    if method.hparams.discriminator == "features":
+        method.discriminator.attach()
+    return method
 
 
 def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
@@ -103,12 +108,14 @@ class Side(NamedTuple):
     r1_every: int = 1
     single_d_step: bool = False
     literal: bool = False
+    options: tuple[str, ...] = ()  # KEY=VALUE, of the method
 
     @property
     def name(self) -> str:
         lazy = f", R1 every {self.r1_every}" if self.r1_every > 1 else ""
         single = ", one D step" if self.single_d_step else ""
-        return "literal, fp32" if self.literal else f"ours, {self.precision}{lazy}{single}"
+        options = "".join(f", {option}" for option in self.options)
+        return "literal, fp32" if self.literal else f"ours, {self.precision}{lazy}{single}{options}"
 
     def make(self, args: argparse.Namespace) -> Callable[[int], Seconds]:
         """Networks and optimizers of its own: run(iteration) -> seconds of the phases."""
@@ -128,7 +135,11 @@ def ours(args: argparse.Namespace, side: Side) -> Callable[[int], Seconds]:
             super().update(*args, **kwargs)
             clock.lap("update")
 
-    method = make_method(Timed, args, r1_every=side.r1_every, single_d_step=side.single_d_step)
+    options = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
+    for option in side.options:
+        name, _, value = option.partition("=")
+        options[name] = yaml.safe_load(value)
+    method = make_method(Timed, args, **options)
 
     def run(iteration: int) -> Seconds:
         method.global_step = iteration
@@ -166,7 +177,9 @@ def literal(args: argparse.Namespace) -> Callable[[int], Seconds]:
 
 def train(args: argparse.Namespace) -> list[dict]:
     sides = [Side(args.precision, args.r1_every, args.single_d_step)]
-    if args.vs:
+    if args.vs == "plain":
+        sides.append(sides[0]._replace(options=tuple(args.option)))
+    elif args.vs:
         sides = [Side(literal=True), *sides] + [Side("bf16", 16, True)] * (sides[0] == Side())
     memory = []
     for side in sides:
@@ -264,7 +277,10 @@ def main() -> None:
     model.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
     p = commands.add_parser("train", parents=[common, model])
     p.add_argument("--method", choices=METHODS, default="SmoothI2I")
-    p.add_argument("--vs", choices=["literal"], help="also the published step, and ratios to it")
+    p.add_argument(
+        "--vs", choices=["literal", "plain"], help="also the published step, or ours with --option"
+    )
+    p.add_argument("--option", nargs="+", default=[], metavar="KEY=VALUE", help="of the method")
     p.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     p.add_argument("--r1-every", type=int, default=1, metavar="K")
     p.add_argument("--single-d-step", action="store_true")

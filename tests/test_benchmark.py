@@ -32,6 +32,17 @@ def test_train_beside_the_literal_step():
     assert rows[0]["time x"] == rows[0]["memory x"] == 1
 
 
+def test_train_with_options_beside_without():
+    options = ["rgb_norm=false", "lambda_other=0.5"]
+    args = ["train", "--method", "StarGAN", "--iterations", "1", *TINY]
+    rows = benchmark(*args, "--vs", "plain", "--option", *options)
+    assert [row["side"] for row in rows] == [
+        "ours, fp32",
+        "ours, fp32, rgb_norm=false, lambda_other=0.5",
+    ]
+    assert rows[0]["time x"] == 1 and rows[1]["time x"] > 0
+
+
 def test_data():
     (row,) = benchmark("data", "--data", "heads", "--workers", "0", "--batches", "2")
     assert row["workers"] == 0 and row["images/s"] > 1

@@ -654,3 +654,14 @@ def test_readme_recipe_imagenet_100(tmp_path):
     assert done.returncode == 0, done.stderr
     data = Classes(str(tmp_path / "data/imagenet100"), img_size=8)
     assert data.domains == ["na", "nc"] and len(data.train) == len(data.val) == 2
+
+
+def test_own_emoji(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["own_emoji.py", "--out", str(tmp_path), "--size", "32"])
+    load("own_emoji").main()
+    images = [np.array(Image.open(file)) for file in sorted(tmp_path.glob("*.png"))]
+    assert len(images) == 12 and "12 emoji of 32 px" in capsys.readouterr().out
+    for image in images:
+        assert image.shape[:2] == (32, 32) and (image[0, 0, :3] == 255).all()  # on white
+        assert image[..., :3].std() > 20
+    assert len({image.tobytes() for image in images}) == 12
