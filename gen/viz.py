@@ -5,7 +5,9 @@ bytes.
 """
 
 import math
+import tempfile
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
@@ -206,28 +208,60 @@ def _palette(pixels: np.ndarray, colours: np.ndarray, counts: np.ndarray) -> np.
     return palette.round().astype(np.uint8)
 
 
-def save_mp4(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> None:
-    """Save an MP4 that a browser plays (VP9, 4:2:0; played and sought in Chromium).
+def save_mp4(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> str:
+    """Save an MP4 that a browser plays, 4:2:0, and return its codec: `H.264` or `VP9`.
 
-    VP9 because its encoder is inside the opencv-python wheel (that of H.264 is not); odd sizes
-    gain one repeated row or column, as 4:2:0 needs even ones.
+    H.264, which plays everywhere, where PyAV is installed (`pip install av`: its wheel has the
+    encoder); else VP9, whose encoder is inside the wheel of OpenCV. Odd sizes gain one repeated row
+    or column, as 4:2:0 needs even ones.
 
     Raises:
-        RuntimeError: OpenCV has no VP9 encoder, or the path cannot be written.
+        RuntimeError: neither encoder is there.
+        OSError: the path cannot be written.
     """
     images = [np.asarray(to_pil(f)) for f in frames]
     h, w = images[0].shape[:2]
-    size = (w + w % 2, h + h % 2)
+    sides = 0, h % 2, 0, w % 2
+    images = [cv2.copyMakeBorder(image, *sides, cv2.BORDER_REPLICATE) for image in images]
+    with tempfile.TemporaryDirectory() as folder:  # OpenCV ends Python on a path that is not UTF-8
+        made = Path(folder, "a.mp4")
+        codec = _h264(images, made, fps) or _vp9(images, made, fps)
+        Path(path).write_bytes(made.read_bytes())
+    return codec
+
+
+def _h264(images: Sequence[np.ndarray], path: Path, fps: float) -> str:
+    """Writes an MP4; empty where no encoder is there."""
+    try:
+        import av  # optional
+    except ModuleNotFoundError:
+        return ""
+    names = sorted({"libx264", "libopenh264"} & av.codecs_available, reverse=True)
+    if not names:
+        return ""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as video:
+        options = {"crf": "18", "threads": "1"} if names[0] == "libx264" else {"b": "4M"}
+        stream = video.add_stream(names[0], Fraction(fps).limit_denominator(1001), options=options)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for image in [*images, None]:  # None: what the encoder still holds
+            frame = None if image is None else av.VideoFrame.from_ndarray(image)
+            video.mux(stream.encode(frame))
+    return "H.264"
+
+
+def _vp9(images: Sequence[np.ndarray], path: Path, fps: float) -> str:
+    size = images[0].shape[1::-1]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"vp09"), fps, size)
     if not writer.isOpened():
         raise RuntimeError(
-            f"save_mp4 expected to open {path} with a VP9 encoder, got a refusal from OpenCV "
-            f"{cv2.__version__}; check the folder, or `pip install 'opencv-python>=4.10'`"
+            "save_mp4 expected PyAV, or an OpenCV that encodes VP9, got neither: OpenCV "
+            f"{cv2.__version__}; pip install av, or opencv-python-headless"
         )
     for image in images:
-        image = cv2.copyMakeBorder(image, 0, h % 2, 0, w % 2, cv2.BORDER_REPLICATE)
         writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     writer.release()
+    return "VP9"
 
 
 def _rounded(size: tuple[int, int], radius: float) -> Image.Image:

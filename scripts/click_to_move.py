@@ -107,14 +107,17 @@ def demo(args: argparse.Namespace) -> None:
     Image.fromarray(np.concatenate([np.asarray(a) for a in arrows])).save(args.out / "arrows.png")
     if clips:
         video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
-        save(args.out, video, clips, arrows, [f"seed {seed}" for seed in seeds if len(seeds) > 1])
-    print(args.out / ("arrows.png" if args.suggest else "video.gif"))
+        texts = [f"seed {seed}" for seed in seeds if len(seeds) > 1]
+        codec = save(args.out, video, clips, arrows, texts)
+        print(f"{args.out / 'video.gif'} .mp4 ({codec})")
+    else:
+        print(args.out / "arrows.png")
 
 
-def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[str]) -> None:
+def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[str]) -> str:
     """Pictures and videos of clips (S, T + 1, 3, H, W), named by the texts if they are many.
 
-    The GIF begins with a second of the arrows.
+    The GIF begins with a second of the arrows. Returns the codec of the MP4.
     """
     flow, visible = torch.cat([c.flow for c in clips]), torch.cat([c.visible for c in clips])
     motion_viz.flow_sheet(flow, texts).save(out / "flow.png")
@@ -128,7 +131,7 @@ def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[
         asked = [viz.grid([[ways.resize(small) for ways in asked]], headers=texts)]
     loop, fps = motion_viz.looped(shown), 8
     viz.save_gif(asked[:1] * fps + loop, out / "video.gif", fps)
-    viz.save_mp4(loop, out / "video.mp4", fps)
+    return viz.save_mp4(loop, out / "video.mp4", fps)
 
 
 def wanted(args: argparse.Namespace, still: stills.Still) -> drags.Request:

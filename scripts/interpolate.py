@@ -63,8 +63,8 @@ def interpolate(args: argparse.Namespace) -> None:
         viz.strip(own, (names[0], names[-1]), shown).save(f"{base}.png")
         moving = viz.palindrome([viz.enlarge(frame) for frame in own])
         viz.save_gif(moving, f"{base}.gif")
-        viz.save_mp4(moving, f"{base}.mp4")
-        print(f"{base}.png .gif .mp4")
+        codec = viz.save_mp4(moving, f"{base}.mp4")
+        print(f"{base}.png .gif .mp4 ({codec})")
     try:
         metric = InterpolationSmoothness(frames=args.frames).to(x.device)
     except WeightsError as error:

@@ -51,7 +51,7 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.data": {
         "torch", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors", "gen.data",
     },
-    "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy"},
+    "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av"},
     "gen.weights": {"torch", "numpy", "safetensors"},
 }  # fmt: skip
 

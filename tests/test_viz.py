@@ -1,6 +1,10 @@
 """Pictures: the exit is exact, files hold the frames they were given, equal inputs equal bytes."""
 
+import importlib.util
 import io
+import os
+import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -141,13 +145,23 @@ def test_palindrome_is_seamless():
     assert viz.palindrome([5]) == [5]
 
 
+def has_av() -> bool:
+    return importlib.util.find_spec("av") is not None
+
+
+@pytest.mark.parametrize("codec", ["H.264", "VP9"])
 @pytest.mark.parametrize("h, w", [(64, 64), (63, 97)])
-def test_mp4_decodes_to_its_frames(tmp_path, h, w):
-    frames = moving(9, h, w)
-    viz.save_mp4(frames, tmp_path / "a.mp4", fps=8)
-    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+def test_mp4_decodes_to_its_frames(tmp_path, monkeypatch, codec, h, w):
+    """It says which codec it used: H.264 where PyAV is, else VP9; Chromium plays either."""
+    if codec == "VP9":
+        monkeypatch.setitem(sys.modules, "av", None)
+    elif not has_av():
+        pytest.skip("PyAV is not installed")
+    frames, path = moving(9, h, w), tmp_path / "a.mp4"
+    assert viz.save_mp4(frames, path, fps=8) == codec
+    video = cv2.VideoCapture(str(path))
     assert video.get(cv2.CAP_PROP_FPS) == 8
-    assert b"vp09" in (tmp_path / "a.mp4").read_bytes()  # what Chromium was seen to play
+    assert {"H.264": b"avc1", "VP9": b"vp09"}[codec] in path.read_bytes()
     read = []
     while (got := video.read())[0]:
         read.append(cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB))
@@ -156,9 +170,24 @@ def test_mp4_decodes_to_its_frames(tmp_path, h, w):
     assert psnr(np.stack(read)[:, :h, :w], frames) > 25
 
 
-def test_mp4_says_why_it_cannot(tmp_path):
-    with pytest.raises(RuntimeError, match="missing/a.mp4.*opencv-python"):
+def test_mp4_says_why_it_cannot(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="missing/a.mp4"):
         viz.save_mp4(moving(2), tmp_path / "missing" / "a.mp4")
+    monkeypatch.setattr(viz, "_h264", lambda *_: "")
+    monkeypatch.setattr(cv2, "VideoWriter_fourcc", lambda *_: 0)
+    monkeypatch.setattr(cv2, "VideoWriter", lambda *_: SimpleNamespace(isOpened=lambda: False))
+    with pytest.raises(RuntimeError, match="expected PyAV, or an OpenCV that encodes VP9"):
+        viz.save_mp4(moving(2), tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("av", [True, False])
+def test_an_mp4_goes_to_any_path(tmp_path, monkeypatch, av):
+    """One whose name is no UTF-8 ended Python with a segmentation fault."""
+    if not av:
+        monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    viz.save_mp4(moving(2), path)
+    assert path.stat().st_size > 500
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path):

@@ -45,7 +45,8 @@ def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.
 
     def write(*values) -> str:
         path = place(name)
-        make(path, *values)
+        if isinstance(codec := make(path, *values), str):
+            gr.Info(f"{name}: {codec}")
         return str(path)
 
     id_ = "get-" + name.replace(".", "-")
