@@ -107,7 +107,7 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
 def verify_clips(root: Path, frames: int) -> int:
     """Read all clips of every split and size, say which cannot be; the exit code."""
     total = usable = 0
-    for tracks in sorted(root.glob(f"*{TRACKS}")):
+    for tracks in sorted(root.glob(f"[!.]*{TRACKS}")):
         split = tracks.name.removesuffix(TRACKS)
         found = [re.fullmatch(rf"{split}(\d+)_(\d+)", folder.name) for folder in root.iterdir()]
         sizes = [(int(size[2]), int(size[1])) for size in found if size]
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=6, help="of a clip")
     args = parser.parse_args(argv)
     root = args.root
-    if any(root.glob(f"*{TRACKS}")):
+    if any(root.glob(f"[!.]*{TRACKS}")):
         return verify_clips(root, args.frames)
     rows, layout = find(root)
     seen = inspect(root, rows)

@@ -146,11 +146,70 @@ def test_what_is_wrong_is_named(root, tmp_path):
     complains(track, b"", "expected 6 lines or more, got 0")
     complains(track, b"1,2,3\n" * 6, "expected lines x,y,w,h,id")
     complains(track, b"a,2,3,4,5\n" * 6, "of numbers")
+    complains(track, b"nan,2,3,4,5\n" * 6, "expected lines x,y,w,h,id with")
+    complains(track, bytes(range(128, 256)) * 9, "expected lines x,y,w,h,id, got no text")
+    complains(track, b"\0\1,\n" * 9, "of numbers")
     other = track.rename(track.with_name("movers_000000_000000_26001.txt"))
     with pytest.raises(ValueError, match=r"_26001.txt: expected an id .* got 26001; a label id"):
         load(root)
     other.rename(track)
     load(root)
+
+
+def test_parts_that_contradict_each_other_are_refused(root, capsys):
+    """By training, and all of them by verify."""
+    stem = "movers/movers_000000_00000{}_"
+    found = root / "train_instance_tracking_test/movers"
+    track = sorted(found.glob("movers_000000_*.txt"))[0]
+    lines, number = track.read_text().splitlines(), int(track.stem.split("_")[-1])
+
+    def edit(path: Path, values) -> None:
+        Image.fromarray(values).save(path)
+
+    def refused(*told: str) -> None:
+        with pytest.raises(ValueError) as error:
+            load(root)
+        assert verify([str(root)]) == 1
+        said = capsys.readouterr().out
+        assert all(text in str(error.value) and text in said for text in told), (told, said)
+
+    def track_of(way) -> None:
+        track.write_text("\n".join(way(*map(float, line.split(","))) for line in lines))
+
+    wrong = f"{track}: expected px of its instance in its boxes, got none in 6 frames"
+    track_of(lambda x, y, w, h, k: f"{x},{y},{w},{h},{k + 500}")  # of no instance
+    refused(wrong)
+    track_of(lambda x, y, w, h, k: f"{(x + 1024) % 2048},{(y + 512) % 1024},{w},{h},{k}")
+    refused(wrong)
+    track_of(lambda x, y, w, h, k: f"{x}, {y} ,{w},\t{h}, {k:.0f} \n")  # blanks do no harm
+    assert number in load(root)["ids"]
+    masks = [root / f"train_semantic_segmask64x32/{stem.format(t)}ssmask.png" for t in range(6)]
+    good = [np.asarray(Image.open(path)) for path in masks]
+    for path, values in zip(masks, good, strict=True):
+        edit(path, np.where(values == number // 1000, 0, values).astype("u1"))
+    refused(f"{track}: expected px of its class where its instance is, got none")
+    for path, values in zip(masks, good, strict=True):
+        edit(path, values)
+    path = root / f"train_bw_occlusion_32x64/{stem.format(2)}leftImg8bit_occlusion_bw.png"
+    values = np.asarray(Image.open(path))
+    edit(path, values // 255)
+    refused(f"{path}: expected 255 where visible and 0 elsewhere, got at most 1; multiply by 255")
+    edit(path, values)
+    path = root / f"train_bw_optical_flow_32x64/{stem.format(3)}leftImg8bit_flow_backward.flow"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + np.float32(1e9).tobytes())
+    refused(f"{path}: expected flow of at most 4 sides of the frame, got 1e+09 px")
+    path.write_bytes(whole)
+    assert verify([str(root)]) == 0
+
+
+def test_copies_that_macos_leaves_are_no_tracks(root, capsys):
+    found = root / "train_instance_tracking_test"
+    for path in list(found.glob("*/*.txt")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    (root / f"._{found.name}").write_bytes(b"\0\5\x16\7")
+    assert len(Cityscapes(str(root), **SIZE).clips("train")) == 3
+    assert verify([str(root)]) == 0 and "3 of 3 clips" in capsys.readouterr().out
 
 
 def test_no_tracks_and_odd_names(root):

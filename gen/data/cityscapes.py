@@ -28,6 +28,7 @@ from gen.data.images import ImageError, load_image, to_tensor
 
 Start = tuple[str | int, ...]  # city, sequence and first frame, which is last in other layouts too
 MAGIC = b"PIEH"  # 202021.25 as float32
+FARTHEST = 4  # sides of the frame that a flow is long, at most
 
 
 class Layout:
@@ -92,7 +93,7 @@ class CityscapesClips(Clips):
         self.height, self.width, self.frames, self.max_objects = height, width, frames, max_objects
         self.layout = self.of_files(root, split, height, width)
         starts: dict[Start, list[tuple[Path, int]]] = {}
-        for path in sorted(self.layout.tracks.glob("*/*.txt")):
+        for path in sorted(self.layout.tracks.glob("[!.]*/[!.]*.txt")):  # no copies of macOS
             if not (parsed := self.layout.parse(path)):
                 name = self.layout.names.split("/")[1]
                 raise ValueError(f"{path}: expected a name {name}; rename it, or move it away")
@@ -131,10 +132,18 @@ class CityscapesClips(Clips):
         rows, ids, n = rows[kept][order], ids[order], len(kept)
         instance = np.zeros(raw.shape, np.int64)
         for k in range(n):
-            instance[raw == rows[k, :, 4, None, None]] = k + 1
+            mask = raw == rows[k, :, 4, None, None]
+            instance[mask] = k + 1
+            self._agree(tracks[kept[order[k]]][0], rows[k, :, :4], mask, semantic == ids[k] // 1000)
         boxes = np.zeros((t, m, 4))
         boxes[:, :n] = normalised_boxes(rows[..., :4].swapaxes(0, 1), size, self.layout)
         occlusion = np.stack([self._labels("occlusion", start, i) for i in range(1, t)])
+        for i, most in enumerate(occlusion.max((1, 2)), start=1):
+            if 0 < most < 128:
+                raise ValueError(
+                    f"{self.layout.path('occlusion', start, i)}: expected 255 where visible and 0 "
+                    f"elsewhere, got at most {most}; multiply by {255 // most}"
+                )
         flow = np.stack([read_flow(self.layout.path("flow", start, i), size) for i in range(1, t)])
         padded = np.zeros(m, np.int64)
         padded[:n] = ids
@@ -157,16 +166,42 @@ class CityscapesClips(Clips):
 
     def _track(self, path: Path) -> np.ndarray:
         """The first T rows of a track: x, y, w, h in source pixels, id; (T, 5)."""
-        lines = path.read_text().split()
+        try:
+            lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected lines x,y,w,h,id, got no text ({error})") from error
         if len(lines) < self.frames:
             raise ValueError(f"{path}: expected {self.frames} lines or more, got {len(lines)}")
         try:
             rows = np.array([[float(v) for v in line.split(",")] for line in lines[: self.frames]])
         except ValueError as error:
             raise ValueError(f"{path}: expected lines x,y,w,h,id of numbers ({error})") from error
-        if rows.shape != (self.frames, 5) or (rows[:, 2:4] < 0).any():
+        right = rows.shape == (self.frames, 5) and np.isfinite(rows).all()
+        if not right or (rows[:, 2:4] < 0).any():
             raise ValueError(f"{path}: expected lines x,y,w,h,id with w, h >= 0, got {lines[0]!r}")
         return rows
+
+    def _agree(self, path: Path, boxes: np.ndarray, mask: np.ndarray, kind: np.ndarray) -> None:
+        """Refuse a track that has nothing to do with the masks: none of its boxes (T, 4), in source
+        px, of 2 px of the model and more has a px of its instance (T, H, W) in it, or no px of the
+        instance is of its class (T, H, W)."""
+        scale = np.array((self.width, self.height)) / self.layout.source
+        low = np.floor(boxes[:, :2] * scale).astype(int).clip(min=1) - 1
+        side = (boxes[:, 2:] + self.layout.missing) * scale
+        high = np.ceil(boxes[:, :2] * scale + side).astype(int).clip(min=0) + 1
+        large = np.flatnonzero((side >= 2).all(1) & boxes.any(1))
+        spans = [(t, *(slice(a, b) for a, b in zip(low[t], high[t], strict=True))) for t in large]
+        if spans and not any(mask[t, y, x].any() for t, x, y in spans):
+            raise ValueError(
+                f"{path}: expected px of its instance in its boxes, got none in {len(spans)}"
+                f" frames; boxes are px of {self.layout.source[0]} x {self.layout.source[1]}, and the last "
+                "number of a line is that of the instance in that frame"
+            )
+        if mask.any() and not (mask & kind).any():
+            raise ValueError(
+                f"{path}: expected px of its class where its instance is, got none in the semantic "
+                "masks"
+            )
 
 
 def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -251,6 +286,11 @@ def read_flow(path: Path, size: tuple[int, int]) -> np.ndarray:
     flow = np.frombuffer(data, "<f4", offset=12).reshape(size[1], size[0], 2)
     if not np.isfinite(flow).all():
         raise ValueError(f"{path}: expected finite flow, got NaN or infinite")
+    if (most := np.abs(flow).max()) > FARTHEST * max(size):
+        raise ValueError(
+            f"{path}: expected flow of at most {FARTHEST} sides of the frame, got {most:g} px; 1e9 "
+            "marks what is unknown: write 0, and 0 into the occlusion, too"
+        )
     return flow
 
 

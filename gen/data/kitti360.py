@@ -24,7 +24,7 @@ from gen.data.cityscapes import Cityscapes, CityscapesClips, Layout, Start
 
 def is_kitti360(root: Path) -> bool:
     """Whether the first track that is found in a folder has a name of this layout."""
-    track = next(root.glob("*_instance_tracking_test/*/*.txt"), root)
+    track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
     return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
 
 
