@@ -192,10 +192,11 @@ class CityscapesClips(Clips):
         large = np.flatnonzero((side >= 2).all(1) & boxes.any(1))
         spans = [(t, *(slice(a, b) for a, b in zip(low[t], high[t], strict=True))) for t in large]
         if spans and not any(mask[t, y, x].any() for t, x, y in spans):
+            w, h = self.layout.source
             raise ValueError(
-                f"{path}: expected px of its instance in its boxes, got none in {len(spans)}"
-                f" frames; boxes are px of {self.layout.source[0]} x {self.layout.source[1]}, and the last "
-                "number of a line is that of the instance in that frame"
+                f"{path}: expected px of its instance in its boxes, got none in {len(spans)} frames"
+                f"; boxes are px of {w} x {h}, and the last number of a line is that of the "
+                "instance in that frame"
             )
         if mask.any() and not (mask & kind).any():
             raise ValueError(
