@@ -5,9 +5,9 @@
 
 reads a folder (or zip) laid out as `gen.data.Domains` and `gen.data.Classes` expect it. Unusable:
 what the data set refuses to decode, and images with a side below 8 px. Warnings: near-constant
-images, a training image in another split, small domains, files that are no images and are passed
-over. A folder with tracks is one of clips, as `gen.data.Cityscapes` and `gen.data.KITTI360` expect
-it: every clip, of `--frames`, is read as they read it.
+images, a training image in another split, small domains, one domain alone, files that are no images
+and are passed over. A folder with tracks is one of clips, as `gen.data.Cityscapes` and
+`gen.data.KITTI360` expect it: every clip, of `--frames`, is read as they read it.
 
 Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from gen.data.cityscapes import CityscapesClips
 from gen.data.images import SUFFIXES, load_image
 from gen.data.kitti360 import Kitti360Clips, is_kitti360
-from gen.data.layout import file_names, find_images, is_image
+from gen.data.layout import FEWEST_VAL, file_names, find_images, is_image
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
@@ -98,6 +98,12 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
     for domain, count in Counter(s.domain for s in seen if s.split == "train").items():
         if count < SMALL_DOMAIN:
             lines.append(f"train/{domain}: {count} images, expected {SMALL_DOMAIN} and more")
+    for domain, count in Counter(s.domain for s in seen if s.split == "val").items():
+        if count < FEWEST_VAL:
+            few = f"{count} images, expected {FEWEST_VAL} and more"
+            lines.append(f"val/{domain}: {few}: references are not evaluated")
+    if len({s.domain for s in seen}) == 1:
+        lines.append("one domain: enough for a generator; a translator or classifier needs two")
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in _names(root))
     if other := {kind: count for kind, count in kinds.items() if kind not in SUFFIXES}:
         lines.append(f"passed over, expected {', '.join(SUFFIXES)}: {other}")

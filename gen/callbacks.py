@@ -189,20 +189,30 @@ class Evaluate(OfImages):
     ) -> None:
         self.max_sources, self.metrics, self.seed, self.images = max_sources, metrics, seed, images
 
-    def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        from gen.evaluation import BASIC, evaluate
-        from gen.evaluation.generators import evaluate_generator
+    def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
+        """What cannot be measured is told before the first iteration."""
+        if trainer.limit_val_batches:
+            self.run(method, trainer.datamodule, checked=True)
 
-        data = trainer.datamodule
+    def run(self, method: LightningModule, data: Any, checked: bool = False) -> Any:
+        """The rows, or with `checked` only whether the arguments fit."""
+        from gen import evaluation
+        from gen.evaluation import generators
+
         if hasattr(method, "generate"):
-            counts = dict(count=self.images, paths=self.max_sources)
-            groups = self.metrics or ("fidelity",)
-            rows = evaluate_generator(
-                method, data.train, data.val, groups, seed=self.seed, **counts
-            )
-        else:
-            groups, counts = self.metrics or BASIC, dict(max_sources=self.max_sources)
-            rows = evaluate(method, data.val, groups, seed=self.seed, **counts)
+            groups, counts = self.metrics or ("fidelity",), (self.images, self.max_sources)
+            if checked:
+                return generators.check(data.train, groups, *counts)
+            images = method, data.train, data.val
+            return generators.evaluate_generator(*images, groups, *counts, seed=self.seed)
+        groups = self.metrics or evaluation.BASIC
+        judges = evaluation.Judges(data.train if "fidelity" in groups else None)
+        measure = evaluation.check if checked else evaluation.evaluate
+        options = dict(seed=self.seed, max_sources=self.max_sources)
+        return measure(method, data.val, groups, judges, **options)
+
+    def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        rows = self.run(method, trainer.datamodule)
         method.log_dict({f"val/{row['metric']}": row["value"] for row in rows})
 
     on_test_epoch_end = on_validation_epoch_end

@@ -11,7 +11,7 @@ import torch
 
 import gen
 from gen.data import Domains, Heads
-from gen.evaluation import BASIC, GROUPS, Judges, evaluate
+from gen.evaluation import BASIC, GROUPS, Judges, check, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
 from gen.evaluation.rows import to_json
 from gen.files import keep_inputs
@@ -45,13 +45,18 @@ def main() -> None:
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None
-    found = []
+    found, judges = [], Judges(data.train, classifier=classifier)
+    for name, method in methods.items():  # all, before the first takes its time
+        try:
+            check(method, data.val, args.metrics, judges, max_sources=args.max_sources)
+        except ValueError as error:
+            parser.error(f"{files[name]}: {error}")
     for name, method in methods.items():
         rows = evaluate(
             method,
             data.val,
             args.metrics,
-            Judges(data.train, classifier=classifier),
+            judges,
             max_sources=args.max_sources,
             checkpoint=files[name],
             ledger=args.out / f"{name}.values.jsonl",

@@ -4,12 +4,13 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 import gen
 from gen.data import Domains, Heads
-from gen.evaluation import evaluate
+from gen.evaluation import check, evaluate
 from gen.evaluation.rows import to_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
@@ -49,9 +50,11 @@ def main() -> None:
 
     try:
         keep_inputs([args.data], [args.out])
-    except ValueError as error:
+        data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
+        trained = SimpleNamespace(domains=data.domains, img_size=data.img_size)
+        check(trained, data.val, max_sources=SOURCES)  # what comes last is decided first
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
     fill_cache(("alex",))
     shipped = gen.load(SHIPPED) if SHIPPED.exists() else None
     if shipped and shipped.domains != data.domains:

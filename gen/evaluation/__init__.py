@@ -7,18 +7,25 @@ their attention (`voc`: images with masks for these), `generators`, and `editors
 `claims`: means over seeds, for scripts/claims.
 """
 
+import logging
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 
+from gen.data.layout import FEWEST_VAL
+from gen.evaluation.features import SECOND
 from gen.evaluation.ledger import Ledger, fingerprint
 from gen.evaluation.measure import BASIC, GROUPS, NEEDS, OUTPUTS, Judges, Measurement
-from gen.evaluation.plan import GUIDES
+from gen.evaluation.plan import GUIDES, plan
 from gen.report import versions
 from gen.weights import sha256
+
+log = logging.getLogger(__name__)
+FEWEST = 4  # images a side of fidelity
 
 
 def evaluate(
@@ -55,7 +62,8 @@ def evaluate(
     (seed, index), so results depend neither on the batch size nor, under `torch.distributed`, on
     the number of processes: they share the sources, and each gets all rows. References are
     validation images of the wanted domain without the source's twin; where a domain has too few, a
-    source has fewer outputs, and the names say so.
+    source has fewer outputs, and the names say so. What so few images cannot give is left out, and
+    that is said; `check` says it beforehand.
 
     Args:
         method: Has `encode`, `decode`, `map_style`, `encode_style`, `domains`, `img_size` and
@@ -80,10 +88,10 @@ def evaluate(
 
     Raises:
         ValueError: images that do not fit the method, an unknown group or one whose judge is
-            missing, fewer than 3 images in a domain, or a method that gives NaN.
+            missing, fewer than 2 domains, a domain without images, or a method that gives NaN.
     """
     judges = judges or Judges()
-    outputs = _check(method, images, metrics, judges, batch_size, max_sources)
+    metrics, outputs = check(method, images, metrics, judges, batch_size, max_sources, seed)
     options = (outputs, net, grid, seed, batch_size, max_sources)
     run = Measurement(method, images, metrics, judges, *options)
     parallel = dist.is_available() and dist.is_initialized()
@@ -106,15 +114,23 @@ def evaluate(
     ]
 
 
-def _check(
+def check(
     method,
     images,
-    metrics: Collection[str],
-    judges: Judges,
-    batch_size: int,
-    max_sources: int | None,
-) -> dict[str, int]:
-    """Outputs a source for each guide; ValueError where something does not fit."""
+    metrics: Collection[str] = BASIC,
+    judges: Judges | None = None,
+    batch_size: int = 16,
+    max_sources: int | None = None,
+    seed: int = 777,
+) -> tuple[list[str], dict[str, int]]:
+    """What `evaluate` will measure: groups, and outputs a source for each guide.
+
+    It says what is left out. To be called before the hours of training that an evaluation ends.
+
+    Raises:
+        ValueError: as `evaluate`, or nothing is left.
+    """
+    judges = judges or Judges()
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if missing := [f"{g} ({NEEDS[g]})" for g in judges.missing() if g in metrics]:
@@ -131,12 +147,39 @@ def _check(
             raise ValueError(f"{name}: expected the domains {method.domains}, got {what.domains}")
     if images.img_size != method.img_size:
         raise ValueError(f"expected images of {method.img_size} px, got {images.img_size}")
-    counts = torch.bincount(images.labels, minlength=len(images.domains))
-    if len(counts) < 2 or counts.min() < 3:
-        raise ValueError(
-            "expected at least 2 domains of at least 3 validation images (a source and two "
-            f"references), got {dict(zip(images.domains, counts.tolist(), strict=True))}"
+    counts = _counts(images.labels, images)
+    got = f"got {dict(zip(images.domains, counts, strict=True))}"
+    if len(counts) < 2 or not min(counts):
+        raise ValueError(f"expected at least 2 domains with validation images, {got}")
+    paths = not set(metrics) - {"intra", "inter"}  # outputs are the two ends of a path
+    outputs = dict.fromkeys(GUIDES, 2) if paths else {"latent": OUTPUTS}
+    if min(counts) < FEWEST_VAL:
+        outputs.pop("reference", None)
+        _notice(
+            f"left out: what references guide, which needs {FEWEST_VAL} validation images a domain "
+            f"(a source and two references), {got}"
         )
-    if not set(metrics) - {"intra", "inter"}:
-        return dict.fromkeys(GUIDES, 2)  # the two ends of a path
-    return {"latent": OUTPUTS, "reference": min(OUTPUTS, int(counts.min()) - 1)}
+    elif not paths:
+        outputs["reference"] = min(OUTPUTS, min(counts) - 1)
+    sources = _counts(images.labels[[s.index for s in plan(images, seed, max_sources)]], images)
+    few = {"ppl": "sources of every domain"} if not min(sources) else {}
+    if "fidelity" in metrics:
+        train = min(_counts(judges.train.labels, images))
+        if min(train, min(sources) * min(SECOND, *outputs.values())) < FEWEST:
+            few["fidelity"] = f"{FEWEST} training images and {FEWEST} outputs a domain"
+    for group in [group for group in few if group in metrics]:
+        _notice(f"left out: {group}, which needs {few[group]}; {got}, {sum(sources)} sources")
+    groups = [group for group in GROUPS if group in metrics and group not in few]
+    if not groups:
+        raise ValueError(f"metrics: expected images enough for one of {[*metrics]}, {got}")
+    return groups, outputs
+
+
+def _counts(labels: torch.Tensor, images) -> list[int]:
+    return torch.bincount(labels, minlength=len(images.domains)).tolist()
+
+
+@cache
+def _notice(text: str) -> None:
+    """Says each thing once, however often a training evaluates."""
+    log.warning(text)

@@ -1,5 +1,6 @@
 """Evaluation of a generator: are its images like real ones, and how gradual are its paths."""
 
+import logging
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from gen import gallery
 from gen.evaluation.rows import FRAMES, row
 from gen.interpolation import alphas, path
 from gen.metrics.extractors import load_backbone
-from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
+from gen.metrics.fidelity import FEWEST, fake_features, fidelity_scores, real_features
 from gen.metrics.path_length import perceptual_path_length
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap
@@ -20,6 +21,7 @@ from gen.networks.perceptual import LPIPS
 from gen.report import versions
 from gen.weights import sha256
 
+log = logging.getLogger(__name__)
 GROUPS = ("fidelity", "paths", "ppl")
 SPACES = ("w", "z")  # of paths: straight lines of codes, great circles of latents
 
@@ -40,7 +42,8 @@ def evaluate_generator(
     """Evaluates a generator of images, without truncation.
 
     - `fidelity`: `count` images against all training images; beside it the validation images
-      against the training images: what images of the same kind score that training has not seen.
+      against the training images: what images of the same kind score that training has not seen
+      (fewer than 4 are left out, and that is said).
       Both depend on their number, which the rows state; compare them at equal counts.
     - `paths`: smoothness of paths between two random images, by codes and by latents.
     - `ppl`: StyleGAN's perceptual path length.
@@ -65,11 +68,7 @@ def evaluate_generator(
     Raises:
         ValueError: An unknown group, counts below what a metric needs, NaN.
     """
-    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
-        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
-    if min(count, paths, batch_size) < 1:
-        got = f"{count}, {paths} and {batch_size}"
-        raise ValueError(f"expected count, paths and batch_size >= 1, got {got}")
+    check(train, metrics, count, paths, batch_size)
     device, px = gallery.device(method), f"{method.img_size} px"
     run = _Generator(method, seed, batch_size)
     measures = {
@@ -86,6 +85,20 @@ def evaluate_generator(
         seconds = {"seconds": round(time.perf_counter() - began, 2)}
         rows += [row | {"protocol": f"{row['protocol']}, {px}"} | common | seconds for row in found]
     return rows
+
+
+def check(
+    train: Dataset, metrics: Collection[str], count: int, paths: int, batch_size: int = 50
+) -> None:
+    """Raises what `evaluate_generator` would raise of its arguments, before anything is done."""
+    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
+        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
+    if min(count, paths, batch_size) < 1:
+        got = f"{count}, {paths} and {batch_size}"
+        raise ValueError(f"expected count, paths and batch_size >= 1, got {got}")
+    if "fidelity" in metrics and min(count, len(train)) < FEWEST:
+        got = f"{count} and {len(train)}"
+        raise ValueError(f"fidelity: expected {FEWEST} generated and training images, got {got}")
 
 
 class _Generator:
@@ -108,10 +121,16 @@ class _Generator:
     def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Iterator[dict]:
         extractor = load_backbone(backbone, None, gallery.device(self.method))
         real = real_features(extractor, train, self.batch_size, "training images")
-        held = real_features(extractor, val, self.batch_size, "validation images")
         fake = fake_features(extractor, self.images(count), count, self.batch_size)
         against = f"against {len(real)} training images"
-        for prefix, what, features in (("", "generated", fake), ("real/", "validation", held)):
+        sides = [("", "generated", fake)]
+        if len(val) >= FEWEST:
+            held = real_features(extractor, val, self.batch_size, "validation images")
+            sides.append(("real/", "validation", held))
+        else:
+            got = f"left out: real/ rows, which need {FEWEST} validation images, got {len(val)}"
+            log.warning(got)
+        for prefix, what, features in sides:
             protocol = f"{len(features)} {what} images {against}"
             for name, value in fidelity_scores(features, real, backbone).items():
                 yield row(prefix + name, value, None, protocol, len(features))

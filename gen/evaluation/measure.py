@@ -13,7 +13,7 @@ from gen.data.nearest import Nearest
 from gen.evaluation.features import MOST, SECOND, Backbone
 from gen.evaluation.ledger import Ledger
 from gen.evaluation.names import FLOORS, Protocol
-from gen.evaluation.plan import GUIDES, Source, draw_styles, ordered_pairs, plan
+from gen.evaluation.plan import Source, draw_styles, ordered_pairs, plan
 from gen.evaluation.rows import FRAMES
 from gen.interpolation import alphas, path
 from gen.metrics.accuracy import domain_accuracy
@@ -100,10 +100,10 @@ class Measurement:
             x, y = gallery.batch(self.method, self.images, units)  # (N, 3, H, W), (N,)
             todo = {
                 guide: [g for g in groups if not book.done(g, guide).issuperset(units)]
-                for guide in GUIDES
+                for guide in self.outputs
             }
             content = self.method.encode(x) if any(todo.values()) else None
-            for guide in GUIDES:
+            for guide in self.outputs:
                 began = time.perf_counter()
                 for group, scores in self.score(todo[guide], block, x, y, content, guide):
                     known = {  # NaN where a source has no twin
@@ -214,7 +214,7 @@ class Measurement:
         if "fidelity" not in self.groups:
             return
         pairs = list(enumerate(ordered_pairs(len(self.images.domains))))[rank::world]
-        for guide in (*GUIDES, *FLOORS):
+        for guide in (*self.outputs, *FLOORS):
             todo = [pair for pair in pairs if pair[0] not in book.done("fidelity", guide)]
             for unit, (a, b) in tqdm(todo, f"fidelity, {guide}", disable=None):
                 began = time.perf_counter()

@@ -36,8 +36,10 @@ class Protocol(NamedTuple):
         """(group, guide, row) of everything that was measured in `groups`."""
         pairs = ordered_pairs(len(self.domains))
         for (group, guide, value), of_unit in book.values.items():
+            if not of_unit or group not in groups or guide not in (*self.outputs, *FLOORS):
+                continue
             name, protocol = self.name(group, guide, value)
-            if not name or not of_unit or group not in groups:
+            if not name:
                 continue
             ordered = [v for _, v in sorted(of_unit.items())]
             mean, low, high = bootstrap(ordered, self.seed)
