@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from gen.weights import WeightsError, load_safetensors, save_safetensors, write_atomic
+from gen.pickle_file import read_pickle
+from gen.weights import (
+    WeightsError,
+    check_finite,
+    load_safetensors,
+    save_safetensors,
+    write_atomic,
+)
 
 if TYPE_CHECKING:
     from gen.methods.base import Method
@@ -37,25 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{path}: expected a .ckpt file, with the state of training, got weights alone; "
                 "--model.init_from starts from these"
             )
-        return unpickle(path)
-
-
-def unpickle(
-    path: str | Path, wanted: str = "a .safetensors or .ckpt file that `gen fit` or `export` wrote"
-) -> dict[str, Any]:
-    """What a `.ckpt` file holds: tensors and plain values; another global is refused unrun.
-
-    Raises:
-        WeightsError: Not such a file; expected (`wanted`) and got.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file raises nearly anything
-        raise WeightsError(
-            f"{path}: expected {wanted}, got {type(error).__name__}: {str(error).partition('.')[0]}"
-        ) from error
+        return read_trained(path)
 
 
 def find(path: str | Path, out: str | Path = "") -> Path:
@@ -84,6 +74,24 @@ class Checkpoint(NamedTuple):
     iteration: int
 
 
+def read_trained(path: str | Path) -> dict[str, Any]:
+    """What a `.ckpt` file holds: tensors and plain values.
+
+    Raises:
+        FileNotFoundError: No such file.
+        WeightsError: Not such a file, or its weights are not finite; expected and got.
+    """
+    found = read_pickle(path, "a .safetensors or .ckpt file that `gen fit` or `export` wrote")
+    state = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(
+            f"{path}: expected what `gen fit` writes, with a state_dict of tensors, got "
+            f"{list(found)[:8] if isinstance(found, dict) else type(found).__name__!s:.200}"
+        )
+    check_finite(state, path)
+    return found
+
+
 def read(path: str | Path) -> Checkpoint:
     """Reads `.safetensors` or `.ckpt`; runs nothing that the file holds.
 
@@ -94,21 +102,52 @@ def read(path: str | Path) -> Checkpoint:
     try:
         if Path(path).suffix == ".safetensors":
             state, meta = load_safetensors(path)
-            hparams, domains = dict(json.loads(meta["hparams"])), json.loads(meta["domains"])
-            return Checkpoint(meta["method"], hparams, state, domains, int(meta["iteration"]))
-        ckpt = unpickle(path)
-        hparams = {k: v for k, v in ckpt["hyper_parameters"].items() if not k.startswith("_")}
-        state, step = ckpt["state_dict"], ckpt["global_step"]
-        return Checkpoint(ckpt["method"], hparams, state, ckpt["domains"], step)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            hparams, domains = json.loads(meta["hparams"]), json.loads(meta["domains"])
+            found = Checkpoint(meta["method"], hparams, state, domains, int(meta["iteration"]))
+        else:
+            saved = read_trained(path)
+            keys = ("method", "hyper_parameters", "state_dict", "domains", "global_step")
+            found = Checkpoint(*(saved[key] for key in keys))
+        for value, kind in zip(found, (str, dict, dict, list, int), strict=True):
+            if type(value) is not kind:
+                raise TypeError(f"{value!r:.100} instead of a {kind.__name__}")
+        if len(set(found.domains)) != len(found.domains) or not all(
+            isinstance(name, str) for name in found.domains
+        ):
+            raise ValueError(f"domains {found.domains!s:.100}")
+        plain = {k: v for k, v in found.hparams.items() if not k.startswith("_")}
+        if odd := [k for k, v in plain.items() if type(v) not in (bool, int, float, str)]:
+            raise TypeError(f"options that are no numbers or text: {odd[:5]!s:.200}")
+        return found._replace(hparams=plain)
+    except (FileNotFoundError, WeightsError):
+        raise
+    except Exception as error:  # metadata of strangers raise nearly anything
         raise WeightsError(
             f"{path}: expected what `gen fit` or `gen.checkpoint.export` writes, a method, its "
-            f"options, domains, iteration and weights, got {type(error).__name__}: {error}"
+            f"options, domains, iteration and weights, got {type(error).__name__}: {error!s:.200}"
         ) from error
 
 
+class Sketch(TorchFunctionMode):
+    """Within, tensors are made without memory, and `limit` calls of torch are an error."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.meta = limit, torch.device("meta")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.limit -= 1
+        if self.limit < 0:
+            raise ValueError("far more layers than the file has weights for")
+        with self.meta:
+            return func(*args, **kwargs or {})
+
+
 def load(path: str | Path) -> Method:
-    """The method that a checkpoint names, with its options and weights: see `gen.load`."""
+    """The method that a checkpoint names, with its options and weights: see `gen.load`.
+
+    It is built twice: first without memory, to see that its tensors are those of the file.
+    """
     import gen.methods
     from gen.methods.base import Method
 
@@ -116,11 +155,17 @@ def load(path: str | Path) -> Method:
     cls = getattr(gen.methods, checkpoint.method, None)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
+    options = checkpoint.hparams | {"init_from": ""}
     try:
-        method = cls(**checkpoint.hparams | {"init_from": ""})
-    except TypeError as error:
+        with Sketch(limit=10_000 + 1000 * len(checkpoint.state)):
+            sketch = cls(**options)
+        sketch.check_size(checkpoint.state, path)
+        method = cls(**options)
+    except WeightsError:
+        raise
+    except Exception as error:  # options of strangers raise nearly anything
         raise WeightsError(
-            f"{path}: expected options of {checkpoint.method}, got: {error}; "
+            f"{path}: expected options of {checkpoint.method}, got: {error!s:.300}; "
             "load it with the version of gen that wrote it"
         ) from error
     method.domains = checkpoint.domains

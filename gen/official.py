@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.checkpoint import unpickle
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
-from gen.weights import WeightsError, save_safetensors, sha256, write_atomic
+from gen.pickle_file import read_pickle
+from gen.weights import WeightsError, check_finite, save_safetensors, sha256, write_atomic
 
 State = dict[str, Tensor]
 
@@ -69,7 +69,7 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
 
 def read_parts(path: str | Path) -> dict[str, State]:
     """The state dicts in the file, by the name of their network, keys without "module."."""
-    file = unpickle(path, WANTED)
+    file = read_pickle(path, WANTED)
     if not isinstance(file, dict):
         raise WeightsError(f"{path}: expected {WANTED}, a dict, got {type(file).__name__}")
     if missing := [name for name in PARTS if name not in file]:
@@ -169,6 +169,7 @@ def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) 
                     f"{say(got.get(key))}; other tensors tell {options}: take the file as published"
                 )
         state |= {f"{part}.{key}": got[key] for key in wanted}
+    check_finite(state, path)
     return state
 
 

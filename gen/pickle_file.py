@@ -1,6 +1,7 @@
 """Files of `pickle` or `torch.save`: their value as plain data, and tensors cut out of their bytes.
 
-All of a file is checked against its size before memory is taken: see `gen.pickles`.
+All of a file is checked against its size before memory is taken: see `gen.pickles`. No other reader
+of pickles is used, so none can understand a file in another way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import mmap
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,22 +24,29 @@ from gen.pickles import (
     FROM_BYTES,
     ITEM_BYTES,
     MAX_OPCODES,
+    OLD_PARAMETER,
     PARAMETER,
     SCALARS,
-    TENSOR,
+    TENSORS,
     Call,
+    Name,
     Storage,
     brief,
     expect,
     parse,
     plain,
 )
-from gen.weights import WeightsError
+from gen.weights import WeightsError, check_finite, load_safetensors
 
-MAX_FILE_BYTES = 2**31
-MAX_TENSOR_BYTES = 2**31  # of all tensors that are read from one file
-MAX_TENSORS = 5000  # that are read from one file
+MAX_TENSORS = 100_000  # that are read from one file
+MAX_SHARE = 2  # bytes of all tensors to those of the file: shared weights may be named twice
 MAX_DIMS = 8
+WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")  # weights lie in training files
+MAX_NEST = 50  # of containers in containers
+KINDS = dict(  # of storages -> numpy's name for their numbers; it has no bfloat16
+    Float="f4", Double="f8", Half="f2", BFloat16="i2", Long="i8", Int="i4", Short="i2", Char="i1",
+    Byte="u1", Bool="?",
+)  # fmt: skip
 NUMBERS = {"f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}  # numpy dtypes
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before 1.6
 
@@ -73,14 +82,13 @@ class PickleFile:
         value: see `parse`.
 
     Raises:
-        as `parse`; and WeightsError for a file that is too large or is compressed.
+        as `parse`; and WeightsError for an archive that is compressed, damaged or ambiguous.
     """
 
     def __init__(self, path: str | Path):
-        self.read_bytes, self.read_tensors, self.places = 0, 0, {}
+        self.read_bytes, self.read_tensors, self.built, self.places = 0, 0, 0, {}
+        self.inner: dict[int, tuple[Any, dict[str, tuple[int, int]]]] = {}
         with open(path, "rb") as file:
-            if (size := file.seek(0, io.SEEK_END)) > MAX_FILE_BYTES:
-                raise WeightsError(f"refused: expected at most {MAX_FILE_BYTES} bytes, got {size}")
             self.view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self.view[:4] == b"PK\x03\x04":
             self._open_zip(path)
@@ -93,6 +101,8 @@ class PickleFile:
         beside: dict[str, Storage] = {}
         with zipfile.ZipFile(path) as archive:
             members = {member.filename: member for member in archive.infolist()}
+            if len(members) != len(archive.infolist()):
+                raise WeightsError("refused: expected an archive without two members of one name")
             if any(m.compress_type != zipfile.ZIP_STORED for m in members.values()):
                 raise WeightsError("refused: expected an archive without compression")
             (main,) = [name for name in members if name.endswith("/data.pkl")]
@@ -106,52 +116,83 @@ class PickleFile:
             header = self.view[member.header_offset : member.header_offset + 30]
             start = member.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
             self.places[key] = start, member.file_size
+            if zlib.crc32(memoryview(self.view)[start : start + member.file_size]) != member.CRC:
+                raise WeightsError(f"damaged: its numbers {key!r:.50} have another checksum")
+
+    def build(self, value: Any, depth: int = 0) -> Any:
+        """`value` with tensors, arrays and numbers of numpy instead of the calls that make them.
+
+        Raises:
+            WeightsError: it has anything else in it, or has no end.
+        """
+        self.built += 1
+        if depth > MAX_NEST or self.built > MAX_OPCODES:
+            raise WeightsError("refused: values within values without an end")
+        if type(value) is dict:
+            return {key: self.build(item, depth + 1) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self.build(item, depth + 1) for item in value)
+        if type(value) is Call and value.name in {PARAMETER, OLD_PARAMETER, *TENSORS}:
+            return self.tensor(value)
+        if type(value) is Call and value.name in ARRAYS:
+            return self._array(value)
+        if type(value) is Call and value.name == "torch.Size":
+            return self.build(*value.args, depth + 1)
+        if type(value) is Call and value.name == "_codecs.encode":
+            return octets(value)
+        if type(value := number(value)) in (Call, Name, Storage):
+            raise WeightsError(f"expected tensors and plain values, got {brief(value)}")
+        return value
 
     def tensor(self, value: Any) -> Tensor:
-        """Float32 numbers that `value` refers to, or the numpy array that it is, as a new tensor.
+        """Numbers that `value` refers to, or the numpy array that it is, as a new tensor.
 
         Raises:
             WeightsError: `value` is not of that kind, or leads out of what is stored.
         """
-        while type(value) is Call and value.name == PARAMETER:
-            value = value.args[0]
+        if type(value) is Call and value.name in (PARAMETER, OLD_PARAMETER):
+            value = (value.args if value.name == PARAMETER else expect(value.state, tuple))[0]
         if type(value) is Call and value.name in ARRAYS:
             return torch.from_numpy(self._array(value))
-        if type(value) is not Call or value.name != TENSOR:
+        if type(value) is not Call or value.name not in TENSORS:
             raise WeightsError(f"expected a tensor, got {brief(value)}")
         storage, offset, size, stride = value.args[:4]
-        raw = self._raw(storage)
-        numbers = np.frombuffer(raw, "<f4")
+        raw, kind = self._raw(storage)
+        numbers = np.frombuffer(raw, KINDS[kind])
         for shape in ((offset,), size, stride):
             if len(shape) > MAX_DIMS or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
                 raise WeightsError("expected sizes and strides of a tensor")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if not 0 < math.prod(size) <= numbers.size or last >= numbers.size:
+        count = math.prod(size)
+        if count and (count > numbers.size or last >= numbers.size):
             raise WeightsError(f"expected a tensor within {numbers.size} numbers, got {size}")
-        self._count(4 * math.prod(size))
-        strides = [4 * step for step in stride]
+        self._count(count * numbers.itemsize)
+        strides = [numbers.itemsize * step for step in stride]
         cut = np.lib.stride_tricks.as_strided(numbers[offset:], size, strides)
-        return torch.from_numpy(np.array(cut, order="C"))
+        made = torch.from_numpy(np.array(cut, order="C"))
+        return made.view(torch.bfloat16) if kind == "BFloat16" else made
 
-    def _raw(self, storage: Any) -> memoryview | bytes:
-        """The bytes of a float32 storage."""
+    def _raw(self, storage: Any) -> tuple[memoryview, str]:
+        """The bytes of a storage, and of what kind its numbers are."""
         data, places = self.view, self.places
         if type(storage) is Call and storage.name == FROM_BYTES:
             data = expect(storage.args[0], bytes)
-            storage, places = legacy(io.BytesIO(data), limit=100)
+            if id(storage) not in self.inner:
+                self.inner[id(storage)] = legacy(io.BytesIO(data), limit=100)
+            storage, places = self.inner[id(storage)]
         start, size = places[expect(storage, Storage).key]
-        if storage.kind != "torch.FloatStorage":
-            raise WeightsError(f"expected float32, got numbers of {storage.kind}")
         raw = memoryview(data)[start : start + size]
-        if len(raw) != size or size != 4 * storage.numel:
-            raise WeightsError(f"expected {4 * storage.numel} bytes of numbers, got {len(raw)}")
-        return raw
+        wanted = ITEM_BYTES[storage.kind] * storage.numel
+        if len(raw) != size or size != wanted:
+            raise WeightsError(f"expected {wanted} bytes of numbers, got {len(raw)}")
+        return raw, storage.kind.removeprefix("torch.").removesuffix("Storage")
 
     def _count(self, size: int) -> None:
         self.read_bytes, self.read_tensors = self.read_bytes + size, self.read_tensors + 1
-        if self.read_bytes > MAX_TENSOR_BYTES or self.read_tensors > MAX_TENSORS:
+        if self.read_bytes > MAX_SHARE * len(self.view) or self.read_tensors > MAX_TENSORS:
             raise WeightsError(
-                f"refused: more than {MAX_TENSORS} tensors or {MAX_TENSOR_BYTES} bytes of them"
+                f"refused: more than {MAX_TENSORS} tensors, or more than {MAX_SHARE} bytes of them "
+                "for one of the file"
             )
 
     def _array(self, call: Call) -> np.ndarray:
@@ -161,6 +202,51 @@ class PickleFile:
         self._count(len(raw))
         numbers = np.frombuffer(raw, numpy_dtype(dtype)).reshape(shape, order="FC"[not fortran])
         return np.array(numbers, order="C")
+
+
+def read_pickle(path: str | Path, wanted: str) -> Any:
+    """What a file of `pickle` or `torch.save` holds: tensors, numpy arrays and plain values.
+
+    Nothing that the file names is called or imported. Time and memory grow at most in proportion to
+    its size.
+
+    Raises:
+        FileNotFoundError: No such file.
+        WeightsError: Not such a file; expected (`wanted`) and got.
+    """
+    try:
+        file = PickleFile(path)
+        return file.build(file.value)
+    except FileNotFoundError:
+        raise
+    except WeightsError as error:
+        raise WeightsError(f"{path}: expected {wanted}, got one that is {error}") from None
+    except Exception as error:  # a damaged file raises nearly anything
+        what = f"{type(error).__name__}: {error!s:.200}"
+        raise WeightsError(f"{path}: expected {wanted}, got one that ends in {what}") from error
+
+
+def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:
+    """Tensors of a file that the user brings, .safetensors or as torch.save writes them, by name.
+
+    Runs nothing that the file holds. `layout` is what errors say that they expected. If such a dict
+    lies in the file beside other things, under one of the names in WITHIN, it is taken.
+
+    Raises:
+        WeightsError: no such file, or not a dict of tensors alone, of finite numbers.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_safetensors(path)[0]
+    try:
+        state = read_pickle(path, f"{layout} as torch.save writes them")
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: expected {layout}, got no such file") from error
+    if isinstance(state, dict):
+        state = next((state[key] for key in WITHIN if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path}: expected {layout} alone, a dict of tensors, got another thing")
+    check_finite(state, path)
+    return state
 
 
 def octets(value: Any) -> bytes:

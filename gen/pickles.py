@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from gen.weights import WeightsError
 
-MAX_OPCODES = 250_000  # of one pickle; a published file has well below 100,000
+MAX_OPCODES = 500_000  # of one pickle; what large training checkpoints have is half of it
 
 ITEM_BYTES = {
     f"torch.{kind}Storage": size
@@ -27,14 +27,15 @@ DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict"}
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 NETWORK = "dnnlib.tflib.network.Network"
 PARAMETER = "torch._utils._rebuild_parameter"
-TENSOR = "torch._utils._rebuild_tensor_v2"
+OLD_PARAMETER = "torch.nn.parameter.Parameter"  # its state is (tensor, ..), before torch 0.4
+TENSORS = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}
 FROM_BYTES = "torch.storage._load_from_bytes"
 SCALARS = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
 ARRAYS = {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
 ALLOWED = frozenset(
-    {*ITEM_BYTES, *DICTS, *SCALARS, *ARRAYS, PERSISTENT, NETWORK, PARAMETER, TENSOR, FROM_BYTES}
+    {*ITEM_BYTES, *DICTS, *SCALARS, *ARRAYS, *TENSORS, PERSISTENT, NETWORK, PARAMETER, FROM_BYTES}
     | {"numpy.dtype", "numpy.ndarray", "torch.device", "_codecs.encode", "argparse.Namespace"}
-    | {"builtins.set", "torch.nn.parameter.Parameter"}
+    | {"builtins.set", OLD_PARAMETER, "torch.Size"}
 )
 
 LITERALS = frozenset(
@@ -191,10 +192,11 @@ def plain(key: Any) -> str | int:
 
 
 def allowed(name: str) -> Name:
+    name = name.replace("__builtin__.", "builtins.")  # as Python 2 called it, and protocol 2 does
     if name not in ALLOWED:
         raise WeightsError(
-            f"refused {name!r:.200}: no published StyleGAN2 file needs it; nothing in the file was "
-            "run; do not open it with other programs unless you trust who made it"
+            f"refused {name!r:.200}: no file of weights needs it; nothing in the file was run; "
+            "do not open it with other programs unless you trust who made it"
         )
     return Name(name)
 
@@ -202,6 +204,8 @@ def allowed(name: str) -> Name:
 def called(name: Name, args: tuple) -> Any:
     if name in DICTS and not args:
         return {}
+    if name in DICTS and len(args) == 1:  # of pairs, as Python 2 wrote it
+        return {plain(key): value for key, value in expect(args[0], list)}
     if name == "builtins.set":
         return set(map(plain, expect(args[0], list) if args else ()))
     return Call(name, args)

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import io
 import os
-import pickle
 import stat
 import subprocess
 import sys
@@ -22,18 +21,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MAX_BYTES = 2**29  # of an archive, unpacked
-NUMPY_GLOBALS = {  # all that a pickle of plain arrays needs
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),  # numpy < 2
-    ("numpy._core.multiarray", "_reconstruct"),
-}
 
 
 class WeightsError(RuntimeError):
@@ -179,30 +170,6 @@ def _check(path, members: Iterable[str], links: list[str], names: Iterable[str],
         raise WeightsError(f"{path}: expected {missing}, got {sorted(members)[:20]}")
 
 
-class _NumpyUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) not in NUMPY_GLOBALS:
-            raise WeightsError(f"refused {module}.{name}: expected numpy arrays only")
-        if name == "_reconstruct":
-            return np.ndarray.__reduce__(np.empty(0))[0]  # its module differs between versions
-        return super().find_class(module, name)
-
-
-def read_numpy_pickle(path: str | Path) -> dict:
-    """Read a pickle of (nested) dicts of numpy arrays; any other global is refused unrun.
-
-    Raises:
-        WeightsError: the pickle wants something else, or is damaged.
-    """
-    try:
-        with open(path, "rb") as file:
-            return _NumpyUnpickler(file).load()
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise WeightsError(f"{path}: expected a pickle of numpy arrays, got: {error!r}") from error
-
-
 def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
     """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too."""
     path = Path(path)
@@ -225,63 +192,73 @@ def save_safetensors(
 ) -> None:
     """Write a safetensors file atomically: a kill or a full disk leaves the previous file.
 
+    The `digest` of the tensors goes into its metadata.
+
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(tensors, dict(metadata or {})))
+    write_atomic(path, save(tensors, dict(metadata or {}) | {"sha256": digest(tensors)}))
 
 
 def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file into (tensors on the CPU, metadata).
 
     Raises:
-        WeightsError: no such file, or not a whole safetensors file.
+        WeightsError: no such file, or not a whole safetensors file; or its tensors are not finite
+            or not those of its digest, which files of others need not have.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: expected a safetensors file, got: {error}") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = dict(file.metadata() or {})
+    except Exception as error:  # also of types that this version of torch does not have
+        raise WeightsError(f"{path}: expected a safetensors file, got: {error!s:.300}") from error
+    if (expected := metadata.pop("sha256", None)) and (got := digest(tensors)) != expected:
+        raise WeightsError(
+            f"{path}: expected tensors of sha256 {expected:.64}, got {got}: damaged, or changed by "
+            "another program; copy or export the file again"
+        )
+    check_finite(tensors, path)
+    return tensors, metadata
 
 
-def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:
-    """Tensors of a file that the user brings, .safetensors or as torch.save writes them, by name.
+def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raises WeightsError with the first names of tensors that have NaN or infinity in them."""
+    if bad := [key for key, value in tensors.items() if not value.isfinite().all()]:
+        raise WeightsError(
+            f"{source}: expected finite numbers, got NaN or infinity in {', '.join(bad[:3])!s:.200}"
+            "; take a file from before, or the file as published"
+        )
 
-    Runs nothing that the file holds. `layout` is what errors say that they expected.
 
-    Raises:
-        WeightsError: no such file, or not a dict of tensors alone.
-    """
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over names, types, shapes and bytes, whatever their order."""
     import torch
 
-    if Path(path).suffix == ".safetensors":
-        return load_safetensors(path)[0]
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises nearly anything
-        raise WeightsError(
-            f"{path}: expected {layout} as torch.save writes them, got {type(error).__name__}: "
-            f"{str(error).partition('. ')[0]}"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{path}: expected {layout} alone, a dict of tensors, got another thing")
-    return state
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.contiguous().flatten().view(torch.int8).numpy())
+    return total.hexdigest()
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: str) -> nn.Module:
-    """The network with the tensors of `read_state`, frozen, in eval mode.
+    """A network of the meta device with the tensors of a file, frozen, in eval mode, on the CPU.
 
-    BatchNorm's `num_batches_tracked`, which older files lack and inference does not use, is not
-    compared.
+    Memory is taken once all fit. BatchNorm's `num_batches_tracked`, which older files lack and
+    inference does not use, is not compared.
 
     Raises:
         WeightsError: a key or shape differs: the first.
     """
+    import torch
+
     own = net.state_dict()
     for key in [*own, *state]:
         if not key.endswith("num_batches_tracked"):
@@ -292,5 +269,6 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: 
                 raise WeightsError(
                     f"{path}: {key}: expected {expected}, got {got}; the file must hold {layout}"
                 )
-    net.load_state_dict({key: state.get(key, own[key]) for key in own})
+    net.to_empty(device="cpu")
+    net.load_state_dict({key: state.get(key, torch.zeros(())) for key in own})
     return net.requires_grad_(False).eval()

@@ -80,6 +80,7 @@ def test_a_unit_is_its_formula():
     torch.testing.assert_close(same.shortcut_layer(x), x[:, :, ::2, ::2])
 
 
+@pytest.mark.usefixtures("small_files")
 def test_a_file_of_this_layout_loads_whole_and_frozen(layout, tmp_path):
     torch.save(layout, tmp_path / "x.pth")
     net = load(tmp_path / "x.pth")
@@ -105,6 +106,7 @@ def test_a_file_of_this_layout_loads_whole_and_frozen(layout, tmp_path):
         ({"epoch": 3}, "expected IR-SE50 weights .* alone"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("small_files")
 def test_the_first_key_or_shape_that_differs_is_named(layout, tmp_path, change, told):
     torch.save({k: v for k, v in (layout | change).items() if v is not None}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=rf"x\.pth: {told}"):
@@ -120,7 +122,7 @@ def test_a_file_that_is_none_or_runs_code_is_refused_with_its_path(layout, tmp_p
             load(path)
     marker = tmp_path / "ran"
     torch.save({"extra": Bomb(marker)}, tmp_path / "bomb.pth")
-    with pytest.raises(WeightsError, match="got UnpicklingError"):
+    with pytest.raises(WeightsError, match="refused '(posix|nt).system'"):
         load(tmp_path / "bomb.pth")
     assert not marker.exists()
 

@@ -41,7 +41,7 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.devices": {"torch"},
     "gen.networks": {
         "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",
-        "gen.networks", "gen.devices",
+        "gen.pickle_file", "gen.networks", "gen.devices",
     },
     "gen.metrics": {
         "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",

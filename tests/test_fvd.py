@@ -159,6 +159,7 @@ def test_the_network_refuses_other_shapes(net, shape):
 # ---- files --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_files")
 def test_a_file_of_this_layout_loads_whole_and_frozen(layout, tmp_path):
     old = {k: v for k, v in layout.items() if not k.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pt")
@@ -170,6 +171,7 @@ def test_a_file_of_this_layout_loads_whole_and_frozen(layout, tmp_path):
         assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
+@pytest.mark.usefixtures("small_files")
 def test_the_number_of_classes_is_the_files(layout, tmp_path):
     six = {"logits.conv3d.weight": torch.zeros(()).expand(600, 1024, 1, 1, 1)}
     torch.save(layout | six | {"logits.conv3d.bias": torch.zeros(600)}, tmp_path / "x.pt")
@@ -189,6 +191,7 @@ def test_the_number_of_classes_is_the_files(layout, tmp_path):
         ({"epoch": 3}, "expected RGB I3D weights .* alone"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("small_files")
 def test_the_first_key_or_shape_that_differs_is_named(layout, tmp_path, change, told):
     torch.save({k: v for k, v in (layout | change).items() if v is not None}, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match=rf"x\.pt: {told}"):
@@ -204,7 +207,7 @@ def test_a_file_that_is_none_or_runs_code_is_refused_with_its_path(tmp_path):
         load(tmp_path / "none.safetensors")
     marker = tmp_path / "ran"
     torch.save({"extra": Bomb(marker)}, tmp_path / "bomb.pt")
-    with pytest.raises(WeightsError, match="got UnpicklingError"):
+    with pytest.raises(WeightsError, match="refused '(posix|nt).system'"):
         load(tmp_path / "bomb.pt")
     assert not marker.exists()
 

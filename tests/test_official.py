@@ -159,6 +159,7 @@ def test_the_file_says_where_it_is_from_and_its_card_how_to_use_it(celeba):
     assert code.splitlines()[1] == f'model = gen.load("{path.name}")' and "AFHQ" not in card
 
 
+@pytest.mark.usefixtures("small_files")
 def test_afhq_with_a_stray_face_network(tmp_path):
     parts = filled(**AFHQ)
     path = imported(tmp_path, parts, _use_new_zipfile_serialization=False)  # as older torch wrote
@@ -207,6 +208,7 @@ def replaced(part, key, tensor, options=CELEBA):
     return {part: empty(**options)[part] | {key: tensor}}
 
 
+@pytest.mark.usefixtures("small_files")
 def test_every_kind_of_wrong_file_is_named(tmp_path):
     without = small()
     del without["style_encoder"]
@@ -287,7 +289,9 @@ class Bomb:
 def test_a_file_with_a_foreign_global_is_refused_unrun(tmp_path):
     file, marker = tmp_path / "1_nets_ema.ckpt", tmp_path / "ran"
     torch.save(small() | {"args": Bomb(marker)}, file)
-    with pytest.raises(WeightsError, match="_nets_ema.ckpt that StarGAN v2 .* got Unpickling"):
+    with pytest.raises(
+        WeightsError, match="_nets_ema.ckpt that StarGAN v2 .* refused '(posix|nt).system'"
+    ):
         import_starganv2(file, tmp_path / "out.safetensors")
     assert list(tmp_path.iterdir()) == [file]
     with zipfile.ZipFile(file) as archive:  # the bomb is real
@@ -297,6 +301,7 @@ def test_a_file_with_a_foreign_global_is_refused_unrun(tmp_path):
         import_starganv2(tmp_path / "none.ckpt", tmp_path / "out.safetensors")
 
 
+@pytest.mark.usefixtures("small_files")
 def test_domains(tmp_path):
     file, out = tmp_path / "file.ckpt", tmp_path / "out.safetensors"
     torch.save(small(AFHQ), file)
@@ -316,6 +321,7 @@ def test_domains(tmp_path):
 # ---- the command, and training on ---------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("small_files")
 def test_the_command(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         script = str(ROOT / "scripts/import_weights.py")

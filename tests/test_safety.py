@@ -97,13 +97,15 @@ class Bomb:
 def test_a_checkpoint_with_a_global_is_refused_unrun(checkpoint, tmp_path):
     marker, bad = tmp_path / "ran", tmp_path / "bad.ckpt"
     torch.save(read(checkpoint) | {"extra": Bomb(marker)}, bad)
-    with pytest.raises(WeightsError, match="expected a .safetensors or .ckpt .* got Unpickling"):
+    with pytest.raises(
+        WeightsError, match="expected a .safetensors or .ckpt .* refused '(posix|nt).system'"
+    ):
         gen.load(bad)
-    with pytest.raises(WeightsError, match="Unpickling"):
+    with pytest.raises(WeightsError, match="refused '(posix|nt).system'"):
         fit("StarGAN", tmp_path / "run", f"--ckpt_path={bad}")
-    with pytest.raises(WeightsError, match="Unpickling"):  # not even when asked to
+    with pytest.raises(WeightsError, match="refused '(posix|nt).system'"):  # not even when asked to
         fit("StarGAN", tmp_path / "run", f"--ckpt_path={bad}", "--weights_only=false")
-    with pytest.raises(WeightsError, match="Unpickling"):
+    with pytest.raises(WeightsError, match="refused '(posix|nt).system'"):
         fit("StarGAN", tmp_path / "run", init_from=bad)
     assert not marker.exists()
     with zipfile.ZipFile(bad) as file:  # the bomb is real: its pickle calls a global

@@ -6,14 +6,12 @@ import io
 import multiprocessing
 import os
 import pickle
-import pickletools
 import signal
 import stat
 import tarfile
 import time
 import zipfile
 
-import numpy as np
 import pytest
 import torch
 
@@ -224,70 +222,6 @@ def test_read_archive_damaged(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match="expected a readable"):
         weights.read_archive(path, ["a"])
-
-
-# --- pickles ---
-
-
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_read_numpy_pickle(tmp_path, protocol):
-    tree = {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "n": 3}
-    (tmp_path / "p").write_bytes(pickle.dumps(tree, protocol))
-    got = weights.read_numpy_pickle(tmp_path / "p")
-    assert got["n"] == 3 and got["a"]["kernel"].dtype == np.float32
-    np.testing.assert_array_equal(got["a"]["kernel"], tree["a"]["kernel"])
-
-
-@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
-def test_read_numpy_pickle_of_other_numpy_versions(tmp_path, module):
-    data = pickle.dumps(np.ones(3), 3)
-    for name in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
-        data = data.replace(b"c" + name + b"\n", b"c" + module.encode() + b"\n")
-    (tmp_path / "p").write_bytes(data)
-    np.testing.assert_array_equal(weights.read_numpy_pickle(tmp_path / "p"), np.ones(3))
-
-
-class Evil:
-    def __init__(self, function, *args):
-        self.reduced = function, args
-
-    def __reduce__(self):
-        return self.reduced
-
-
-EVIL = {
-    "mkdir": Evil(os.mkdir, "pwned"),
-    "eval": Evil(eval, "__import__('os').mkdir('pwned')"),
-    "load": Evil(np.load, "pwned.npy"),  # numpy, but not one of the three
-    "_rebuild_tensor_v2": torch.zeros(1),
-}
-
-
-@pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_read_numpy_pickle_refuses(tmp_path, monkeypatch, name, protocol):
-    monkeypatch.chdir(tmp_path)
-    data = pickle.dumps({"x": EVIL[name], "w": np.ones(2)}, protocol)
-    (tmp_path / "p").write_bytes(data)
-    with pytest.raises(WeightsError, match=rf"refused [\w.]+\.{name}: expected numpy arrays only"):
-        weights.read_numpy_pickle(tmp_path / "p")
-    assert not (tmp_path / "pwned").exists()
-    assert any(op.name == "REDUCE" for op, _, _ in pickletools.genops(data))  # a real bomb: a call
-
-
-def test_read_numpy_pickle_refuses_attributes_of_what_is_allowed(tmp_path):
-    data = b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93."
-    assert "STACK_GLOBAL" in [op.name for op, _, _ in pickletools.genops(data)]
-    (tmp_path / "p").write_bytes(data)
-    with pytest.raises(WeightsError, match="refused numpy.ndarray.dumps"):
-        weights.read_numpy_pickle(tmp_path / "p")
-
-
-@pytest.mark.parametrize("data", [b"", b"junk", pickle.dumps(np.ones(9), 3)[:-20], b"\x80\x03R."])
-def test_read_numpy_pickle_damaged(tmp_path, data):
-    (tmp_path / "p").write_bytes(data)
-    with pytest.raises(WeightsError, match="expected a pickle of numpy arrays, got"):
-        weights.read_numpy_pickle(tmp_path / "p")
 
 
 # --- safetensors ---

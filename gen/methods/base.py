@@ -31,6 +31,9 @@ from gen.networks.ada import augment
 from gen.weights import WeightsError
 
 
+MORE = 6  # numbers of a model in training to those of a file: copies, averages, discriminators
+
+
 class NonFiniteLoss(RuntimeError):
     """A loss term became NaN or infinite."""
 
@@ -61,6 +64,11 @@ def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     if not terms:
         raise ValueError("expected a weight above 0, got none")
     return sum(weights[name] * term for name, term in terms.items())
+
+
+def stored(state: dict[str, Tensor], key: str) -> Tensor | None:
+    """The tensor of this name; an average also under that of its network."""
+    return state.get(key, state.get(key.removeprefix("ema.module.")))
 
 
 class Method(LightningModule):
@@ -150,7 +158,11 @@ class Method(LightningModule):
         """
         self._averaged, self._warmup = tuple(networks), warmup
         options = dict(use_warmup=warmup, exclude_buffers=True)
-        self.ema = ModelEmaV3(nn.ModuleDict(networks), decay, **options)
+        together = nn.ModuleDict(networks)
+        if next(together.parameters()).is_meta:  # names and shapes alone, see `gen.checkpoint.load`
+            self.ema = nn.ModuleDict({"module": together})
+            return
+        self.ema = ModelEmaV3(together, decay, **options)
         self.ema.requires_grad_(False)
 
     def average(self) -> None:
@@ -159,6 +171,12 @@ class Method(LightningModule):
         self.ema.update(networks, self.global_step if self._warmup else None)
 
     # ---- doors ----------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Method:
+        """Lightning's own; `gen.load` is simpler. What it hands to torch was looked through."""
+        files.read_trained(checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def on_fit_start(self) -> None:
         if (batches := self.trainer.accumulate_grad_batches) != 1:
@@ -231,10 +249,24 @@ class Method(LightningModule):
 
     def fill(self, state: dict[str, Tensor], source: str | Path) -> None:
         """Loads `state`; averages fill the trained networks too where the file has only those."""
-        own = self.state_dict()
-        full = {k: state.get(k, state.get(k.removeprefix("ema.module."))) for k in own}
+        full = {k: stored(state, k) for k in self.state_dict()}
         self.check_shapes(full, source)
         self.load_state_dict(full)
+
+    def check_size(self, state: dict[str, Tensor], source: str | Path) -> None:
+        """Of a method on the meta device: raises WeightsError if `state` cannot be its weights.
+
+        What it lacks for training is allowed here, up to MORE times what it has.
+        """
+        own = self.state_dict()
+        given = {k: stored(state, k) for k in own}
+        self.check_shapes({k: own[k] if v is None else v for k, v in given.items()}, source)
+        size, most = (sum(v.numel() for v in some.values()) for some in (own, state))
+        if size > MORE * most + 2**24:
+            raise WeightsError(
+                f"{source}: expected options of a model of {most} numbers, got one of {size}; "
+                "take the file as it was written"
+            )
 
     def check_shapes(self, state: dict[str, Tensor | None], source: str | Path) -> None:
         """Raises WeightsError at the first tensor that is missing or has another shape."""

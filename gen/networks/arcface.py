@@ -12,10 +12,12 @@ Letters in shapes: N batch, C channels, H height = width.
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from gen import weights
 from gen.devices import full_precision
+from gen.pickle_file import read_state
+from gen.weights import fill
 
 SIZE_PX = 112  # of the input
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit halves the side
@@ -95,4 +97,6 @@ def load(path: str | Path) -> IRSE50:
     Raises:
         WeightsError: no such file, not a state dict, or a key or shape that differs: the first.
     """
-    return weights.fill(IRSE50(), weights.read_state(path, LAYOUT), path, LAYOUT)
+    with torch.device("meta"):
+        net = IRSE50()
+    return fill(net, read_state(path, LAYOUT), path, LAYOUT)

