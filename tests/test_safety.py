@@ -215,7 +215,7 @@ def test_a_tensor_of_another_shape_is_named_with_expected_and_got(checkpoint, tm
 def test_kill_9_during_a_save_leaves_the_previous_checkpoint(tmp_path, moment):
     path, started = tmp_path / "last.ckpt", tmp_path / "started"
     io = AtomicCheckpointIO()
-    io.save_checkpoint({"global_step": 1, "w": torch.ones(100_000)}, path)
+    io.save_checkpoint({"global_step": 1, "state_dict": {"w": torch.ones(100_000)}}, path)
     data = path.read_bytes()
     child = os.fork()
     if child == 0:  # hangs in the middle of the next save
@@ -234,7 +234,7 @@ def test_kill_9_during_a_save_leaves_the_previous_checkpoint(tmp_path, moment):
     assert os.waitpid(child, 0)[1] == signal.SIGKILL and started.exists()
     assert len(list(tmp_path.glob(".*.tmp"))) == 1  # so it was in the middle
     saved = io.load_checkpoint(path)
-    assert saved["global_step"] == 1 and saved["w"].eq(1).all()
+    assert saved["global_step"] == 1 and saved["state_dict"]["w"].eq(1).all()
 
 
 def test_disk_full_stops_clearly_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
