@@ -159,7 +159,7 @@ def load(path: str | Path) -> Method:
     try:
         with Sketch(limit=10_000 + 1000 * len(checkpoint.state)):
             sketch = cls(**options)
-        sketch.check_size(checkpoint.state, path)
+        sketch.check_extent(checkpoint.state, path)
         method = cls(**options)
     except WeightsError:
         raise

@@ -30,7 +30,6 @@ from gen.devices import full_precision
 from gen.networks.ada import augment
 from gen.weights import WeightsError
 
-
 MORE = 6  # numbers of a model in training to those of a file: copies, averages, discriminators
 
 
@@ -253,7 +252,7 @@ class Method(LightningModule):
         self.check_shapes(full, source)
         self.load_state_dict(full)
 
-    def check_size(self, state: dict[str, Tensor], source: str | Path) -> None:
+    def check_extent(self, state: dict[str, Tensor], source: str | Path) -> None:
         """Of a method on the meta device: raises WeightsError if `state` cannot be its weights.
 
         What it lacks for training is allowed here, up to MORE times what it has.
