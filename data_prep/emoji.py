@@ -181,6 +181,7 @@ def prepare(
     if unknown := set(groups or []) - known:
         raise ValueError(f"groups: expected some of {sorted(known)}, got {sorted(unknown)}")
     manifest = {"recipe": recipe, "complete": False, "resvg_py": resvg_py.__version__}
+    manifest["paired"] = layout == "domains"
     write_manifest(out, manifest)
     changes = "rasterised" + ", composited on white" * (layout == "domains")
     credits = {domain: _credit(domain, style, changes) for domain, style in styles.items()}

@@ -136,14 +136,50 @@ def test_the_users_own_folder_is_split_by_key(tmp_path):
     before = set(data.val.paths)
     write(tmp_path, [f"x/new{i}.png" for i in range(50)])
     assert before == {p for p in domains(tmp_path).val.paths if "new" not in p}
+    (tmp_path / "manifest.json").write_text('{"paired": true}')
     assert data.val.twin(0, 1) is not None  # twins fall on the same side
 
 
 def test_twins(root):
+    (root / "manifest.json").write_text('{"paired": true}')
     data = domains(root)
     assert data.val.paired and [data.val.twin(i, 1) for i in range(4)] == [2, 3, 2, 3]
     assert not data.train.paired
     assert data.train.twin(5, 1) is None and data.train.twin(7, 0) == 1
+
+
+@pytest.mark.parametrize(
+    "key, number",
+    [("0001", True), ("img_12", True), ("IMG-20240101_120000", True), ("image (3)", True)]
+    + [("a/frame.0007", True), ("DSC01234", True), ("1f600", False), ("31-20e3", False)]
+    + [("ann", False), ("x1y", False), ("12/ann", False), ("2_left", False)],
+)
+def test_names_that_are_numbers_make_no_pairs(tmp_path, caplog, key, number):
+    write(tmp_path, [f"{split}/{d}/{key}.png" for split in ("train", "val") for d in ("a", "b")])
+    for source in (tmp_path, zipped(tmp_path, tmp_path.parent / f"{tmp_path.name}.zip")):
+        caplog.clear()
+        images = domains(source).val
+        assert images.twin(0, 1) == (None if number else 1) and images.paired is not number
+        assert (f"as {key}, in several domains are not taken for pairs" in caplog.text) is number
+    assert domains(write(tmp_path, ["val/a/ann.png", "val/b/ann.png"])).val.paired
+
+
+@pytest.mark.parametrize(
+    "text, key, paired",
+    [
+        ('{"paired": true}', "0001", True),
+        ('{"paired": false}', "ann", False),
+        ('{"paired": "no"}', "ann", True),
+        ("{", "0001", False),
+        ("[1]", "ann", True),
+    ],
+)
+def test_a_manifest_says_what_is_paired(tmp_path, text, key, paired):
+    write(tmp_path, [f"s/{split}/{d}/{key}.png" for split in ("train", "val") for d in ("a", "b")])
+    for folder in ("", "s/"):
+        (tmp_path / f"{folder}manifest.json").write_text(text)
+        assert domains(tmp_path).val.paired is paired
+        (tmp_path / f"{folder}manifest.json").unlink()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")

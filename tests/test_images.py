@@ -1,6 +1,8 @@
 """One image: odd files become RGB or are refused, augmentation has the stated statistics."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -108,3 +110,57 @@ def test_crops_cover_the_range_and_stay_inside():
     sides = boxes[:, 2:] - boxes[:, :2]
     assert 84.8 < sides.min() < 88 and 99 < sides.max() <= 100  # sqrt(0.8 * 0.9) = 0.849
     assert boxes[:, 0].min() < 0.1 and boxes[:, 0].max() > 10
+
+
+# ---- metadata -----------------------------------------------------------------------------------
+
+BOMB = zlib.compress(bytes(70 * 2**20))
+
+
+@pytest.mark.parametrize(
+    "name, body",
+    [(b"eXIf", b"junk"), (b"eXIf", b"MM\0*\0\0\0\x08\0\x05" + b"\xff" * 30)]
+    + [(b"iCCP", b"x\0\0junk"), (b"zTXt", b"k\0\0" + BOMB), (b"iTXt", b"k\0\1\0\0\0junk")]
+    + [(name, b"") for name in (b"gAMA", b"pHYs", b"sRGB", b"cHRM", b"tIME", b"gone")],
+)
+def test_metadata_of_a_png_refuse_no_pixels(name, body):
+    plain = encode(picture())
+    for wrong in (0, 1):  # a wrong checksum, too
+        crc = (zlib.crc32(name + body) + wrong) % 2**32
+        chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+        image = load_image(plain[:33] + chunk + plain[33:])
+        assert np.array_equal(np.asarray(image), np.asarray(picture()))
+
+
+@pytest.mark.parametrize(
+    "marker, body",
+    [(0xE1, b"Exif\0\0MM\0*junkjunk"), (0xE1, b""), (0xE2, b"ICC_PROFILE\0\1\2junk")]
+    + [(0xE2, b"MPF\0MM\0*junkjunkjunk"), (0xED, b"Photoshop 3.0\0008BIM\4\4junk")]
+    + [(0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xFE, b"\xff\xd8")],
+)
+@pytest.mark.filterwarnings("ignore:.*(EXIF|MPO)")
+def test_metadata_of_a_jpeg_refuse_no_pixels(marker, body):
+    plain = encode(picture(), "JPEG")
+    part = bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+    image = load_image(plain[:2] + part + plain[2:])
+    assert np.array_equal(np.asarray(image), np.asarray(load_image(plain)))
+
+
+def test_a_broken_orientation_is_none(monkeypatch):
+    def broken(*_, **__):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    assert load_image(encode(picture())).size == (24, 24)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("most, told", [(4095, True), (1023, True), (65535, False)])
+def test_twelve_bits_in_sixteen_are_remarked_once_a_folder(tmp_path, caplog, channels, most, told):
+    deep = np.linspace(0, most, 64, dtype=np.uint16).reshape(8, 8)
+    path = str(tmp_path / "deep.png")
+    cv2.imwrite(path, deep if channels == 1 else np.stack([deep] * 3, 2))
+    for _ in range(2):
+        assert load_image(path).size == (8, 8)
+    expected = f"{path}: black: expected 16 bits that go up to 65535, got at most 4112"
+    assert caplog.text.count(expected) == told

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,8 +16,9 @@ from PIL import Image
 
 from gen.data.base import I2IData, LabelledImages
 from gen.data.images import MIN_CROP, ImageError, load_image
-from gen.data.layout import Files, find_images, read_zip
+from gen.data.layout import Files, find_images, is_paired, read_zip
 
+NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that only counts
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ class DomainImages(LabelledImages):
 
     Attributes:
         keys: path of each image without split, domain and suffix. Images of two domains with
-            the same key are twins: the same content.
+            the same key are twins, the same content, unless all such keys are plain numbers, as
+            0001 or IMG_12; `"paired": true` or `false` in manifest.json decides it.
         min_crop: smallest side of a training crop relative to the short side.
     """
 
@@ -42,19 +46,35 @@ class DomainImages(LabelledImages):
         labels, self.keys, self.paths = (list(column) for column in zip(*rows, strict=True))
         super().__init__(list(files), torch.tensor(labels), img_size)
         self.root = root
-        self._index = {(key, y): i for i, (y, key, _) in enumerate(rows)}
         self._cache: list[np.ndarray] = []
         if cache:
             self._fill_cache()
 
     def twin(self, index: int, domain: int) -> int | None:
         """Index of the image with the same key in `domain`, None where there is none."""
-        return self._index.get((self.keys[index], domain))
+        return self._twins.get((self.keys[index], domain))
 
     @property
     def paired(self) -> bool:
         """Whether every image has its twin in every other domain."""
-        return len(self._index) == len(set(self.keys)) * len(self.domains)
+        return len(self._twins) == len(set(self.keys)) * len(self.domains)
+
+    @cached_property
+    def _twins(self) -> dict[tuple[str, int], int]:
+        """(key, domain) -> index; empty where names say nothing."""
+        pairs = zip(self.keys, self.labels.tolist(), strict=True)
+        index = {(key, y): i for i, (key, y) in enumerate(pairs)}
+        told = is_paired(self.root, self.paths)
+        counts = Counter(key for key, _ in index)
+        shared = [key for key, count in counts.items() if count > 1]
+        if told is None and shared and all(map(NUMBER.fullmatch, shared)):
+            told = False
+            log.warning(
+                "%s: images of one name, as %s, in several domains are not taken for pairs, as all "
+                'such names are numbers; {"paired": true} in manifest.json beside them says that '
+                "they are", self.root, shared[0],
+            )  # fmt: skip
+        return index if told is not False else {}
 
     def read(self, index: int, train: bool = False) -> Image.Image:
         if train and self._cache:

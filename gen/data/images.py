@@ -1,7 +1,10 @@
 """Image files -> RGB -> float tensors in [-1, 1]: robust decoding, augmentation, conversion."""
 
 import io
+import logging
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 T = TypeVar("T")
 MAX_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
@@ -62,21 +66,72 @@ def _decode(
     if len(data) > MAX_BYTES:
         raise ImageError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
-        if image.width * image.height > MAX_PIXELS:
-            got = f"{image.width}x{image.height}"
-            raise ImageError(f"{name}: expected at most {MAX_PIXELS} pixels, got {got}; shrink it")
-        if draft_px and image.format == "JPEG":
-            image.draft(None, (draft_px, draft_px))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return convert(image)
+        try:
+            image = _open(data, name, draft_px)
+        except ImageError:
+            raise
+        except Exception:  # metadata are never a reason to refuse pixels
+            image = _open(_pixels_alone(data), name, draft_px)
+        with suppress(Exception):  # an orientation that cannot be read is none
+            ImageOps.exif_transpose(image, in_place=True)
+        made = convert(image)
+        if convert is _to_rgb and data[:4] == b"\x89PNG" and data[24:25] == b"\x10":
+            _say_dark(name, made)
+        return made
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: expected PNG, JPEG, WebP or BMP, got none of them") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(f"{name}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _open(data: bytes, name: str, draft_px: int) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
+    if image.width * image.height > MAX_PIXELS:
+        got = f"{image.width}x{image.height}"
+        raise ImageError(f"{name}: expected at most {MAX_PIXELS} pixels, got {got}; shrink it")
+    if draft_px and image.format == "JPEG":
+        image.draft(None, (draft_px, draft_px))
+    image.load()
+    return image
+
+
+def _pixels_alone(data: bytes) -> bytes:
+    """A PNG or JPEG without the parts that do not decide its pixels."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at, kept = 8, [data[:8]]
+        while len(head := data[at : at + 8]) == 8:
+            end = at + 12 + int.from_bytes(head[:4], "big")
+            if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+                kept.append(data[at:end])
+            at = end
+        return b"".join(kept)
+    if data.startswith(b"\xff\xd8"):
+        at, kept = 2, [data[:2]]
+        while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b""):
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            marker = data[at + 1]  # of APPn only JFIF and Adobe's say how to decode
+            decides = marker in (0xE0, 0xEE) and end - at >= 16
+            if decides or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+                kept.append(data[at:end])
+            at = end
+        return b"".join([*kept, data[at:]])
+    return data
+
+
+_dark: set[str] = set()  # folders of which it was said
+
+
+def _say_dark(name: str, image: Image.Image) -> None:
+    """Of a 16-bit file as RGB, once a folder: whether it holds 12 bits, as of a camera, or less."""
+    folder = os.path.dirname(name)
+    if max(high for _, high in image.getextrema()) <= 16 and folder not in _dark:
+        _dark.add(folder)
+        log.warning(
+            "%s: black: expected 16 bits that go up to 65535, got at most 4112 (said once a "
+            "folder); multiply 12-bit data by 16", name,
+        )  # fmt: skip
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -100,6 +100,15 @@ def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | N
     return "", None
 
 
+def is_paired(root: Path, paths: list[str]) -> bool | None:
+    """Whether manifest.json says that images of one name are pairs; None: it does not say."""
+    try:
+        told = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
+    except (ValueError, AttributeError, RecursionError):
+        return None  # another's
+    return told if isinstance(told, bool) else None
+
+
 # ---- what is recognised -------------------------------------------------------------------------
 
 
