@@ -88,7 +88,7 @@ def make_method(base: type, args: argparse.Namespace, **options) -> StarGAN:
     if isinstance(method, SmoothI2I):
         method._lpips = (LPIPS("alex").to(args.device),)
     method.to(args.device)
-    if method.hparams.discriminator == "features":
+    if method.hparams.discriminator != "stargan":
         method.discriminator.attach()
     return method
 

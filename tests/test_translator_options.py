@@ -12,7 +12,7 @@ from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
 from gen.networks.backbones import _timm
 from gen.networks.feature_discriminator import FeatureDiscriminator
-from gen.networks.stargan import Affine, Generator, Skip, pool, upsample
+from gen.networks.stargan import Affine, Discriminator, Generator, Skip, pool, upsample
 from gen.weights import WeightsError
 from harness import bare
 from runs import fit, losses, ship
@@ -326,10 +326,24 @@ def test_a_discriminator_on_features(features):
     assert not any("classifier" in name for name, _ in D.named_parameters())
 
 
-def test_training_against_features(features):
+def test_a_discriminator_beside_counts_as_much_as_all_places(features):
+    torch.manual_seed(0)
+    own = Discriminator(64, 3, base_channels=4, max_channels=8)
+    D = FeatureDiscriminator(3, own)
+    D.attach()
+    x, y = batch(2)["x"], torch.tensor([0, 2])
+    logits = D(x, y)
+    assert logits.shape == (2, 2 * (8 * 8 * 3 + 4 * 4))
+    torch.testing.assert_close(logits[:, -1], own(x, y))
+    mean = (logits[:, : logits.shape[1] // 2].mean(1) + own(x, y)) / 2
+    torch.testing.assert_close(logits.mean(1), mean)
+
+
+@pytest.mark.parametrize("kind, trained", [("features", {"heads"}), ("both", {"heads", "beside"})])
+def test_training_against_features(features, kind, trained):
     images = batch()
     method = bare(SmoothI2I)(
-        **TINY, **PLAIN, discriminator="features", lambda_reg=0.0, lambda_mix=1.0, lambda_other=0.5,
+        **TINY, **PLAIN, discriminator=kind, lambda_mix=1.0, lambda_other=0.5,
         single_d_step=True, lambda_fm=1.0, ada_target=0.6,
     )  # fmt: skip
     method._lpips = ()
@@ -338,7 +352,7 @@ def test_training_against_features(features):
     method.training_step(images)
     after = method.discriminator.state_dict()
     changed = {k.split(".")[0][:6] for k in after if not torch.equal(after[k], before[k])}
-    assert changed == {"heads"}
+    assert changed == trained
     assert all(value.isfinite() for value in method.terms.values())
 
 

@@ -82,7 +82,8 @@ class StarGAN(GANMethod):
             published; 32 where shapes and lines of the source should stay.
         antialias: resample by [1, 3, 3, 1] filters; against jagged lines, a third slower.
         discriminator: network that judges; features is a frozen ImageNet network with small
-            heads, which learns from less (then lambda_reg 0, and judge by another network).
+            heads, both adds it to the published one, for small data or short runs. Evaluate what
+            it trained by a backbone other than effnetlite0.
         adversarial: loss of D and G; relativistic pairs real and fake images, for long runs,
             and has the gradient penalty on fakes too.
         lambda_reg: weight of R1, the gradient penalty on real images.
@@ -123,7 +124,7 @@ class StarGAN(GANMethod):
         rgb_norm: bool = True,
         skip_px: int = 0,
         antialias: bool = False,
-        discriminator: Literal["stargan", "features"] = "stargan",
+        discriminator: Literal["stargan", "features", "both"] = "stargan",
         adversarial: Literal["bce", "relativistic"] = "bce",
         lambda_reg: float = 1.0,
         lambda_other: float = 0.0,
@@ -160,12 +161,13 @@ class StarGAN(GANMethod):
             self.mapping_network = MappingNetwork(latent_dim, style_dim, num_domains, max_channels)
             width["antialias"] = antialias
             self.style_encoder = StyleEncoder(img_size, style_dim, num_domains, **width)
-            if discriminator == "features":
-                self.discriminator = FeatureDiscriminator(num_domains)
-            else:
+            if discriminator != "features":
                 self.discriminator = Discriminator(img_size, num_domains, **width)
             for network in self.children():
                 init_weights(network)
+            if discriminator != "stargan":
+                beside = None if discriminator == "features" else self.discriminator
+                self.discriminator = FeatureDiscriminator(num_domains, beside)
             self.fan = FAN() if w_hpf else None
         averaged = ("generator", "mapping_network", "style_encoder")
         self.make_ema({name: getattr(self, name) for name in averaged}, ema_decay, ema_warmup)
@@ -174,7 +176,7 @@ class StarGAN(GANMethod):
             self.register_buffer("ada_signs", torch.zeros(2))
 
     def on_fit_start(self) -> None:
-        if self.hparams.discriminator == "features":
+        if self.hparams.discriminator != "stargan":
             self.discriminator.attach()
         super().on_fit_start()
 

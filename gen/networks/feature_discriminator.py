@@ -1,10 +1,9 @@
-"""A discriminator on the features of a frozen, pretrained classifier.
+"""A discriminator on the features of a frozen, pretrained classifier, alone or beside another.
 
 Sources: Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021 (random projections mix the
 features of four scales, a small head judges each); Kumari et al., "Ensembling Off-the-shelf Models
-for GAN Training", CVPR 2022 (pretrained features find what a fresh network does not). Deviations:
-a head has one output for each domain, as in StarGAN v2; no normalisation inside the heads but the
-spectral one; the features of each position have length 1, as in LPIPS.
+for GAN Training", CVPR 2022 (beside a discriminator that learns from scratch). Deviations: a head
+has one output for each domain, as in StarGAN v2, and no normalisation inside but the spectral one.
 
 The classifier is EfficientNet-Lite0 (ImageNet): judge what was trained against it with another.
 
@@ -20,7 +19,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gen.networks.backbones import EfficientNetLite0
 
-STAGES = {1: 24, 2: 40, 4: 112, 6: 320}  # blocks of the classifier, strides 4 8 16 32: channels
+# blocks of the classifier, of strides 4 8 16 32: channels, and RMS of emoji and of drawn heads
+STAGES = {1: (24, 9.0), 2: (40, 9.0), 4: (112, 7.3), 6: (320, 3.0)}
 SEEN_PX = 128  # smaller images are doubled on their way in
 
 
@@ -29,13 +29,14 @@ class FeatureDiscriminator(nn.Module):
 
     Args:
         num_domains: S.
+        beside: a discriminator (N, 3, H, H), (N,) -> (N,) whose logit counts as much as all others.
         channels: width of the projections and of the heads.
     """
 
-    def __init__(self, num_domains: int, channels: int = 64):
+    def __init__(self, num_domains: int, beside: nn.Module | None = None, channels: int = 64):
         super().__init__()
-        widths = list(STAGES.values())
-        for i, width in enumerate(widths):  # fixed: they are saved, not trained
+        self.beside = beside
+        for i, (width, _) in enumerate(STAGES.values()):  # fixed: they are saved, not trained
             self.register_buffer(f"across{i}", fixed(channels, width, 1))
             self.register_buffer(f"down{i}", fixed(channels, channels, 3))
         downs = (2, 1, 0, 0)
@@ -55,7 +56,11 @@ class FeatureDiscriminator(nn.Module):
         return self.head(self.features(x), y)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What all domains share: the mixed maps (N, C, h, h), from fine to coarse."""
+        """What all domains share: the mixed maps (N, C, h, h), from fine to coarse.
+
+        And last, where there is a discriminator beside, what its heads share.
+        """
+        own = [] if self.beside is None else [self.beside.features(x)]
         mixed, above = [], None
         for i, h in reversed(list(enumerate(self.maps(x)))):
             h = F.conv2d(h, getattr(self, f"across{i}"))
@@ -64,10 +69,10 @@ class FeatureDiscriminator(nn.Module):
                 h = (h + F.conv2d(above, getattr(self, f"down{i}"), padding=1)) * 0.5**0.5
             mixed.append(h)
             above = h
-        return mixed[::-1]
+        return mixed[::-1] + own
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Features of the classifier (N, C, h, h), four scales, of length sqrt(C) everywhere."""
+        """Features of the classifier (N, C, h, h), four scales, of RMS about 1."""
         if not self._classifier:
             raise RuntimeError("FeatureDiscriminator: expected attach() before the first image")
         if x.shape[2] < SEEN_PX:
@@ -78,14 +83,18 @@ class FeatureDiscriminator(nn.Module):
         for i, block in enumerate(net.blocks):
             h = block(h)
             if i in STAGES:
-                found.append(h * torch.rsqrt(h.float().square().mean(1, keepdim=True) + 1e-6))
+                found.append(h / STAGES[i][1])
         return found
 
     def head(self, mixed: list[Tensor], y: Tensor) -> Tensor:
         """Logits (N, P) of the heads of domains y (N,)."""
         rows = torch.arange(len(y), device=y.device)
-        out = [head(h)[rows, y].flatten(1) for head, h in zip(self.heads, mixed, strict=True)]
-        return torch.cat(out, 1)
+        out = [head(h)[rows, y].flatten(1) for head, h in zip(self.heads, mixed, strict=False)]
+        places = torch.cat(out, 1)  # (N, P)
+        if self.beside is None:
+            return places
+        own = self.beside.head(mixed[-1], y)  # (N,)
+        return torch.cat([places, own[:, None].expand_as(places)], 1)  # (N, 2 P)
 
 
 def fixed(cout: int, cin: int, size: int) -> Tensor:
