@@ -227,3 +227,9 @@ def test_hidden_files_are_no_images_anywhere(tmp_path, caplog):
         assert len(images_below(root)) == 12
     assert "skipped files that are not images: {'.gif': 1, '.tif': 1}" in caplog.text
     assert zipfile.is_zipfile(tmp_path / "data.zip")
+
+
+def test_folders_are_not_files_that_were_skipped(tmp_path, caplog):
+    names = [f"{s}/{d}/deeper/{i}.png" for s in ("train", "val") for d in BOTH for i in range(3)]
+    read(write(tmp_path / "data", names))
+    assert "skipped" not in caplog.text

@@ -215,8 +215,8 @@ def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
         if rest and is_image(name.name):
             path = f"{top}{split}{domain}/{name}"
             domains[domain].append((str(name.with_suffix("")), path))
-        elif rest[-1:] != [""]:
-            skipped.append(PurePosixPath(rest[-1] if rest else domain).suffix.lower())
+        elif name := [domain, *rest][-1]:  # else a folder
+            skipped.append(PurePosixPath(name).suffix.lower())
     _say_skipped(f"{root}/{split}", skipped)
     if not domains:
         raise ValueError(
