@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gen.files import show_any_name
 from gen.weights import UnavailableError, WeightsError, write_atomic
 
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -59,6 +60,7 @@ def write_png(path: Path, image: Image.Image) -> None:
 
 def run(name: str, work: Callable[[], str]) -> int:
     """The exit code of `work`, whose last words, or whose error with its way out, are printed."""
+    show_any_name()
     try:
         print(work())
         return 0

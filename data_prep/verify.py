@@ -29,6 +29,7 @@ from gen.data.cityscapes import CityscapesClips
 from gen.data.images import SUFFIXES, load_image
 from gen.data.kitti360 import Kitti360Clips, is_kitti360
 from gen.data.layout import FEWEST_VAL, file_names, find_images, is_image
+from gen.files import show_any_name
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
@@ -155,6 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=6, help="of a clip")
     args = parser.parse_args(argv)
     root = args.root
+    show_any_name()
     if any(root.glob(f"[!.]*{TRACKS}")):
         return verify_clips(root, args.frames)
     rows, layout = find(root)

@@ -127,7 +127,7 @@ class Predictions(Callback):
         for i, row in zip(index.tolist(), shares.tolist(), strict=True):
             best = names[max(range(len(row)), key=row.__getitem__)]
             lines.append(",".join([str(i), best, *(f"{p:.6f}" for p in row)]))
-        with open(path, "a" if self.started else "w") as file:
+        with open(path, "a" if self.started else "w", errors="surrogateescape") as file:
             file.write("\n".join(lines) + "\n")
         self.started = True
 

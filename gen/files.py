@@ -1,6 +1,8 @@
 """Paths of files that commands read and write."""
 
+import io
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
                 f"{option}: expected to write elsewhere than to what is read, {read[key]}, got "
                 f"{path}; choose another place"
             )
+
+
+def show_any_name() -> None:
+    """Lets `print` show a name that is not UTF-8, escaped, where it would raise."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _keys(path: str) -> list:

@@ -121,7 +121,7 @@ def write_report(
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
-    write_atomic(out_html, page.encode(), fsync=False)
+    write_atomic(out_html, page.encode(errors="backslashreplace"), fsync=False)
     return Path(out_html)
 
 

@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -203,6 +203,15 @@ def save_safetensors(
     write_atomic(path, save(tensors, dict(metadata or {}) | {"sha256": digest(tensors)}))
 
 
+def _in_utf8(path: str | Path, file: IO) -> str | Path:
+    """The path, or another of the open file, as safetensors takes none that is not UTF-8."""
+    try:
+        str(path).encode()
+        return path
+    except UnicodeEncodeError:
+        return f"/dev/fd/{file.fileno()}"
+
+
 def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file into (tensors on the CPU, metadata).
 
@@ -213,7 +222,7 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with open(path, "rb") as raw, safe_open(_in_utf8(path, raw), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = dict(file.metadata() or {})
     except Exception as error:  # also of types that this version of torch does not have

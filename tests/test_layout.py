@@ -2,15 +2,23 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
+import gen
+from gen.cli import main
+from gen.data import codes
 from gen.data.classes import Classes
 from gen.data.domains import Domains
 from gen.data.layout import find_images, images_below
+from gen.weights import load_safetensors, save_safetensors
+from runs import arguments, fit
 from test_data import write, zipped
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "data_prep"))
@@ -233,3 +241,40 @@ def test_folders_are_not_files_that_were_skipped(tmp_path, caplog):
     names = [f"{s}/{d}/deeper/{i}.png" for s in ("train", "val") for d in BOTH for i in range(3)]
     read(write(tmp_path / "data", names))
     assert "skipped" not in caplog.text
+
+
+# ---- names that are not UTF-8 -------------------------------------------------------------------
+
+ODD = os.fsdecode(b"caf\xe9")
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    names = [f"{ODD}/{d}/{ODD}{i}.png" for d in (ODD, "dog") for i in range(6)]
+    root = write(tmp_path, names) / ODD
+    assert {d: read(root)["val"][d] for d in (ODD, "dog")} == {ODD: 3, "dog": 3}
+    (root / ODD / "empty.png").write_bytes(b"")
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, verify.__file__, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env=strict)
+    assert done.returncode == 1 and r"caf\udce9/empty.png: the file is empty" in done.stdout
+
+
+def test_files_that_are_not_utf8_are_loaded(tmp_path):
+    rows = torch.arange(6.0).view(3, 2)
+    save_safetensors({"z": rows}, tmp_path / f"{ODD}.safetensors", {"a": "b"})
+    tensors, meta = load_safetensors(tmp_path / f"{ODD}.safetensors")
+    assert torch.equal(tensors["z"], rows) and meta["a"] == "b"
+    assert torch.equal(codes.read(str(tmp_path / f"{ODD}.safetensors")), rows)
+
+
+def test_a_run_on_names_that_are_not_utf8(tmp_path):
+    names = [f"{d}/{ODD}{i}.png" for d in (ODD, "dog") for i in range(4)]
+    options = ["--data=Domains", f"--data.root={write(tmp_path / 'data', names)}"]
+    last = fit("StarGAN", tmp_path / "run", *options, steps=1)
+    assert gen.load(last).domains == [ODD, "dog"]
+    again = ["fit", f"--config={last.with_name('config.yaml')}", f"--out={tmp_path / 'again'}"]
+    main(again)
+    assert gen.load(tmp_path / "again/last.ckpt").domains == [ODD, "dog"]
+    predict = arguments("StarGAN", tmp_path / "seen", *options, f"--ckpt_path={last}")
+    main(["predict", *predict[1:]])
+    assert (tmp_path / f"seen/predictions/00000_{ODD}.png").exists()

@@ -1,6 +1,7 @@
 """Folders of images, one a class, for classification: every image once an epoch, DeiT's recipe."""
 
 import hashlib
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -224,7 +225,7 @@ class Classes(ImageData):
 
 def subset(images: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
     """The first `share` of `images` by the hash of their keys, at least one, sorted again."""
-    ranked = sorted(images, key=lambda image: hashlib.sha256(image[0].encode()).digest())
+    ranked = sorted(images, key=lambda image: hashlib.sha256(os.fsencode(image[0])).digest())
     return sorted(ranked[: max(1, round(share * len(images)))])
 
 

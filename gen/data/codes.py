@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -127,7 +127,7 @@ def read(path: str) -> Tensor:
     """
     try:
         if Path(path).suffix == ".safetensors":
-            (array,) = load_file(path).values()
+            (array,) = load(Path(path).read_bytes()).values()  # it takes paths in UTF-8 alone
             return array
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except FileNotFoundError:
