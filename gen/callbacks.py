@@ -9,11 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from gen.devices import Arrival
 from gen.weights import write_atomic
 
 
@@ -21,6 +23,7 @@ class Last(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
 
     SIGTERM or one Ctrl-C ends the iteration, saves, and stops; a second Ctrl-C stops at once.
+    Several GPUs end the iteration after it: no process waits to hear what the others were told.
     A run that is killed while it validates begins with that validation when it is resumed.
     """
 
@@ -28,6 +31,7 @@ class Last(Checkpoint):
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.signal: int | None = None
         self.saved, self.validating = -1, False
+        self.asked: Arrival | None = None  # how many processes were told to stop
         self.previous: dict[int, Any] = {}  # handlers of signals, to be put back
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -40,13 +44,22 @@ class Last(Checkpoint):
         self.signal = number
 
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
-        stop = self.signal is not None
-        if trainer.world_size > 1:  # one rank was told: all must save
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        stop = self.told(trainer)
         if stop:
             trainer.should_stop, trainer.limit_val_batches = True, 0  # it would validate first
         if stop or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
+
+    def told(self, trainer: Trainer) -> bool:
+        """Whether any process was told to stop: then all must save."""
+        stop = self.signal is not None
+        if trainer.world_size == 1:
+            return stop
+        device = trainer.strategy.root_device
+        count = torch.full((), float(stop), device=device)
+        before, self.asked = self.asked, Arrival(trainer.strategy.reduce(count, reduce_op="sum"))
+        answer = self.asked if device.type == "cpu" else before
+        return answer is not None and bool(answer.value() > 0)
 
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

@@ -60,17 +60,39 @@ def current(device: torch.device | str) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def send(value: Tensor, device: torch.device | str) -> Tensor:
-    """`value` on `device`, without a wait for a GPU: that would copy what is not pinned at once."""
-    device = torch.device(device)
-    if device.type != "cuda" or value.device.type != "cpu":
-        return value.to(device)
-    return value.pin_memory().to(device, non_blocking=True)
+def send(value: Tensor, to: Tensor | torch.device) -> Tensor:
+    """`value` on a device, without a wait for a GPU; floats in the dtype of `to` if it is of these.
+
+    What is not pinned would be copied when the GPU has done all that is before it.
+    """
+    if isinstance(to, Tensor):
+        if value.is_floating_point() and to.is_floating_point():
+            value = value.to(to.dtype)
+        to = to.device
+    if to.type != "cuda" or value.device.type != "cpu":
+        return value.to(to)
+    return value.pin_memory().to(to, non_blocking=True)
+
+
+class Arrival:
+    """A copy of a tensor on its way to the host; its `value` is no wait an iteration later."""
+
+    def __init__(self, sent: Tensor) -> None:
+        self.copy = sent.detach().to("cpu", non_blocking=True, copy=True)
+        self.event = torch.cuda.Event() if sent.device.type == "cuda" else None
+        if self.event is not None:
+            self.event.record()
+
+    def value(self) -> Tensor:
+        """On the CPU."""
+        if self.event is not None:
+            self.event.synchronize()  # not the stream: that has the next iteration in it by now
+        return self.copy
 
 
 def rng_on(device: torch.device | str, rng: torch.Generator) -> torch.Generator:
     """For what is as large as an image: `rng` itself on a CPU, elsewhere one of the same seed."""
     device = torch.device(device)
-    if device.type == rng.device.type:
+    if device.type == "cpu":
         return rng
     return torch.Generator(device).manual_seed(rng.initial_seed())

@@ -12,14 +12,12 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 ROOT = str(Path(__file__).resolve().parents[1])
 UNKNOWN_SIZE = {
@@ -28,7 +26,27 @@ UNKNOWN_SIZE = {
 }  # fmt: skip
 MOVES = {"to", "cpu", "cuda", "tolist", "numpy", "__array__", "pin_memory", "is_pinned", "type_as"}
 MADE_FROM_LISTS = {"tensor", "as_tensor", "new_tensor"}
-MIXES = {"device", "copy_", "__get__", "__set__", "shape", "data", "where", "lerp"}
+
+
+def tree_map(change, value):
+    """`value`, a nest of tuples, lists and dicts, with `change` in its leaves."""
+    if type(value) in (tuple, list):
+        return type(value)([tree_map(change, v) for v in value])
+    if isinstance(value, dict):
+        return {k: tree_map(change, v) for k, v in value.items()}
+    return change(value)
+
+
+def tensors_in(value, found: list[Tensor]) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif isinstance(value, tuple | list):
+        for v in value:
+            tensors_in(v, found)
+    elif isinstance(value, dict):
+        for v in value.values():
+            tensors_in(v, found)
+    return found
 
 
 class DeviceError(RuntimeError):
@@ -65,7 +83,7 @@ class Fake(Tensor):
 
 def run(func, args, kwargs):
     """An operation below autograd: on the inner tensors; its results are where its inputs are."""
-    found = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Fake)]
+    found = [t for t in tensors_in((args, kwargs), []) if isinstance(t, Fake)]
     if not found:
         return func(*args, **kwargs)
     gpu, name = (LIVE or [GPU()])[-1], func._schema.name.split("::")[1]
@@ -83,9 +101,8 @@ def run(func, args, kwargs):
     if name in ("_local_scalar_dense", "equal", "is_nonzero", "allclose"):
         return out
     device = found[0].on
-    for t in tree_leaves(out):
-        if device.type == "mps" and isinstance(t, Tensor) and t.dtype == torch.float64:
-            raise DeviceError(f"{name}: MPS has no float64")
+    if device.type == "mps" and any(t.dtype == torch.float64 for t in tensors_in(out, [])):
+        raise DeviceError(f"{name}: MPS has no float64")
     return tree_map(lambda t: Fake(t, device) if isinstance(t, Tensor) else t, out)
 
 
@@ -110,7 +127,7 @@ class _Above(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, gpu = dict(kwargs or {}), self.gpu
         name = getattr(func, "__name__", "")
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in((args, kwargs), [])
         fakes = [t for t in tensors if isinstance(t, Fake)]
         wanted = kwargs.get("device")
         wanted = torch.device(wanted) if wanted is not None else None
@@ -309,7 +326,14 @@ class _Event:
 def fake_gpu(device: str = "cuda:0"):
     """Within, `device` exists. Gives the `GPU`."""
     gpu, kind = GPU(device), torch.device(device).type
-    autocast = torch.autocast
+    autocast, group = torch.autocast, torch._C._group_tensors_by_device_and_dtype
+
+    def grouped(*args):  # by where tensors say they are
+        found = {}
+        for (_, dtype), value in group(*args).items():
+            first = next(t for part in value[0] for t in part if t is not None)
+            found[first.device, dtype] = value
+        return found
 
     def on_cpu(device_type, *args, **kwargs):
         return autocast("cpu" if device_type == kind else device_type, *args, **kwargs)
@@ -317,6 +341,7 @@ def fake_gpu(device: str = "cuda:0"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "autocast", on_cpu)
+        patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", grouped)
         patch.setattr(torch.cuda, "Event", _Event)
         patch.setattr(torch.cuda, "manual_seed", lambda seed: None)
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
@@ -326,6 +351,3 @@ def fake_gpu(device: str = "cuda:0"):
                 yield gpu
         finally:
             LIVE.pop()
-
-
-__all__ = ["DeviceError", "Fake", "GPU", "SimpleNamespace", "fake_gpu"]

@@ -1,12 +1,39 @@
 """What a GPU would refuse or wait for, found without one: see `fake_gpu`."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import default_collate
 
+import gen.methods
 from fake_gpu import DeviceError, Fake, fake_gpu
+from gen.callbacks import Last
+from gen.data.movers import MoverClips
 from gen.methods.spatial_entropy import SpatialEntropy
+from gen.networks.face_masks import FAN
 from gen.weights import save_safetensors
-from runs import VIT
+from harness import bare
+from runs import (
+    CLASSIFIER,
+    CLICK_TO_MOVE,
+    EDITED,
+    EVERYTHING,
+    GENERATOR,
+    STYLE_FUNCTION,
+    VIT,
+    WIDTHS,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Such small networks are faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_the_fake_gpu_refuses_what_a_gpu_refuses():
@@ -71,3 +98,145 @@ def test_pretrained_weights_start_a_run_on_a_gpu(tmp_path):
     for network in (method.net, method.ema.module["net"]):
         found = network.state_dict()
         assert all(torch.equal(found[k].inner, v) for k, v in given.items() if "head" not in k)
+
+
+# ---- an iteration -------------------------------------------------------------------------------
+
+
+def images(n=4, seed=0):
+    return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+Y = torch.tensor([0, 1, 1, 0])
+TRANSLATED = {name: images(seed=i) for i, name in enumerate(("x", "x_ref", "x_ref2"))}
+TRANSLATED |= dict(y=Y, y_ref=1 - Y)
+LABELS = {f"attributes{which}": torch.eye(6)[:4] for which in ("", "_ref", "_ref2")}
+LABELS |= {f"factors{which}": images()[:, 0, 0, :4] for which in ("", "_ref", "_ref2")}
+GENERATED, CODES = dict(x=images(), y=Y), dict(z=images()[:, 0, 0, :8])
+CLIPS = [MoverClips(777, 0, 2, 32, 64, frames=4, max_objects=4)[i] for i in range(2)]
+VIDEO = dict(lambda_smooth=0.1, lambda_perceptual=1.0)
+ADA = dict(ada_target=0.6, augment="bgcf")
+MORE = ADA | dict(lambda_cont=1.0, lambda_match=0.5, lambda_other=0.5, lambda_fm=0.5)
+STEPS = {  # name: method, options, batch
+    "StarGAN": ("StarGAN", WIDTHS, TRANSLATED),
+    "single_d_step": ("StarGAN", WIDTHS | dict(single_d_step=True, r1_every=2), TRANSLATED),
+    "relativistic": (
+        "StarGAN", WIDTHS | ADA | dict(adversarial="relativistic", antialias=True, ema_warmup=True),
+        TRANSLATED,
+    ),
+    "SmoothI2I": ("SmoothI2I", WIDTHS | EVERYTHING | MORE, TRANSLATED),
+    "pairwise": ("SmoothI2I", WIDTHS | EVERYTHING | dict(shrink="pairwise"), TRANSLATED),
+    "StyleGAN2": ("StyleGAN2", GENERATOR | dict(augment="bgcfnc"), GENERATED),
+    "conditional": ("StyleGAN2", GENERATOR | dict(conditional=True, num_domains=2), GENERATED),
+    "StyleFunction": ("StyleFunction", STYLE_FUNCTION, CODES),
+    "W": ("StyleFunction", STYLE_FUNCTION | dict(space="W", first_row=2), CODES),
+    "LinearDirections": ("LinearDirections", EDITED, CODES),
+    "SpatialEntropy": ("SpatialEntropy", VIT, GENERATED),
+    "variation": ("SpatialEntropy", VIT | dict(regularizer="total_variation"), GENERATED),
+    "decorrelation": ("SpatialEntropy", VIT | dict(regularizer="head_decorrelation"), GENERATED),
+    "DomainClassifier": ("DomainClassifier", CLASSIFIER, TRANSLATED),
+    "AttributeClassifier": (
+        "AttributeClassifier", CLASSIFIER | dict(factors="a,b,c,d"), TRANSLATED | LABELS,
+    ),
+    "ClickToMove": ("ClickToMove", CLICK_TO_MOVE | VIDEO, default_collate(CLIPS)),
+    "spade": (
+        "ClickToMove", CLICK_TO_MOVE | dict(generator="spade", norm="batch", camera=0.0),
+        default_collate(CLIPS),
+    ),
+}  # fmt: skip
+
+
+class Judge(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 6))
+
+    def classify(self, x):
+        return x.mean((2, 3)) @ self.weight
+
+
+class Apart(nn.Module):
+    """In place of LPIPS."""
+
+    def forward(self, x, y):
+        return (x - y).square().mean((1, 2, 3))
+
+
+def on_gpu(gpu, name: str):
+    """A method without a trainer, and its batch."""
+    kind, options, batch = STEPS[name]
+    method = bare(getattr(gen.methods, kind))(**options)
+    trainer = dict(max_steps=40, max_epochs=-1, estimated_stepping_batches=40, world_size=1)
+    method._trainer = SimpleNamespace(**trainer, log_every_n_steps=2, datamodule=None)
+    if name == "StarGAN":  # looks at validation images, too
+        val = [dict(x=x, y=int(y)) for x, y in zip(images(seed=9), Y, strict=True)]
+        method._trainer.datamodule = SimpleNamespace(val=val)
+    if kind != "StyleFunction" and kind != "LinearDirections":
+        method._lpips = (Apart(),)
+    else:
+        method._judges = (gpu.take(Judge()), Apart())
+    method.ada_on_host = torch.tensor(0.9)  # of StyleGAN2: most is augmented
+    return gpu.take(method), gpu.send(batch)
+
+
+def iterate(method, batch, iteration: int) -> None:
+    type(method).global_step = iteration
+    loss = method.training_step(batch)
+    if loss is not None:
+        loss.backward()
+        for optimizer in method.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+        if hasattr(method, "ema"):
+            method.average()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_an_iteration_waits_for_nothing_and_mixes_no_devices(name):
+    with fake_gpu() as gpu:
+        method, batch = on_gpu(gpu, name)
+        for iteration in (0, 1):  # every regulariser is due at 0; 1 adapts the augmentation
+            iterate(method, batch, iteration)
+        assert not gpu.waits
+        method.check_finite()
+
+
+def test_masks_of_faces_wait_for_nothing(monkeypatch):
+    monkeypatch.setattr(FAN, "forward", lambda self, x: self.l0.weight.new_ones(len(x), 99, 64, 64))
+    fan = FAN()
+    fan.loaded = True
+    with fake_gpu() as gpu:
+        coarse, fine = gpu.take(fan).masks(gpu.send(images()))
+        assert not gpu.waits and isinstance(coarse, Fake) and isinstance(fine, Fake)
+
+
+class Two(SimpleNamespace):
+    """A trainer of two processes, the other of which is told to stop at `at`."""
+
+    def __init__(self, device, at: int):
+        super().__init__(world_size=2, global_step=1, should_stop=False, strategy=self, at=at)
+        self.root_device = device
+
+    def reduce(self, tensor, reduce_op):
+        assert reduce_op == "sum"
+        return tensor + (self.global_step >= self.at)
+
+    def save_checkpoint(self, path, weights_only):
+        self.saved = self.global_step
+
+
+def test_processes_agree_to_stop_without_a_wait(tmp_path):
+    last = Last(tmp_path / "last.ckpt")
+    with fake_gpu() as gpu:
+        trainer = Two(gpu.device, at=2)
+        for trainer.global_step in (1, 2):
+            last.on_train_batch_end(trainer, None)
+            assert not trainer.should_stop
+        trainer.global_step = 3  # the answer to what was asked at 2 is there
+        last.on_train_batch_end(trainer, None)
+        assert trainer.should_stop and trainer.saved == 3 and not gpu.waits
+    last = Last(tmp_path / "last.ckpt")
+    trainer = Two(torch.device("cpu"), at=2)
+    for trainer.global_step in (1, 2):
+        last.on_train_batch_end(trainer, None)
+    assert trainer.should_stop and trainer.saved == 2

@@ -147,18 +147,23 @@ def test_path_lengths_are_followed_and_saved():
 def test_augmentation_adapts_to_the_sign_of_real_logits():
     method = StyleGAN2(**TINY | dict(ada_target=0.6, ada_kimg=1.0))
 
-    def adapt(logits, iteration):
-        method.count_signs(logits)
-        method.adapt(iteration, images=5)
+    def iterate(iteration, logits):
+        method.ask_signs(iteration)
+        method.count_signs(torch.tensor(logits))
+        method.adapt(5)
 
-    adapt(torch.tensor([1.0, 2.0, 3.0, -1.0, 5.0]), 1)  # not yet
-    assert method.ada_p == 0 and method.ada_signs.tolist() == [3, 5]
-    adapt(torch.ones(5), 4)  # mean (3 + 5) / 10 > 0.6
+    iterate(3, [1.0, 2.0, 3.0, -1.0, 5.0])
+    iterate(4, [1.0, 1.0, 1.0, 1.0, 1.0])
+    assert method.ada_p == 0 and method.ada_signs.tolist() == [8, 10]  # not yet
+    iterate(5, [-1.0, -1.0])  # mean of the iterations before: 8 / 10 > 0.6
     assert method.ada_p.item() == pytest.approx(5 * 4 / 1000)
-    assert method.ada_signs.tolist() == [0, 0]
-    for iteration in (8, 12):
-        adapt(-torch.ones(5), iteration)
+    assert method.ada_on_host == method.ada_p and method.ada_signs.tolist() == [-2, 2]
+    for iteration in (9, 13):
+        iterate(iteration, [-1.0, -1.0])
     assert method.ada_p == 0  # not below
+    method.ada_signs.zero_()
+    iterate(17, [1.0])
+    assert method.ada_p == 0  # nothing was counted
 
 
 def test_a_step_draws_from_seed_and_iteration_alone():

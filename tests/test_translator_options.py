@@ -362,7 +362,7 @@ def test_training_against_features(features, kind, trained):
 def test_augmentation_of_all_that_the_discriminator_sees(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "gen.methods.base.augment", lambda x, p, rng, groups: seen.append(groups) or x
+        "gen.methods.base.augment", lambda x, p, rng, groups, _: seen.append(groups) or x
     )
     method = stepped(SmoothI2I, **PLAIN, ada_target=0.6, lambda_mix=1.0, augment="bg")
     assert seen == ["bg"] * (3 + 2 + 1 + 2)  # D latent (real, fake, mix) and ref, G (2) and ref
@@ -373,7 +373,9 @@ def test_augmentation_of_all_that_the_discriminator_sees(monkeypatch):
 def test_augmentation_rises_where_the_discriminator_is_sure():
     method = bare(StarGAN)(**TINY, ada_target=0.6, ada_kimg=0.1)
     method.discriminator.main[-1].bias.data.fill_(50.0)
-    method.training_step(batch())
+    for method.global_step in (0, 1):
+        assert method.ada_p == 0
+        method.training_step(batch())
     assert method.ada_p == pytest.approx(6 * 4 / 100)
 
 

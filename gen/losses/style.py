@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import send
 from gen.losses import at_least_fp32
 
 
@@ -89,7 +90,7 @@ def mixup_partner(y: Tensor, generator: torch.Generator) -> Tensor:
 
     The batch is shuffled, sorted by domain, and rolled by the size of its largest domain.
     """
-    shuffled = torch.randperm(len(y), generator=generator).to(y.device)
+    shuffled = send(torch.randperm(len(y), generator=generator), y)
     order = shuffled[y[shuffled].argsort(stable=True)]  # (N,) grouped by domain
     largest = (y[:, None] == y[None, :]).sum(1).amax()
     rank = torch.arange(len(y), device=y.device)

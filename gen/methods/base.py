@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
-from gen.devices import full_precision
+from gen.devices import Arrival, full_precision
 from gen.networks.ada import augment
 from gen.weights import WeightsError
 
@@ -110,12 +110,9 @@ class Method(LightningModule):
         terms = {name: value.detach().float() for name, value in terms.items()}
         self.log_dict(terms)
         self.check_finite()  # the iteration before: on a GPU its numbers have arrived by now
-        values = torch.stack(list(terms.values())).to("cpu", non_blocking=True)
-        arrived = torch.cuda.Event() if self.device.type == "cuda" else None
-        if arrived is not None:
-            arrived.record()
+        values = Arrival(torch.stack(list(terms.values())))
         iteration = self.global_step + self.automatic_optimization  # else it is counted by now
-        self._watched = (iteration, list(terms), values, arrived, batch)
+        self._watched = (iteration, list(terms), values, batch)
         if self.device.type == "cpu":
             self.check_finite()
 
@@ -123,10 +120,9 @@ class Method(LightningModule):
         """Stops the run if a watched term is not finite: names it and saves its batch."""
         if self._watched is None:
             return
-        (iteration, names, values, arrived, batch), self._watched = self._watched, None
-        if arrived is not None:
-            arrived.synchronize()  # not the stream: that has the next iteration in it by now
-        bad = [n for n, ok in zip(names, values.isfinite().tolist(), strict=True) if not ok]
+        (iteration, names, values, batch), self._watched = self._watched, None
+        found = zip(names, values.value().isfinite().tolist(), strict=True)
+        bad = [name for name, ok in found if not ok]
         if bad:
             path = Path(self.trainer.default_root_dir, f"nonfinite_{iteration}.pt").resolve()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,6 +285,12 @@ class GANMethod(Method):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.ada_on_host, self._signs = torch.zeros(()), None  # `ada_p` there; see `ask_signs`
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if "ada_p" in self._buffers:
+            self.ada_on_host = self.ada_p.cpu()
 
     def on_fit_start(self) -> None:
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
@@ -347,24 +349,37 @@ class GANMethod(Method):
     ada_p: Tensor  # () probability of each augmentation
     ada_signs: Tensor  # (2,) of real logits: sum, count
 
-    def augmented(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """What the discriminator is shown of images (N, 3, H, W), real or not."""
+    def augmented(
+        self, x: Tensor, rng: torch.Generator, pixels: torch.Generator | None = None
+    ) -> Tensor:
+        """What D is shown of images (N, 3, H, W), real or not; `rng` is on the host, `pixels` draws
+        noise where the images are."""
         h = self.hparams
-        return augment(x.float(), self.ada_p, rng, h.augment) if h.ada_target else x
+        return augment(x.float(), self.ada_on_host, rng, h.augment, pixels) if h.ada_target else x
+
+    def ask_signs(self, iteration: int) -> None:
+        """At the start of an iteration, of every 4th: sends the signs so far to the host."""
+        if self.hparams.ada_target and iteration % 4 == 1:
+            self._signs = Arrival(self.across(self.ada_signs))
+            self.ada_signs.zero_()
 
     def count_signs(self, logits: Tensor) -> None:
         """Takes note of the logits of real images, of any shape."""
         signs = logits.detach().sign()
-        self.ada_signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
+        self.ada_signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
 
-    def adapt(self, iteration: int, images: int) -> None:
-        """Every 4 iterations of `images`: more augmentation where D is surer than wanted."""
+    def adapt(self, images: int) -> None:
+        """Where signs were asked for: more augmentation if D was surer than wanted before it.
+
+        At the end of the iteration, of `images`: they have arrived, and no GPU is waited for.
+        """
         h = self.hparams
-        if iteration % 4 == 0:
-            total, count = self.across(self.ada_signs)
+        asked, self._signs = self._signs, None
+        total, count = (0, 0) if asked is None else asked.value()
+        if count:
             step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
-            self.ada_p = (self.ada_p + step).clamp(min=0)
-            self.ada_signs = torch.zeros_like(self.ada_signs)
+            self.ada_on_host = (self.ada_on_host + step).clamp(min=0)
+            self.ada_p.fill_(self.ada_on_host.item())
 
     def across(self, value: Tensor) -> Tensor:
         """Its mean over processes."""

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gen.devices import send
 from gen.losses import motion as losses
 from gen.losses.perceptual import content
 from gen.methods.base import GANMethod, inference, judging, weigh
@@ -250,11 +251,11 @@ class ClickToMove(GANMethod):
         A scene's user moves 0 .. all of its objects, each number equally likely, as they moved.
         """
         h, rng, scene = self.hparams, self.draw(self.hparams.seed), Scene.of(batch)
-        (N, M), (T, *_), device = scene.present.shape, self.shape, scene.frame.device
-        drawn = torch.rand(N, M + 3, generator=rng).to(device)
+        (N, M), (T, *_) = scene.present.shape, self.shape
+        drawn = send(torch.rand(N, M + 3, generator=rng), scene.boxes)
         keys, share, known, mixed = drawn.split([M, 1, 1, 1], 1)
-        noise = torch.randn(N, h.z_dim, generator=rng).to(device)
-        object_z = torch.randn(N, M, T, h.object_z_dim, generator=rng).to(device)
+        noise = send(torch.randn(N, h.z_dim, generator=rng), scene.boxes)
+        object_z = send(torch.randn(N, M, T, h.object_z_dim, generator=rng), scene.boxes)
         rank = keys.where(scene.present, 2.0).argsort(1).argsort(1)
         count = (share * (scene.present.sum(1, keepdim=True) + 1)).long()
         user = (rank < count) & scene.present

@@ -17,6 +17,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from gen.devices import rng_on, send
 from gen.methods.base import Method, inference, judging
 from gen.schedules import linear_fall
 
@@ -150,13 +151,13 @@ def disturbed(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     """
 
     def uniform(*shape: int) -> Tensor:  # (N, *shape) in [-strength, strength)
-        return (torch.rand(len(x), *shape, generator=rng).to(x) * 2 - 1) * strength
+        return (send(torch.rand(len(x), *shape, generator=rng), x) * 2 - 1) * strength
 
     x = x * (1 + 0.15 * uniform(3, 1, 1)) + 0.1 * uniform(3, 1, 1)
-    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]).to(x) / 16  # variance 1
+    row = send(torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]), x) / 16  # variance 1
     kernel = (row[:, None] * row).expand(3, 1, 5, 5)
     with torch.autocast(x.device.type, enabled=False):
         soft = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
     x = torch.lerp(x, soft, uniform(1, 1, 1).clamp(0, 1))
-    noise = torch.randn(x.shape, generator=rng).to(x)
+    noise = torch.randn(x.shape, generator=rng_on(x.device, rng), device=x.device).to(x.dtype)
     return x + 0.05 * uniform(1, 1, 1).clamp(min=0) * noise

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from gen.devices import full_precision
+from gen.devices import full_precision, send
 from gen.methods.base import inference
 from gen.methods.editor import Editor
 from gen.schedules import half_cosine
@@ -205,4 +205,4 @@ def mixed(ws: Tensor, share: float, rng: torch.Generator) -> Tensor:
     row, chosen = torch.arange(L), torch.rand(N, 1, generator=rng) < share
     other = chosen & (first <= row) & (row < first + count)  # (N, L)
     order = torch.randperm(N, generator=rng)
-    return torch.where(other[:, :, None].to(ws.device), ws[order.to(ws.device)], ws)
+    return torch.where(send(other[:, :, None], ws), ws[send(order, ws)], ws)

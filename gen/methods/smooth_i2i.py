@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import send
 from gen.interpolation import lerp
 from gen.losses.adversarial import bce
 from gen.losses.perceptual import content
@@ -137,7 +138,7 @@ class SmoothI2I(StarGAN):
         h, m = self.hparams, math.ceil(self.hparams.mixup_fraction * len(y))
         j = mixup_partner(y, rng)[:m]  # (M,)
         beta = np.random.default_rng(int(torch.randint(2**31, (), generator=rng)))
-        lam = torch.from_numpy(beta.beta(h.mixup_beta, h.mixup_beta, m)).float().to(y.device)
+        lam = send(torch.from_numpy(beta.beta(h.mixup_beta, h.mixup_beta, m)).float(), y)
         return Mix(lam, y[:m], y[j], j)
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:

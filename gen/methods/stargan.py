@@ -239,9 +239,10 @@ class StarGAN(GANMethod):
         x, y, x_ref, y_trg = batch["x"], batch["y"], batch["x_ref"], batch["y_ref"]
         rng, weights, logs = self.draw(self.hparams.seed), self.weights(self.global_step), {}
         masks = self.masks(x)
+        self.ask_signs(self.global_step)
 
         # Discriminator. The latent phase keeps its graph: the generator's step uses it again.
-        z, z2 = torch.randn(2, len(x), self.latent_dim, generator=rng).to(x)  # (N, L)
+        z, z2 = send(torch.randn(2, len(x), self.latent_dim, generator=rng), x)  # (N, L)
         s, s2 = F(torch.cat([z, z2]), y_trg.repeat(2)).chunk(2)  # (N, D)
         latent = self.phase("latent", rng, batch, z, s, s2, E(x, y), G.content(x, masks))
         with torch.no_grad():
@@ -253,7 +254,7 @@ class StarGAN(GANMethod):
             logs |= {f"d/{name}": value for name, value in terms.items()}
         del ref
         if self.hparams.ada_target:
-            self.adapt(self.global_step, self.world * len(x))
+            self.adapt(self.world * len(x))
             logs["ada/p"] = self.ada_p
         if self.global_step % VAL_EVERY == 0:
             logs |= self.look_at_validation(batch)

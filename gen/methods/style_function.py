@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen.devices import full_precision
+from gen.devices import full_precision, send
 from gen.losses.adversarial import bce, r1
 from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
@@ -192,8 +192,9 @@ class StyleFunction(Editor, GANMethod):
         if len(y) < 2:
             told = "expected 2 codes, each to be edited to the labels of another, got 1"
             raise ValueError(f"batch_size: {told}; raise --data.batch_size")
-        d = y[torch.randperm(len(y), generator=rng)]  # of another image: their joint distribution
-        z1, z2, z3 = torch.randn(3, len(y), self.noise_dim, generator=rng).to(x)  # (N, Z)
+        other = send(torch.randperm(len(y), generator=rng), y)
+        d = y[other]  # of another image: their joint distribution
+        z1, z2, z3 = send(torch.randn(3, len(y), self.noise_dim, generator=rng), x)  # (N, Z)
 
         # Discriminator.
         with torch.no_grad():

@@ -4,7 +4,8 @@ Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 
 adaptive augmentation of "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020.
 Deviations from the ADA release: a NaN stops the run instead of becoming 0; the averages that the
 step keeps are those of all processes; real images are not mirrored here but by the data; the logits
-that adapt the augmentation are those of the adversarial step, not also those of R1.
+that adapt the augmentation are those of the adversarial step, not also those of R1, and it follows
+them an iteration later, so that no GPU is waited for.
 
 Letters in shapes: N batch, Z latent width, L rows of a code, D their width, K classes, H side.
 """
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from gen.devices import full_precision
+from gen.devices import full_precision, rng_on
 from gen.losses.adversarial import bce, path_length, path_lengths, r1
 from gen.methods.base import GANMethod, inference
 from gen.networks.stylegan2 import Discriminator, Generator
@@ -163,13 +164,15 @@ class StyleGAN2(GANMethod):
         h, D, i = self.hparams, self.discriminator, self.global_step
         opt_g, opt_d = self.optimizers()
         x, c, logs = batch["x"], self.condition(batch["y"]), {}  # (N, 3, H, H), (N, K) or None
-        rng = torch.Generator(x.device).manual_seed(self.draw(h.seed).initial_seed())
+        self.ask_signs(i)
+        on_host = self.draw(h.seed)
+        rng = rng_on(x.device, on_host)
 
         # Generator; every few iterations also how far its images move by a code.
         with self.frozen(D):
             ws = self.codes(len(x), c, rng, average=True)  # (N, L, D)
             fake = self.generator.synthesis(ws, rng)  # (N, 3, H, H)
-            logs["g/adv"] = bce(D(self.augmented(fake, rng), c), real=True)
+            logs["g/adv"] = bce(D(self.augmented(fake, on_host, rng), c), real=True)
             self.update(logs["g/adv"], opt_g)
         if h.lambda_pl and i % h.pl_every == 0:
             with full_precision(x.device):  # differentiates twice
@@ -185,20 +188,20 @@ class StyleGAN2(GANMethod):
         # Discriminator; every few iterations also its gradient at real images.
         with torch.no_grad():
             fake = self.generator.synthesis(self.codes(len(x), c, rng), rng)
-        real_logits = D(self.augmented(x, rng), c)  # (N,)
+        real_logits = D(self.augmented(x, on_host, rng), c)  # (N,)
         logs["d/real"] = bce(real_logits, real=True)
-        logs["d/fake"] = bce(D(self.augmented(fake, rng), c), real=False)
+        logs["d/fake"] = bce(D(self.augmented(fake, on_host, rng), c), real=False)
         weight = self.gamma(self.world * len(x)) * h.r1_every if i % h.r1_every == 0 else 0.0
         self.update(logs["d/real"] + logs["d/fake"], opt_d, last=not weight)
         if weight:
             with full_precision(x.device):
                 real = x.detach().requires_grad_()
-                logs["d/reg"] = weight * r1(D(self.augmented(real, rng), c), real)
+                logs["d/reg"] = weight * r1(D(self.augmented(real, on_host, rng), c), real)
             self.update(logs["d/reg"], opt_d, last=True, precise=True)
 
         if h.ada_target:
             self.count_signs(real_logits)
-            self.adapt(i, self.world * len(x))
+            self.adapt(self.world * len(x))
             logs["ada/p"] = self.ada_p
         self.ema.decay = self.ema_decay(i, self.world * len(x))
         self.finish(logs, batch)

@@ -9,8 +9,8 @@ in the images, for R1. All but noise and cutout are held to numbers of the relea
 its constants.
 
 The few numbers a sample needs are drawn on the CPU, for the padding depends on them: a GPU is only
-waited for where p or the generator are on it. Noise is drawn where the generator is. Matrices map
-(x, y, 1), in pixels from the centre.
+waited for where p or the generator are on it. Noise can have a generator of its own, on a GPU.
+Matrices map (x, y, 1), in pixels from the centre.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import send
 from gen.networks.fir import setup_filter, upfirdn2d, upsample2d
 
 Groups = Literal[
@@ -73,7 +74,11 @@ class Draws:
 
 
 def augment(
-    images: Tensor, p: float | Tensor, generator: torch.Generator, groups: Groups = "bgc"
+    images: Tensor,
+    p: float | Tensor,
+    generator: torch.Generator,
+    groups: Groups = "bgc",
+    pixels: torch.Generator | None = None,
 ) -> Tensor:
     """Images (N, 3, H, W) -> the same, some of them changed; p = 0 changes nothing.
 
@@ -83,6 +88,7 @@ def augment(
         p: Probability of each operation, a number or a tensor (); of more than 1: 1.
         generator: Of all that is drawn, on any device.
         groups: One of `ORDER`, or the first of them by their initials: `bgc` are three.
+        pixels: Of noise, instead of `generator`.
 
     Raises:
         ValueError: `p` is negative, `groups` is another name, images are not (N, 3, H, W).
@@ -102,7 +108,7 @@ def augment(
         return images
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     on_host = torch.Generator().manual_seed(int(seed))
-    return transform(images, Draws(len(images), p, on_host, generator), names)
+    return transform(images, Draws(len(images), p, on_host, pixels or generator), names)
 
 
 def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
@@ -117,14 +123,14 @@ def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
         if inverse.ndim == 3:
             images = move(images, inverse)
         if "color" in names:
-            images = recolor(images, color(draws).to(images))
+            images = recolor(images, send(color(draws), images))
         if "filter" in names:
-            images = amplify(images, gains(draws).to(images))
+            images = amplify(images, gains(draws))
         if "noise" in names:
             (sigma,) = draws.maybe(draws.normal(NOISE).abs(), 0.0)
             noise = draws.noise(images.shape).to(images)
-            images = images + sigma.to(images)[:, None, None, None] * noise
-        return images * kept(draws, H, W).to(images) if "cutout" in names else images
+            images = images + send(sigma, images)[:, None, None, None] * noise
+        return images * kept(draws, images) if "cutout" in names else images
 
 
 def matrix(*rows: tuple[Tensor | float, ...]) -> Tensor:
@@ -224,7 +230,8 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
     Beyond its edges an image is mirrored once, and zero farther out.
     """
     N, C, H, W = images.shape
-    f = (gains @ bands().to(gains)).repeat_interleave(C, 0)[:, None]  # (N C, 1, 43)
+    f = (gains @ bands().to(gains)).repeat_interleave(C, 0)[:, None]  # (N C, 1, 43), on the host
+    f = send(f, images)
     x, y = min(21, W - 1), min(21, H - 1)
     images = F.pad(images, (x, x, y, y), mode="reflect").reshape(1, N * C, H + 2 * y, W + 2 * x)
     images = F.conv2d(images, f[:, :, None], padding=(0, 21 - x), groups=N * C)
@@ -232,12 +239,13 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
     return images.reshape(N, C, H, W)
 
 
-def kept(draws: Draws, H: int, W: int) -> Tensor:
+def kept(draws: Draws, images: Tensor) -> Tensor:
     """(N, 1, H, W): 0 in a rectangle whose centre is anywhere in the image, 1 around it."""
-    x, y = draws.maybe(draws.uniform(0, 1, 2), math.inf)
-    far_x = (((torch.arange(W) + 0.5) / W - x[:, None]).abs() >= CUTOUT / 2)[:, None]  # (N, 1, W)
-    far_y = (((torch.arange(H) + 0.5) / H - y[:, None]).abs() >= CUTOUT / 2)[:, :, None]
-    return (far_x | far_y)[:, None]
+    centres = torch.stack(draws.maybe(draws.uniform(0, 1, 2), math.inf))  # (2, N): x, y
+    x, y = send(centres, images)[:, :, None]  # (N, 1)
+    H, W = (torch.arange(n, device=x.device).add(0.5) / n for n in images.shape[2:])
+    far_x, far_y = ((at - c).abs() >= CUTOUT / 2 for at, c in ((W, x), (H, y)))  # (N, W), (N, H)
+    return (far_x[:, None] | far_y[:, :, None])[:, None].to(images.dtype)
 
 
 def move(images: Tensor, inverse: Tensor) -> Tensor:
@@ -253,7 +261,7 @@ def move(images: Tensor, inverse: Tensor) -> Tensor:
     sides = sides + 2 * HALO_PX - torch.tensor([[x], [y]])
     most = torch.tensor([[W - 1.0], [H - 1.0]])
     left, right, above, below = sides.clamp(min=0).minimum(most).ceil().int().flatten().tolist()
-    f = setup_filter(SYM6).to(images.device)
+    f = send(setup_filter(SYM6), images)
     images = images.contiguous(memory_format=torch.channels_last)  # the filter is faster
     images = upsample2d(F.pad(images, (left, right, above, below), mode="reflect"), f)
     inverse = shift2d((left - right) / 2, (above - below) / 2) @ inverse
@@ -262,7 +270,7 @@ def move(images: Tensor, inverse: Tensor) -> Tensor:
     size = 2 * (H + 2 * HALO_PX), 2 * (W + 2 * HALO_PX)
     to, of = scale2d(size[1] / 2, size[0] / 2), images.shape
     inverse = scale2d(2 / of[3], 2 / of[2]) @ inverse @ to  # in units of half an image
-    grid = F.affine_grid(inverse[:, :2].to(images), [N, C, *size], align_corners=False)
+    grid = F.affine_grid(send(inverse[:, :2], images), [N, C, *size], align_corners=False)
     images = _Sample.apply(images, grid)
     crop = (len(SYM6) - 2) // 2 - 2 * HALO_PX
     return upfirdn2d(images, f.flip(0), down=2, pad=(crop, crop, crop, crop))

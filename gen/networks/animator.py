@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gen.devices import full_precision
+from gen.devices import full_precision, send
 from gen.networks import click_to_move as parts
 from gen.networks.frame_generator import FeatureWarpGenerator, SpadeGenerator, blend
 from gen.networks.motion import (
@@ -85,7 +85,7 @@ def true_camera(clips: dict[str, Tensor]) -> Tensor:
     """
     shown = clips["visible"] * (clips["instance"][:, 1:, None] == 0)  # (N, T, 1, H, W)
     semantic = clips["semantic"][:, 1:, None]
-    ground = shown * torch.isin(semantic, semantic.new_tensor(GROUND))
+    ground = shown * torch.isin(semantic, send(torch.tensor(GROUND), semantic))
     enough = ground.mean((2, 3, 4), keepdim=True) > 0.01
     return fit_camera(clips["flow"], ground.where(enough, shown))
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from gen.devices import send
 from gen.networks.motion import resize, resize_flow, warp
 
 STUFF, THINGS = 11, 9  # channels of labels 0..10 and 11..19, the last of which no class has
@@ -139,9 +140,10 @@ class AppearanceEncoder(nn.Module):
         N, M, _ = boxes.shape
         x = features[1].to(boxes.dtype)
         h, w = x.shape[2:]
-        size = boxes.new_tensor([4 * w, 4 * h])
+        size = send(torch.tensor([4.0 * w, 4.0 * h]), boxes)
+        margin = send(torch.tensor([15 / 256, 10 / 128]), boxes)
         centre = (boxes[..., :2] + 1) / 2 * (size - 1) + 0.5  # px from the image's edge
-        half = boxes[..., 2:] * size / 2 + size * boxes.new_tensor([15 / 256, 10 / 128])
+        half = boxes[..., 2:] * size / 2 + size * margin
         low, high = (centre - half).clamp(min=0), (centre + half).minimum(size)
         number = torch.arange(N, device=boxes.device, dtype=boxes.dtype)[:, None, None]
         rois = torch.cat([number.expand(N, M, 1), low, high.maximum(low)], 2)  # n, x1, y1, x2, y2

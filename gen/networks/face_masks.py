@@ -44,7 +44,10 @@ def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         maps[:, start:stop] = maps[:, start:stop].roll(-rows, 2) ** power
     eyes = maps[:, EYES]
     maps[:, EYES] = eyes.roll(8, 2) ** 3 + eyes.roll(24, 2)
-    coarse, fine = (maps[:, kept].sum(1, keepdim=True) for kept in (COARSE, FINE))  # (N, 1, H, W)
+    coarse, fine = (  # (N, 1, H, W); not indexed by a list, for which a GPU would be waited for
+        torch.cat([maps[:, k : k + 1] for k in kept], 1).sum(1, keepdim=True)
+        for kept in (COARSE, FINE)
+    )
     return coarse.nan_to_num(0).clamp(0, 1), fine.nan_to_num(0).clamp(0, 1)
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import send
+
 Size = tuple[int, int]  # H, W
 
 
@@ -207,7 +209,7 @@ def fit_camera(flow: Tensor, weight: Tensor) -> Tensor:
     identity where all weights are 0.
     """
     H, W = flow.shape[-2:]
-    half = torch.tensor([(W - 1) / 2, (H - 1) / 2]).to(flow)
+    half = send(torch.tensor([(W - 1) / 2, (H - 1) / 2]), flow)
     x, y = (torch.arange(n, device=flow.device) - (n - 1) / 2 for n in (W, H))
     at = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).to(flow)  # px from the middle
     share = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)  # (N, T, 1, H, W)

@@ -140,7 +140,8 @@ class ObjectGraph(nn.Module):
         linked = linked & ~torch.eye(M, dtype=torch.bool, device=present.device)  # (N, M, M)
 
         kinds = F.one_hot(classes.where(present, 0), self.num_classes).to(boxes.dtype)
-        x = self.node(torch.cat([boxes[..., [1, 0, 3, 2]], kinds, features], 2))  # (N, M, D)
+        turned = boxes.unflatten(2, (2, 2)).flip(3).flatten(2)  # y before x, as the release
+        x = self.node(torch.cat([turned, kinds, features], 2))  # (N, M, D)
         motion = self.latent(latent.where(here[..., None], 0)).transpose(1, 2)  # (N, T, M, D)
         if self.user_motion is not None:
             motion = self.user_motion(travel(given, boxes)).where(user[:, None], motion)
