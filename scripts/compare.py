@@ -1,7 +1,8 @@
 """Compares checkpoints on the same sources, seeds and references: a table, and compare.html.
 
 A run is a folder with a last.ckpt, or a .safetensors or .ckpt file; the first is what the others
-are compared with. Differences are paired, source by source.
+are compared with. Differences are paired, source by source. With the group psi, values of paths
+are compared at equal distance, too: what a model scores at its own distance says little.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--data", required=True, help="a folder, a zip, or `heads`")
-    parser.add_argument("--metrics", nargs="+", choices=GROUPS, default=BASIC)
+    parser.add_argument("--metrics", nargs="+", choices=GROUPS, default=[*BASIC, "psi"])
     parser.add_argument("--classifier", help="checkpoint of a DomainClassifier, for accuracy")
     parser.add_argument("--max-sources", type=int, default=64)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,7 +73,8 @@ def main() -> None:
         abstract=[
             f"Differences are to {next(iter(methods))}, on the same validation images, seeds and "
             "references: mean over sources, bootstrap interval, and p of a two-sided Wilcoxon "
-            "signed-rank test, which is not corrected for the number of metrics."
+            "signed-rank test, which is not corrected for the number of metrics. Values of paths "
+            "depend on how far they lead: compare models by the rows at equal distance."
         ],
         sections=samples(methods, data.val) | paths(methods, data.val, lpips),
         metrics=table,

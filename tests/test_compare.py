@@ -44,6 +44,54 @@ def test_only_common_sources_and_metrics_of_one_protocol_are_compared():
         compare([first])
 
 
+def curve(scale, worth, count=12, psis=(0.5, 1, 2)):
+    """Rows of a model: distances grow with psi squared, values fall with the distance."""
+    rows, rng = [], np.random.default_rng(0)
+    far = rng.uniform(0.1, 0.2, count) * scale
+    for psi in psis:
+        of = "latent" if psi == 1 else f"latent_psi{psi:g}"
+        direct = far * psi**2
+        rows += [row(f"inter/{of}/direct_t20_alex", direct)]
+        rows += [row(f"inter/{of}/straight_t20_alex", worth - direct**0.5)]
+    return rows
+
+
+def at_equal(found):
+    return {c.metric: c for c in found if "equal_distance" in c.metric}
+
+
+def test_models_are_compared_at_equal_distance_and_not_at_their_own():
+    """One is better at each distance, but goes twice as far, where all are worse."""
+    timid, better = curve(0.5, 0.9), curve(2.0, 1.0)
+    found = compare([timid, better])
+    (own,) = [c for c in found if c.metric == "inter/latent/straight_t20_alex"]
+    assert own.differences[0].high < 0  # at its own distance it seems to be worse
+    equal = at_equal(found)
+    (d,) = equal["inter/equal_distance/straight_t20_alex"].differences
+    assert d[:3] == pytest.approx((0.1, 0.1, 0.1)) and d.p < 0.01
+    far = equal["inter/equal_distance/direct_t20_alex"]
+    assert far.differences[0].mean == pytest.approx(0)
+    assert far.count == 12 and far.values[0] == pytest.approx(far.values[1])
+
+
+def test_sources_without_a_common_distance_are_left_out_and_told(caplog):
+    near, far = curve(0.1, 1), curve(10, 1)
+    assert not at_equal(compare([near, far]))
+    assert "12 of 12 sources have no distance that all models travel" in caplog.text
+    for of in far:  # but for two
+        for unit in (3, 7):
+            of["values"][unit] = next(r for r in near if r["metric"] == of["metric"])["values"][
+                unit
+            ]
+    found = at_equal(compare([near, far]))["inter/equal_distance/straight_t20_alex"]
+    assert found.count == 2 and found.differences[0].mean == pytest.approx(0)
+
+
+def test_without_several_psi_nothing_is_said_of_equal_distance(caplog):
+    assert not at_equal(compare([curve(1, 1, psis=(1,)), curve(2, 1, psis=(1,))]))
+    assert not caplog.records
+
+
 def test_equal_models_do_not_differ():
     rows = [row("ps", [0.1, 0.2, 0.3])]
     (found,) = compare([rows, rows, rows])

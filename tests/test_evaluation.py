@@ -84,6 +84,9 @@ class Translator(nn.Module):
     def encode_style(self, x, y):
         return torch.eye(3)[y] + self.spread * x.mean((2, 3))
 
+    def mean_style(self, y):
+        return torch.eye(3)[y][None]
+
 
 ERRORS = ("paired_lpips_alex", "paired_ssim", "paired_l1")
 
@@ -102,8 +105,9 @@ def test_rows(rows):
         f"{group}/{guide}/{key}_t20_alex"
         for guide in ("latent", "reference")
         for group in ("intra", "inter")
-        for key in (*REPORTED, "peak", "ppl", "sum", "max", "pdv")
+        for key in (*REPORTED, "peak", "ppl", "sum", "max", "pdv", "progress")
     ]
+    smooth += [f"inter/{guide}/travel_t20_alex" for guide in ("latent", "reference")]
     smooth += [
         f"{group}/{guide}/istd_t20"
         for guide in ("latent", "reference")
@@ -165,9 +169,14 @@ def test_a_sudden_change_scores_worse_than_a_gradual_one(net):
 
 
 class Colour(nn.Module):
-    """Stands for a second LPIPS network: squared distance of mean colours."""
+    """Stands for an LPIPS network: squared distance of mean colours."""
 
-    net = "vgg"
+    def __init__(self, net="vgg"):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, y):
+        return self.distance(self.features(x), self.features(y))
 
     def features(self, x):
         return [x.mean((2, 3))]
@@ -458,6 +467,92 @@ def test_texture_rows_find_a_lattice(paired):
     assert found["Weaver"]["twin/texture_flat"] == pytest.approx(0, abs=0.01)
     assert found["Weaver"]["source/texture_detail_ratio"] == pytest.approx(1, abs=0.3)
     assert not [name for name in found["Weaver"] if "unchanged" in name or "_real" in name]
+
+
+class Pale(Translator):
+    """All that it makes is far from white and black, so its paths are straight lines."""
+
+    def decode(self, content, s):
+        return 0.4 * super().decode(content, s)
+
+
+@pytest.fixture
+def colours(toy_backbone, monkeypatch):
+    """Only colours count: rows of a translator whose paths are straight, and its ledger."""
+    monkeypatch.setattr(measure, "LPIPS", Colour)
+
+    def rows(method=None, path=None, **options):
+        judges = Judges(Images(8), "toy", Tints(), second=None)
+        groups = ["intra", "inter", "controls", "psi", "middle"]
+        options = dict(metrics=groups, judges=judges, ledger=path, grid="strict") | options
+        found = evaluate(method or Pale(0.3), Images(4), max_sources=6, **options)
+        assert len({row["metric"] for row in found}) == len(found)
+        return {row["metric"]: row for row in found}
+
+    return rows
+
+
+def test_controls_stand_beside_the_paths_of_a_model(colours):
+    rows = colours()
+    value = {name: row["value"] for name, row in rows.items()}
+    for key in ("ps", "straight", "direct", "progress", "travel"):
+        name = f"{key}_t20_alex_strict"
+        # this model's path is a cross-dissolve, and a control says so
+        assert value[f"inter/dissolve/{name}"] == pytest.approx(value[f"inter/latent/{name}"], 1e-4)
+        assert value[f"inter/source/{name}"] == 0
+    assert value["inter/twins/travel_t20_alex_strict"] == pytest.approx(1, abs=1e-5)
+    near = [value[f"inter/nearest/{key}_t20_alex_strict"] for key in ("progress", "straight")]
+    assert near[0] < value["inter/latent/progress_t20_alex_strict"] - 0.3 and near[1] > 0.9
+    assert rows["inter/nearest/ps_t20_alex_strict"]["count"] == 6
+    assert "inter/reference_psi2/ps_t20_alex_strict" not in rows  # for latents alone
+
+
+def test_psi_stretches_styles_about_the_centre_of_their_domain(colours):
+    rows = colours(metrics=["intra", "inter", "psi"])
+
+    def direct(of):
+        return torch.tensor([*rows[f"{of}/direct_t20_alex_strict"]["values"].values()])
+
+    one = direct("intra/latent")
+    torch.testing.assert_close(direct("intra/latent_psi0.5"), one / 4, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(direct("intra/latent_psi2"), one * 4, rtol=1e-3, atol=1e-7)
+    assert direct("inter/latent_psi0.5").std() < direct("inter/latent").std()
+    for key in ("realism_toy", "membership_tints", "gradual_t20_alex_strict_toy"):
+        assert f"inter/latent_psi2/{key}" in rows and f"intra/latent_psi2/{key}" not in rows
+    assert "2 times as far" in rows["inter/latent_psi2/ps_t20_alex_strict"]["protocol"]
+
+
+def test_mid_path_frames_are_held_against_both_domains(colours, tmp_path):
+    path = tmp_path / "values.jsonl"
+    rows = colours(path=path)
+    value = {name: row["value"] for name, row in rows.items()}
+    # halfway between two tints is no image of either, and not what a classifier is sure of
+    assert value["inter/real/realism_toy"] > 0.9 > 0.5 > value["inter/latent/realism_toy"]
+    assert value["middle/latent/kid_toy_s6"] > 2 * abs(value["middle/real/kid_toy_s8"])
+    assert value["inter/dissolve/realism_toy"] == pytest.approx(value["inter/latent/realism_toy"])
+    assert 0.5 < value["inter/latent/membership_tints"] < 1
+    assert rows["middle/latent/kid_toy_s6"]["count"] == 3  # pairs of domains
+    for guide in ("latent", "reference", "dissolve"):
+        gradual = rows[f"inter/{guide}/gradual_t20_alex_strict_toy"]
+        factors = [
+            rows[f"inter/{guide}/{key}"]["values"]
+            for key in ("travel_t20_alex_strict", "progress_t20_alex_strict", "realism_toy")
+        ]
+        assert gradual["count"] == 6
+        for unit, product in gradual["values"].items():
+            a, b, c = (of_unit[unit] for of_unit in factors)
+            assert product == pytest.approx(a * b * c)
+    blind = Pale(0.3)
+    blind.encode = blind.decode = None
+    again = colours(blind, path)  # all is known
+    assert {n: r["value"] for n, r in again.items()} == value
+
+
+def test_without_twins_travel_is_measured_against_the_nearest_training_images(colours, monkeypatch):
+    monkeypatch.setattr(Images, "twin", lambda *_: None)
+    rows = colours(metrics=["inter"])
+    assert 0.3 < rows["inter/latent/travel_t20_alex_strict"]["value"] <= 1
+    assert "inter/latent/travel_t20_alex_strict" not in colours(metrics=["inter"], judges=None)
 
 
 def test_path_length_is_larger_where_latents_matter():

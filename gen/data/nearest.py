@@ -28,10 +28,13 @@ class Nearest:
         """(N, 3, H, W) -> (N, 3 * 32 * 32)."""
         return F.interpolate(x, (NEAREST_PX, NEAREST_PX), mode="area").flatten(1)
 
-    def __call__(self, x: Tensor, domains: Sequence[int]) -> Tensor:
-        """Sources (N, 3, H, W) in [-1, 1], a domain for each -> (N, 3, H, W)."""
+    def __call__(self, x: Tensor, domains: Sequence[int | tuple[int, ...]]) -> Tensor:
+        """Sources (N, 3, H, W) in [-1, 1], a domain or several for each -> (N, 3, H, W)."""
         found = []
-        for image, y in zip(x.cpu(), domains, strict=True):
-            errors = (self.small(y) - self.shrink(image[None])).square().sum(1)  # (M,)
-            found.append(self.images[self.members(y)[int(errors.argmin())]]["x"])
+        for image, among in zip(self.shrink(x.cpu()), domains, strict=True):
+            best: list[tuple[float, int]] = []
+            for y in (among,) if isinstance(among, int) else among:
+                error, at = (self.small(y) - image).square().sum(1).min(0)  # of (M,)
+                best.append((error.item(), self.members(y)[int(at)]))
+            found.append(self.images[min(best)[1]]["x"])
         return torch.stack(found).to(x)

@@ -19,7 +19,15 @@ import torch.distributed as dist
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
 from gen.evaluation.ledger import Ledger, fingerprint
-from gen.evaluation.measure import BASIC, GROUPS, NEEDS, OUTPUTS, Judges, Measurement
+from gen.evaluation.measure import (
+    BASIC,
+    GROUPS,
+    NEEDS,
+    OF_PATHS,
+    OUTPUTS,
+    Judges,
+    Measurement,
+)
 from gen.evaluation.plan import GUIDES, plan
 from gen.report import versions
 from gen.weights import sha256
@@ -45,6 +53,14 @@ def evaluate(
 
     - `intra`: smoothness of paths from one style of the target domain to another.
     - `inter`: the same between two domains, all ordered pairs equally often.
+    - `controls`: the same of paths that no model makes, for latents: a cross-dissolve of the two
+      ends, the training images nearest to each frame, a cross-dissolve of the true images, the
+      source left unchanged.
+    - `psi`: intra and inter with styles at half and at twice their distance from the domain's
+      centre: with these two a curve over the distance travelled, for `compare`.
+    - `middle`: frames halfway between two domains: whether they look real and belong to one of
+      the two, and their KD to the real images of both; so for the cross-dissolve, and for
+      validation images. With `inter` it gives `gradual`; all words are in `gen.metrics.gradual`.
     - `translation`: of 10 outputs a source, diversity, content, and where the data is paired the
       error to the true target, beside that of the source left unchanged and, given the training
       images, of the nearest of them.
@@ -100,6 +116,7 @@ def evaluate(
     head = dict(checkpoint=digest, data=fingerprint(images), seed=seed)
     book = Ledger(ledger if rank == 0 else None, head, run.names())
     run.measure_sources(book, rank, world)
+    run.measure_middle(book, rank, world)
     run.measure_pairs(book, rank, world)
     run.measure_lengths(book, rank, world)
     if parallel:
@@ -151,7 +168,7 @@ def check(
     got = f"got {dict(zip(images.domains, counts, strict=True))}"
     if len(counts) < 2 or not min(counts):
         raise ValueError(f"expected at least 2 domains with validation images, {got}")
-    paths = not set(metrics) - {"intra", "inter"}  # outputs are the two ends of a path
+    paths = not set(metrics) - {*OF_PATHS, "middle"}  # outputs are the two ends of a path
     outputs = dict.fromkeys(GUIDES, 2) if paths else {"latent": OUTPUTS}
     if min(counts) < FEWEST_VAL:
         outputs.pop("reference", None)
@@ -163,6 +180,8 @@ def check(
         outputs["reference"] = min(OUTPUTS, min(counts) - 1)
     sources = _counts(images.labels[[s.index for s in plan(images, seed, max_sources)]], images)
     few = {"ppl": "sources of every domain"} if not min(sources) else {}
+    if "middle" in metrics and min(_counts(judges.train.labels, images)) < FEWEST:
+        few["middle"] = f"{FEWEST} training images a domain"
     if "fidelity" in metrics:
         train = min(_counts(judges.train.labels, images))
         if min(train, min(sources) * min(SECOND, *outputs.values())) < FEWEST:

@@ -1,5 +1,13 @@
-"""Which of several models is better, source by source."""
+"""Which of several models is better, source by source, and along paths at equal distance.
 
+A model that moves less has shorter steps, so values of paths depend on how far these lead. With
+the group `psi` each source and pair of ends gives a curve of each value over `direct`; models are
+compared where their curves overlap.
+"""
+
+import logging
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,6 +16,10 @@ from scipy.stats import wilcoxon
 
 from gen.metrics.translation import bootstrap
 from gen.page import Table, number
+
+CURVE = re.compile(r"(intra|inter)/latent(?:_psi[\d.]+)?/(\w+)")
+POINTS = 5  # of the common range of distances
+log = logging.getLogger(__name__)
 
 
 class Difference(NamedTuple):
@@ -37,13 +49,16 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
         seed: of the intervals.
 
     Returns:
-        The metrics that all runs have with the same protocol, in the order of the first run.
+        The metrics that all runs have with the same protocol, in the order of the first run, then
+        those of `at_equal_distance`.
 
     Raises:
         ValueError: fewer than two runs, or no metric in common.
     """
     if len(runs) < 2:
         raise ValueError(f"compare: expected at least 2 runs, got {len(runs)}")
+    equal = at_equal_distance(runs)
+    runs = [[*rows, *more] for rows, more in zip(runs, equal, strict=True)]
     tables = [{(r["metric"], r["protocol"]): r["values"] for r in rows} for rows in runs]
     found = []
     for metric, protocol in tables[0]:
@@ -62,6 +77,65 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
         found.append(Compared(metric, protocol, len(units), means, differences))
     if not found:
         raise ValueError("compare: expected metrics in common, got none: evaluate all alike")
+    return found
+
+
+def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
+    """Rows of each run that hold values of paths where all runs travel equally far.
+
+    For each source, a run's values at psi .5, 1 and 2 are points over the distance `direct`, joined
+    by straight lines in its root. A row has their mean over the range of distances that all runs
+    reach from this source (5 points, evenly in the root). Sources without such a range are left
+    out, and a warning says how many.
+
+    Returns:
+        As many lists as runs, of rows `inter/equal_distance/straight_t20_alex` and so on; empty
+        where no run has values at several psi.
+    """
+    curves = [_curves(rows) for rows in runs]  # of (group, name) -> unit -> [(distance, value)]
+    found: list[list[dict]] = [[] for _ in runs]
+    for key in curves[0]:
+        of_run = [curve.get(key, {}) for curve in curves]
+        units = [
+            unit
+            for unit in sorted(set.intersection(*map(set, of_run)))
+            if all(len(points[unit]) > 1 for points in of_run)
+        ]
+        values: list[dict[int, float]] = [{} for _ in runs]
+        for unit in units:
+            lines = [np.array(sorted(points[unit])) for points in of_run]  # each (psis, 2)
+            low, high = max(line[0, 0] for line in lines), min(line[-1, 0] for line in lines)
+            if low <= high:
+                at = np.linspace(low, high, POINTS)
+                for of_unit, line in zip(values, lines, strict=True):
+                    of_unit[unit] = float(np.interp(at, *line.T).mean())
+        group, name = key
+        if units and len(values[0]) < len(units):
+            apart = len(units) - len(values[0])
+            what = f"{group}, {name}: {apart} of {len(units)} sources"
+            log.warning("at equal distance: %s have no distance that all models travel", what)
+        how = "latent-guided, psi 0.5 to 2, mean over the distances that all models travel"
+        row = dict(metric=f"{group}/equal_distance/{name}", protocol=how)
+        if values[0]:
+            for rows, of_unit in zip(found, values, strict=True):
+                rows.append(row | {"values": of_unit})
+    return found
+
+
+def _curves(rows: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list]]:
+    """(group, name) -> source -> points (root of the distance, value), one for each psi."""
+    by_psi: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
+    for r in rows:
+        if CURVE.fullmatch(r["metric"]):
+            where, _, name = r["metric"].rpartition("/")
+            by_psi[where][name] = r["values"]
+    found: dict = defaultdict(lambda: defaultdict(list))
+    for where, values in by_psi.items():
+        distance = next((v for name, v in values.items() if name.startswith("direct_")), {})
+        for name, of_unit in values.items():
+            for unit in of_unit.keys() & distance.keys():
+                point = distance[unit] ** 0.5, of_unit[unit]
+                found[where.split("/")[0], name][unit].append(point)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -10,25 +11,31 @@ from tqdm import tqdm
 
 from gen import gallery
 from gen.data.nearest import Nearest
-from gen.evaluation.features import MOST, SECOND, Backbone
+from gen.evaluation.features import HELD, MOST, SECOND, Backbone
 from gen.evaluation.ledger import Ledger
-from gen.evaluation.names import FLOORS, Protocol
+from gen.evaluation.names import CONTROLS, FLOORS, Protocol
+from gen.evaluation.paths import Middle, Paths
 from gen.evaluation.plan import Source, draw_styles, ordered_pairs, plan
 from gen.evaluation.rows import FRAMES
-from gen.interpolation import alphas, path
+from gen.interpolation import alphas, lerp
 from gen.metrics.accuracy import domain_accuracy
-from gen.metrics.checks import check_images
+from gen.metrics.gradual import MIDDLE
 from gen.metrics.identity import identity_similarity
-from gen.metrics.smoothness import path_distances, pixel_steps, smoothness
+from gen.metrics.smoothness import resize_frames
 from gen.metrics.texture import texture_scores
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
+OF_PATHS = ("intra", "inter", "controls", "psi")
+OF_OUTPUTS = ("translation", "accuracy", "texture", "identity")
+GROUPS = (*OF_PATHS, "middle", *OF_OUTPUTS, "fidelity", "ppl")
 BASIC = ("intra", "inter", "translation")  # what needs validation images and nothing else
-GROUPS = (*BASIC, "accuracy", "texture", "identity", "fidelity", "ppl")
+LATENT = ("controls", "psi")  # guided by latents alone
+PSIS = (0.5, 2.0)  # beside 1, which is `intra` and `inter`
 SCORES = ("fid", "kid", "prc")
 OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
-NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file", "fidelity": "training images"}
+NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file"}
+NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
 
 
 class Judges(NamedTuple):
@@ -42,7 +49,8 @@ class Judges(NamedTuple):
 
     def missing(self) -> list[str]:
         """Groups that cannot be measured without more of us."""
-        given = dict(accuracy=self.classifier, identity=self.arcface, fidelity=self.train)
+        given = dict(accuracy=self.classifier, identity=self.arcface)
+        given |= dict(fidelity=self.train, middle=self.train)
         return [group for group, judge in given.items() if judge is None]
 
 
@@ -59,7 +67,7 @@ class Measurement:
         self.grid, self.seed, self.batch_size = grid, seed, batch_size
         self.sources = plan(images, seed, max_sources)
         self.max_sources = max_sources
-        here, looks = gallery.device(method), set(metrics) & set(BASIC)
+        here, looks = gallery.device(method), set(metrics) & {*OF_PATHS, "translation"}
         self.lpips = LPIPS(self.net).to(here) if looks else None
         self.others = [LPIPS(other).to(here) for other in self.other_nets if looks]
         self.nearest = Nearest(judges.train) if judges.train is not None else None
@@ -68,17 +76,25 @@ class Measurement:
             for name, most in ((judges.backbone, None), (judges.second, MOST))
             if name and judges.train is not None
         ]
+        self.middle = Middle(self.backbones[-1], judges.classifier) if self.backbones else None
+        self.paths = Paths(self.lpips, self.others, grid, self.middle)
+        self.means: dict[int, Tensor] = {}  # centres of the domains' styles
 
     def names(self) -> dict[str, str]:
         """Who judges a group: values of another judge are not taken from a ledger."""
         j, nets = self.judges, " ".join([self.net, *self.other_nets])
-        smooth = f"{nets} {self.grid}, with direct and straight"
+        smooth = f"{nets} {self.grid}, with progress"
         copies = ", nearest of training" if self.nearest else ""
+        unseen = self.middle.backbone.name if self.middle else ""
+        middle = f"{unseen} {_digest(j.classifier)}{copies}"
         names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
         names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
         of = self.max_sources or "all"
         names["texture"] = copies
+        names["inter"] = names["controls"] = smooth + copies
         return names | {
+            "psi": f"{smooth} {middle}",
+            **dict.fromkeys(("middle", "middle_kd"), f"{middle} {of} sources, {self.grid}"),
             "fidelity": f"{j.backbone} {j.second}, {of} sources",
             "ppl": f"{of} sources",
         }
@@ -86,20 +102,26 @@ class Measurement:
     def protocol(self) -> Protocol:
         judge, method = self.judges.classifier, self.method
         name = judge.hparams.model_name if judge is not None else ""
-        options = (self.outputs, self.net, self.grid, name, self.judges.second, self.seed)
+        unseen = self.middle.backbone.name if self.middle else ""
+        options = (self.outputs, self.net, self.grid, name, self.judges.second, unseen, self.seed)
         return Protocol(list(method.domains), method.img_size, *options)
 
     # ---- values of single sources ---------------------------------------------------------------
 
     def measure_sources(self, book: Ledger, rank: int, world: int) -> None:
-        groups = [g for g in self.groups if g not in ("fidelity", "ppl")]
+        groups = [g for g in self.groups if g in (*OF_PATHS, *OF_OUTPUTS)]
         mine = self.sources[rank::world] if groups else []
         for i in tqdm(range(0, len(mine), self.batch_size), "evaluate", disable=None):
             block = mine[i : i + self.batch_size]
             units = [s.index for s in block]
             x, y = gallery.batch(self.method, self.images, units)  # (N, 3, H, W), (N,)
             todo = {
-                guide: [g for g in groups if not book.done(g, guide).issuperset(units)]
+                guide: [
+                    g
+                    for g in groups
+                    if (guide == "latent" or g not in LATENT)
+                    and not book.done(g, guide).issuperset(units)
+                ]
                 for guide in self.outputs
             }
             content = self.method.encode(x) if any(todo.values()) else None
@@ -119,11 +141,11 @@ class Measurement:
             return
         target = self.draw(block, "target", guide)  # (N, K, D)
         if "intra" in groups:
-            yield "intra", self.walk(content, target[:, 0], target[:, 1], "intra")
-        if "inter" in groups:
-            start, end = (self.draw(block, role, guide)[:, 0] for role in ("start", "end"))
-            yield "inter", self.walk(content, start, end, "inter")
-        rest = [group for group in groups if group not in ("intra", "inter")]
+            yield "intra", self.paths.scores(self.walk(content, target[:, 0], target[:, 1]))
+        for group in ("inter", "controls", "psi"):
+            if group in groups:
+                yield group, getattr(self, group)(block, x, content, guide)
+        rest = [group for group in groups if group in OF_OUTPUTS]
         if rest:
             made = torch.stack([self.decode(content, s) for s in target.unbind(1)], 1)
         for group in rest:  # made: (N, K, 3, H, W)
@@ -140,24 +162,72 @@ class Measurement:
         """Images (N, 3, H, W), clamped as when saved."""
         return self.method.decode(content, s).clamp(-1, 1)
 
-    def walk(self, content, a: Tensor, b: Tensor, group: str) -> dict[str, Tensor]:
-        """Smoothness of a path a source, from style a (N, D) to b; `ps@vgg`: by another network."""
+    def walk(self, content, a: Tensor, b: Tensor) -> Tensor:
+        """Frames (N, T, 3, H, W) of one path a source, from style a (N, D) to b."""
+        return self.paths.frames(lambda s: self.decode(content, s), a, b)
 
-        def render(grid: Tensor) -> Tensor:
-            frames = path(lambda s: self.decode(content, s), a, b, grid)  # (N, T, 3, H, W)
-            check_images(frames, f"{group}-domain frames", ndim=5, frames=FRAMES)
-            return frames
+    def asked(self, block, x: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """LPIPS (N,) of the true images at the ends of the path between domains, and these; None
+        and nearest training images where a source has no twins and there are such, NaN else."""
+        ends, missing = [], torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for role in ("start", "end"):
+            domains = [getattr(s, role) for s in block]
+            true, absent = self.twins(block, x, domains)
+            if absent.any() and self.nearest:
+                near = self.nearest(x, domains)
+                true = torch.where(absent[:, None, None, None], near, true)
+                absent = torch.zeros_like(absent)
+            ends.append(true)
+            missing |= absent
+        seen = (resize_frames(end, 256, False) for end in ends)
+        return self.lpips(*seen).masked_fill(missing, torch.nan), ends
 
-        if self.grid == "uniform":
-            steps, _ = path_distances(self.lpips, render(alphas(FRAMES, "strict")))
-            frames = render(alphas(FRAMES, "uniform", steps))
-        else:
-            frames = render(alphas(FRAMES, self.grid))
-        found = smoothness(*path_distances(self.lpips, frames), pixel_steps(frames))
-        for lpips in self.others:
-            seen = smoothness(*path_distances(lpips, frames))
-            found |= {f"{key}@{lpips.net}": value for key, value in seen.items()}
+    def inter(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        start, end = self.ends(block, guide)
+        return self.paths.scores(self.walk(content, start, end), self.asked(block, x)[0])
+
+    def ends(self, block, guide: str) -> list[Tensor]:
+        """Styles (N, D) at the two ends of the paths between domains."""
+        return [self.draw(block, role, guide)[:, 0] for role in ("start", "end")]
+
+    def controls(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        """The paths between domains beside those that no model makes."""
+        asked, true = self.asked(block, x)
+        frames, pairs = self.walk(content, *self.ends(block, guide)), _pairs(block)
+        found = {}
+        for kind in CONTROLS:
+            if kind == "nearest" and not self.nearest:
+                continue
+            made = self.paths.control(kind, frames, x, true, self.nearest, pairs)
+            scores = self.paths.scores(made, asked)
+            if kind == "twins":
+                scores = {k: v.masked_fill(asked.isnan(), torch.nan) for k, v in scores.items()}
+            found |= {f"{kind}/{key}": value for key, value in scores.items() if "@" not in key}
         return found
+
+    def psi(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        """Both kinds of path, their styles nearer to the centres of their domains, or farther."""
+        intra = self.draw(block, "target", guide)[:, :2].unbind(1)
+        inter, asked, found = self.ends(block, guide), self.asked(block, x)[0], {}
+        for psi in PSIS:
+            for group, styles, roles in (
+                ("intra", intra, ("target", "target")),
+                ("inter", inter, ("start", "end")),
+            ):
+                ends = [
+                    lerp(self.centres([getattr(s, role) for s in block]), style, psi)
+                    for style, role in zip(styles, roles, strict=True)
+                ]
+                more = (asked, _pairs(block)) if group == "inter" else ()
+                scores = self.paths.scores(self.walk(content, *ends), *more)
+                found |= {f"{group}/{psi:g}/{k}": v for k, v in scores.items() if "@" not in k}
+        return found
+
+    def centres(self, domains: Sequence[int]) -> Tensor:
+        """Mean styles (N, D) of domains."""
+        for y in set(domains) - self.means.keys():
+            self.means[y] = self.method.mean_style(y)
+        return torch.cat([self.means[y] for y in domains])
 
     def translation(self, block, x, y, made) -> dict[str, Tensor]:
         """`translation_scores`, NaN in what needs a twin where a source has none."""
@@ -239,6 +309,58 @@ class Measurement:
             found |= other.scores(fake, other.real(b))
         return found
 
+    def measure_middle(self, book: Ledger, rank: int, world: int) -> None:
+        """Mid-path frames between each two domains against the real images of both."""
+        if "middle" not in self.groups:
+            return
+        S = len(self.images.domains)
+        pairs = [(unit, *ab) for unit, ab in enumerate(combinations(range(S), 2))][rank::world]
+        counts = torch.bincount(self.images.labels)
+        for guide in (*self.outputs, "dissolve", *["real"] * (int(counts.min()) >= 4)):
+            todo = [pair for pair in pairs if pair[0] not in book.done("middle_kd", guide)]
+            for unit, a, b in tqdm(todo, f"middle, {guide}", disable=None):
+                began = time.perf_counter()
+                if guide == "real":
+                    of_unit, features = self.unseen(unit, a, b)
+                else:
+                    of_unit, features = self.mid_path(guide, a, b)
+                book.add("middle", guide, time.perf_counter() - began, of_unit)
+                if len(features) >= 4:  # KD needs as many
+                    kd = self.middle.backbone.scores(features, self.middle.real(a, b))
+                    seconds = time.perf_counter() - began
+                    book.add("middle_kd", guide, seconds, {k: {unit: v} for k, v in kd.items()})
+
+    def unseen(self, unit: int, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
+        """Realism of validation images, numbered through all pairs, and their features."""
+        features = torch.cat([self.middle.backbone.unseen(y) for y in (a, b)])
+        realism = self.middle.realism(features, a, b).tolist()
+        first = unit * 2 * HELD
+        return {"realism": {first + i: value for i, value in enumerate(realism)}}, features
+
+    def mid_path(self, guide: str, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
+        """Values of each source whose path is between a and b, and the features of all frames."""
+        sources = [s for s in self.sources if {s.start, s.end} == {a, b}]
+        of_unit: dict[str, dict[int, float]] = {}
+        features = []
+        for i in range(0, len(sources), self.batch_size):
+            block = sources[i : i + self.batch_size]
+            x, _ = gallery.batch(self.method, self.images, [s.index for s in block])
+            content = self.method.encode(x)
+            ends = self.ends(block, "latent" if guide == "dissolve" else guide)
+            if guide == "dissolve":
+                last = alphas(FRAMES, self.grid)[-1].item() if self.grid == "released" else 1.0
+                first, final = (self.decode(content, lerp(*ends, t)) for t in (0.0, last))
+                made = [lerp(first, final, t) for t in MIDDLE]
+            else:
+                made = [self.decode(content, lerp(*ends, t)) for t in MIDDLE]
+            frames = torch.stack(made, 1)  # (N, F, 3, H, W)
+            features.append(self.middle.backbone.features(frames.flatten(0, 1)))
+            scores = self.middle.scores(frames, _pairs(block), features[-1])
+            for name, values in scores.items():
+                known = zip((s.index for s in block), values.tolist(), strict=True)
+                of_unit.setdefault(name, {}).update(known)
+        return of_unit, torch.cat(features) if features else torch.zeros(0, 1)
+
     def measure_lengths(self, book: Ledger, rank: int, world: int) -> None:
         """StyleGAN's path length in each target domain, every path with a source of its own."""
         if "ppl" not in self.groups:
@@ -275,6 +397,10 @@ class Measurement:
             content = self.method.encode(x)
             styles = self.draw(block, "target", guide)
             yield torch.stack([self.decode(content, s) for s in styles.unbind(1)], 1).cpu()
+
+
+def _pairs(block: Sequence[Source]) -> list[tuple[int, int]]:
+    return [(s.start, s.end) for s in block]
 
 
 def _digest(judge: nn.Module | None) -> str:

@@ -126,7 +126,7 @@ def path_distances(
 ) -> tuple[Tensor, Tensor]:
     """LPIPS along each sequence, T feature passes a sequence instead of 2 T.
 
-    Holds the features of three frames of `batch` sequences, whatever N and T.
+    Holds the features of four frames of `batch` sequences, whatever N and T.
 
     Args:
         net: Network on the device of `frames`.
@@ -138,17 +138,32 @@ def path_distances(
     Returns:
         steps (N, T-1) and direct (N,).
     """
-    steps, direct = [], []
+    steps, first, _ = all_distances(net, frames, resize, quantize, batch)
+    return steps, first[:, -1]
+
+
+def all_distances(
+    net: LPIPS,
+    frames: Tensor,
+    resize: int | None = 256,
+    quantize: bool = False,
+    batch: int = 8,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `path_distances`: steps (N, T-1), and of each frame to the first and the last, (N, T)."""
+    found = []
     for block in frames.split(batch):
-        first = last = net.features(resize_frames(block[:, 0], resize, quantize))
-        row = []
+        first, last = (net.features(resize_frames(block[:, t], resize, quantize)) for t in (0, -1))
+        before, rows = first, [(net.distance(first, first), net.distance(first, last))]
+        steps = []
         for t in range(1, block.shape[1]):
-            now = net.features(resize_frames(block[:, t], resize, quantize))
-            row.append(net.distance(last, now))
-            last = now
-        steps.append(torch.stack(row, 1))
-        direct.append(net.distance(first, last))
-    return torch.cat(steps), torch.cat(direct)
+            at_end = t == block.shape[1] - 1
+            now = last if at_end else net.features(resize_frames(block[:, t], resize, quantize))
+            steps.append(net.distance(before, now))
+            rows.append((net.distance(first, now), net.distance(now, last)))
+            before = now
+        ends = (torch.stack(column, 1) for column in zip(*rows, strict=True))
+        found.append((torch.stack(steps, 1), *ends))
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 class InterpolationSmoothness(Metric):

@@ -1,0 +1,109 @@
+"""Whether a path changes gradually, as a person would say: what PS cannot tell. Our words, here.
+
+PS asks one thing: are the steps equal? Between two Heads an exact morph has .95, a cross-dissolve
+full of ghosts .85, and a drift by a twentieth of the way, which nobody sees, .99. A person asks
+more: does it lead where it should, bit by bit, through images that look real? Hence (D is LPIPS,
+a path has frames 0 .. T - 1 and n = T - 1 steps):
+
+    direct     D(0, T-1)                       the way from the first frame to the last
+    straight   sqrt(D(0, T-1)) / sum sqrt(d)   chord over arc; geometry's word
+    travel     min(1, sqrt(direct / asked))    share of the way asked for; asked is D of the true
+                                               images at the two ends
+    progress   max(0, sum_t min(f_t - f_(t-1), 2 / n))
+               f_t = D(0, t) / (D(0, t) + D(t, T-1)) goes from 0 to 1. The share of the way that is
+               made in steps of at most twice the even one; steps back count against it. 1 for an
+               even path, 2 / n for a jump, 4 / n for noise, 0 for a path that stands
+    realism    mean over mid-path frames of min(1, R), R the realism score of Kynkaanniemi et al.
+               2019: max over real images r of radius_3(r) / distance to r, among the half of them
+               with the smaller radii. About 1 for unseen real images
+    membership p(a) + p(b) by a classifier of domains: the frame belongs to one of the two ends
+    gradual    travel * progress * realism     in [0, 1], higher is better: English for "bit by bit"
+    middle     frames at alpha .4, .5 and .6, where a path is farthest from both ends
+    psi        s -> c + psi (s - c), c the centre of the domain's styles: StyleGAN's truncation.
+               Larger psi, longer ways: a model is a curve over `direct`, and two models are
+               compared at equal `direct` (`gen.evaluation.compare`), never at their own
+
+The five paths have gradual .95, .72 and .07; a jump has .11, white noise .06, standing still 0
+(tests/test_gradual.py). `straight` is no factor of it: in a movement each step changes other places
+than the one before, so the exact morph has .29, the cross-dissolve .49, a jump 1. Read `straight`
+at equal distance, and beside the dissolve of the same two ends.
+"""
+
+import torch
+from torch import Tensor
+
+MIDDLE = (0.4, 0.5, 0.6)  # alphas of the frames that are held against real images
+NEIGHBOUR = 3  # whose distance is the radius of a real image
+
+
+def progress(first: Tensor, last: Tensor) -> Tensor:
+    """Share of the way that is made bit by bit, see above: (N,) float64 in [0, 1].
+
+    Args:
+        first: (N, T) distances of the frames to the first.
+        last: (N, T) distances of the frames to the last.
+
+    Raises:
+        ValueError: shapes that do not fit, negative or non-finite distances.
+    """
+    if first.ndim != 2 or first.shape != last.shape or first.shape[1] < 2:
+        got = f"{tuple(first.shape)} and {tuple(last.shape)}"
+        raise ValueError(f"progress: expected twice (N, T), T >= 2, got {got}")
+    a, b = first.double(), last.double()
+    if not all((d.isfinite() & (d >= 0)).all() for d in (a, b)):
+        raise ValueError("progress: expected finite distances >= 0")
+    total = a + b
+    f = a / total.where(total > 0, torch.ones_like(total))  # (N, T), 0 where nothing moves
+    n = f.shape[1] - 1
+    return f.diff(dim=1).clamp(max=2 / n).sum(1).clamp(0, 1)
+
+
+def travel(direct: Tensor, asked: Tensor) -> Tensor:
+    """Share of the way asked for, (N,) float64 in [0, 1], see above; NaN where asked is 0 or NaN.
+
+    Args:
+        direct: (N,) LPIPS of the first and the last frame.
+        asked: (N,) LPIPS of the true images at the two ends.
+    """
+    asked = asked.double()
+    asked = asked.where(asked > 0, torch.nan)
+    return (direct.double() / asked).sqrt().clamp(max=1)
+
+
+def gradual(travel, progress, realism):
+    """travel * progress * realism: numbers or tensors, see above."""
+    return travel * progress * realism
+
+
+class Realism:
+    """Realism score of features against those of real images, see above.
+
+    Source: Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative
+    Models", NeurIPS 2019, section 4.
+
+    Args:
+        real: (M, D) features of real images, M > 3.
+
+    Raises:
+        ValueError: too few images.
+    """
+
+    def __init__(self, real: Tensor) -> None:
+        if real.ndim != 2 or len(real) <= NEIGHBOUR:
+            raise ValueError(
+                f"Realism: expected more than {NEIGHBOUR} real images (M, D), got "
+                f"{tuple(real.shape)}"
+            )
+        near = torch.cat(
+            [
+                torch.cdist(part, real).topk(NEIGHBOUR + 1, largest=False).values[:, -1]
+                for part in real.split(500)
+            ]
+        )  # (M,), the image itself is the nearest
+        kept = near <= near.median()
+        self.real, self.radius = real[kept], near[kept]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(N, D) -> (N,) in [0, 1]."""
+        distance = torch.cdist(features.to(self.real), self.real).clamp(min=1e-12)  # (N, M)
+        return (self.radius / distance).amax(1).clamp(max=1)
