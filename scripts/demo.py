@@ -5,6 +5,7 @@ Needs the extra `demo`: pip install -e ".[demo]", or bash scripts/quickstart.sh 
 """
 
 import argparse
+import re
 import signal
 import sys
 from getpass import getpass
@@ -58,11 +59,27 @@ def main() -> None:
         except WeightsError as error:
             print(f"note: {error}", file=sys.stderr)
             lpips = None
-        page = app.build(*methods, lpips)
+        named = dict(zip(ROLES, methods, strict=True))
+        about = [
+            knows(getattr(args, role), named[role]) for role in ("translator", "editor", "mover")
+        ]
+        page = app.build(*methods, lpips, about)
         print(*app.serve(page, args.port, args.share, args.auth), flush=True)
         page.block_thread()
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def knows(path: str, method) -> str:
+    """What a model knows: the first words of the card beside its file, else what it is of."""
+    card, known = Path(path).with_suffix(".md"), ""
+    if card.is_file():
+        parts = re.split(r"\n\s*\n", card.read_text("utf-8").strip())
+        known = next((" ".join(part.split()) for part in parts if part[0] not in "#!`|<"), "")
+    if not known:
+        of = ", ".join(method.domains) or "what it was trained on"
+        known = f"A {type(method).__name__} ({Path(path).name}) that knows {of}."
+    return f"{known} It has seen nothing else: of a photograph, say, it makes what it knows."
 
 
 def load(role: str, path: str, device: str):

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import runpy
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,13 +51,32 @@ def bomb(side: int) -> bytes:
 
 
 def test_a_large_image_is_refused_before_it_is_decoded(folder):
-    for side, got in ((3000, "3000 x 3000"), (40_000, "far more")):
+    for side, got in ((6000, "6000 x 6000 px"), (40_000, "far more")):
         (folder / "bomb.png").write_bytes(bomb(side))
-        with pytest.raises(ValueError, match=f"at most 2048 x 2048 px, got {got}; shrink it"):
+        with pytest.raises(ValueError, match=f"at most 25 million px, got {got}; shrink it"):
             inputs.photo({"path": str(folder / "bomb.png")})
     (folder / "heavy.png").write_bytes(bytes(inputs.MAX_BYTES + 1))
     with pytest.raises(ValueError, match="at most 10 MB, got more"):
         inputs.photo({"path": str(folder / "heavy.png")})
+
+
+def test_a_photo_of_a_camera_is_shrunk_on_arrival(folder):
+    Image.new("RGB", (5000, 4000), "teal").save(folder / "photo.jpg")
+    image = inputs.picture({"path": str(folder / "photo.jpg")})
+    assert min(image.size) >= inputs.ENOUGH_PX and max(image.size) < 2048
+    Image.new("RGB", (2100, 30)).save(folder / "wide.png")
+    assert inputs.picture({"path": str(folder / "wide.png")}).size == (2100, 30)
+
+
+def test_the_page_says_what_its_models_know(tmp_path):
+    knows = runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="demo")["knows"]
+    method, path = SimpleNamespace(domains=["cat", "dog"]), tmp_path / "a.safetensors"
+    assert knows(str(path), method) == (
+        "A SimpleNamespace (a.safetensors) that knows cat, dog. It has seen nothing else: of a "
+        "photograph, say, it makes what it knows."
+    )
+    path.with_suffix(".md").write_text("# a\n\n![p](p.png)\n\nDraws cats\nand dogs.\n\nMore.\n")
+    assert knows(str(path), method).startswith("Draws cats and dogs. It has seen nothing else")
 
 
 @pytest.mark.parametrize(

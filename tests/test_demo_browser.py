@@ -238,7 +238,9 @@ def test_translate_what_one_brings(browser, address, tmp_path):
     before = visit.changed(view, before)
     assert visit.smoothness() == 0  # nothing moves
     visit.enter("seed", 1)
+    page.locator("#translated .player.stale").wait_for()  # it is of the seed before, ..
     visit.changed(view, before)
+    page.locator("#translated .player:not(.stale)").wait_for()  # .. and this one is not
     assert visit.smoothness() > 0.5
     assert page.locator("#translated .ends").inner_text().split() == ["fluent", "fluent"]
     assert page.locator("#translated .steps rect").count() == 19
@@ -306,12 +308,12 @@ class Moving(Visit):
 
     view, stage = "#moved .view", "#stage .scene"
 
-    def __init__(self, browser, address: str) -> None:
-        super().__init__(browser, address, "Click to move")
+    def __init__(self, browser, address: str, size=None) -> None:
+        super().__init__(browser, address, "Click to move", size)
         self.scene(stills.drawn(0, (64, 128), 6))
 
     def scene(self, still: stills.Still) -> None:
-        self.instance = still.instance.numpy()
+        self.still, self.instance = still, still.instance.numpy()
         self.ids = [id_ for id_, *_ in stills.objects(still)]
         self.box = self.page.locator(self.stage).bounding_box()
 
@@ -436,6 +438,24 @@ def test_what_the_mouse_does_on_a_stage(browser, address):
     visit.close("stage")
 
 
+@pytest.mark.parametrize("size", [(1180, 900), PHONE])
+def test_a_scene_stays_where_it_is_whatever_its_hint_says(browser, address, size):
+    """Else a drag that begins where the mouse was hits the ground."""
+    visit = Moving(browser, address, size)
+    page, hint = visit.page, visit.page.locator("#stage .hint")
+    names = dict(zip(visit.ids, (name for _, name, *_ in stills.objects(visit.still)), strict=True))
+    for k, id_ in enumerate(visit.ids):
+        visit.move(*visit.on(k))
+        page.get_by_text(f"{names[id_]} {id_}: drag it; shift-click pins it").wait_for()
+        assert page.locator(visit.stage).bounding_box() == visit.box
+    car = list(names.values()).index("car")
+    visit.drag(car, 20, 0)
+    visit.shows(YOU)
+    assert hint.inner_text().startswith(f"car {visit.ids[car]}: ")
+    assert page.locator(visit.stage).bounding_box() == visit.box
+    visit.close(f"hints_{size[0]}")
+
+
 def test_what_the_fields_of_a_clip_do(browser, address):
     """Seed, speed and number of frames; and the pictures beside the video."""
     visit = Moving(browser, address)
@@ -460,6 +480,7 @@ def test_what_the_fields_of_a_clip_do(browser, address):
     visit.changed(visit.stage, before)
     assert visit.pixels(visit.view) == seen[-1]  # the video stays, and its files
     assert visit.request() == request
+    assert page.locator("#moved .player.stale").count() == 1  # pale: it is of another scene
     for label, id_ in (("Flow to the first frame", "flow"), ("What the first frame", "hidden")):
         page.get_by_text(label).click()
         picture = page.locator(f"#{id_} img").last
@@ -480,6 +501,7 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
         visit.page.get_by_text(name).wait_for()
     before = visit.pixels(visit.stage)
     visit.page.get_by_role("button", name="take them").click()
+    visit.page.get_by_text("Your image: resized from 256 x 128 to 128 x 64 px").wait_for()
     visit.changed(visit.stage, before)
     visit.scene(still)
     visit.drag(0, 40, 0)
@@ -517,8 +539,8 @@ def test_a_stage_without_a_mouse(browser, address):
 def test_errors_are_told(browser, address, tmp_path):
     visit = Visit(browser, address, "Translate")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot at all")
-    Image.new("RGB", (2100, 30)).save(tmp_path / "wide.png")
-    told = {"wide.png": "at most 2048 x 2048 px, got 2100 x 30", "broken.png": "expected PNG"}
+    Image.new("RGB", (6000, 5000)).save(tmp_path / "huge.png")
+    told = {"huge.png": "25 million px, got 6000 x 5000 px", "broken.png": "expected PNG"}
     for name, text in told.items():
         visit.page.get_by_role("button", name="Remove Image").first.click()
         visit.page.locator("#translated .view").wait_for(state="hidden")
@@ -537,4 +559,9 @@ def test_each_tab_opens_at_once_and_on_a_phone(browser, address, capsys):
         wide = visit.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= PHONE[0], tab
         assert not visit.page.evaluate(CUT_OFF), tab
+        assert visit.page.get_by_text("It has seen nothing else").filter(visible=True).count() == 1
+        for width in (820, 1180):
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            assert not visit.page.evaluate(CUT_OFF), (tab, width)
+        visit.page.set_viewport_size(dict(zip(("width", "height"), PHONE, strict=True)))
         visit.close(f"phone_{tab.lower().replace(' ', '_')}")

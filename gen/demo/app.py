@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # of all that is written; removed at the end
@@ -29,11 +30,18 @@ PLAIN = gr.themes.Base(
 
 
 def build(
-    translator, editor, judge, mover, lpips: LPIPS | None, emoji: Path = Path("data/emoji/val")
+    translator,
+    editor,
+    judge,
+    mover,
+    lpips: LPIPS | None,
+    about: Sequence[str],
+    emoji: Path = Path("data/emoji/val"),
 ) -> gr.Blocks:
     """The page of a translator, an editor of codes with its judge, and a `ClickToMove`.
 
     Args:
+        about: What each tab's models know, in Markdown.
         lpips: Measures paths; None: they are shown without numbers.
         emoji: A folder of examples to translate; drawn heads where it is not.
     """
@@ -41,11 +49,13 @@ def build(
     with Page(**options) as page:
         gr.Markdown("# gen\nTranslate, edit, click to move. All of it runs on this machine.")
         with gr.Tab("Translate"):
-            translate.tab(page, translator, lpips, translate.examples(emoji, Path(FOLDER)))
+            translate.tab(
+                page, translator, lpips, translate.examples(emoji, Path(FOLDER)), about[0]
+            )
         with gr.Tab("Edit"):
-            edit.tab(page, editor, judge)
+            edit.tab(page, editor, judge, about[1])
         with gr.Tab("Click to move"):
-            move.tab(page, mover)
+            move.tab(page, mover, about[2])
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 

@@ -11,15 +11,16 @@ from gen import edits, gallery, viz
 from gen.data.images import resize, to_tensor
 from gen.demo import files
 from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
-from gen.demo.player import component, frames
+from gen.demo.player import STALE, component, frames
 
 FRAMES, STEPS, MOST = 16, 200, 6  # of a path; of projecting a photo; variations
 
 PROGRESS = gr.Progress(track_tqdm=True)  # of a handler that has it as default
 
 
-def tab(page: gr.Blocks, method, judge) -> None:
-    """Fills the tab with an editor of codes, and the judge that sees attributes for it."""
+def tab(page: gr.Blocks, method, judge, about: str) -> None:
+    """Fills the tab with an editor of codes, and the judge that sees attributes for it; `about`
+    says what they know."""
     names, seen = judge.attribute_names, edits.known(method, judge)
 
     def vector(words: Sequence[str]) -> Tensor:
@@ -69,6 +70,7 @@ def tab(page: gr.Blocks, method, judge) -> None:
     start = of_seed(0)
     y = edits.labels(method, judge, start)[0]
     first_lacking = int(y.argmin())
+    gr.Markdown(about)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             with gr.Row():
@@ -86,7 +88,7 @@ def tab(page: gr.Blocks, method, judge) -> None:
             )
             reset = gr.Button("what it has now", size="sm")
             with gr.Row():
-                count = gr.Slider(1, MOST, 3, step=1, label="Variations", min_width=160)
+                count = gr.Slider(1, MOST, 3, step=1, label="Variations", min_width=200)
                 first = gr.Number(0, label="First noise", precision=0, minimum=0, maximum=SEEDS)
         with gr.Column(scale=3, min_width=320):
             player, pictures = component("player", elem_id="edited"), gr.State()
@@ -103,4 +105,6 @@ def tab(page: gr.Blocks, method, judge) -> None:
     for before in (found, looked, back, clicked):
         before.success(*shown, **QUIETLY)
     gr.on([count.change, first.change], *shown, trigger_mode="always_last", **QUIETLY)
+    sources = [seed.change, wanted.select, reset.click, count.change, first.change]
+    gr.on(sources, None, js=STALE.format("edited"), **QUIETLY)
     page.load(of_seed, seed, code, **QUIETLY).success(*shown, **QUIETLY)

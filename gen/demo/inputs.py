@@ -13,7 +13,8 @@ from gen.data.images import load_image
 from gen.weights import WeightsError
 
 MAX_BYTES = 10 * 2**20
-MAX_SIDE_PX = 2048
+MAX_PIXELS = 25_000_000  # of a photo: what cameras make
+ENOUGH_PX = 512  # least side at which a JPEG is decoded: all models are smaller
 SEEDS = 2**31 - 1  # largest
 FOLDERS = r"(/[^/\s]+)+/(?=[^/\s])"  # of paths in errors
 FROM = ["upload", "clipboard"]  # comes an image
@@ -29,7 +30,7 @@ def picture(sent: dict | None) -> Image.Image | None:
 
     Gradio's own reading would decode it before its size is known to be allowed.
     """
-    return None if sent is None else load_image(photo(sent))
+    return None if sent is None else load_image(photo(sent), draft_px=ENOUGH_PX)
 
 
 def uploaded(sent: dict | None, what: str = "file") -> Path:
@@ -52,7 +53,7 @@ def uploaded(sent: dict | None, what: str = "file") -> Path:
 
 
 def photo(sent: dict | None) -> Path:
-    """Where an uploaded image lies, of at most 2048 x 2048 px; it is not decoded for that.
+    """Where an uploaded image lies, of at most 25 million px; it is not decoded for that.
 
     Raises:
         ValueError: larger, or nothing uploaded.
@@ -60,13 +61,13 @@ def photo(sent: dict | None) -> Path:
     path, got = uploaded(sent, "image"), ""
     try:
         size = Image.open(path, formats=FORMATS).size
-        got = f"{size[0]} x {size[1]}" if max(size) > MAX_SIDE_PX else ""
+        got = f"{size[0]} x {size[1]} px" if size[0] * size[1] > MAX_PIXELS else ""
     except Image.DecompressionBombError:
         got = "far more"
     except (OSError, SyntaxError, ValueError):
         pass  # damaged: load_image says how
     if got:
-        most = f"{MAX_SIDE_PX} x {MAX_SIDE_PX} px"
+        most = f"{MAX_PIXELS // 10**6} million px"
         raise ValueError(f"image: expected at most {most}, got {got}; shrink it")
     return path
 

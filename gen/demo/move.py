@@ -10,7 +10,7 @@ from torch import Tensor
 from gen import drags, motion_viz, stills, viz
 from gen.demo import files
 from gen.demo.inputs import QUIETLY, SEEDS, number, photo, uploaded, whole
-from gen.demo.player import component, frames
+from gen.demo.player import STALE, component, frames
 from gen.demo.stage import paths, scene
 
 SCENES = 199  # the last one of the test split
@@ -26,8 +26,8 @@ class Clip(NamedTuple):
     request: drags.Request
 
 
-def tab(page: gr.Blocks, method) -> None:
-    """Fills the tab with a `ClickToMove`."""
+def tab(page: gr.Blocks, method, about: str) -> None:
+    """Fills the tab with a `ClickToMove`; `about` says what it knows."""
     steps, *size = method.shape
     device = next(method.parameters()).device
 
@@ -119,18 +119,18 @@ def tab(page: gr.Blocks, method) -> None:
 
     start = stills.drawn(0, tuple(size), steps + 1)
     still, clip = gr.State(), gr.State()
+    gr.Markdown(about)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             pick = gr.Slider(0, SCENES, 0, step=1, label="Scene")
             stage = component("stage", elem_id="stage", scene=scene(start), paths={})
             go = gr.Button("Make the video", variant="primary")
             with gr.Row():
-                seed = gr.Number(
-                    0, label="Seed", precision=0, minimum=0, maximum=SEEDS, min_width=90
-                )
-                speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", min_width=140)
-                zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", min_width=140)
-                count = gr.Slider(1, steps, steps, step=1, label="Frames", min_width=140)
+                wide = dict(min_width=200)  # narrower sliders are clipped
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, **wide)
+                speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", **wide)
+                zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", **wide)
+                count = gr.Slider(1, steps, steps, step=1, label="Frames", **wide)
             steady = gr.Checkbox(True, label="Steady camera, unless it is moved")
             with gr.Accordion("or your image and its masks", open=False):
                 image = gr.File(
@@ -159,8 +159,10 @@ def tab(page: gr.Blocks, method) -> None:
     fields = [stage, seed, speed, steady, zoom]
     opened = [still, stage]  # the video before stays, and its files, until there is another
     page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
+    stale = dict(fn=None, js=STALE.format("moved"), **QUIETLY)
+    pick.change(**stale)
     pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
-    load.click(of_files, [image, masks], opened, **QUIETLY)
+    load.click(of_files, [image, masks], opened, **QUIETLY).success(**stale)
     gr.on(
         [stage.change, count.change, *(part.change for part in fields[1:])],
         predict, [still, count, *fields], stage, trigger_mode="always_last", **QUIETLY,

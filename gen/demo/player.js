@@ -45,6 +45,7 @@ function load() {
   element.hidden = !value;
   if (!value) return;
   $(".player").classList.toggle("wide", !!value.wide);
+  $(".player").classList.remove("stale");
   $("figcaption").textContent = value.caption || "";
   $(".from").textContent = value.from || "";
   $(".to").textContent = value.to || "";

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Sequence
 from importlib import resources
 
@@ -10,6 +11,10 @@ import numpy as np
 from PIL import Image
 
 from gen import viz
+
+# of a page: what a player shows is of what was chosen before, till its next value comes
+STALE = "() => document.querySelector('#{0} .player')?.classList.add('stale')"
+MADE = itertools.count()
 
 
 def source(name: str) -> str:
@@ -36,6 +41,7 @@ def frames(
     """The value of a player: T pictures of one size, the distance of each to the next one."""
     sheet = np.concatenate([np.asarray(viz.to_pil(p)) for p in pictures])  # (T H, W, 3)
     value = dict(sprite=data_url(Image.fromarray(sheet)), count=len(pictures), caption=caption)
+    value["made"] = next(MADE)  # a page is told of it, be it like the one before
     return value | {"from": ends[0], "to": ends[1], "steps": list(steps), "fps": fps} | more
 
 

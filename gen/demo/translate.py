@@ -12,15 +12,15 @@ from gen.data import Heads
 from gen.data.images import resize, to_tensor
 from gen.demo import files
 from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
-from gen.demo.player import component, frames
+from gen.demo.player import STALE, component, frames
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 
 FRAMES = 20  # of the published measure
 
 
-def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -> None:
-    """Fills the tab; without LPIPS, paths come without numbers."""
+def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], about: str) -> None:
+    """Fills the tab; without LPIPS, paths come without numbers; `about` says what is known."""
 
     def tensor(image: Image.Image) -> torch.Tensor:
         return to_tensor(resize(image, method.img_size))[None].to(gallery.device(method))
@@ -53,6 +53,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -
         text += f"distance of {direct.item():.3f}; bars: the size of each step"
         return text, steps[0].tolist()
 
+    gr.Markdown(about)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             image = gr.Image(examples[0], label="Image", height=220, sources=FROM, elem_id="source")
@@ -63,6 +64,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str]) -
             files.row("path", pictures)
     fields, shown = [image, *ends], [player, pictures]
     page.load(show, fields, shown, **QUIETLY)
+    gr.on([part.change for part in fields], None, js=STALE.format("translated"), **QUIETLY)
     gr.on(
         [part.change for part in fields], show, fields, shown,
         trigger_mode="always_last", **QUIETLY,
