@@ -74,6 +74,11 @@ def send(value: Tensor, to: Tensor | torch.device) -> Tensor:
     return value.pin_memory().to(to, non_blocking=True)
 
 
+def float64(x: Tensor) -> Tensor:
+    """`x` in float64, where it is; on the CPU if that is MPS, which has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 class Arrival:
     """A copy of a tensor on its way to the host; its `value` is no wait an iteration later."""
 

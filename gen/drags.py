@@ -21,6 +21,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from gen.devices import float64
 from gen.networks.animator import Animation, Motion, Scene
 from gen.networks.motion import move_boxes, theta_from_boxes
 
@@ -211,7 +212,8 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
         if asked.count(id_) > 1:
             raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
     image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves as the camera, like one more object
-    boxes = torch.cat([scene.boxes[0], image]).double().repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
+    boxes = float64(torch.cat([scene.boxes[0], image]))
+    boxes = boxes.repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)[:, None]
     px = boxes.new_tensor([2 / (W - 1), 2 / (H - 1)])
 
@@ -233,7 +235,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     *way, zoom = request.camera or (0.0, 0.0, 1.0)
     _check("camera", ((0, 0), way), zoom, FARTHEST * max(H, W))
     move(-1, share * boxes.new_tensor(way), zoom)
-    theta = theta_from_boxes(boxes).to(scene.boxes.dtype)[None]  # (1, T, M + 1, 2, 3)
+    theta = theta_from_boxes(boxes).to(scene.boxes)[None]  # (1, T, M + 1, 2, 3)
     theta, camera = theta[:, :, :-1], theta[:, :, -1]
     theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
     user = torch.isin(scene.ids, scene.ids.new_tensor(asked))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gen import gallery
+from gen.devices import float64
 from gen.interpolation import alphas, path
 
 
@@ -40,10 +41,10 @@ def possible(y: Tensor) -> Tensor:
     exclude each other if they are together in less than a quarter of n_i n_j / N rows, as many as
     chance would give.
     """
-    y = y.double()
+    y, device = float64(y), y.device
     n = y.T @ y  # (K, K)
     apart = n < n.diag()[:, None] * n.diag() / (4 * len(y))
-    return ((y @ apart.double()) * y).sum(1) == 0
+    return (((y @ apart.double()) * y).sum(1) == 0).to(device)
 
 
 def parse(text: str, names: Sequence[str]) -> dict[int, bool]:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gen.devices import float64
+
 
 def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """Straight line (1 - t) a + t b; exactly `a` at 0 and `b` at 1."""
@@ -84,7 +86,8 @@ def _equal_arcs(frames: int, steps: Tensor) -> Tensor:
     """(N, T) alphas that divide each way, of n steps (N, n), into equal lengths of sqrt(d)."""
     if steps.ndim != 2 or not (steps.isfinite().all() and (steps >= 0).all() and steps.numel()):
         raise ValueError(f"steps: expected finite (N, n) >= 0, got {tuple(steps.shape)}")
-    d = steps.double().sqrt()  # (N, n)
+    device, steps = steps.device, float64(steps)
+    d = steps.sqrt()  # (N, n)
     d = torch.where(d.sum(1, keepdim=True) > 0, d, torch.ones_like(d))
     n = d.shape[1]
     ends = F.pad(d.cumsum(1), (1, 0))  # (N, n + 1), length at each frame of the first pass
@@ -94,7 +97,7 @@ def _equal_arcs(frames: int, steps: Tensor) -> Tensor:
     share = (wanted - ends.gather(1, k)) / length.where(length > 0, torch.ones_like(length))
     out = (k + share.clamp(0, 1)) / n
     out[:, 0], out[:, -1] = 0, 1  # also where the path stands still at an end
-    return out.float()
+    return out.float().to(device)
 
 
 def path(

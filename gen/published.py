@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gen import viz
 from gen.components import component_count
 from gen.data.images import load_image, resize, to_tensor
+from gen.devices import float64
 from gen.losses.spatial_entropy import excess, spatial_entropy
 from gen.metrics.smoothness import path_distances, resize_frames, smoothness
 from gen.metrics.translation import translation_scores
@@ -171,7 +172,7 @@ def entropy_rows(batch_size: int, device: str, step: bool = False) -> list[dict]
     rows = []
     smooth = F.interpolate(noise[..., :4, :4], noise.shape[2:], mode="bicubic")
     for name, maps in {"noise": noise, "smooth": smooth}.items():
-        count = component_count(excess(maps) > 0).double().mean().item()
+        count = float64(component_count(excess(maps) > 0)).mean().item()
         row = {"maps": name, "components": count}
         rows.append(row | race(entropy_ways(maps), 20, clock))
         if step:

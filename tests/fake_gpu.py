@@ -95,7 +95,7 @@ def run(func, args, kwargs):
             gpu.wait(f"{name} from the host")
         if any(i.dtype in (torch.bool, torch.uint8) for i in given) and name == "index":
             gpu.wait("bool index")
-    out = func(*tree_map(bare, args), **{k: tree_map(bare, v) for k, v in kwargs.items()})
+    out = func(*tree_map(on_host, args), **{k: tree_map(on_host, v) for k, v in kwargs.items()})
     if func._schema.is_mutable and name.endswith("_"):
         return args[0] if len(func._schema.returns) == 1 else None
     if name in ("_local_scalar_dense", "equal", "is_nonzero", "allclose"):
@@ -106,7 +106,8 @@ def run(func, args, kwargs):
     return tree_map(lambda t: Fake(t, device) if isinstance(t, Tensor) else t, out)
 
 
-def bare(value):
+def on_host(value):
+    """The CPU tensor of a `Fake`; others as they are."""
     return value.inner if isinstance(value, Fake) else value
 
 
@@ -172,13 +173,13 @@ class _Above(TorchFunctionMode):
         if name in MADE_FROM_LISTS and not isinstance(args[-1], Fake):
             gpu.wait(f"{name} on the GPU")
         leaf = kwargs.pop("requires_grad", False)
-        made = Fake(func(*tree_map(bare, args), **kwargs), gpu.device)
+        made = Fake(func(*tree_map(on_host, args), **kwargs), gpu.device)
         return made.requires_grad_() if leaf else made
 
     def move(self, name, func, args, kwargs):
         gpu, x = self.gpu, args[0]
         if name == "pin_memory":
-            pinned = bare(x).clone()
+            pinned = on_host(x).clone()
             gpu.pinned.append(pinned)
             return pinned
         if name == "is_pinned":
@@ -189,7 +190,7 @@ class _Above(TorchFunctionMode):
                 if name != "tolist":
                     raise DeviceError(f"{name}: of a tensor on the GPU; copy it to the host first")
             with torch._C.DisableTorchFunction():
-                return getattr(bare(x).detach(), name)(*args[1:], **kwargs)
+                return getattr(on_host(x).detach(), name)(*args[1:], **kwargs)
         device, dtype = target(name, args, kwargs, gpu)
         non_blocking = kwargs.get("non_blocking", False)
         out = x
@@ -215,7 +216,7 @@ class Cross(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, device: torch.device) -> Tensor:
         ctx.back = x.device
-        return bare(x).clone() if device.type == "cpu" else Fake(x.detach().clone(), device)
+        return on_host(x).clone() if device.type == "cpu" else Fake(x.detach().clone(), device)
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -37,7 +37,7 @@ def within(name: str, allowed: set[str]) -> bool:
 RULES = {  # part -> what it may import besides the standard library
     "gen.losses": {"torch", "gen.losses", "gen.components", "gen.devices"},
     "gen.components": {"torch", "numpy", "cv2"},  # OpenCV labels faster than torch on a CPU
-    "gen.interpolation": {"torch"},
+    "gen.interpolation": {"torch", "gen.devices"},
     "gen.devices": {"torch"},
     "gen.networks": {
         "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",

@@ -1,17 +1,25 @@
 """What a GPU would refuse or wait for, found without one: see `fake_gpu`."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import default_collate
 
 import gen.methods
-from fake_gpu import DeviceError, Fake, fake_gpu
+from fake_gpu import DeviceError, Fake, fake_gpu, on_host
+from gen import drags
 from gen.callbacks import Last
 from gen.data.movers import MoverClips
+from gen.edits import possible
+from gen.interpolation import alphas
 from gen.methods.spatial_entropy import SpatialEntropy
+from gen.metrics import attention, fidelity, path_length
+from gen.metrics.smoothness import smoothness
+from gen.metrics.video import psnr
 from gen.networks.face_masks import FAN
 from gen.weights import save_safetensors
 from harness import bare
@@ -97,7 +105,7 @@ def test_pretrained_weights_start_a_run_on_a_gpu(tmp_path):
         gpu.take(method).start()
     for network in (method.net, method.ema.module["net"]):
         found = network.state_dict()
-        assert all(torch.equal(found[k].inner, v) for k, v in given.items() if "head" not in k)
+        assert all(torch.equal(on_host(found[k]), v) for k, v in given.items() if "head" not in k)
 
 
 # ---- an iteration -------------------------------------------------------------------------------
@@ -240,3 +248,70 @@ def test_processes_agree_to_stop_without_a_wait(tmp_path):
     for trainer.global_step in (1, 2):
         last.on_train_batch_end(trainer, None)
     assert trainer.should_stop and trainer.saved == 2
+
+
+# ---- other devices ------------------------------------------------------------------------------
+
+
+def on_mps(gpu) -> dict:
+    """Measures that count in float64."""
+    rng = torch.Generator().manual_seed(0)
+    maps, truth = torch.randn(2, 3, 4, 4, generator=rng), torch.ones(2, 8, 8, dtype=torch.int64)
+    truth[:, :4] = 0
+    video, steps = torch.rand(2, 3, 3, 8, 8, generator=rng), torch.rand(2, 4, generator=rng)
+    maps, truth, video, steps = gpu.send((maps, truth, video, steps))
+    drag = drags.Request((drags.Drag(13001, ((0, 0), (2, 1)), 1.0),), camera=(1.0, 0.0, 1.0))
+    instance = torch.zeros(32, 64, dtype=torch.int64)
+    instance[4:12, 4:14] = 13001
+    scene = drags.scene(gpu.send(torch.zeros(3, 32, 64)), *gpu.send((instance // 1000, instance)))
+    return {
+        "smoothness": smoothness(steps, steps.sum(1))["ps"],
+        "equal arcs": alphas(5, "uniform", steps),
+        "jaccard": attention.jaccard(attention.foreground(maps), truth)[0],
+        "auroc": attention.auroc(maps, truth)[0],
+        "mass": attention.mass_on_object(maps, truth)[0],
+        "psnr": psnr(video, 0.9 * video, torch.ones_like(video[:, :, :1])),
+        "possible": possible(truth[:, 0, :4].float()),
+        "drag": drags.motion(drag, scene, 3).theta,
+    }
+
+
+def test_mps_is_asked_for_no_float64():
+    with fake_gpu("mps:0") as gpu:
+        found = on_mps(gpu)
+    with fake_gpu() as gpu:
+        wanted = on_mps(gpu)
+    for name, value in wanted.items():
+        assert torch.equal(on_host(found[name]), on_host(value)), name
+
+
+def test_other_peoples_code_computes_on_the_device_that_is_asked_for(monkeypatch):
+    """`--device cuda:1`: `.cuda()` inside torch-fidelity is that of the current device."""
+    entered = []
+
+    @contextmanager
+    def device(which):
+        entered.append(which)
+        yield
+        entered.pop()
+
+    def calculate(*_, cuda, **__):
+        assert cuda and entered == [torch.device("cuda:1")]
+        return {path_length.torch_fidelity.KEY_METRIC_PPL_RAW: np.ones(4)}
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(path_length, "calculate_ppl", calculate)
+    path_length.perceptual_path_length(lambda z: z, 4, 4, device="cuda:1")
+
+    def features(*given, **_):
+        assert True in given and entered == [torch.device("cuda:1")]
+        return {"32": torch.zeros(4, 32)}
+
+    class Extractor:
+        def state_dict(self):
+            return {"weight": SimpleNamespace(device=torch.device("cuda:1"))}
+
+    monkeypatch.setattr(fidelity, "get_featuresdict_from_generative_model", features)
+    monkeypatch.setattr(fidelity, "_Stream", lambda *_: SimpleNamespace(images=iter(())))
+    fidelity.fake_features(Extractor(), [], 4)
+    assert not entered

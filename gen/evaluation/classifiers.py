@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gen import gallery
 from gen.data.groups import read_groups
+from gen.devices import float64
 from gen.evaluation.rows import FRAMES
 from gen.evaluation.voc import VOC
 from gen.metrics import attention as maps_of
@@ -195,11 +196,11 @@ class _Run:
 
     def entropy(self, x: Tensor, block: list[int], maps: Tensor):
         for name, value in maps_of.map_statistics(maps).items():
-            yield name, _by_image(block, value.double().mean(1))
+            yield name, _by_image(block, float64(value).mean(1))
 
     def shift(self, x: Tensor, block: list[int], maps: Tensor):
         moved = maps_of.shift_path(self.method.attention, x, self.patch, FRAMES)  # (N, T, Hg, Wg)
-        found = smoothness(*path_distances(self.lpips, maps_of.map_frames(moved)))
+        found = smoothness(*path_distances(self.lpips, maps_of.map_frames(moved).to(x.device)))
         for name in REPORTED:
             yield f"{name}_t{FRAMES}_{self.net}_shift", _by_image(block, found[name])
         yield f"tv_t{FRAMES}_shift", _by_image(block, maps_of.map_variation(moved))
@@ -286,4 +287,4 @@ def _count(groups: np.ndarray | None) -> str:
 
 
 def _by_image(block: list[int], values: Tensor) -> dict[int, float]:
-    return dict(zip(block, values.double().tolist(), strict=True))
+    return dict(zip(block, float64(values).tolist(), strict=True))

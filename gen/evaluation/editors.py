@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gen import gallery
+from gen.devices import float64
 from gen.edits import possible
 from gen.evaluation.rows import FRAMES, Singles, Values
 from gen.interpolation import alphas, path
@@ -166,7 +167,7 @@ class _Editor:
         floor = "the source left unchanged, held to the labels of another image"
         both = ("edits", what, right), ("unchanged", floor, block.y[:, None] == d)
         for prefix, text, hits in both:  # (N, J, K)
-            hits = hits.double()
+            hits = float64(hits)
             yield f"{prefix}/accuracy", f"{text}, mean over attributes", hits.mean((1, 2))
             yield f"{prefix}/accuracy_joint", f"{text}, all of them", hits.amin(2).mean(1)
             for name, value in zip(self.names, hits.mean(1).unbind(1), strict=True):
@@ -191,7 +192,7 @@ class _Editor:
         what = "one attribute changed, the fewest others with it"
         every = f"mean |change| of {moved.shape[2]} factors in standard deviations"
         for name, text, of_edit in (
-            ("accuracy", f"{what}: is it as wanted", right.double()),
+            ("accuracy", f"{what}: is it as wanted", float64(right)),
             ("kept", f"{what}: share of labels to stay that stayed", kept),
             (f"lpips_{self.net}", f"{what}: distance to the source", torch.stack(lpips)),
             ("factors", f"{what}: {every}", moved.mean(2)),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from gen import gallery
 from gen.data.nearest import Nearest
+from gen.devices import float64
 from gen.evaluation.features import HELD, MOST, SECOND, Backbone
 from gen.evaluation.ledger import Ledger
 from gen.evaluation.names import CONTROLS, FLOORS, Protocol
@@ -405,4 +406,4 @@ def _pairs(block: Sequence[Source]) -> list[tuple[int, int]]:
 
 def _digest(judge: nn.Module | None) -> str:
     """Which network judges: the sum of its weights."""
-    return "" if judge is None else str(sum(p.double().sum().item() for p in judge.parameters()))
+    return "" if judge is None else str(sum(float64(p).sum().item() for p in judge.parameters()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gen.devices import float64
 from gen.metrics.translation import bootstrap
 from gen.report import versions
 from gen.weights import sha256
@@ -34,7 +35,7 @@ class Singles:
         began = time.perf_counter()
         for name, protocol, of_block in values:
             self.protocols[name] = protocol
-            found = zip(numbers, of_block.double().tolist(), strict=True)
+            found = zip(numbers, float64(of_block).tolist(), strict=True)
             if new := {i: value for i, value in found if value == value}:  # not NaN
                 self.values[group, name].update(new)
         self.seconds[group] += time.perf_counter() - began

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gen.components import component_count
+from gen.devices import float64
 from gen.interpolation import lerp
 from gen.losses.spatial_entropy import excess, spatial_entropy
 
@@ -22,7 +23,7 @@ VOID = 255  # pixels of VOC whose class is not told
 def attention(similarity: Tensor) -> Tensor:
     """Similarities (N, heads, Hg, Wg) -> shares of the patches, float64 of that shape, sum 1."""
     _check_maps(similarity)
-    return similarity.double().flatten(-2).softmax(-1).view(similarity.shape)
+    return float64(similarity).flatten(-2).softmax(-1).view(similarity.shape)
 
 
 def foreground(similarity: Tensor, mass: float = 0.6) -> Tensor:
@@ -64,6 +65,7 @@ def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tu
         got = f"{masks.dtype} {tuple(masks.shape)}"
         raise ValueError(f"masks: expected bool (N, heads, Hg, Wg), not empty, got {got}")
     _check_segmentation(segmentation, len(masks))
+    segmentation = segmentation.to(masks.device)
     masks = F.interpolate(masks.float(), segmentation.shape[1:], mode="nearest") > 0.5
     values, shown = [], []
     for found, truth in zip(masks, segmentation, strict=True):  # (heads, H, W), (H, W)
@@ -72,10 +74,11 @@ def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tu
         if len(classes):
             found = found & (truth != VOID) if ignore_void else found
             wanted = (truth == classes[:, None, None])[:, None]  # (C, 1, H, W)
-            both = (found & wanted).sum((2, 3)).double()  # (C, heads)
-            values.append((both / (found | wanted).sum((2, 3))).amax(1).mean())
+            both = float64((found & wanted).sum((2, 3)))  # (C, heads)
+            either = (found | wanted).sum((2, 3)).to(both.device)
+            values.append((both / either).amax(1).mean())
     shown = torch.tensor(shown, device=masks.device)
-    return torch.stack(values) if values else masks.new_zeros(0, dtype=torch.float64), shown
+    return torch.stack(values) if values else float64(masks.new_zeros(0)), shown
 
 
 def _check_segmentation(segmentation: Tensor, count: int) -> None:
@@ -113,10 +116,12 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     _check_maps(similarity)
     _check_segmentation(segmentation, len(similarity))
     N, heads, Hg, Wg = similarity.shape
+    similarity = float64(similarity)
+    segmentation = segmentation.to(similarity.device)
     cells = torch.arange(Hg * Wg, device=similarity.device).view(1, 1, Hg, Wg).double()
     cells = F.interpolate(cells, segmentation.shape[1:], mode="nearest")[0, 0].long()  # (H, W)
     values, shown = [], []
-    for s, truth in zip(similarity.double().flatten(2), segmentation, strict=True):
+    for s, truth in zip(similarity.flatten(2), segmentation, strict=True):
         order = s[:, :, None].sub(s[:, None]).sign().add(1).div(2)  # (heads, P, P) 1: p above q
         found = []
         for c in _classes(truth):
@@ -128,7 +133,7 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         shown.append(len(found) > 0)
         values += [torch.stack(found).mean()] if found else []
     shown = torch.tensor(shown, device=similarity.device)
-    return torch.stack(values) if values else similarity.new_zeros(0, dtype=torch.float64), shown
+    return torch.stack(values) if values else similarity.new_zeros(0), shown
 
 
 def jaccard_name(mass: float, ignore_void: bool = True) -> str:
@@ -216,7 +221,9 @@ def mass_on_object(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Te
     """
     _check_maps(similarity)
     _check_segmentation(segmentation, len(similarity))
-    share = F.interpolate(attention(similarity), segmentation.shape[1:], mode="nearest")
+    shares = attention(similarity)
+    segmentation = segmentation.to(shares.device)
+    share = F.interpolate(shares, segmentation.shape[1:], mode="nearest")
     known = (segmentation != VOID)[:, None]  # (N, 1, H, W)
     inside = known & (segmentation > 0)[:, None]
     shown = inside.flatten(1).any(1)

@@ -75,5 +75,5 @@ def fvd(fake: Tensor, real: Tensor) -> float:
         raise ValueError(f"fvd: expected at least 2 videos a side, got {n}")
     if not (fake.isfinite().all() and real.isfinite().all()):
         raise ValueError("fvd: expected finite features, got NaN or infinity")
-    sides = (fid_features_to_statistics(features.double().cpu()) for features in (fake, real))
+    sides = (fid_features_to_statistics(features.cpu().double()) for features in (fake, real))
     return fid_statistics_to_metric(*sides, verbose=False)[torch_fidelity.KEY_METRIC_FID]

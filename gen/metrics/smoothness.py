@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from gen.devices import float64
 from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
@@ -62,8 +63,8 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
         raise ValueError(
             f"smoothness: expected pixels {tuple(steps.shape)} as steps, got {tuple(pixels.shape)}"
         )
-    raw, direct = steps.double(), direct.double()
-    pixels = None if pixels is None else pixels.double()
+    raw, direct = float64(steps), float64(direct)
+    pixels = None if pixels is None else float64(pixels)
     for name, value in (("steps", raw), ("direct", direct), ("pixels", pixels)):
         if value is not None and not (torch.isfinite(value).all() and (value >= 0).all()):
             raise ValueError(f"smoothness: expected finite {name} >= 0, got {value.min().item()}")

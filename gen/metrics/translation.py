@@ -7,7 +7,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
-from gen.devices import full_precision
+from gen.devices import float64, full_precision
 from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
@@ -147,7 +147,7 @@ class TranslationScores(Metric):
         found = {name: getattr(self, key) for key, name in names.items() if len(getattr(self, key))}
         if not found:
             raise ValueError("TranslationScores: expected count > 0, got no update()")
-        return {name: dim_zero_cat(values).double().mean() for name, values in found.items()}
+        return {name: float64(dim_zero_cat(values)).mean() for name, values in found.items()}
 
 
 def protocol_names(outputs: int, net: str) -> dict[str, str]:

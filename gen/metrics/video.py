@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from gen.devices import full_precision
+from gen.devices import float64, full_precision
 from gen.networks.perceptual import LPIPS
 
 MOST_DB = 60.0  # rounding to 8 bits alone leaves 59
@@ -27,7 +27,8 @@ def psnr(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     10 log10(4 / mean (x - y)^2) of all frames of a clip together; `x`, `y` (N, T, 3, H, W) in
     [-1, 1]. Higher is better.
     """
-    error = mean_over((x - y).square().double(), mask)
+    error = float64((x - y).square())
+    error = mean_over(error, mask.to(error.device))
     return (10 * (4 / error).log10()).clamp(max=MOST_DB)
 
 
