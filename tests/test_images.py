@@ -2,14 +2,17 @@
 
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from gen.data.images import ImageError, augment, load_image, random_crop
+from gen.data import images
+from gen.data.images import ImageError, augment, image_size, load_image, random_crop
 
 
 def picture(index=0, size=(24, 24)):
@@ -164,3 +167,98 @@ def test_twelve_bits_in_sixteen_are_remarked_once_a_folder(tmp_path, caplog, cha
         assert load_image(path).size == (8, 8)
     expected = f"{path}: black: expected 16 bits that go up to 65535, got at most 4112"
     assert caplog.text.count(expected) == told
+
+
+# ---- files that take far more than they are ------------------------------------------------------
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is there again and again."""
+    data = encode(picture(), "JPEG", progressive=True, quality=95)
+    starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert len(starts) > 5 and data.endswith(b"\xff\xd9")
+    return data[:-2] + data[starts[-1] : -2] * (count - len(starts)) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_more_than_100_scans_is_refused():
+    assert load_image(with_scans(100)).size == (24, 24)
+    for count in (101, 3000):
+        with pytest.raises(
+            ImageError, match="x.jpg: expected a JPEG of at most 100 scans, got more"
+        ):
+            load_image(with_scans(count), "x.jpg")
+
+
+def test_marks_of_scans_within_metadata_are_none():
+    data = encode(picture(), "JPEG", comment=b"\xff\xda" * 500)
+    assert data.count(b"\xff\xda") > 500 and load_image(data).size == (24, 24)
+    endless = data[:2] + b"\xff\xfe\0\2" * 300_000 + data[2:]
+    with pytest.raises(ImageError, match="scans"):
+        load_image(endless)
+
+
+def test_a_large_jpeg_may_have_fewer_scans(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PASSES", 24 * 24 * 20)
+    assert load_image(with_scans(20)).size == (24, 24)
+    with pytest.raises(ImageError, match="at most 20 scans"):
+        load_image(with_scans(21))
+
+
+def wide_webp(side: int, animated: bool) -> bytes:
+    """A small WebP whose header says that its canvas is so large."""
+    more = dict(save_all=True, append_images=[picture(1)]) if animated else dict(exif=b"Exif\0\0II")
+    data = bytearray(encode(picture(), "WEBP", **more))
+    assert data[12:16] == b"VP8X"
+    data[24:27] = data[27:30] = (side - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("animated, most", [(True, 16_000_000), (False, 32_000_000)])
+def test_what_decodes_to_several_planes_may_have_fewer_pixels(monkeypatch, animated, most):
+    """And it is refused before Pillow takes memory for the canvas."""
+    monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("opened"))
+    side = int(most**0.5) + 1
+    with pytest.raises(ImageError, match=f"x.webp: expected at most {most} pixels.*{side}x{side}"):
+        load_image(wide_webp(side, animated), "x.webp")
+
+
+def test_transparent_pictures_may_have_half_the_pixels(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 24 * 24)
+    assert load_image(encode(picture())).size == (24, 24)
+    for clear in (picture().convert("RGBA"), Image.fromarray(np.zeros((24, 24), np.uint16))):
+        with pytest.raises(
+            ImageError, match="expected at most 288 pixels with transparency, of 16"
+        ):
+            load_image(encode(clear))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "WEBP", "VP8X", "VP8L"])
+def test_sizes_are_read_without_pixels(tmp_path, monkeypatch, format):
+    image = picture(size=(37, 19))
+    if format == "VP8X":
+        data = encode(image, "WEBP", exif=b"Exif\0\0II")
+    else:
+        lossless = dict(lossless=True) if format == "VP8L" else {}
+        data = encode(image, "WEBP" if format == "VP8L" else format, **lossless)
+    assert format not in ("VP8X", "VP8L") or data[12:16] == format.encode()
+    (tmp_path / "x").write_bytes(data)
+    assert image_size(tmp_path / "x") == (37, 19)
+
+
+def test_large_pictures_are_decoded_one_after_another(monkeypatch):
+    now, most, transpose = [], [], images.ImageOps.exif_transpose
+
+    def slow(*args, **options):
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.05)
+        now.pop()
+        return transpose(*args, **options)
+
+    monkeypatch.setattr(images.ImageOps, "exif_transpose", slow)
+    for limit, expected in ((24 * 24 - 1, {1}), (24 * 24, {1, 2, 3})):
+        most.clear()
+        monkeypatch.setattr(images, "LARGE_PIXELS", limit)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(load_image, [encode(picture())] * 6))
+        assert set(most) <= expected and (max(most) == 1) == (expected == {1})

@@ -3,8 +3,10 @@
 import io
 import logging
 import os
+import re
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 T = TypeVar("T")
 MAX_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
 MAX_BYTES = 256 * 2**20  # and so is a larger file
+LARGE_PIXELS = MAX_PIXELS // 4  # such are decoded one after another, whatever the threads
+MAX_SCANS, MAX_SEGMENTS = 100, 20_000  # of a JPEG file; progressive ones have about 10 scans
+MAX_PASSES = 16 * MAX_PIXELS  # pixels times scans
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a part of a JPEG file with a length
 SCALE, RATIO = (0.8, 1.0), (0.9, 1.1)  # random crop: share of the area, aspect ratio
 MIN_CROP = (SCALE[0] * RATIO[0]) ** 0.5  # smallest side of a crop relative to the short side
 
@@ -66,15 +72,16 @@ def _decode(
     if len(data) > MAX_BYTES:
         raise ImageError(f"{name}: expected at most {MAX_BYTES} bytes, got more")
     try:
-        try:
-            image = _open(data, name, draft_px)
-        except ImageError:
-            raise
-        except Exception:  # metadata are never a reason to refuse pixels
-            image = _open(_pixels_alone(data), name, draft_px)
-        with suppress(Exception):  # an orientation that cannot be read is none
-            ImageOps.exif_transpose(image, in_place=True)
-        made = convert(image)
+        with ExitStack() as turn:
+            try:
+                image = _open(data, name, draft_px, turn)
+            except ImageError:
+                raise
+            except Exception:  # metadata are never a reason to refuse pixels
+                image = _open(_pixels_alone(data), name, draft_px, turn)
+            with suppress(Exception):  # an orientation that cannot be read is none
+                ImageOps.exif_transpose(image, in_place=True)
+            made = convert(image)
         if convert is _to_rgb and data[:4] == b"\x89PNG" and data[24:25] == b"\x10":
             _say_dark(name, made)
         return made
@@ -86,15 +93,72 @@ def _decode(
         raise ImageError(f"{name}: damaged ({type(error).__name__}: {error})") from error
 
 
-def _open(data: bytes, name: str, draft_px: int) -> Image.Image:
+def _open(data: bytes, name: str, draft_px: int, turn: ExitStack) -> Image.Image:
+    if canvas := _webp_canvas(data):  # Pillow takes memory for it before it tells the size
+        _check_size(name, *canvas)
     image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
-    if image.width * image.height > MAX_PIXELS:
-        got = f"{image.width}x{image.height}"
-        raise ImageError(f"{name}: expected at most {MAX_PIXELS} pixels, got {got}; shrink it")
+    deep = image.has_transparency_data or image.mode.startswith("I")
+    planes = canvas[2] if canvas else 1 + deep
+    _check_size(name, image.width, image.height, planes)
+    if data[:2] == b"\xff\xd8":
+        scans, most = _jpeg_scans(data), MAX_PASSES // (image.width * image.height)
+        if scans > min(most, MAX_SCANS):
+            raise ImageError(
+                f"{name}: expected a JPEG of at most {min(most, MAX_SCANS)} scans, got more; "
+                "save it again"
+            )
     if draft_px and image.format == "JPEG":
         image.draft(None, (draft_px, draft_px))
+    if image.width * image.height * planes > LARGE_PIXELS:
+        turn.enter_context(_large)
     image.load()
     return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, px, without memory for its pixels.
+
+    Raises:
+        Exception: nearly any, for a damaged file.
+    """
+    with open(path, "rb") as file:
+        canvas = _webp_canvas(file.read(32))
+    return canvas[:2] if canvas else Image.open(path, formats=("PNG", "JPEG", "BMP")).size
+
+
+def _check_size(name: str, width: int, height: int, planes: int) -> None:
+    """`planes`: how often the pixels lie in memory, compared with a plain picture."""
+    if width * height > (most := MAX_PIXELS // planes):
+        kind = {1: "", 2: " with transparency, of 16 bits or in WebP", 4: " of an animation"}[
+            planes
+        ]
+        got = f"{width}x{height}"
+        raise ImageError(f"{name}: expected at most {most} pixels{kind}, got {got}; shrink it")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and planes of a WebP file, from its first bytes; None: it is another file."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    number = int.from_bytes
+    if data[12:16] == b"VP8X":
+        sides = number(data[24:27], "little"), number(data[27:30], "little")
+        return sides[0] + 1, sides[1] + 1, 4 if data[20] & 2 else 2
+    if data[12:16] == b"VP8L":
+        bits = number(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 2
+    return number(data[26:28], "little") & 0x3FFF, number(data[28:30], "little") & 0x3FFF, 2
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """How often a decoder must pass over all pixels; it stops counting above MAX_SCANS."""
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        if scans > MAX_SCANS or not (found := MARKER.search(data, at)) or found[0] == b"\xff\xd9":
+            return scans
+        scans += found[0] == b"\xff\xda"
+        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+    return MAX_SCANS + 1
 
 
 def _pixels_alone(data: bytes) -> bytes:
@@ -120,6 +184,7 @@ def _pixels_alone(data: bytes) -> bytes:
     return data
 
 
+_large = threading.RLock()  # the same thread may open a file twice
 _dark: set[str] = set()  # folders of which it was said
 
 

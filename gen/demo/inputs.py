@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from gen.data.images import load_image
+from gen.data.images import image_size, load_image
 from gen.weights import WeightsError
 
 MAX_BYTES = 10 * 2**20
@@ -20,7 +20,6 @@ FOLDERS = r"(/[^/\s]+)+/(?=[^/\s])"  # of paths in errors
 FROM = ["upload", "clipboard"]  # comes an image
 # of handlers: no bar over what updates at once, no address of its own, and what was sent unread
 QUIETLY = dict(show_progress="hidden", api_visibility="private", preprocess=False)
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 # glibc keeps what each thread has freed, of which a server has many; elsewhere this does nothing
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
@@ -60,7 +59,7 @@ def photo(sent: dict | None) -> Path:
     """
     path, got = uploaded(sent, "image"), ""
     try:
-        size = Image.open(path, formats=FORMATS).size
+        size = image_size(path)
         got = f"{size[0]} x {size[1]} px" if size[0] * size[1] > MAX_PIXELS else ""
     except Image.DecompressionBombError:
         got = "far more"

@@ -46,6 +46,7 @@ class VOC:
 
     def mask(self, index: int) -> Tensor:
         """Class of each pixel."""
-        with Image.open(self.files.masks[index]) as mask:  # a palette: its pixels are the classes
+        path = self.files.masks[index]
+        with Image.open(path, formats=("PNG",)) as mask:  # a palette: its pixels are the classes
             small = mask.resize((self.img_size, self.img_size), Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(small, np.int64))
