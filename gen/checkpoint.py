@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from pathlib import Path
@@ -128,6 +129,18 @@ def read(path: str | Path) -> Checkpoint:
         ) from error
 
 
+def check_types(cls: type[Method], options: dict[str, Any]) -> None:
+    """Raises TypeError for the first option whose type is not that of the constructor."""
+    kinds = {"int": (int,), "float": (float, int), "bool": (bool,)}  # else text, or one of some
+    for base in cls.__mro__:
+        for name, parameter in inspect.signature(base).parameters.items():
+            if name in options and type(options[name]) not in kinds.get(
+                parameter.annotation, (str,)
+            ):
+                got = f"{options[name]!r:.50}"
+                raise TypeError(f"{name}: expected {parameter.annotation}, got {got}")
+
+
 class Sketch(TorchFunctionMode):
     """Within, tensors are made without memory, and `limit` calls of torch are an error."""
 
@@ -157,7 +170,8 @@ def load(path: str | Path) -> Method:
         raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
     options = checkpoint.hparams | {"init_from": ""}
     try:
-        with Sketch(limit=10_000 + 1000 * len(checkpoint.state)):
+        check_types(cls, options)
+        with Sketch(limit=3000 + 50 * len(checkpoint.state)):
             sketch = cls(**options)
         sketch.check_extent(checkpoint.state, path)
         method = cls(**options)
@@ -168,6 +182,12 @@ def load(path: str | Path) -> Method:
             f"{path}: expected options of {checkpoint.method}, got: {error!s:.300}; "
             "load it with the version of gen that wrote it"
         ) from error
+    count = options.get("num_domains", options.get("num_classes"))
+    if checkpoint.domains and count not in (None, len(checkpoint.domains)):
+        raise WeightsError(
+            f"{path}: expected {count} domains, got {checkpoint.domains!s:.200}; "
+            "take the file as it was written"
+        )
     method.domains = checkpoint.domains
     method.fill(checkpoint.state, path)
     return method

@@ -7,10 +7,8 @@ import os
 import pkgutil
 import sys
 import warnings
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, Literal
-
-from gen.commands import plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -28,16 +26,10 @@ HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs `gen`; without `args` those of the process, and mistakes are told in one line."""
-    words = sys.argv[1:] if args is None else args
-    if words in ([], ["-h"], ["--help"]):
+    if (sys.argv[1:] if args is None else args) in ([], ["-h"], ["--help"]):
         print(HELP, end="")  # without the seconds that importing torch and lightning takes
         return
-    with plain_errors(ours_alone=True) if args is None else nullcontext():
-        run(args, words)
 
-
-def run(args: list[str] | None, words: list[str]) -> None:
     from lightning import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.cli import LightningCLI
 
@@ -64,7 +56,6 @@ def run(args: list[str] | None, words: list[str]) -> None:
             parser.add_argument("--save_every", type=int, default=500, help="iterations")
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")
-            runs.put_integers_first(parser)
             for name in ("num_domains", "num_classes"):  # whichever the method has
                 target = f"model.init_args.{name}"
                 parser.link_arguments("data.num_domains", target, apply_on="instantiate")
@@ -73,11 +64,11 @@ def run(args: list[str] | None, words: list[str]) -> None:
             """Nothing: a checkpoint neither overrides the command line nor names a class."""
 
         def before_instantiate_classes(self) -> None:
-            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, words))
+            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, args))
 
         def instantiate_trainer(self, **_: Any) -> Trainer:
             c = self.config_init[self.subcommand]
-            kwargs = runs.equip(c, self.subcommand, self.model, self.datamodule)
+            kwargs = runs.equip(c, self.datamodule)
             trainer = super().instantiate_trainer(**kwargs | dict(callbacks=[*kwargs["callbacks"]]))
             if c.trainer.strategy == "auto" and trainer.world_size > 1:
                 # A step trains some of the networks; plain ddp would wait for the others' gradients
@@ -86,6 +77,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
             held.enter_context(runs.claim(c, self.subcommand))  # after all that may be refused
             return trainer
 
+    args = sys.argv[1:] if args is None else args
     with ExitStack() as held:  # the folder of the run
         cli = CLI(
             LightningModule,

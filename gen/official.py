@@ -139,14 +139,19 @@ def domain_names(options: dict[str, Any], domains: Sequence[str]) -> list[str]:
 def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) -> State:
     """All tensors under our names, after every key, shape and dtype was found as it must be."""
     size, K, style_dim = options["img_size"], options["num_domains"], options["style_dim"]
-    with torch.device("meta"):  # shapes alone
-        networks = dict(
-            generator=Generator(size, style_dim, options["w_hpf"]),
-            mapping_network=MappingNetwork(options["latent_dim"], style_dim, K),
-            style_encoder=StyleEncoder(size, style_dim, K),
-        )
-        if options["w_hpf"]:
-            networks["fan"] = FAN()
+    try:
+        with torch.device("meta"):  # shapes alone
+            networks = dict(
+                generator=Generator(size, style_dim, options["w_hpf"]),
+                mapping_network=MappingNetwork(options["latent_dim"], style_dim, K),
+                style_encoder=StyleEncoder(size, style_dim, K),
+            )
+            if options["w_hpf"]:
+                networks["fan"] = FAN()
+    except Exception as error:  # sizes that no tensor can have
+        raise WeightsError(
+            f"{path}: expected {WANTED}, got one that tells {options}: {error!s:.200}"
+        ) from error
     state = {}
     if options["w_hpf"]:
         if "fan" not in parts:

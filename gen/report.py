@@ -13,7 +13,6 @@ from PIL import ImageOps
 from torch import Tensor
 
 from gen import gallery, viz
-from gen.metrics.doubts import STILL
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.page import Figure, Panel, metrics_table, write_report
 
@@ -46,11 +45,11 @@ def versions() -> dict[str, str]:
 
 
 def read_curves(run_dir: str | Path) -> list[dict[str, str]]:
-    """Rows of every logs/*/metrics.csv below a run's folder, in the order of steps.
+    """Rows of every metrics.csv below a run's folder, oldest file first, in the order of steps.
 
-    The oldest file comes first. A resumed run has several; where they overlap the newer rows win.
+    A resumed run has several; where they overlap the newer rows win.
     """
-    files = sorted(Path(run_dir).rglob("logs/*/metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
+    files = sorted(Path(run_dir).rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
     rows: list[dict[str, str]] = []
     for file in files:
         with file.open(newline="") as lines:
@@ -219,8 +218,6 @@ def _strip(name: str, frames: Tensor, lpips) -> Panel:
         values = smoothness(steps, direct)
         keys = {"direct": "distance", "straight": "straightness", "ps": "PS", "pir": "PIR"}
         notes = [(label, f"{values[key].item():.3f}") for key, label in keys.items()]
-        if direct.item() < STILL:
-            notes = [notes[0], ("hardly anything moves:", "PS and straightness mean nothing")]
         bars = steps[0].tolist()
     frames = list(frames[0].cpu())
     still = viz.strip(frames, shown=SHOWN, cell_px=CELL_PX, background=None)

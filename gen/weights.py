@@ -6,6 +6,7 @@ version and sha256, into `cache_dir()`. Archives are read in memory, never unpac
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import io
@@ -16,7 +17,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -146,6 +146,8 @@ def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
             with zipfile.ZipFile(path) as archive:
                 members = {member.filename: member for member in archive.infolist()}
                 links = [n for n, m in members.items() if stat.S_ISLNK(m.external_attr >> 16)]
+                if len(members) != len(archive.infolist()):
+                    raise WeightsError(f"{path}: refused, two members of one name")
                 _check(path, members, links, names, sum(m.file_size for m in archive.infolist()))
                 return {name: archive.read(name) for name in names}
         with gzip.open(path) as file:
@@ -156,8 +158,13 @@ def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
             links = [n for n, m in members.items() if not (m.isfile() or m.isdir())]
             _check(path, members, links, names, sum(m.size for m in members.values()))
             return {name: archive.extractfile(members[name]).read() for name in names}
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: expected a readable .tar.gz or .zip, got: {error}") from error
+    except WeightsError:
+        raise
+    except Exception as error:  # also of a password, or of compression that Python lacks
+        raise WeightsError(
+            f"{path}: expected a readable .tar.gz or .zip, got {type(error).__name__}: "
+            f"{error!s:.200}"
+        ) from error
 
 
 def _check(path, members: Iterable[str], links: list[str], names: Iterable[str], total: int):
@@ -171,9 +178,13 @@ def _check(path, members: Iterable[str], links: list[str], names: Iterable[str],
 
 
 def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
-    """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too."""
+    """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too.
+
+    What earlier writers of `path` left behind when they were killed is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -185,6 +196,19 @@ def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(path: Path) -> None:
+    """Removes what `write_atomic` began for `path` in processes that are dead."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        writer = left.name.split(".")[-2]
+        if writer.isdecimal():
+            try:
+                os.kill(int(writer), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                pass  # it lives, as another user
 
 
 def save_safetensors(

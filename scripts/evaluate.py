@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.commands import plain_errors
 from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
 from gen.data.kitti360 import is_kitti360
 from gen.drags import MOST
@@ -16,11 +15,9 @@ from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.files import keep_inputs
-from gen.metrics.doubts import doubts
 from gen.weights import WeightsError, write_atomic
 
 
-@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
@@ -136,8 +133,6 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(to_json(rows))
     print(to_table(rows))
-    for doubt in doubts(rows):
-        print(f"careful: {doubt}")
 
 
 def of_translator(args: argparse.Namespace, method) -> list[dict]:

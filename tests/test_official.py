@@ -264,6 +264,10 @@ def test_every_kind_of_wrong_file_is_named(tmp_path):
             r"mapping_network\.shared\.0\.weight: expected 2 dimensions, got float32 \(512,\)",
         ),
         (
+            small(**replaced("mapping_network", "shared.0.bias", torch.full((512,), torch.nan))),
+            r"expected finite numbers, got NaN or infinity in mapping_network\.shared\.0\.bias",
+        ),
+        (
             small(**replaced("generator", "hpf.filter", torch.ones(3, 3))),
             r"generator\.hpf\.filter: expected \[\[-0.125, .*got \[\[1.0",
         ),

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from gen import weights
+from gen.callbacks import Last
 from gen.weights import UnavailableError, WeightsError
 
 
@@ -269,6 +270,23 @@ def test_save_disk_full_keeps_the_previous_file(tmp_path, monkeypatch):
         weights.save_safetensors({"a": torch.zeros(1)}, path)
     assert weights.load_safetensors(path)[0] == {"a": torch.ones(1)}
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_what_killed_writers_left_is_swept_at_the_next_start(tmp_path):
+    """Of this file alone, and not of writers that live."""
+    path, child = tmp_path / "last.ckpt", os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    dead = tmp_path / f".last.ckpt.{child}.tmp"
+    kept = [f".last.ckpt.{os.getppid()}.tmp", f".best.ckpt.{child}.tmp", ".last.ckpt.x.tmp"]
+    for left in (dead, *(tmp_path / name for name in kept)):
+        left.write_bytes(b"half")
+    weights.write_atomic(path, b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, path.name])
+    dead.write_bytes(b"half")
+    Last(path).on_train_start(None, None)
+    assert not dead.exists() and path.read_bytes() == b"whole"
 
 
 def save_for_ever(path, tensors):
