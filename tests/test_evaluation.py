@@ -481,11 +481,11 @@ def colours(toy_backbone, monkeypatch):
     """Only colours count: rows of a translator whose paths are straight, and its ledger."""
     monkeypatch.setattr(measure, "LPIPS", Colour)
 
-    def rows(method=None, path=None, **options):
+    def rows(method=None, path=None, **changes):
         judges = Judges(Images(8), "toy", Tints(), second=None)
         groups = ["intra", "inter", "controls", "psi", "middle"]
-        options = dict(metrics=groups, judges=judges, ledger=path, grid="strict") | options
-        found = evaluate(method or Pale(0.3), Images(4), max_sources=6, **options)
+        options = dict(metrics=groups, judges=judges, ledger=path, grid="strict", max_sources=6)
+        found = evaluate(method or Pale(0.3), Images(4), **options | changes)
         assert len({row["metric"] for row in found}) == len(found)
         return {row["metric"]: row for row in found}
 
@@ -505,6 +505,13 @@ def test_controls_stand_beside_the_paths_of_a_model(colours):
     assert near[0] < value["inter/latent/progress_t20_alex_strict"] - 0.3 and near[1] > 0.9
     assert rows["inter/nearest/ps_t20_alex_strict"]["count"] == 6
     assert "inter/reference_psi2/ps_t20_alex_strict" not in rows  # for latents alone
+
+
+def test_one_source_is_enough_for_paths(colours):
+    rows = colours(max_sources=1)
+    for name in ("inter/latent_psi2/realism_toy", "inter/dissolve/gradual_t20_alex_strict_toy"):
+        assert rows[name]["count"] == 1
+    assert not [name for name in rows if name.startswith("middle/latent/kid")]  # of 3 frames
 
 
 def test_psi_stretches_styles_about_the_centre_of_their_domain(colours):

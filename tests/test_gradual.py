@@ -9,7 +9,7 @@ from gen.data.heads import Factors, factors, render
 from gen.data.images import to_tensor
 from gen.interpolation import alphas
 from gen.metrics.extractors import load_backbone
-from gen.metrics.fidelity import fake_features
+from gen.metrics.fidelity import image_features
 from gen.metrics.gradual import MIDDLE, Realism, gradual, progress, travel
 from gen.metrics.smoothness import all_distances, path_distances, smoothness
 from gen.networks.backbones import cache_path
@@ -50,10 +50,7 @@ def measured(lpips_cache):
         pytest.skip("no MobileNetV2 in the cache: run `python -m gen.networks.backbones`")
     net, backbone = LPIPS("alex"), load_backbone("mobilenetv2")
 
-    def features(images):
-        return fake_features(backbone, [images], len(images))
-
-    real = Realism(features(torch.stack([cat(factors(1, i)) for i in range(100)])))
+    real = Realism(image_features(backbone, torch.stack([cat(factors(1, i)) for i in range(100)])))
     middle = [round(alpha * (T - 1)) for alpha in MIDDLE]
     kinds = paths(factors(1, 1000), factors(1, 1001))
     frames = torch.stack(list(kinds.values()))  # (K, T, 3, 64, 64)
@@ -61,7 +58,7 @@ def measured(lpips_cache):
     values = smoothness(steps, first[:, -1])
     values["travel"] = travel(first[:, -1], first[:1, -1].expand(len(frames)))
     values["progress"] = progress(first, last)
-    seen = real(features(frames[:, middle].flatten(0, 1)))
+    seen = real(image_features(backbone, frames[:, middle].flatten(0, 1)))
     values["realism"] = seen.view(len(frames), -1).mean(1).double()
     values["gradual"] = gradual(*(values[key] for key in ("travel", "progress", "realism")))
     return {

@@ -56,9 +56,9 @@ class Backbone:
 
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, D)."""
-        from gen.metrics.fidelity import fake_features
+        from gen.metrics.fidelity import image_features
 
-        return fake_features(self.extractor, [images], len(images))
+        return image_features(self.extractor, images)
 
     def floor(self, what: str, a: int, b: int) -> dict[str, float]:
         """KD of real images to the training images of domain b; empty if there are too few.

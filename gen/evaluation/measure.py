@@ -199,8 +199,11 @@ class Measurement:
         for kind in CONTROLS:
             if kind == "nearest" and not self.nearest:
                 continue
-            made = self.paths.control(kind, frames, x, true, self.nearest, pairs)
-            scores = self.paths.scores(made, asked)
+            if kind == "source":
+                scores = self.paths.standing(asked)
+            else:
+                made = self.paths.control(kind, frames, true, self.nearest, pairs)
+                scores = self.paths.scores(made, asked)
             if kind == "twins":
                 scores = {k: v.masked_fill(asked.isnan(), torch.nan) for k, v in scores.items()}
             found |= {f"{kind}/{key}": value for key, value in scores.items() if "@" not in key}

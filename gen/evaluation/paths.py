@@ -112,18 +112,21 @@ class Paths:
             found |= {f"{key}@{lpips.net}": value for key, value in seen.items()}
         return found
 
+    def standing(self, asked: Tensor) -> dict[str, Tensor]:
+        """Values of N paths of equal frames, which no network has to see."""
+        still = torch.zeros(len(asked), FRAMES - 1, device=asked.device)
+        found = smoothness(still, still[:, 0], still) | {"progress": still[:, 0].double()}
+        return found | {"travel": travel(still[:, 0], asked)}
+
     def control(
-        self, kind: str, frames: Tensor, x: Tensor, ends: Sequence[Tensor], near: Nearest, pairs
+        self, kind: str, frames: Tensor, ends: Sequence[Tensor], near: Nearest, pairs: Pairs
     ) -> Tensor:
         """Frames (N, T, 3, H, W) of a path that no model makes, in place of a model's `frames`.
 
         - `dissolve`: its first and last frame, mixed pixel by pixel.
         - `nearest`: the training image of the two domains that is nearest to each of its frames.
-        - `twins`: the true images of the two ends, mixed pixel by pixel.
-        - `source`: the source (N, 3, H, W) as it is.
+        - `twins`: the true images of the two `ends`, each (N, 3, H, W), mixed pixel by pixel.
         """
-        if kind == "source":
-            return x[:, None].expand(-1, FRAMES, -1, -1, -1)
         if kind == "nearest":
             each = zip(frames, pairs, strict=True)
             return torch.stack([near(own, [pair] * FRAMES) for own, pair in each])

@@ -129,6 +129,21 @@ def fake_features(
     return features
 
 
+@torch.no_grad()
+def image_features(extractor: FeatureExtractorBase, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Features (N, D), on the CPU, of any number of images (N, 3, H, W) in [-1, 1].
+
+    Raises:
+        ValueError: dtype, shape, count, range, NaN.
+    """
+    check_images(images, "images")
+    pixels = torch.from_numpy(viz.to_uint8(images)).movedim(-1, 1).contiguous()
+    device = _device(extractor)
+    with repeatable(device):
+        parts = [extractor(part.to(device))[0].cpu() for part in pixels.split(batch_size)]
+    return torch.cat(parts)
+
+
 def fidelity_scores(
     fake: Tensor,
     real: Tensor,
