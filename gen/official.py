@@ -220,5 +220,5 @@ If the source is the published file of {data}, its authors measured (means of 10
 
 10 outputs for every validation image and ordered pair of domains. FID is to the training images of
 the target domain, in features of torchvision's Inception v3: not comparable with other FIDs. LPIPS
-(AlexNet) is the mean distance of the 45 pairs of outputs of an image.
+(AlexNet) is the mean distance of the 45 pairs of outputs of an image, which were not clamped there.
 """

@@ -61,6 +61,10 @@ FIXED = {  # NVIDIA's options that our networks have as constants
 }
 
 
+class OtherNetwork(WeightsError):
+    """Of another class, or other tensors than ours."""
+
+
 class Published(NamedTuple):
     """What a published file holds.
 
@@ -174,7 +178,7 @@ def checked(got: State, name: str, options: Options) -> State:
     wanted = shapes(name, options)
     for key in [*wanted, *(key for key in got if key not in wanted)]:
         if say(wanted.get(key)) != say(got.get(key)):
-            raise WeightsError(
+            raise OtherNetwork(
                 f"{name}.{key}: expected {say(wanted.get(key))}, got {say(got.get(key))}, in a "
                 f"network of {options}: take a StyleGAN2 file as published"
             )
@@ -189,31 +193,41 @@ def checked(got: State, name: str, options: Options) -> State:
 
 
 def read_nvidia(file: PickleFile, value: dict) -> Read:
-    """Networks are calls that would run source text; their state is beside that text."""
-    networks, config = {}, {}
-    for name, key, kind in (
-        ("generator", "G_ema", "Generator"),
-        ("discriminator", "D", "Discriminator"),
-    ):
-        if key == "D" and value.get(key) is None:
-            continue
-        networks[name], said = read_module(file, value[key], kind)
-        architecture = said.pop("architecture", "skip" if kind == "Generator" else "resnet")
-        if architecture not in (known := ["skip"] if kind == "Generator" else ["resnet", "orig"]):
-            raise WeightsError(
-                f"{key}: architecture: expected {' or '.join(known)}, got {brief(architecture)}"
-            )
-        if kind == "Discriminator" and said.get("c_dim") == 0:
-            said.pop("num_layers", None)  # it maps nothing; 0 in files that come from TensorFlow
-        absent = {"Generator": ("group",), "Discriminator": ("z_dim", "w_dim")}[kind]
-        config[name] = {
-            ours: option(ours, said.get(theirs, default), key)
-            for ours, (theirs, default) in OURS.items()
-            if ours not in absent
-        }
-        if kind == "Discriminator":
-            config[name]["residual"] = architecture == "resnet"
-    return "NVIDIA's PyTorch layout, G_ema", networks, config
+    """Networks are calls that would run source text; their state is beside that text.
+
+    A discriminator that is not ours, as of other methods with this generator, is left out.
+    """
+    layout, networks, config = "NVIDIA's PyTorch layout, G_ema", {}, {}
+    networks["generator"], config["generator"] = read_network(file, value["G_ema"], "Generator")
+    if value.get("D") is not None:
+        try:
+            tensors, options = read_network(file, value["D"], "Discriminator")
+            networks["discriminator"] = checked(tensors, "discriminator", options)
+            config["discriminator"] = options
+        except OtherNetwork as error:
+            layout += f"; without its discriminator, which is not StyleGAN2's ({error})"
+    return layout, networks, config
+
+
+def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
+    """Its tensors, and the options of ours."""
+    tensors, said = read_module(file, root, kind)
+    known = ["skip"] if kind == "Generator" else ["resnet", "orig"]
+    if (architecture := said.pop("architecture", known[0])) not in known:
+        raise OtherNetwork(
+            f"{kind}: architecture: expected {' or '.join(known)}, got {brief(architecture)}"
+        )
+    if kind == "Discriminator" and said.get("c_dim") == 0:
+        said.pop("num_layers", None)  # it maps nothing; 0 in files that come from TensorFlow
+    absent = {"Generator": ("group",), "Discriminator": ("z_dim", "w_dim")}[kind]
+    options = {
+        ours: option(ours, said.get(theirs, default), kind)
+        for ours, (theirs, default) in OURS.items()
+        if ours not in absent
+    }
+    return tensors, options | (
+        {"residual": architecture == "resnet"} if kind == "Discriminator" else {}
+    )
 
 
 def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
@@ -242,7 +256,7 @@ def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]
     found = {key: number(value) for key, value in found.items()}
     for key, value in FIXED.items():
         if (got := found.get(key, value)) != value:
-            raise WeightsError(f"{kind}: {key}: expected {value}, got {brief(got)}")
+            raise OtherNetwork(f"{kind}: {key}: expected {value}, got {brief(got)}")
     return tensors, found
 
 
@@ -254,7 +268,7 @@ def module_state(module: Any, prefix: str, kind: str | None) -> dict:
     meta = expect(module.args[0], dict)
     if meta["type"] != "class" or meta["version"] != 6 or kind not in (None, meta["class_name"]):
         got = ", ".join(brief(meta[key]) for key in ("type", "class_name", "version"))
-        raise WeightsError(f"{where}: expected class {kind}, version 6, got {got}")
+        raise OtherNetwork(f"{where}: expected class {kind}, version 6, got {got}")
     return expect(meta["state"], dict)
 
 

@@ -45,7 +45,8 @@ def option(name: str, value: Any, where: str) -> Any:
     """`value`, if it is one that the network can be built with."""
     if name in ("clamp", "group") and value is None:
         return None
-    low, high = 0 if name == "c_dim" else 1, LIMITS.get(name, 2**14)
+    low = {"c_dim": 0, "clamp": 1e-6}.get(name, 1)
+    high = LIMITS.get(name, 2**14)
     if type(value) is not int and not (name == "clamp" and type(value) is float):
         raise WeightsError(f"{where}: {name}: expected a number, got {type(value).__name__}")
     if not low <= value <= high:

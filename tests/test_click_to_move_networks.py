@@ -22,6 +22,7 @@ from gen.networks.frame_generator import (
     SpadeGenerator,
     blend,
 )
+from gen.networks.motion import warp
 
 TINY = dict(width=4, levels=4, max_width=16)  # 32 x 64
 GENERATORS = (FeatureWarpGenerator, SpadeGenerator)
@@ -317,3 +318,10 @@ def test_a_spade_block_is_that_of_the_release():
     h = block.conv1(rectified(block.norm1, x))
     wanted = block.conv2(rectified(block.norm2, h)) + block.shortcut(rectified(block.norm3, x))
     torch.testing.assert_close(block(x, maps), wanted)
+
+
+def test_what_differs_from_the_release_is_named_where_it_is_made():
+    for made in (AppearanceEncoder.objects, warp):
+        assert "Own\n        choice" in made.__doc__ or "Own choice" in made.__doc__
+    x = noise(1, 3, 8, 16)
+    assert torch.equal(warp(x, torch.zeros(1, 2, 8, 16)), x)

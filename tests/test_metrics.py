@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen.evaluation.names import Protocol
 from gen.metrics.smoothness import (
     InterpolationSmoothness,
     path_distances,
@@ -373,3 +374,23 @@ def test_bootstrap_of_groups():
 def test_bootstrap_refuses(values):
     with pytest.raises(ValueError, match="expected"):
         bootstrap(values, seed=0)
+
+
+@pytest.mark.parametrize("cls", [InterpolationSmoothness, TranslationScores])
+def test_metrics_take_the_keywords_of_torchmetrics(cls, lpips_cache):
+    options = dict(compute_on_cpu=True, dist_sync_on_step=True, sync_on_compute=False)
+    metric = cls("alex", 2, **options)
+    assert {name: getattr(metric, name) for name in options} == options
+    frames = torch.rand(1, 2, 3, 32, 32) * 2 - 1
+    metric.update(*([frames] if cls is InterpolationSmoothness else [frames[:, 0], frames]))
+    plain = cls("alex", 2)
+    plain.update(*([frames] if cls is InterpolationSmoothness else [frames[:, 0], frames]))
+    assert metric.compute() == plain.compute()
+    with pytest.raises(ValueError, match="compute_on_gpu"):
+        cls("alex", 2, compute_on_gpu=True)
+
+
+def test_rows_say_that_outputs_are_clamped():
+    how = Protocol([], 64, {"latent": 10}, "alex", "released", "", None, "", 777)
+    assert how.made("latent") == "10 latent-guided outputs a source, clamped as when saved"
+    assert "unclamped" in translation_scores.__doc__

@@ -286,6 +286,31 @@ def test_options_that_the_network_cannot_have_are_named(tmp_path, init, message)
         read_stylegan2(write(tmp_path / "x.pkl", data))
 
 
+def test_a_discriminator_that_is_not_ours_leaves_the_average(tmp_path):
+    g, d = made()
+    more = module(d | {"b8.extra.weight": torch.zeros(2)}, "Discriminator", init_kwargs(D, True))
+    skip = module(d, "Discriminator", init_kwargs(D, True) | dict(architecture="skip"))
+    other = module(d, "ProjectedDiscriminator", dict(backbone="efficientnet"))
+    for network, why in ((other, "class Discriminator"), (skip, "resnet or orig"), (more, "extra")):
+        got = read_stylegan2(write(tmp_path / "x.pkl", nvidia(g, d, D=network)))
+        same(got.generator, g)
+        assert got.discriminator is None and list(got.config) == ["generator"]
+        assert "without its discriminator" in got.source and why in got.source
+    d["b16.conv0.bias"][0] = torch.nan  # ours, and damaged
+    with pytest.raises(WeightsError, match="conv0.bias: expected finite"):
+        read_stylegan2(write(tmp_path / "x.pkl", nvidia(g, d)))
+
+
+def test_activations_may_be_clamped_below_1(tmp_path):
+    g_options, d_options = G | dict(clamp=0.5), D | dict(clamp=0.5)
+    g, d = made(g_options, d_options)
+    got = read_stylegan2(write(tmp_path / "x.pkl", nvidia(g, d, g_options, d_options)))
+    assert got.config["generator"]["clamp"] == got.config["discriminator"]["clamp"] == 0.5
+    none = G | dict(clamp=0)
+    with pytest.raises(WeightsError, match="clamp: expected"):
+        read_stylegan2(write(tmp_path / "x.pkl", nvidia(g, d, none)))
+
+
 # ---- rosinality's layout ------------------------------------------------------------------------
 
 

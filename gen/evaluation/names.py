@@ -92,7 +92,7 @@ class Protocol(NamedTuple):
         return f"middle/{guide}/{value}", f"{how}, {held}"
 
     def made(self, guide: str) -> str:
-        return f"{self.outputs[guide]} {guide}-guided outputs a source"
+        return f"{self.outputs[guide]} {guide}-guided outputs a source, clamped as when saved"
 
     def path(self, group: str, guide: str, value: str) -> Name:
         key, _, other = value.partition("@")

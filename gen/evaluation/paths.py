@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gen.data.nearest import Nearest
+from gen.devices import float64
 from gen.evaluation.features import MOST, Backbone, spread
 from gen.evaluation.rows import FRAMES
 from gen.interpolation import alphas, lerp, path
@@ -49,12 +50,12 @@ class Middle:
             features = self.backbone.features(frames.flatten(0, 1))  # (N F, D)
         of_path = features.unflatten(0, frames.shape[:2])  # (N, F, D)
         real = [self.realism(f, a, b).mean() for f, (a, b) in zip(of_path, pairs, strict=True)]
-        found = {"realism": torch.stack(real).to(frames.device, torch.float64)}
+        found = {"realism": float64(torch.stack(real).to(frames.device))}
         if self.classifier is not None:
             logits = self.classifier.classify(frames.flatten(0, 1))
             p = logits.softmax(1).unflatten(0, frames.shape[:2]).mean(1)  # (N, S)
             both = torch.tensor([(a, b) for a, b in pairs], device=p.device)
-            found["membership"] = p.gather(1, both).sum(1).double()
+            found["membership"] = float64(p.gather(1, both).sum(1))
         return found
 
 

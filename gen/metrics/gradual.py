@@ -32,6 +32,8 @@ at equal distance, and beside the dissolve of the same two ends.
 import torch
 from torch import Tensor
 
+from gen.devices import float64
+
 MIDDLE = (0.4, 0.5, 0.6)  # alphas of the frames that are held against real images
 NEIGHBOUR = 3  # whose distance is the radius of a real image
 
@@ -49,7 +51,7 @@ def progress(first: Tensor, last: Tensor) -> Tensor:
     if first.ndim != 2 or first.shape != last.shape or first.shape[1] < 2:
         got = f"{tuple(first.shape)} and {tuple(last.shape)}"
         raise ValueError(f"progress: expected twice (N, T), T >= 2, got {got}")
-    a, b = first.double(), last.double()
+    a, b = float64(first), float64(last)
     if not all((d.isfinite() & (d >= 0)).all() for d in (a, b)):
         raise ValueError("progress: expected finite distances >= 0")
     total = a + b
@@ -65,9 +67,9 @@ def travel(direct: Tensor, asked: Tensor) -> Tensor:
         direct: (N,) LPIPS of the first and the last frame.
         asked: (N,) LPIPS of the true images at the two ends.
     """
-    asked = asked.double()
+    asked = float64(asked)
     asked = asked.where(asked > 0, torch.nan)
-    return (direct.double() / asked).sqrt().clamp(max=1)
+    return (float64(direct) / asked).sqrt().clamp(max=1)
 
 
 def gradual(travel, progress, realism):

@@ -6,6 +6,8 @@ the network once. PS alone is had for nothing, by standing or by noise: read it 
 `straight`.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -179,6 +181,7 @@ class InterpolationSmoothness(Metric):
         resize: Side in pixels at which LPIPS looks; 256 is the published protocol, None the
             native size. Other than 256 shows in the names (`ps_t20_alex_native`).
         quantize: Round to 8 bits as the published evaluation's PNG files do (`.._8bit`).
+        options: torchmetrics' own, as `compute_on_cpu`.
 
     Raises:
         ValueError: in `update` for wrong dtype, shape, T, range, NaN; in `compute` without updates.
@@ -194,8 +197,9 @@ class InterpolationSmoothness(Metric):
         frames: int = 20,
         resize: int | None = 256,
         quantize: bool = False,
+        **options: Any,
     ):
-        super().__init__()
+        super().__init__(**options)
         if frames < 2:
             raise ValueError(f"frames: expected at least 2, got {frames}")
         self.lpips = LPIPS(net) if isinstance(net, str) else net

@@ -1,5 +1,7 @@
 """What a translation keeps and what it varies: diversity, content, error to the true target."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,7 +41,8 @@ def translation_scores(
 ) -> dict[str, Tensor]:
     """Scores of K outputs for each source; every image passes the network once.
 
-        diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020)
+        diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020;
+                    its release takes them unclamped, which gives up to 2.5 % more or less)
         content   = mean distance of source and outputs
         paired    = mean distance of the true target and outputs
         best      = distance of the true target and the best of the K outputs
@@ -114,6 +117,7 @@ class TranslationScores(Metric):
     Args:
         net: `alex`, `vgg`, or an LPIPS that several metrics share.
         outputs: K that every update must have.
+        options: torchmetrics' own, as `compute_on_cpu`.
 
     Raises:
         ValueError: in `update` for dtype, shape, K, range, NaN; in `compute` without updates.
@@ -122,8 +126,8 @@ class TranslationScores(Metric):
     full_state_update = False
     is_differentiable = False
 
-    def __init__(self, net: str | LPIPS = "alex", outputs: int = 10):
-        super().__init__()
+    def __init__(self, net: str | LPIPS = "alex", outputs: int = 10, **options: Any):
+        super().__init__(**options)
         self.lpips = LPIPS(net) if isinstance(net, str) else net
         self.outputs = outputs
         for key in protocol_names(outputs, self.lpips.net):

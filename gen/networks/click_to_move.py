@@ -135,7 +135,8 @@ class AppearanceEncoder(nn.Module):
     def objects(self, features: list[Tensor], boxes: Tensor) -> Tensor:
         """Codes (N, M, F) of `boxes` (N, M, 4), cut out of the second level with a margin.
 
-        The margin is the release's 15 px of 256 to each side, 10 px of 128 above and below.
+        The margin is the release's 15 px of 256 to each side, 10 px of 128 above and below. Own
+        choice: boxes are aligned with pixels; the release's RoIAlign is half a pixel off.
         """
         N, M, _ = boxes.shape
         x = features[1].to(boxes.dtype)

@@ -25,8 +25,9 @@ Size = tuple[int, int]  # H, W
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
     """`x` (N, C, H, W) looked up bilinearly at p + `flow` (N, 2, H, W) px: (N, C, H, W).
 
-    Outside the image its border is repeated, or all is 0 with `padding` zeros. A flow of zero gives
-    `x`. For flows (N, T, 2, H, W), T images of each `x`: (N, T, C, H, W).
+    Outside the image its border is repeated, or all is 0 with `padding` zeros. Own choice: a flow
+    of zero gives `x`; the release's grids and its sampling disagree by up to half a pixel. For
+    flows (N, T, 2, H, W), T images of each `x`: (N, T, C, H, W).
     """
     if flow.ndim == 4:
         return warp(x, flow[:, None], padding)[:, 0]
