@@ -75,3 +75,30 @@ def test_what_edges_are_worth_where_objects_act_on_each_other(tmp_path):
     assert rows["still/change_px_velocity_acting"][-2:] == ["1.000", "0.000"]
     assert not any(name.startswith("nobody") for name in rows)
     assert all(name.endswith("_acting") for name in list(rows)[: len(claim["OF_KIND"])])
+
+
+def test_arms_are_held_against_the_smoothing_losses_of_their_seed(tmp_path):
+    claim = runpy.run_path(str(ROOT / "scripts/claims/smooth_i2i.py"))
+
+    def rows(straight, accuracy):
+        """Paths that are as straight at every distance, of two sources."""
+        found = []
+        for psi, direct in (("_psi0.5", 0.1), ("", 0.2), ("_psi2", 0.4)):
+            for name, value in (("direct", direct), ("straight", straight)):
+                of_source = {0: value, 1: value}
+                metric = f"inter/latent{psi}/{name}_t20_alex"
+                found.append(dict(metric=metric, protocol="", values=of_source))
+        of_source = {0: accuracy, 1: accuracy}
+        return [*found, dict(metric="latent/accuracy_x", protocol="", values=of_source)]
+
+    runs = {}
+    for seed, base in (("1", 0.30), ("2", 0.34)):
+        runs["mended", "smooth", seed] = rows(base, 0.8)
+        runs["mended", "both", seed] = rows(base + 0.1, 0.7)
+        runs["published", "smooth", seed] = rows(base, 0.5)
+    head, *lines = claim["table"](runs).splitlines()
+    assert head == "mended generator, both: seeds 1, 2"  # and no other arm
+    found = {line.split()[0]: [w for w in line.split()[1:] if w != "±"] for line in lines}
+    assert found["inter/equal_distance/straight_t20_alex"][::2] == ["0.320", "0.100"]
+    assert found["inter/equal_distance/straight_t20_alex"][3] == "0.000"  # in both seeds alike
+    assert found["latent/accuracy_x"][::2] == ["0.800", "-0.100"]
