@@ -205,7 +205,10 @@ class Measurement:
                 made = self.paths.control(kind, frames, true, self.nearest, pairs)
                 scores = self.paths.scores(made, asked)
             if kind == "twins":
-                scores = {k: v.masked_fill(asked.isnan(), torch.nan) for k, v in scores.items()}
+                untrue = asked.isnan()
+                scores = {
+                    k: v.masked_fill(untrue.to(v.device), torch.nan) for k, v in scores.items()
+                }
             found |= {f"{kind}/{key}": value for key, value in scores.items() if "@" not in key}
         return found
 

@@ -116,7 +116,7 @@ class Paths:
     def standing(self, asked: Tensor) -> dict[str, Tensor]:
         """Values of N paths of equal frames, which no network has to see."""
         still = torch.zeros(len(asked), FRAMES - 1, device=asked.device)
-        found = smoothness(still, still[:, 0], still) | {"progress": still[:, 0].double()}
+        found = smoothness(still, still[:, 0], still) | {"progress": float64(still[:, 0])}
         return found | {"travel": travel(still[:, 0], asked)}
 
     def control(
