@@ -87,6 +87,12 @@ def test_sources_without_a_common_distance_are_left_out_and_told(caplog):
     assert found.count == 2 and found.differences[0].mean == pytest.approx(0)
 
 
+def test_equal_distance_is_of_one_protocol():
+    other = [r | {"protocol": "another"} if "psi2" in r["metric"] else r for r in curve(1, 1)]
+    assert at_equal(compare([curve(1, 1), curve(1, 1)]))
+    assert not at_equal(compare([curve(1, 1), other]))
+
+
 def test_without_several_psi_nothing_is_said_of_equal_distance(caplog):
     assert not at_equal(compare([curve(1, 1, psis=(1,)), curve(2, 1, psis=(1,))]))
     assert not caplog.records

@@ -92,7 +92,7 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
         As many lists as runs, of rows `inter/equal_distance/straight_t20_alex` and so on; empty
         where no run has values at several psi.
     """
-    curves = [_curves(rows) for rows in runs]  # of (group, name) -> unit -> [(distance, value)]
+    curves = [_curves(rows) for rows in runs]
     found: list[list[dict]] = [[] for _ in runs]
     for key in curves[0]:
         of_run = [curve.get(key, {}) for curve in curves]
@@ -109,7 +109,7 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
                 at = np.linspace(low, high, POINTS)
                 for of_unit, line in zip(values, lines, strict=True):
                     of_unit[unit] = float(np.interp(at, *line.T).mean())
-        group, name = key
+        group, name, _ = key
         if units and len(values[0]) < len(units):
             apart = len(units) - len(values[0])
             what = f"{group}, {name}: {apart} of {len(units)} sources"
@@ -122,21 +122,23 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
     return found
 
 
-def _curves(rows: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list]]:
-    """(group, name) -> source -> points (root of the distance, value), one for each psi."""
-    by_psi: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
+def _curves(rows: Sequence[Mapping]) -> dict[tuple[str, str, str], dict[int, list]]:
+    """(group, name, protocols) -> source -> points (root of the distance, value), one a psi."""
+    by_psi: dict[str, dict[str, Mapping]] = defaultdict(dict)
     for r in rows:
         if CURVE.fullmatch(r["metric"]):
             where, _, name = r["metric"].rpartition("/")
-            by_psi[where][name] = r["values"]
-    found: dict = defaultdict(lambda: defaultdict(list))
-    for where, values in by_psi.items():
-        distance = next((v for name, v in values.items() if name.startswith("direct_")), {})
-        for name, of_unit in values.items():
-            for unit in of_unit.keys() & distance.keys():
-                point = distance[unit] ** 0.5, of_unit[unit]
-                found[where.split("/")[0], name][unit].append(point)
-    return found
+            by_psi[where][name] = r
+    protocols: dict[tuple[str, str], str] = defaultdict(str)
+    points: dict = defaultdict(lambda: defaultdict(list))
+    for where, of_name in sorted(by_psi.items()):
+        distance = next((r["values"] for n, r in of_name.items() if n.startswith("direct_")), {})
+        for name, r in of_name.items():
+            key = where.split("/")[0], name
+            protocols[key] += r["protocol"]
+            for unit in r["values"].keys() & distance.keys():
+                points[key][unit].append((distance[unit] ** 0.5, r["values"][unit]))
+    return {(*key, protocols[key]): of_unit for key, of_unit in points.items()}
 
 
 def to_table(found: Sequence[Compared], names: Sequence[str]) -> Table:
