@@ -24,6 +24,13 @@ UNKNOWN_SIZE = {
     "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount",
     "repeat_interleave", "equal", "_local_scalar_dense", "is_nonzero", "allclose",
 }  # fmt: skip
+UNORDERED = {  # whose CUDA kernels add in any order, says `torch.use_deterministic_algorithms`
+    "grid_sampler_2d_backward", "reflection_pad2d_backward", "replication_pad3d_backward",
+    "upsample_bilinear2d_backward", "_roi_align_backward", "_adaptive_avg_pool2d_backward",
+    "adaptive_avg_pool3d_backward", "_adaptive_avg_pool3d_backward", "scatter_add", "scatter_add_",
+    "upsample_trilinear3d_backward", "avg_pool3d_backward", "replication_pad2d_backward",
+    "_upsample_bilinear2d_aa_backward", "upsample_bicubic2d_backward", "put_", "index_add_",
+}  # fmt: skip
 MOVES = {"to", "cpu", "cuda", "tolist", "numpy", "__array__", "pin_memory", "is_pinned", "type_as"}
 MADE_FROM_LISTS = {"tensor", "as_tensor", "new_tensor"}
 
@@ -87,6 +94,8 @@ def run(func, args, kwargs):
     if not found:
         return func(*args, **kwargs)
     gpu, name = (LIVE or [GPU()])[-1], func._schema.name.split("::")[1]
+    if name in UNORDERED:
+        gpu.unordered.add(name)
     if name in UNKNOWN_SIZE:
         gpu.wait(name)
     if name in ("index", "index_put_", "index_put"):
@@ -244,6 +253,7 @@ class GPU:
 
     def __init__(self, device: str = "cuda:0"):
         self.device, self.waits, self.pinned = torch.device(device), Counter(), []
+        self.unordered: set[str] = set()
 
     def wait(self, what: str) -> None:
         self.waits[what, place()] += 1

@@ -1,6 +1,7 @@
 """What a GPU would refuse or wait for, found without one: see `fake_gpu`."""
 
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -154,6 +155,9 @@ STEPS = {  # name: method, options, batch
 }  # fmt: skip
 
 
+UNORDERED = {"relativistic", "SmoothI2I", "StyleGAN2", "conditional", "ClickToMove", "spade"}
+
+
 class Judge(nn.Module):
     def __init__(self):
         super().__init__()
@@ -206,7 +210,30 @@ def test_an_iteration_waits_for_nothing_and_mixes_no_devices(name):
         for iteration in (0, 1):  # every regulariser is due at 0; 1 adapts the augmentation
             iterate(method, batch, iteration)
         assert not gpu.waits
+        assert bool(gpu.unordered) == (name in UNORDERED)
         method.check_finite()
+
+
+def test_what_has_no_kernels_of_one_order_is_told():
+    """All of `UNORDERED` augment, or are Click to Move."""
+    told = (Path(__file__).parents[1] / "README.md").read_text()
+    assert "On a CPU a resumed run gives the same bits" in told
+    assert "--trainer.deterministic true" in told
+    for name in UNORDERED:
+        kind, options, _ = STEPS[name]
+        assert kind == "ClickToMove" or options["ada_target"], name
+
+
+def test_the_batch_of_all_devices_is_told(caplog):
+    method = gen.methods.DomainClassifier(**CLASSIFIER)
+    trainer = dict(
+        accumulate_grad_batches=1, ckpt_path="x", datamodule=SimpleNamespace(batch_size=4)
+    )
+    for method._trainer in (SimpleNamespace(world_size=n, **trainer) for n in (1, 8)):
+        with caplog.at_level("INFO"):
+            method.on_fit_start()
+    (message,) = caplog.messages
+    assert message.startswith("batch: 4 on each of 8 devices, 32 an iteration")
 
 
 def test_masks_of_faces_wait_for_nothing(monkeypatch):

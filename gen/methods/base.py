@@ -179,6 +179,12 @@ class Method(LightningModule):
                 f"accumulate_grad_batches: expected 1, got {batches}: the number of an iteration "
                 "decides its data; raise --data.batch_size"
             )
+        if (world := self.trainer.world_size) > 1 and self.trainer.datamodule is not None:
+            batch = self.trainer.datamodule.batch_size
+            rank_zero_info(
+                f"batch: {batch} on each of {world} devices, {batch * world} an iteration; rates "
+                "are as given (--trainer.devices 1 takes one device)"
+            )
         if not self.trainer.ckpt_path:
             self.start()
 
