@@ -37,6 +37,7 @@ def main(args: list[str] | None = None) -> None:
     import gen.methods
     from gen import runs
     from gen.callbacks import Config, Last
+    from gen.weights import read_yaml
 
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
@@ -78,6 +79,11 @@ def main(args: list[str] | None = None) -> None:
             return trainer
 
     args = sys.argv[1:] if args is None else args
+    for before, word in zip(["", *args], args, strict=False):
+        path = word.partition("=")[2] or word
+        if before in ("-c", "--config") or path.endswith((".yaml", ".yml")):
+            if os.path.isfile(path):
+                read_yaml(path)  # refused here, before the parser unfolds it
     with ExitStack() as held:  # the folder of the run
         cli = CLI(
             LightningModule,

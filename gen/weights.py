@@ -19,11 +19,12 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MAX_VALUES = 10_000  # of a config
 MAX_BYTES = 2**29  # of an archive, unpacked
 
 
@@ -164,6 +165,35 @@ def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
         raise WeightsError(
             f"{path}: expected a readable .tar.gz or .zip, got {type(error).__name__}: "
             f"{error!s:.200}"
+        ) from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a config file holds; aliases count as often as they are used.
+
+    Raises:
+        WeightsError: no such file, not YAML in UTF-8, or values without an end.
+    """
+    import yaml
+
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | tuple) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES  # what holds itself has no end
+            inner = node if isinstance(node, tuple) else node.value
+            sizes[id(node)] = 1 + sum(map(size, inner)) if not isinstance(inner, str) else 1
+        return sizes[id(node)]
+
+    try:
+        text = Path(path).read_bytes().decode()
+        if (root := yaml.compose(text, yaml.SafeLoader)) and size(root) >= MAX_VALUES:
+            raise WeightsError(f"more than {MAX_VALUES} values")
+        return yaml.safe_load(text)
+    except Exception as error:  # YAML nested too deeply raises more than its own errors
+        raise WeightsError(
+            f"{path}: expected a config in YAML, in UTF-8, got {type(error).__name__}: "
+            f"{error!s:.300}"
         ) from error
 
 

@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
-import yaml
 
 import gen
 from gen.data import Domains, Heads
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build
-from gen.weights import WeightsError
+from gen.weights import WeightsError, read_yaml
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def report(args: argparse.Namespace) -> Path:
 
 def data_of(config: Path) -> str:
     """What --data would say, from a saved config."""
-    data = yaml.safe_load(config.read_text())["data"]
+    data = read_yaml(config)["data"]
     return "heads" if data["class_path"].endswith("Heads") else data["init_args"]["root"]
 
 

@@ -52,7 +52,7 @@ RULES = {  # part -> what it may import besides the standard library
         "torch", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors", "gen.data",
     },
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av"},
-    "gen.weights": {"torch", "numpy", "safetensors"},
+    "gen.weights": {"torch", "numpy", "safetensors", "yaml"},
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from gen.cli import main
 from gen.data import codes
 from gen.data.classes import Classes
 from gen.data.domains import Domains
-from gen.data.layout import find_images, images_below
+from gen.data.layout import file_names, find_images, images_below
 from gen.weights import load_safetensors, save_safetensors
 from runs import arguments, fit
 from test_data import write, zipped
@@ -278,3 +278,23 @@ def test_a_run_on_names_that_are_not_utf8(tmp_path):
     predict = arguments("StarGAN", tmp_path / "seen", *options, f"--ckpt_path={last}")
     main(["predict", *predict[1:]])
     assert (tmp_path / f"seen/predictions/00000_{ODD}.png").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_twice_in_a_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for name in ("a/1.png", "a/2.png", "b/1.png", "a/1.png"):
+            archive.writestr(name, b"x")
+    with pytest.raises(ValueError, match="data.zip: refused, 'a/1.png' is there twice"):
+        file_names(tmp_path / "data.zip")
+
+
+def test_a_zip_whose_names_cannot_be_read_is_refused_with_its_path(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("a/\u00e91.png", b"x")
+    data = (tmp_path / "data.zip").read_bytes()
+    (tmp_path / "data.zip").write_bytes(data.replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(
+        ValueError, match="data.zip: expected a folder or a zip, got neither .*utf-8"
+    ):
+        file_names(tmp_path / "data.zip")

@@ -17,6 +17,7 @@ import torch
 
 from gen import weights
 from gen.callbacks import Last
+from gen.cli import main
 from gen.weights import UnavailableError, WeightsError
 
 
@@ -223,6 +224,55 @@ def test_read_archive_damaged(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match="expected a readable"):
         weights.read_archive(path, ["a"])
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("what", ["twice", "encrypted", "compression", "name"])
+def test_read_archive_refuses_odd_members_in_words(tmp_path, what):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a", "\u00e9") + ("a",) * (what == "twice"):
+            archive.writestr(name, b"content")
+    data = bytearray(path.read_bytes())
+    for at in (data.index(b"PK\3\4"), data.index(b"PK\1\2") + 2):
+        data[at + 6] |= what == "encrypted"
+        data[at + 8] = 77 if what == "compression" else data[at + 8]
+    if what == "name":
+        data = data.replace("\u00e9".encode(), b"\xff\xff")
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="a.zip: (refused, two|expected a readable .*got)"):
+        weights.read_archive(path, ["a"])
+
+
+# --- configs ---
+
+
+LAUGHS = "".join(
+    f"x{i}: &x{i} [{', '.join([f'*x{i - 1}' if i else 'ha'] * 9)}]\n" for i in range(9)
+)
+CONFIGS = {
+    "laughs": LAUGHS.encode(), "itself": b"a: &a [*a]", "latin": "a: \u00e9".encode("latin-1"),
+    "deep": b"a: " + b"[" * 5000, "tag": b"a: !!python/object/apply:os.system [true]",
+    "open": b"a: {", "tab": b"\ta: 1", "two": b"a: 1\n---\nb: 2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_odd_configs_are_refused_in_words(tmp_path, name):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(CONFIGS[name])
+    with pytest.raises(WeightsError, match="x.yaml: expected a config in YAML, in UTF-8, got"):
+        weights.read_yaml(path)
+    for words in (["-c", f"{path}"], [f"--config={path}"], [f"--model={path}"]):
+        with pytest.raises(WeightsError, match="x.yaml: expected a config in YAML"):
+            main(["fit", *words])
+
+
+def test_a_config_with_aliases_is_read(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
+    assert weights.read_yaml(tmp_path / "x.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    (tmp_path / "x.yaml").write_text("")
+    assert weights.read_yaml(tmp_path / "x.yaml") is None
 
 
 # --- safetensors ---

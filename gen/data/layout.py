@@ -349,8 +349,11 @@ def _zip_names(root: Path) -> list[str]:
     archive.cache_clear()  # the file may have been replaced
     try:
         entries = archive(root, os.getpid()).infolist()
-    except zipfile.BadZipFile as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
         raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
+    counts = Counter(entry.filename for entry in entries)
     for entry in entries:
         name = entry.orig_filename
         if problem := (
@@ -359,6 +362,7 @@ def _zip_names(root: Path) -> list[str]:
             else "an odd character" if "\\" in name or not name.isprintable()
             else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
             else "an encrypted file" if entry.flag_bits & 1
+            else "there twice" if counts[entry.filename] > 1
             else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
             else ""
         ):  # fmt: skip

@@ -8,6 +8,7 @@ runs nothing.
 import io
 import json
 import math
+import os
 import pickle
 import pickletools
 import random
@@ -239,6 +240,30 @@ def doors(folder: Path) -> dict[str, Door]:
     }
 
 
+def slow(path: Path) -> None:
+    while True:
+        pass
+
+
+def large(path: Path) -> int:
+    return len(bytearray(800 * 2**20))
+
+
+def rude(path: Path) -> None:
+    raise KeyError("x")
+
+
+def silent(path: Path) -> None:
+    raise ValueError("without the path")
+
+
+def runs(path: Path) -> None:
+    os.system("true")
+
+
+BROKEN = (rude, silent, runs, slow, large)  # the attack must notice; peaks of memory come last
+
+
 # ---- the attack ---------------------------------------------------------------------------------
 
 
@@ -299,9 +324,11 @@ def main() -> None:
                 except WORDS:
                     pass
         begin()
+        known |= {read.__name__: Door(".x", [b"abc"], [damage], read) for read in BROKEN}
         for name in names or known:
             began = time.process_time()
-            wrong = attack(known[name], name, cases, seed, folder)
+            count = 1 if known[name].read in BROKEN else cases
+            wrong = attack(known[name], name, count, seed, folder)
             seconds = time.process_time() - began
             print(json.dumps({"door": name, "wrong": wrong, "seconds": seconds}), flush=True)
 
