@@ -41,6 +41,7 @@ CASES = {  # name in timm, options, size in pixels, prefix tokens, grid
     "deit, distilled": ("deit_tiny_distilled_patch16_224", SMALL, (32, 48), 2, (4, 6)),
     "dinov2, registers": ("vit_small_patch14_reg4_dinov2", SMALL, (32, 48), 5, (4, 6)),
     "vit, averaged": (VIT, dict(SMALL, global_pool="avg"), (32, 48), 1, (4, 6)),
+    "vit, map, averaged": (VIT, dict(SMALL, global_pool="map"), (32, 48), 1, (4, 6)),
     "eva02": (EVA, TOKEN, (32, 48), 1, (4, 6)),
     "eva02, averaged": (EVA, SMALL, (32, 48), 1, (4, 6)),
     "eva02, three projections": ("eva02_base_patch14_224", TOKEN, (32, 48), 1, (4, 6)),
@@ -224,6 +225,55 @@ def test_dropped_patches_are_refused():
     tap = AttentionTap(model)
     model(images())
     with pytest.raises(ValueError, match=r"expected 1 \+ 4 x 6 tokens, got 13"):
+        tap.pop()
+
+
+class Adapted(nn.Module):
+    """LoRA around a layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.low = nn.Linear(layer.in_features, 2, bias=False)
+        self.high = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.high(self.low(x))
+
+
+def test_the_pool_that_counts_is_that_of_now():
+    model, x = build(), images()
+    tap = AttentionTap(model)
+    model(x)
+    asked = tap.pop()
+    model.reset_classifier(3, "avg")
+    fresh = AttentionTap(model)
+    model(x)
+    now = tap.pop()
+    assert torch.equal(now, fresh.pop()) and not torch.allclose(asked, now)
+
+
+def test_a_layer_that_is_wrapped_after_the_tap_is_refused_and_before_it_is_seen():
+    model, x = build(), images()
+    tap, last = AttentionTap(model), model.blocks[-1].attn
+    last.qkv = Adapted(last.qkv)
+    model(x)
+    with pytest.raises(RuntimeError, match="layers that it was made on, got others as qkv; remove"):
+        tap.pop()
+    tap.remove()
+    tap = AttentionTap(model)
+    model(x)
+    plain = tap.pop()
+    with torch.no_grad():
+        last.qkv.high.weight += 1
+    model(x)
+    adapted = tap.pop()
+    assert not torch.allclose(plain, adapted)
+    adapted.sum().backward()
+    assert last.qkv.low.weight.grad.abs().max() > 0
+    model.blocks[-1] = copy.deepcopy(model.blocks[-1])
+    model(x)
+    with pytest.raises(RuntimeError, match="got others as attention, qkv"):
         tap.pop()
 
 

@@ -27,7 +27,7 @@ REFUSED = {
 }
 SWIN = (swin.WindowAttention, swin2.WindowAttention)
 ROPE = (eva.EvaAttention, eva.AttentionRope)
-AVERAGED = ("avg", "avgmax", "max")  # pools of patches: what the class token gathered is not used
+PATCHES = ("avg", "avgmax", "max", "map")  # pools: what the class token gathered is not used
 PROJECTIONS = {  # names say what is side by side in the output: each (.., heads, width)
     vit.Attention: ("qkv",),
     cait.ClassAttn: ("q", "k", "v"),
@@ -81,7 +81,9 @@ def _plan(model: nn.Module) -> _Plan:
         raise _refused(model, f"no single softmax over known queries and keys in its last {kind}")
     token = getattr(model, "cls_token", None)
     prefix = getattr(model, "num_prefix_tokens", 0 if token is None else token.shape[1])  # PiT
-    cls = token is not None and getattr(model, "global_pool", "token") not in AVERAGED
+    pool = getattr(model, "global_pool", "token")
+    whole = pool == "map" and getattr(model, "pool_include_prefix", True)  # the class token, too
+    cls = token is not None and (pool not in PATCHES or whole)
     if isinstance(model, cait.Cait) and not cls:
         raise _refused(model, "only its class token asks, and is not used; take global_pool=token")
     return _Plan(block, attention, stem, stage, prefix, cls)
@@ -130,7 +132,8 @@ class AttentionTap:
     have no module to hook behind: their last projection runs again, in float32.)
 
     Nothing is added to the model's state dict. Construct it on the model itself, before DDP and
-    torch.compile; a deep copy of the model carries no working tap, a deep copy of the tap brings
+    torch.compile, and after its layers are wrapped, as for LoRA; which token is asked is looked up
+    at each `pop`. A deep copy of the model carries no working tap, a deep copy of the tap brings
     its own copy of the model. What was seen is held until `pop`, or until the next forward pass.
     Activation checkpointing must be the non-reentrant one, timm's default; compiled, too, it needs
     `torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True` (else some families
@@ -156,14 +159,27 @@ class AttentionTap:
         else:
             kinds = (v for kind, v in PROJECTIONS.items() if isinstance(attention, kind))
             self.parts = next(kinds, ("qkv",))
-        watched = {"image": self.plan.stem, "grid": self.plan.stage, "attention": attention}
-        watched |= {name: getattr(attention, name) for name in self.parts}
+        self.watched = self._watched(self.plan)
         self.handles = [
             module.register_forward_hook(_Hook(self, name), with_kwargs=True)
-            for name, module in watched.items()
-            if module is not None
+            for name, module in self.watched.items()
         ]
         self.seen = None  # what the hooks noted since the last pop
+
+    def _watched(self, plan: _Plan) -> dict[str, nn.Module]:
+        found = {"image": plan.stem, "grid": plan.stage, "attention": plan.attention}
+        found |= {name: getattr(plan.attention, name) for name in self.parts}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def _look(self) -> None:
+        """What the model is now: which token is asked; raises if a watched layer was replaced."""
+        self.plan = _plan(self.model)
+        now = self._watched(self.plan)
+        if changed := [name for name in self.watched if now.get(name) is not self.watched[name]]:
+            raise RuntimeError(
+                f"AttentionTap.pop: expected the layers that it was made on, got others as "
+                f"{', '.join(changed)}; remove() it, and make it after layers are wrapped"
+            )
 
     def __deepcopy__(self, memo: dict) -> "AttentionTap":
         return AttentionTap(copy.deepcopy(self.model, memo), self.bias)
@@ -213,7 +229,7 @@ class AttentionTap:
 
         Raises:
             RuntimeError: no forward pass since the last pop, or one that kept no gradient while
-                the model trains.
+                the model trains; or a layer was replaced.
             ValueError: tokens that are not the whole grid.
         """
         return self._pop()[0]
@@ -226,6 +242,7 @@ class AttentionTap:
 
     def _pop(self) -> tuple[Tensor, Tensor, Tensor]:
         seen, self.seen = self.seen, None
+        self._look()
         if seen is None or len(seen) < len(self.handles):
             raise RuntimeError(
                 "AttentionTap.pop: expected a forward pass of the model since the last pop, got "
@@ -233,13 +250,14 @@ class AttentionTap:
             )
         attention, prefix, cls = self.attention, self.plan.prefix, self.plan.cls
         x, rope, grad = seen["attention"]
-        weight = getattr(attention, (self.parts or ("qkv",))[0]).weight  # of the queries
-        if torch.is_grad_enabled() and attention.training and weight.requires_grad and not grad:
+        weights = list(getattr(attention, (self.parts or ("qkv",))[0]).parameters())  # of queries
+        learns = attention.training and any(weight.requires_grad for weight in weights)
+        if torch.is_grad_enabled() and learns and not grad:
             raise RuntimeError(
                 "AttentionTap.pop: expected a forward pass that keeps gradients, got one without; "
                 "if it ran under no_grad, pop there, too; checkpointing must not be reentrant"
             )
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast(weights[0].device.type, enabled=False):
             q, k, v = self._projected(seen, x)  # (B, N, h, d); CaiT has one query
             q = _normed(attention, "q_norm", q[:, :1] if cls else q)
             k = _normed(attention, "k_norm", k)
