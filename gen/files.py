@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # of files that are written
 Names = Iterable[str | Path | None]
 
 
@@ -34,6 +35,12 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
                 f"{option}: expected to write elsewhere than to what is read, {read[key]}, got "
                 f"{path}; choose another place"
             )
+
+
+def without_suffix(path: str | Path) -> Path:
+    """The path without the suffix of a kind of file: a dot in `tri_0.1` begins none."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in KINDS and not path.is_dir() else path
 
 
 def show_any_name() -> None:

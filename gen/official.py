@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gen.files import without_suffix
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
 from gen.pickle_file import read_pickle
@@ -62,7 +63,7 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
         source=f"{Path(path).name}, sha256 {sha256(path)}",
     )
     save_safetensors(state, out, meta)
-    card = out.with_suffix(".md")
+    card = Path(f"{without_suffix(out)}.md")
     write_atomic(card, card_text(out, meta, options, names).encode())
     return card
 
@@ -188,7 +189,7 @@ def say(tensor: Tensor | None) -> str:
 def card_text(out: Path, meta: dict[str, str], options: dict[str, Any], names: list[str]) -> str:
     """Markdown: what the file is, its licence, how to use it, what its authors measured."""
     size, face = options["img_size"], ", and the face network" if options["w_hpf"] else ""
-    text = f"""# {out.stem}
+    text = f"""# {without_suffix(out).name}
 
 StarGAN v2: averaged generator, mapping network and style encoder{face}. Imported, not trained here.
 

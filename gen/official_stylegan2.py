@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gen.files import without_suffix
 from gen.networks.stylegan2 import TAPS
 from gen.official import State, say
 from gen.pickle_file import PickleFile, number
@@ -154,9 +155,9 @@ def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] =
         source=published.source,
     )
     save_safetensors(state, out, meta)
-    card = out.with_suffix(".md")
+    card = Path(f"{without_suffix(out)}.md")
     rows = "\n".join(f"| `{key}` | {value} |" for key, value in options.items())
-    text = f"""# {out.stem}
+    text = f"""# {without_suffix(out).name}
 
 A published StyleGAN2 generator of {g["img_size"]} px, for `gen.load("{out.name}")`.
 

@@ -15,7 +15,7 @@ from gen import attention_viz, viz
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
-from gen.files import keep_inputs
+from gen.files import keep_inputs, without_suffix
 from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import attention, map_statistics
 
@@ -89,9 +89,12 @@ def row(method, x, px: int) -> tuple[list, list[str]]:
 
 def names(checkpoints: list[str]) -> list[str]:
     """What tells the files apart: their names, or else those of their folders."""
-    short = [Path(path).stem for path in checkpoints]
+    short = [without_suffix(path).name for path in checkpoints]
     if len(set(short)) < len(short):
-        short = [f"{Path(path).absolute().parent.name}/{Path(path).stem}" for path in checkpoints]
+        short = [
+            f"{Path(path).absolute().parent.name}/{without_suffix(path).name}"
+            for path in checkpoints
+        ]
     return short
 
 

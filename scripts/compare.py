@@ -15,7 +15,7 @@ from gen.data import Domains, Heads
 from gen.evaluation import BASIC, GROUPS, Judges, check, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
 from gen.evaluation.rows import to_json
-from gen.files import keep_inputs
+from gen.files import keep_inputs, without_suffix
 from gen.networks.perceptual import LPIPS
 from gen.page import write_report
 from gen.report import paths, samples, versions
@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder")
     args = parser.parse_args()
-    files = {run.stem: run / "last.ckpt" if run.is_dir() else run for run in args.runs}
+    files = {
+        without_suffix(run).name: run / "last.ckpt" if run.is_dir() else run for run in args.runs
+    }
     if len(files) < max(2, len(args.runs)):
         parser.error(f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}")
     written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]

@@ -14,7 +14,7 @@ from gen.drags import MOST
 from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators, videos
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
-from gen.files import keep_inputs
+from gen.files import keep_inputs, without_suffix
 from gen.weights import WeightsError, write_atomic
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     try:
         if args.out:  # before all the work
             reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
-            writes = (args.out, args.out.with_suffix(".values.jsonl"))
+            writes = (args.out, values_of(args.out))
             keep_inputs((*reads, args.no_edges, args.voc), writes)
             args.out.parent.mkdir(parents=True, exist_ok=True)
         method = gen.load(args.checkpoint, args.device)
@@ -133,6 +133,11 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(to_json(rows))
     print(to_table(rows))
+
+
+def values_of(out: Path) -> Path:
+    """Where the values of single sources are kept, that the means in `out` are of."""
+    return Path(f"{without_suffix(out)}.values.jsonl")
 
 
 def of_translator(args: argparse.Namespace, method) -> list[dict]:
@@ -163,7 +168,7 @@ def of_translator(args: argparse.Namespace, method) -> list[dict]:
         batch_size=args.batch_size,
         max_sources=args.max_sources,
         checkpoint=args.checkpoint,
-        ledger=args.out.with_suffix(".values.jsonl") if args.out else None,
+        ledger=values_of(args.out) if args.out else None,
     )
 
 

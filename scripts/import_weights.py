@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from gen import official, official_stylegan2
-from gen.files import keep_inputs
+from gen.files import keep_inputs, without_suffix
 from gen.weights import sha256
 
 IMPORT = {  # method: what reads its files, and their licence
@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     read, licence = IMPORT[args.method]
     try:
-        keep_inputs([args.file], [args.out, args.out.with_suffix(".md")])
+        keep_inputs([args.file], [args.out, f"{without_suffix(args.out)}.md"])
         card = read(args.file, args.out, args.domains)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import gen
 from gen import gallery, viz
 from gen.data import Domains
-from gen.files import keep_inputs
+from gen.files import keep_inputs, without_suffix
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
     args = parser.parse_args()
 
-    stem = args.checkpoint.with_suffix("")
+    stem = without_suffix(args.checkpoint)
     writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
     try:
         keep_inputs([args.data], writes, "--checkpoint")

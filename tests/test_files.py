@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gen.files import keep_inputs
+import gen
+from gen.files import keep_inputs, without_suffix
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_NOTHING = {"emoji", "mnist", "opencv_vtest", "cityscapes_layout"}  # but what they fetch
@@ -126,3 +127,47 @@ def test_every_script_that_takes_a_place_to_write_looks_first():
         if '"--out"' in text and path.stem not in READ_NOTHING:
             names = {ast.unparse(n.func) for n in ast.walk(ast.parse(text)) if hasattr(n, "func")}
             assert "keep_inputs" in names, path.name
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [("tri_0.1", "tri_0.1"), ("a/x_0.5.safetensors", "x_0.5"), ("0.5.ckpt", "0.5")]
+    + [("rows.jsonl", "rows"), ("run.ckpt/", "run.ckpt")],
+)
+def test_a_dot_in_a_name_is_no_suffix(tmp_path, monkeypatch, path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.ckpt").mkdir()
+    assert without_suffix(path).name == name
+
+
+def test_runs_whose_names_differ_behind_a_dot_are_compared(tmp_path, monkeypatch):
+    """And their evaluations are kept apart."""
+    monkeypatch.chdir(tmp_path)
+    loaded = []
+
+    def load(path, _):
+        loaded.append(str(path))
+        if len(loaded) == 2:
+            raise ValueError("both are known")
+
+    monkeypatch.setattr(gen, "load", load)
+    for name in ("tri_0.1", "tri_0.5"):
+        (tmp_path / name).mkdir()
+    script = str(ROOT / "scripts/compare.py")
+    monkeypatch.setattr(sys, "argv", [script, "tri_0.1", "tri_0.5", "--data", "x"])
+    with pytest.raises((ValueError, SystemExit), match="both are known"):
+        runpy.run_path(script, run_name="__main__")
+    assert loaded == ["tri_0.1/last.ckpt", "tri_0.5/last.ckpt"]
+    values_of = runpy.run_path(str(ROOT / "scripts/evaluate.py"))["values_of"]
+    names = ["tri_0.1", "tri_0.5", "rows.jsonl"]
+    values = [str(values_of(Path(name))) for name in names]
+    assert values == ["tri_0.1.values.jsonl", "tri_0.5.values.jsonl", "rows.values.jsonl"]
+    names = runpy.run_path(str(ROOT / "scripts/attention.py"))["names"]
+    assert names(["tri_0.1", "tri_0.5"]) == ["tri_0.1", "tri_0.5"]
+
+
+def test_no_name_that_a_user_gives_is_cut_at_a_dot():
+    """Beside `with_suffix`, which is for files of a known kind, as images."""
+    for path in [*SCRIPTS, *ROOT.glob("gen/official*.py")]:
+        cut = [line for line in path.read_text().splitlines() if ".with_suffix(" in line]
+        assert len(cut) == (path.stem == "translate"), path.name
