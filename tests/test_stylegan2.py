@@ -232,7 +232,7 @@ def test_classes_condition_both_networks():
     a, b = method.generate(z, 0), method.generate(z, torch.tensor([0, 1, 2, 0]))
     assert torch.equal(a[0], b[0]) and not torch.allclose(a[1], b[1])
     for y in (None, 3, -1, 0.5, torch.tensor([0, 1, 2, 7])):
-        with pytest.raises(ValueError, match=r"y: expected a class 0 \.\. 2 each, got "):
+        with pytest.raises(ValueError, match=r"y: expected one of 0 \.\. 2 or of"):
             method.generate(z, y)
 
 

@@ -72,6 +72,7 @@ class Codes(ImageData):
         super().__init__(1, batch_size, val_batch_size, 0, seed)  # nothing is decoded
         if z_dim < 1 or val_count < 1:
             raise ValueError(f"expected z_dim and val_count >= 1, got {z_dim} and {val_count}")
+        self.img_size = 0  # there are no images
         self.z_dim, self.val_count, self.latents = z_dim, val_count, latents
 
     @property

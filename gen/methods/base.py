@@ -27,6 +27,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
 from gen.devices import Arrival, full_precision
+from gen.metrics.checks import check_images
 from gen.networks.ada import augment
 from gen.weights import WeightsError
 
@@ -78,6 +79,7 @@ class Method(LightningModule):
     """
 
     ema: ModelEmaV3
+    least_domains = 1  # of data to train on
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,6 +167,49 @@ class Method(LightningModule):
         networks = nn.ModuleDict({name: getattr(self, name) for name in self._averaged})
         self.ema.update(networks, self.global_step if self._warmup else None)
 
+    # ---- what inference is given ----------------------------------------------------------------
+
+    def checked(self, x: Tensor, name: str = "x") -> Tensor:
+        """Images (N, 3, H, H) in [-1, 1] of the method's size; else ValueError."""
+        check_images(x, name)
+        if tuple(x.shape[2:]) != 2 * (self.img_size,):
+            expected, got = 2 * (self.img_size,), tuple(x.shape[2:])
+            raise ValueError(
+                f"{name}: expected images of {expected} px, got {got}; gen.gallery.read resizes a "
+                "file, gen.data.images.resize a picture"
+            )
+        return x
+
+    def checked_latents(self, z: Tensor) -> Tensor:
+        """Latents (N, Z); else ValueError."""
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            got = getattr(z, "dtype", type(z).__name__)
+            raise ValueError(f"z: expected a float tensor, got {got}")
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z: expected latents (N, {self.latent_dim}), got {tuple(z.shape)}")
+        return z
+
+    def domain(self, y: Any, domains: int, count: int) -> Tensor | int:
+        """The number of a domain, or of each of `count`, from numbers or names; else ValueError."""
+
+        def number(one: Any) -> Any:
+            return self.domains.index(one) if one in self.domains else one
+
+        try:
+            named = [number(one) for one in y] if isinstance(y, list | tuple) else number(y)
+            label = torch.as_tensor(y if isinstance(y, Tensor) else named, device=self.device)
+            whole = not label.is_floating_point() and label.dtype != torch.bool
+            shaped = label.ndim == 0 or label.shape == (count,)
+            fits = whole and shaped and ((label >= 0) & (label < domains)).all()
+        except (TypeError, ValueError, RuntimeError):  # torch takes neither None nor a name
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"y: expected one of 0 .. {domains - 1} or of {self.domains}, or {count} of them, "
+                f"got {y!r:.200}"
+            )
+        return label.long() if label.ndim else int(label)
+
     # ---- doors ----------------------------------------------------------------------------------
 
     @classmethod
@@ -225,9 +270,10 @@ class Method(LightningModule):
         # fewer batches leaves the others waiting for ever.
         names = [name for name, _ in self.named_buffers()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
-        if self.trainer.datamodule is not None:
-            names, self.domains = self.domains, list(self.trainer.datamodule.domains)
+        if (data := self.trainer.datamodule) is not None:
+            names, self.domains = self.domains, list(data.domains)
             self.check_domains(names)
+            self.check_data(data, stage)
 
     def start(self) -> None:
         """Starts from the weights of `init_from`, if that is given."""
@@ -236,6 +282,20 @@ class Method(LightningModule):
             self.check_domains(checkpoint.domains)
             self.fill(checkpoint.state, path)
             rank_zero_info(f"init_from: started from {path}")
+
+    def check_data(self, data: Any, stage: str) -> None:
+        """Raises ValueError for data of another size, or of too few domains to learn from."""
+        expected, got = getattr(self, "img_size", None), getattr(data, "img_size", None)
+        if expected and got and expected != got:
+            raise ValueError(
+                f"--data.img_size: expected {expected} px, as --model.img_size, got {got}; set "
+                "both alike"
+            )
+        if stage == "fit" and len(self.domains) < self.least_domains:
+            raise ValueError(
+                f"expected data of at least {self.least_domains} domains for "
+                f"{type(self).__name__}, got {self.domains}; one folder a domain"
+            )
 
     def check_domains(self, trained: list[str] | None) -> None:
         if trained and self.domains and list(trained) != self.domains:

@@ -13,7 +13,7 @@ Letters in shapes: N batch, T frames after the first, M objects, Z, O latents, H
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -199,6 +199,19 @@ class ClickToMove(GANMethod):
             self.update(weigh(terms, w), opt_g, opt_graph, last=True)
         self.finish(logs | {f"g/{name}": value for name, value in terms.items()}, batch)
 
+    def check_data(self, data: Any, stage: str) -> None:
+        super().check_data(data, stage)
+        split = {"fit": "train", "test": "test"}.get(stage, "val")
+        clips = getattr(data, split)
+        self.check_shape(clips.frames, clips.height, clips.width)
+
+    def check_shape(self, frames: int, *size: int) -> None:
+        if (got := (frames - 1, *size)) != self.shape:
+            raise ValueError(
+                f"clips: expected (T, H, W) = {self.shape}, got {got}; give --data.frames (T + 1), "
+                "height and width those of --model.steps, height and width"
+            )
+
     def training_terms(
         self, batch: dict[str, Tensor], w: dict[str, float]
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -207,11 +220,7 @@ class ClickToMove(GANMethod):
         Nothing is rendered, and there are no frames, where the motion of objects alone is judged.
         """
         video = batch["video"]
-        if (got := (video.shape[1] - 1, *video.shape[3:])) != self.shape:
-            raise ValueError(
-                f"clips: expected (T, H, W) = {self.shape}, got {got}; give --data.frames (T + 1), "
-                "height and width those of --model.steps, height and width"
-            )
+        self.check_shape(video.shape[1], *video.shape[3:])
         scene, motion, mixed, noise, object_z = self.draws(batch)
         flow, visible, theta = (batch[name] for name in ("flow", "visible", "theta"))
         real = video[:, 1:]  # (N, T, 3, H, W)

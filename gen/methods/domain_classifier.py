@@ -66,8 +66,11 @@ class ImageJudge(Method):
 
     def check_size(self, x: Tensor) -> None:
         size = (3, self.img_size, self.img_size)
-        if x.ndim != 4 or x.shape[1:] != size:
-            raise ValueError(f"expected images (N, {str(size)[1:]}, got {tuple(x.shape)}")
+        floats = isinstance(x, Tensor) and x.is_floating_point()
+        if not floats or x.ndim != 4 or x.shape[1:] != size:
+            got = f"{getattr(x, 'dtype', type(x).__name__)} {tuple(getattr(x, 'shape', ()))}"
+            way_out = "" if floats else "; give floats in [-1, 1]"
+            raise ValueError(f"expected images (N, {str(size)[1:]}, got {got}{way_out}")
 
     @property
     def img_size(self) -> int:
@@ -92,6 +95,8 @@ class DomainClassifier(ImageJudge):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    least_domains = 2
+
     def __init__(
         self,
         model_name: str = "resnet10t",
@@ -108,6 +113,8 @@ class DomainClassifier(ImageJudge):
         init_from: str = "",
     ):
         super().__init__()
+        if num_domains < self.least_domains:
+            raise ValueError(f"expected at least 2 domains for DomainClassifier, got {num_domains}")
         self.save_hyperparameters()
         self.build(num_domains)
         self.confusion = MulticlassConfusionMatrix(num_domains)
@@ -140,7 +147,8 @@ class DomainClassifier(ImageJudge):
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), whatever the mode it is in."""
-        return self.judge(x)
+        self.check_size(x)
+        return self.judge(self.checked(x))
 
 
 def disturbed(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:

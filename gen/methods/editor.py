@@ -137,6 +137,7 @@ class Editor(Method):
         In the space that is edited, by optimisation, which takes seconds an image and shows a bar:
         see `gen.projector`.
         """
+        self.checked(x)
         with full_precision(self.device):
             return project(self.generator, x, steps, self.hparams.space).ws
 

@@ -30,6 +30,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from gen.components import component_count
 from gen.losses import spatial_entropy as losses
 from gen.methods.base import Method, inference, judging, weigh
+from gen.metrics.checks import check_images
 from gen.networks.attention_tap import AttentionTap
 from gen.networks.last_block import rewire_last_block
 from gen.networks.timm_classifier import timm_classifier
@@ -74,6 +75,8 @@ class SpatialEntropy(Method):
         seed: of the first weights, Mixup and stochastic depth.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
+
+    least_domains = 2
 
     def __init__(
         self,
@@ -126,6 +129,25 @@ class SpatialEntropy(Method):
         names = [(k, which) for k in (1, 5) if k < num_classes for which in ("", "_raw")]
         scores = {f"top{k}{w}": MulticlassAccuracy(num_classes, k, "micro") for k, w in names}
         self.scores = nn.ModuleDict(scores)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.check_grid()
+        super().setup(stage)
+
+    def check_grid(self) -> None:
+        """Raises ValueError where the term, and its gradient, are 0 whatever the attention is."""
+        name, size = self.hparams.regularizer, self.img_size
+        least = {"spatial_entropy": 3, "total_variation": 2}.get(name, 0)
+        if not (least and self.hparams.lambda_reg):
+            return
+        Hg, Wg = self.attention(self.mean.new_zeros(1, 3, size, size)).shape[-2:]
+        if max(Hg, Wg) < least:
+            raise ValueError(
+                f"lambda_reg: expected a grid of {least} patches or more a side for {name}, got "
+                f"{Hg} x {Wg}: there it is always 0; set a smaller --model.patch_size, a larger "
+                "--model.img_size, or --model.lambda_reg 0"
+            )
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """The network, see `timm_classifier`."""
@@ -254,6 +276,7 @@ class SpatialEntropy(Method):
     @inference
     def classify(self, x: Tensor, averaged: bool = True) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), of the averaged or the raw weights."""
+        check_images(x, "x")
         self.check_images(x)
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             return self.logits(net, x)
@@ -268,6 +291,7 @@ class SpatialEntropy(Method):
         Raises:
             ValueError: a model whose attention is no single map: see `AttentionTap`; another size.
         """
+        check_images(x, "x")
         self.check_images(x, any_size=True)
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             tap = AttentionTap(net)

@@ -10,6 +10,7 @@ Letters in shapes: N batch, D style width, L latent width, H image side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -111,6 +112,8 @@ class StarGAN(GANMethod):
         seed: of the first weights and of all latents drawn in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
+
+    least_domains = 2
 
     def __init__(
         self,
@@ -368,16 +371,18 @@ class StarGAN(GANMethod):
 
     @inference
     def map_style(self, z: Tensor, y: Tensor | int) -> Tensor:
-        """Latents (N, L) and domains (N,) or one int -> styles (N, D)."""
+        """Latents (N, L) and domains (N,), numbers or names, or one -> styles (N, D)."""
+        y = self.domain(y, self.hparams.num_domains, len(self.checked_latents(z)))
         return self.ema.module["mapping_network"](z, y)
 
     @inference
     def encode_style(self, x: Tensor, y: Tensor | int) -> Tensor:
-        """Images (N, 3, H, H) and their domains (N,) or one int -> styles (N, D)."""
+        """Images (N, 3, H, H) and their domains (N,), or one -> styles (N, D)."""
+        y = self.domain(y, self.hparams.num_domains, len(self.checked(x, "images")))
         return self.ema.module["style_encoder"](x, y)
 
     @inference
-    def mean_style(self, y: int, count: int = 10_000) -> Tensor:
+    def mean_style(self, y: int | str, count: int = 10_000) -> Tensor:
         """The centre (1, D) of domain `y`, over `count` fixed latents: where truncation leads."""
         rng = torch.Generator().manual_seed(0)
         z = torch.randn(count, self.latent_dim, generator=rng).to(self.device)
@@ -386,11 +391,16 @@ class StarGAN(GANMethod):
     @inference
     def encode(self, x: Tensor) -> list[Tensor]:
         """Sources (N, 3, H, H) -> their content, to be decoded with any number of styles."""
+        self.checked(x)
         return self.ema.module["generator"].content(x, self.masks(x))
 
     @inference
     def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
         """Content of N sources (or of one, for all) and styles (N, D) -> images (N, 3, H, H)."""
+        sources, width = len(content[0]), self.hparams.style_dim
+        if s.ndim != 2 or s.shape[1] != width or sources not in (1, len(s)):
+            got = f"{tuple(s.shape)} for {sources} sources"
+            raise ValueError(f"style: expected (N, {width}) for N sources or one, got {got}")
         content = [c.expand(len(s), -1, -1, -1) for c in content]
         return self.ema.module["generator"].render(content, s)
 
@@ -398,18 +408,22 @@ class StarGAN(GANMethod):
     def translate(
         self,
         x: Tensor,
-        y_trg: Tensor | int,
+        y_trg: Tensor | int | str | Sequence[str],
         z: Tensor | None = None,
         x_ref: Tensor | None = None,
         style: Tensor | None = None,
     ) -> Tensor:
-        """Sources (N, 3, H, H) into domains `y_trg`, guided by exactly one of:
+        """Sources (N, 3, H, H) into domains `y_trg` (N,) or one, guided by exactly one of:
 
         latents `z` (N, L), reference images `x_ref` (N, 3, H, H) of those domains, or styles
         `style` (N, D). Returns images (N, 3, H, H), unbounded; `viz.to_uint8` clamps them.
+
+        Raises:
+            ValueError: Images of another dtype, range or size, no such domain, shapes.
         """
         if sum(guide is not None for guide in (z, x_ref, style)) != 1:
             raise ValueError("translate: expected exactly one of z, x_ref and style")
+        y_trg = self.domain(y_trg, self.hparams.num_domains, len(self.checked(x)))
         if z is not None:
             style = self.map_style(z, y_trg)
         elif x_ref is not None:

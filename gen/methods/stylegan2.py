@@ -250,16 +250,15 @@ class StyleGAN2(GANMethod):
         psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Tensor:
-        """Latents (N, Z), and classes (N,) or one int if conditional -> W+ codes (N, L, D).
+        """Latents (N, Z), and classes (N,), or one, if conditional -> W+ codes (N, L, D).
 
         `psi` < 1 pulls the first `cutoff` rows (None: all) towards the mean code: fewer odd images.
         """
+        self.checked_latents(z)
         c = None
         if self.classes:
-            label = torch.as_tensor(-1 if y is None else y, device=z.device)
-            if label.is_floating_point() or not ((label >= 0) & (label < self.classes)).all():
-                raise ValueError(f"y: expected a class 0 .. {self.classes - 1} each, got {y}")
-            c = self.condition(label.long().expand(len(z)))
+            label = torch.as_tensor(self.domain(y, self.classes, len(z)), device=z.device)
+            c = self.condition(label.expand(len(z)))
         return self.ema.module["generator"].mapping(z, c, psi, cutoff)
 
     @inference

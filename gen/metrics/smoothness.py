@@ -6,6 +6,7 @@ the network once. PS alone is had for nothing, by standing or by noise: read it 
 `straight`.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -206,6 +207,7 @@ class InterpolationSmoothness(Metric):
         self.frames, self.resize, self.quantize = frames, resize, quantize
         size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
         self.suffix = f"{size}{'_8bit' if quantize else ''}"
+        self.told = False  # that images are in [0, 1], once
         self.add_state("steps", [], dist_reduce_fx="cat")  # of (N, T-1)
         self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
         self.add_state("pixels", [], dist_reduce_fx="cat")  # of (N, T-1)
@@ -214,6 +216,13 @@ class InterpolationSmoothness(Metric):
     def update(self, frames: Tensor) -> None:
         """Adds N sequences (N, T, 3, H, W) in [-1, 1]."""
         check_images(frames, "InterpolationSmoothness", ndim=5, frames=self.frames)
+        if not self.told and frames.min() >= 0:
+            self.told = True
+            warnings.warn(
+                "InterpolationSmoothness: expected values in [-1, 1], got none below 0: images in "
+                "[0, 1] are to be doubled, minus 1",
+                stacklevel=2,
+            )
         steps, direct = path_distances(self.lpips, frames, self.resize, self.quantize)
         self.steps.append(steps)
         self.direct.append(direct)
