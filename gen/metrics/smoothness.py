@@ -208,9 +208,10 @@ class InterpolationSmoothness(Metric):
         size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
         self.suffix = f"{size}{'_8bit' if quantize else ''}"
         self.told = False  # that images are in [0, 1], once
-        self.add_state("steps", [], dist_reduce_fx="cat")  # of (N, T-1)
+        # Flat and of float32, as the empty tensor that torchmetrics sends for a rank with no update
+        self.add_state("steps", [], dist_reduce_fx="cat")  # of (N (T-1),)
         self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
-        self.add_state("pixels", [], dist_reduce_fx="cat")  # of (N, T-1)
+        self.add_state("pixels", [], dist_reduce_fx="cat")  # of (N (T-1),)
 
     @torch.no_grad()
     def update(self, frames: Tensor) -> None:
@@ -224,16 +225,17 @@ class InterpolationSmoothness(Metric):
                 stacklevel=2,
             )
         steps, direct = path_distances(self.lpips, frames, self.resize, self.quantize)
-        self.steps.append(steps)
-        self.direct.append(direct)
-        self.pixels.append(pixel_steps(frames))
+        self.steps.append(steps.flatten().float())
+        self.direct.append(direct.float())
+        self.pixels.append(pixel_steps(frames).flatten().float())
 
     def sequences(self) -> dict[str, Tensor]:
         """Every value of every sequence, (N,) float64, for intervals and histograms."""
         if len(self.direct) == 0:
             raise ValueError("InterpolationSmoothness: expected count > 0, got no update()")
-        states = (dim_zero_cat(state) for state in (self.steps, self.direct, self.pixels))
-        values = smoothness(*states)
+        steps, direct, pixels = map(dim_zero_cat, (self.steps, self.direct, self.pixels))
+        n = self.frames - 1
+        values = smoothness(steps.view(-1, n), direct, pixels.view(-1, n))
         how = self.frames, self.lpips.net, self.suffix
         return {value_name(key, *how): value for key, value in values.items()}
 

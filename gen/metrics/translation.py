@@ -143,7 +143,7 @@ class TranslationScores(Metric):
         """Adds N sources (N, 3, H, W), their outputs (N, K, 3, H, W), and what they are held to."""
         check_images(outputs, "outputs", ndim=5, frames=self.outputs)
         for key, value in translation_scores(self.lpips, x, outputs, twin, nearest).items():
-            getattr(self, key).append(value)
+            getattr(self, key).append(value.float())
 
     def compute(self) -> dict[str, Tensor]:
         """Means over sources."""
