@@ -86,6 +86,15 @@ def test_test_images_are_never_trained_on(made, caplog):
     assert "no split for validation" not in caplog.text
 
 
+def test_a_split_that_lacks_a_domain_keeps_the_labels(made):
+    root = made("train/cat", "train/dog", "val/cat", "val/dog", "test/dog")
+    for kind in (Classes, Domains):
+        images = kind(str(root), img_size=8).images("test")
+        assert images.domains == ["cat", "dog"] and images.labels.tolist() == [1] * 3
+        with pytest.raises(ValueError, match="split: expected one of train, val, test, got 'odd'"):
+            kind(str(root)).images("odd")
+
+
 def test_a_test_split_stands_in_for_one_for_validation_and_says_so(made, caplog):
     root = made("trainA", "trainB", "testA", "testB")
     find_images(root)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from gen.data.base import ImageData
 from gen.data.domains import DomainImages
 from gen.data.images import load_alpha
-from gen.data.layout import Files, find_images
+from gen.data.layout import Files, find_images, of_split
 from gen.data.sampler import position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
@@ -202,12 +202,7 @@ class Classes(ImageData):
         return tuple(self.files)
 
     def images(self, split: str) -> ClassImages:
-        if split not in self.files:
-            raise ValueError(
-                f"split: expected one of {', '.join(self.splits)}, got {split!r}; each is a folder "
-                f"of class folders in {self.root}"
-            )
-        files = {name: self.files[split].get(name, []) for name in self.domains}
+        files = of_split(self.root, self.files, split)
         if split == "train":
             files = {name: subset(images, self.share) for name, images in files.items()}
         options = (self.img_size, self.crop_pct, self.augment, self.min_scale)

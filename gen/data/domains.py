@@ -16,7 +16,7 @@ from PIL import Image
 
 from gen.data.base import I2IData, LabelledImages
 from gen.data.images import MIN_CROP, ImageError, load_image
-from gen.data.layout import Files, find_images, is_paired, read_zip
+from gen.data.layout import Files, find_images, is_paired, of_split, read_zip
 
 NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that only counts
 T = TypeVar("T")
@@ -170,6 +170,5 @@ class Domains(I2IData):
         return list(self.files["train"])
 
     def images(self, split: str) -> DomainImages:
-        return DomainImages(
-            self.root, self.files[split], self.img_size, self.cache and split == "train"
-        )
+        files = of_split(self.root, self.files, split)
+        return DomainImages(self.root, files, self.img_size, self.cache and split == "train")

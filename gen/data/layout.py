@@ -79,6 +79,20 @@ def find_images(root: Path) -> dict[str, Files]:
     return splits
 
 
+def of_split(root: Path, splits: dict[str, Files], split: str) -> Files:
+    """The images of a split in all domains of train/, some of which it may lack.
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in splits:
+        raise ValueError(
+            f"split: expected one of {', '.join(splits)}, got {split!r}; each is a folder of "
+            f"folders of images in {root}"
+        )
+    return {domain: splits[split].get(domain, []) for domain in splits["train"]}
+
+
 def images_below(folder: Path) -> list[Path]:
     """The images of a folder, at any depth and sorted; says what else it has."""
     names = [PurePosixPath(name) for name in file_names(folder) if name[-1] != "/"]
