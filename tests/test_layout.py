@@ -146,6 +146,12 @@ def test_folders_in_every_domain_are_remarked(made, caplog):
     assert "all images of afhq/, faces/ lie in folders of these, as afhq/cat/" in caplog.text
 
 
+def test_images_beside_the_domains_are_named_as_left_out(made, caplog):
+    assert read(made("cat", "dog", "one.png", "two.png"))["val"] == {"cat": 1, "dog": 1}
+    assert "left out 2 images that lie in no domain's folder" in caplog.text
+    assert "not images" not in caplog.text
+
+
 def test_few_images_are_split_so_that_an_evaluation_works(tmp_path):
     counts = {"a": 2, "b": 3, "c": 5, "d": 6, "e": 20}
     write(tmp_path, [f"{d}/{d}{i:03}.png" for d, n in counts.items() for i in range(n)])

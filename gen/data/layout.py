@@ -223,15 +223,19 @@ def _labels(root: Path, top: str, parts: Parts) -> Files | None:
 
 def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
     domains: Files = {p[0]: [] for p in parts if len(p) > 1}
-    skipped = []
+    skipped, beside = [], 0
     for domain, *rest in parts:
         name = PurePosixPath(*rest)
         if rest and is_image(name.name):
             path = f"{top}{split}{domain}/{name}"
             domains[domain].append((str(name.with_suffix("")), path))
+        elif not rest and is_image(domain):
+            beside += 1
         elif name := [domain, *rest][-1]:  # else a folder
             skipped.append(PurePosixPath(name).suffix.lower())
     _say_skipped(f"{root}/{split}", skipped)
+    if beside and domains:
+        log.warning("%s/%s: left out %d images that lie in no domain's folder", root, split, beside)
     if not domains:
         raise ValueError(
             f"{root}: expected {split}<domain>/ folders with images, got {_found(parts)}"

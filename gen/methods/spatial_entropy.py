@@ -276,8 +276,8 @@ class SpatialEntropy(Method):
     @inference
     def classify(self, x: Tensor, averaged: bool = True) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), of the averaged or the raw weights."""
-        check_images(x, "x")
         self.check_images(x)
+        check_images(x, "x")
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             return self.logits(net, x)
 
@@ -291,8 +291,8 @@ class SpatialEntropy(Method):
         Raises:
             ValueError: a model whose attention is no single map: see `AttentionTap`; another size.
         """
-        check_images(x, "x")
         self.check_images(x, any_size=True)
+        check_images(x, "x")
         with judging(self.ema.module["net"] if averaged else self.net) as net:
             tap = AttentionTap(net)
             try:
