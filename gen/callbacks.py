@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -97,26 +98,55 @@ class Last(Checkpoint):
 class Config(Callback):
     """Writes `config.yaml` beside each run's first checkpoint: it says how that was trained.
 
+    The checkpoint says it too, in plain text; what differs when it is resumed is printed.
+
     Args:
         parser, config: of `gen fit`.
     """
 
-    def __init__(self, parser: Any, config: Any) -> None:
-        self.parser, self.config, self.saved = parser, config, False
+    where = ("out", "ckpt_path", "overwrite", "config", "model")  # the method tells of its own
 
-    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and trainer.is_global_zero and not self.saved:
-            config = self.config.clone()
-            config.ckpt_path, config.overwrite = None, False  # for a run that begins anew
-            text = self.parser.dump(config, skip_none=False)
-            write_atomic(Path(trainer.default_root_dir, "config.yaml"), text.encode())
-            self.saved = True
+    def __init__(self, parser: Any, config: Any) -> None:
+        config = config.clone()
+        config.ckpt_path, config.overwrite = None, False  # for a run that begins anew
+        self.text, self.saved = parser.dump(config, skip_none=False), False
+
+    def options(self) -> dict[str, str]:
+        """All options by their names on the command line."""
+        found, rest = {}, [("", yaml.safe_load(self.text))]
+        while rest:
+            above, value = rest.pop()
+            if isinstance(value, dict) and not above.endswith("callbacks"):
+                rest += [(f"{above}.{key}".strip("."), value[key]) for key in reversed(value)]
+            else:
+                found[above.replace(".init_args", "")] = str(value)
+        return {key: value for key, value in found.items() if key.split(".")[0] not in self.where}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit":
+            checkpoint["config"] = self.options()
+            if trainer.is_global_zero and not self.saved:
+                path = Path(trainer.default_root_dir, "config.yaml")
+                write_atomic(path, self.text.encode())
+                self.saved = True
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        saved = checkpoint.get("config")
+        if trainer.state.fn == "fit" and isinstance(saved, dict):
+            for key, now in self.options().items():
+                if saved.get(key, now) != now:
+                    rank_zero_info(f"resume: {key} was {saved[key]}, is now {now}")
 
 
 class Predictions(Callback):
     """`gen predict` writes `predictions/<index>_<domain>.png` for every source and domain.
 
-    Of a classifier it writes `predictions.csv`: index, class and the probability of each class.
+    Of a classifier it writes `predictions.csv`: index, class and the probability of each class, or
+    of each attribute.
     """
 
     started = False  # a file of classes, in this run
@@ -128,21 +158,26 @@ class Predictions(Callback):
 
         folder = Path(trainer.default_root_dir, "predictions")
         if outputs.ndim == 2:
-            self.write_classes(folder.with_suffix(".csv"), method.domains, outputs, batch["index"])
+            self.write_shares(folder.with_suffix(".csv"), method, outputs, batch["index"])
             return
         folder.mkdir(parents=True, exist_ok=True)
         for index, images in zip(batch["index"].tolist(), outputs, strict=True):
             for domain, image in zip(method.domains, images, strict=True):
                 viz.to_pil(image).save(folder / f"{index:05d}_{domain}.png")
 
-    def write_classes(self, path: Path, names: list[str], shares: Tensor, index: Tensor) -> None:
+    def write_shares(
+        self, path: Path, method: LightningModule, shares: Tensor, index: Tensor
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [] if self.started else [",".join(["index", "class", *names])]
+        attributes = getattr(method, "attribute_names", [])
+        names = attributes or method.domains
+        head = ["index", *names] if attributes else ["index", "class", *names]
+        lines = [] if self.started else [head]
         for i, row in zip(index.tolist(), shares.tolist(), strict=True):
-            best = names[max(range(len(row)), key=row.__getitem__)]
-            lines.append(",".join([str(i), best, *(f"{p:.6f}" for p in row)]))
+            best = [] if attributes else [names[max(range(len(row)), key=row.__getitem__)]]
+            lines.append([str(i), *best, *(f"{p:.6f}" for p in row)])
         with open(path, "a" if self.started else "w", errors="surrogateescape") as file:
-            file.write("\n".join(lines) + "\n")
+            file.writelines(",".join(line) + "\n" for line in lines)
         self.started = True
 
 
@@ -174,8 +209,12 @@ class Bar(TQDMProgressBar):
 class OfImages(Callback):
     """Refuses what neither translates images nor generates them, before it trains."""
 
+    @staticmethod
+    def takes(method: LightningModule) -> bool:
+        return hasattr(method, "encode_style") or hasattr(method, "generate")
+
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
-        if not (hasattr(method, "encode_style") or hasattr(method, "generate")):
+        if not self.takes(method):
             raise ValueError(
                 f"{type(self).__name__}: expected a translator or a generator, got "
                 f"{type(method).__name__}; leave the callback out, see scripts/evaluate.py"

@@ -7,8 +7,10 @@ import os
 import pkgutil
 import sys
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Literal
+
+from gen.commands import plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -26,10 +28,16 @@ HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...
 
 
 def main(args: list[str] | None = None) -> None:
-    if (sys.argv[1:] if args is None else args) in ([], ["-h"], ["--help"]):
+    """Runs `gen`; without `args` those of the process, and mistakes are told in one line."""
+    words = sys.argv[1:] if args is None else args
+    if words in ([], ["-h"], ["--help"]):
         print(HELP, end="")  # without the seconds that importing torch and lightning takes
         return
+    with plain_errors(ours_alone=True) if args is None else nullcontext():
+        run(args, words)
 
+
+def run(args: list[str] | None, words: list[str]) -> None:
     from lightning import LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.cli import LightningCLI
 
@@ -37,7 +45,6 @@ def main(args: list[str] | None = None) -> None:
     import gen.methods
     from gen import runs
     from gen.callbacks import Config, Last
-    from gen.weights import read_yaml
 
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
@@ -57,6 +64,7 @@ def main(args: list[str] | None = None) -> None:
             parser.add_argument("--save_every", type=int, default=500, help="iterations")
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")
+            runs.put_integers_first(parser)
             for name in ("num_domains", "num_classes"):  # whichever the method has
                 target = f"model.init_args.{name}"
                 parser.link_arguments("data.num_domains", target, apply_on="instantiate")
@@ -65,11 +73,11 @@ def main(args: list[str] | None = None) -> None:
             """Nothing: a checkpoint neither overrides the command line nor names a class."""
 
         def before_instantiate_classes(self) -> None:
-            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, args))
+            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, words))
 
         def instantiate_trainer(self, **_: Any) -> Trainer:
             c = self.config_init[self.subcommand]
-            kwargs = runs.equip(c, self.datamodule)
+            kwargs = runs.equip(c, self.subcommand, self.model, self.datamodule)
             trainer = super().instantiate_trainer(**kwargs | dict(callbacks=[*kwargs["callbacks"]]))
             if c.trainer.strategy == "auto" and trainer.world_size > 1:
                 # A step trains some of the networks; plain ddp would wait for the others' gradients
@@ -78,12 +86,7 @@ def main(args: list[str] | None = None) -> None:
             held.enter_context(runs.claim(c, self.subcommand))  # after all that may be refused
             return trainer
 
-    args = sys.argv[1:] if args is None else args
-    for before, word in zip(["", *args], args, strict=False):
-        path = word.partition("=")[2] or word
-        if before in ("-c", "--config") or path.endswith((".yaml", ".yml")):
-            if os.path.isfile(path):
-                read_yaml(path)  # refused here, before the parser unfolds it
+    runs.check_configs(words)
     with ExitStack() as held:  # the folder of the run
         cli = CLI(
             LightningModule,

@@ -45,11 +45,11 @@ def versions() -> dict[str, str]:
 
 
 def read_curves(run_dir: str | Path) -> list[dict[str, str]]:
-    """Rows of every metrics.csv below a run's folder, oldest file first, in the order of steps.
+    """Rows of every logs/*/metrics.csv below a run's folder, in the order of steps.
 
-    A resumed run has several; where they overlap the newer rows win.
+    The oldest file comes first. A resumed run has several; where they overlap the newer rows win.
     """
-    files = sorted(Path(run_dir).rglob("metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
+    files = sorted(Path(run_dir).rglob("logs/*/metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
     rows: list[dict[str, str]] = []
     for file in files:
         with file.open(newline="") as lines:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import operator
 import os
 import shlex
 import shutil
@@ -10,9 +12,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from lightning import LightningModule
 
 from gen.checkpoint import find
+from gen.weights import read_yaml
 
 
 def is_used(out: str | Path) -> bool:
@@ -84,6 +89,15 @@ def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContex
     return nullcontext()
 
 
+def check_configs(words: Sequence[str]) -> None:
+    """Refuses a config of a command line that is no plain YAML, before the parser unfolds it."""
+    for before, word in zip(["", *words], words, strict=False):
+        path = word.partition("=")[2] or word
+        if before in ("-c", "--config") or path.endswith((".yaml", ".yml")):
+            if os.path.isfile(path):
+                read_yaml(path)
+
+
 def is_first_process() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -128,7 +142,50 @@ def lock(out: str | Path) -> int:
     return descriptor
 
 
-def equip(c: Any, data: Any) -> dict[str, Any]:
+def put_integers_first(parser: Any) -> None:
+    """Keeps a typed 1 an integer: as `limit_val_batches` it is one batch, and 1.0 is all of them.
+
+    `typing` remembers the order in which any package first wrote Union[float, int].
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if int in kinds and float in kinds:
+            rest = (kind for kind in kinds if kind is not int)
+            action._typehint = functools.reduce(operator.or_, rest, int)
+
+
+def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> list:
+    """What validate and test need besides to measure `method`.
+
+    Raises:
+        ValueError: Nothing that these commands, or predict, know is there for such a method.
+    """
+    from gen.callbacks import Evaluate, OfImages
+    from gen.methods.base import GANMethod
+
+    name, cls = type(method).__name__, type(method)
+    if subcommand == "predict" and cls.predict_step is LightningModule.predict_step:
+        raise ValueError(
+            f"gen predict: expected a translator or a classifier, got {name}; scripts/generate.py, "
+            "edit.py and click_to_move.py make images of the others"
+        )
+    limit = {"validate": "limit_val_batches", "test": "limit_test_batches"}.get(subcommand)
+    if limit is None:
+        return []
+    if c.trainer[limit] == 0:  # a fit without validation
+        c.trainer[limit] = None
+    silent = cls.validation_step in (GANMethod.validation_step, LightningModule.validation_step)
+    if not silent or any(isinstance(callback, Evaluate) for callback in given):
+        return []
+    if not OfImages.takes(method):
+        raise ValueError(
+            f"gen {subcommand}: expected a translator, a generator or a classifier, got {name}; "
+            "python scripts/evaluate.py measures it"
+        )
+    return [Evaluate()]
+
+
+def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[str, Any]:
     """What the trainer of a run gets: folder, loggers, callbacks, how checkpoints are written."""
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -147,12 +204,13 @@ def equip(c: Any, data: Any) -> dict[str, Any]:
             "--trainer.limit_val_batches 0"
         )
     out = Path(c.out)
-    loggers: list[Any] = [CSVLogger(out, name="logs")]
+    loggers: list[Any] = [CSVLogger(out, name="logs" if subcommand == "fit" else subcommand)]
     if c.wandb != "off":
         loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
     given = c.trainer.callbacks or []
     callbacks = [*given] if isinstance(given, list) else [given]
     callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
+    callbacks += judges(c, subcommand, method, callbacks)
     if c.trainer.enable_progress_bar is not False:
         callbacks.append(Bar())
     if c.monitor:

@@ -14,8 +14,8 @@ def ramp(epoch: int, epochs: int, warmup: int = 10) -> float:
 
 
 def half_cosine(step: int, steps: int) -> float:
-    """From 1 at step 0 to 0 at `steps`."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
+    """From 1 at step 0 to 0 at `steps`, and from there on."""
+    return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 
 
 def linear_fall(step: int, start: int, steps: int) -> float:

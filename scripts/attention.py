@@ -5,13 +5,13 @@ attention with the spatial entropy, and what is above the mean of its map, a col
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
 import gen
 from gen import attention_viz, viz
+from gen.commands import plain_errors
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
@@ -20,6 +20,7 @@ from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import attention, map_statistics
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("images", nargs="+", type=Path, help="image files")
@@ -30,13 +31,10 @@ def main() -> None:
     parser.add_argument("--cell-px", type=int, default=128, help="width of a picture")
     parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
     args = parser.parse_args()
-    try:
-        keep_inputs((*args.images, *args.checkpoint), [args.out])
-        picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(args.out)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    keep_inputs((*args.images, *args.checkpoint), [args.out])
+    picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(args.out)
 
 
 def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float = 1.0):

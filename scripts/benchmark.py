@@ -40,6 +40,7 @@ import yaml
 from torch import Tensor
 
 import gen
+from gen.commands import plain_errors
 from gen.data import Domains, Heads
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
@@ -262,6 +263,7 @@ def show(rows: list[dict]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
+@plain_errors()
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)

@@ -21,9 +21,11 @@ from PIL import Image
 
 import gen
 from gen import drags, motion_viz, stills, viz
+from gen.commands import plain_errors
 from gen.files import keep_inputs
 
 
+@plain_errors()
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import gen
+from gen.commands import plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation import BASIC, GROUPS, Judges, check, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
@@ -22,6 +23,7 @@ from gen.report import paths, samples, versions
 from gen.weights import write_atomic
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -39,10 +41,7 @@ def main() -> None:
     if len(files) < max(2, len(args.runs)):
         parser.error(f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}")
     written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]
-    try:
-        keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
-    except ValueError as error:
-        parser.error(str(error))
+    keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
 
     methods = {name: gen.load(file, args.device) for name, file in files.items()}
     size = next(iter(methods.values())).img_size

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import gen
+from gen.commands import plain_errors
 from gen.networks.perceptual import LPIPS
 from gen.weights import WeightsError
 
@@ -26,6 +27,7 @@ ROLES = {  # what ships, what it has to be, and what only such a method has
 }
 
 
+@plain_errors()
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
@@ -44,30 +46,23 @@ def main() -> None:
         args.auth += ":" + getpass()
     if args.share:
         print("warning: whoever has the link and the password can use this machine's processor")
-    try:
-        from gen.demo import app
-    except ModuleNotFoundError as error:
-        sys.exit(f'error: expected the extra demo, got no {error.name}; pip install -e ".[demo]"')
+    from gen.demo import app
+
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # its folder is removed, too
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    methods = [load(role, getattr(args, role), device) for role in ROLES]
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        methods = [load(role, getattr(args, role), device) for role in ROLES]
-        try:
-            lpips = LPIPS("alex").to(device)
-        except WeightsError as error:
-            print(f"note: {error}", file=sys.stderr)
-            lpips = None
-        named = dict(zip(ROLES, methods, strict=True))
-        about = [
-            knows(getattr(args, role), named[role]) for role in ("translator", "editor", "mover")
-        ]
-        page = app.build(*methods, lpips, about)
-        print(*app.serve(page, args.port, args.share, args.auth), flush=True)
-        page.block_thread()
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        lpips = LPIPS("alex").to(device)
+    except WeightsError as error:
+        print(f"note: {error}", file=sys.stderr)
+        lpips = None
+    named = dict(zip(ROLES, methods, strict=True))
+    about = [knows(getattr(args, role), named[role]) for role in ("translator", "editor", "mover")]
+    page = app.build(*methods, lpips, about)
+    print(*app.serve(page, args.port, args.share, args.auth), flush=True)
+    page.block_thread()
 
 
 def knows(path: str, method) -> str:

@@ -8,16 +8,17 @@ image over its edits, in the order of --set, and back. Photos are first projecte
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
 import gen
 from gen import edits, gallery, viz
+from gen.commands import plain_errors
 from gen.files import keep_inputs
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,10 +35,7 @@ def main() -> None:
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
     parser.add_argument("--out", type=Path, default=Path("edits"), help="folder")
     args = parser.parse_args()
-    try:
-        edit(args)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    edit(args)
 
 
 def edit(args: argparse.Namespace) -> None:

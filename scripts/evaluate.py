@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import gen
+from gen.commands import plain_errors
 from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
 from gen.data.kitti360 import is_kitti360
 from gen.drags import MOST
@@ -18,6 +19,7 @@ from gen.files import keep_inputs, without_suffix
 from gen.weights import WeightsError, write_atomic
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")

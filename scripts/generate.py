@@ -8,16 +8,17 @@ Mixing: rows of the picture have the codes of --seeds, their rows from --first o
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
 import gen
 from gen import gallery, viz
+from gen.commands import plain_errors
 from gen.files import keep_inputs
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,13 +32,10 @@ def main() -> None:
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
     parser.add_argument("--out", type=Path, default=Path("generated.png"))
     args = parser.parse_args()
-    try:
-        keep_inputs([args.checkpoint], [args.out])
-        picture = draw(args)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(args.out)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    keep_inputs([args.checkpoint], [args.out])
+    picture = draw(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(args.out)
     print(args.out)
 
 

@@ -1,10 +1,10 @@
 """Published weights to a `.safetensors` file for `gen.load`, with a card beside it."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gen import official, official_stylegan2
+from gen.commands import plain_errors
 from gen.files import keep_inputs, without_suffix
 from gen.weights import sha256
 
@@ -14,6 +14,7 @@ IMPORT = {  # method: what reads its files, and their licence
 }
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("method", choices=IMPORT)
@@ -22,11 +23,8 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", default=(), help="their names, sorted as folders")
     args = parser.parse_args()
     read, licence = IMPORT[args.method]
-    try:
-        keep_inputs([args.file], [args.out, f"{without_suffix(args.out)}.md"])
-        card = read(args.file, args.out, args.domains)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    keep_inputs([args.file], [args.out, f"{without_suffix(args.out)}.md"])
+    card = read(args.file, args.out, args.domains)
     size_mib = args.out.stat().st_size / 2**20
     print(f"{args.out}  {size_mib:.1f} MiB  sha256 {sha256(args.out)}  card {card}\n{licence}")
 

@@ -17,11 +17,13 @@ import torch
 
 import gen
 from gen import gallery, viz
+from gen.commands import plain_errors
 from gen.files import keep_inputs
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.weights import WeightsError
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -38,10 +40,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20, help="of each leg, both ends included")
     parser.add_argument("--out", type=Path, default=Path("interpolation"), help="folder")
     args = parser.parse_args()
-    try:
-        interpolate(args)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    interpolate(args)
 
 
 def interpolate(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import gen
+from gen.commands import plain_errors
 from gen.data import Domains, Heads
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
@@ -18,6 +19,7 @@ from gen.report import build
 from gen.weights import WeightsError, read_yaml
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path, help="what `gen fit --out` wrote")
@@ -25,10 +27,7 @@ def main() -> None:
     parser.add_argument("--data", help="a folder, a zip, or `heads`; default: that of the run")
     parser.add_argument("--shipped", type=Path, help="a checkpoint to show beside")
     args = parser.parse_args()
-    try:
-        print(report(args))
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    print(report(args))
 
 
 def report(args: argparse.Namespace) -> Path:

@@ -1,15 +1,16 @@
 """The pictures of the README, from a checkpoint: a grid, and strips between domains."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import gen
 from gen import gallery, viz
+from gen.commands import plain_errors
 from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -19,10 +20,7 @@ def main() -> None:
 
     stem = without_suffix(args.checkpoint)
     writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
-    try:
-        keep_inputs([args.data], writes, "--checkpoint")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    keep_inputs([args.data], writes, "--checkpoint")
     method = gen.load(args.checkpoint)
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
 

@@ -1,20 +1,22 @@
 """What `scripts/quickstart.sh` runs once the package is installed; see there."""
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import yaml
 
 import gen
+from gen.commands import call, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation import check, evaluate
 from gen.evaluation.rows import to_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
+from gen.weights import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
@@ -26,42 +28,71 @@ SOURCES = 24  # images evaluated
 
 def run(*command: str | Path) -> int:
     print("$", *command, flush=True)
-    return subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+    return call(*command, cwd=ROOT)
 
 
 def prepare() -> Domains | Heads:
     """The emoji data set, or without npm or its registry the embedded one."""
     code = run(sys.executable, "data_prep/emoji.py", "--size", "64", "--out", "data/emoji")
     if code == 0:
-        return Domains("data/emoji", img_size=64)
+        return Domains(str(ROOT / "data/emoji"), img_size=64)
     if code == 69:
         print("npm or its registry cannot be reached: going on with the embedded data set, Heads")
         return Heads(img_size=64)
     sys.exit(code)
 
 
+def name_run(data: Path | None, embedded: bool, from_scratch: bool) -> Path:
+    """The folder of a run without --out: another one for other data or another start."""
+    parts = ["quickstart", "heads" if embedded else data and data.resolve().name]
+    parts.append("from_scratch" if from_scratch else None)
+    return ROOT / "runs" / "_".join(part for part in parts if part)
+
+
+def check_run(out: Path, data: Domains | Heads, start: str) -> None:
+    """Raises ValueError if `out` holds a run of other data, or from another start."""
+    path = out / "config.yaml"
+    if not path.exists():
+        return
+    config = yaml.safe_load(path.read_text())
+    root = (config["data"].get("init_args") or {}).get("root")
+    was = (
+        str((ROOT / root).resolve()) if root else "Heads",
+        config["model"]["init_args"]["init_from"],
+    )
+    root = getattr(data, "root", None)
+    now = str(Path(root).resolve()) if root else "Heads", start
+    for what, old, new in zip(("data", "weights to start from"), was, now, strict=True):
+        if old != new:
+            raise ValueError(
+                f"{out}: expected a run of the same {what}, {new or 'none'}, got one of "
+                f"{old or 'none'}; give another --out"
+            )
+
+
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Install to pictures in ten minutes.")
     parser.add_argument("--steps", type=int, help="iterations of training")
     parser.add_argument("--data", type=Path, help="your images: a folder with a folder a domain")
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--out", type=Path, help="default: runs/quickstart, and of what data")
     parser.add_argument("--from-scratch", action="store_true", help="not from the shipped weights")
     args = parser.parse_args()
 
-    try:
-        keep_inputs([args.data], [args.out])
-        data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
-        trained = SimpleNamespace(domains=data.domains, img_size=data.img_size)
-        check(trained, data.val, max_sources=SOURCES)  # what comes last is decided first
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    keep_inputs([args.data], [args.out])
+    data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
+    trained = SimpleNamespace(domains=data.domains, img_size=data.img_size)
+    check(trained, data.val, max_sources=SOURCES)  # what comes last is decided first
     fill_cache(("alex",))
     shipped = gen.load(SHIPPED) if SHIPPED.exists() else None
     if shipped and shipped.domains != data.domains:
         shipped = None
-    start = [] if args.from_scratch or not shipped else ["--model.init_from", SHIPPED, *GENTLY]
+    start = [] if args.from_scratch or not shipped else ["--model.init_from", str(SHIPPED)]
     steps = args.steps or (STEPS_FINE_TUNED if start else STEPS_FROM_NOTHING)
-    last = args.out / "last.ckpt"
+    out = args.out or name_run(args.data, isinstance(data, Heads), args.from_scratch)
+    out = out.resolve()
+    check_run(out, data, start[-1] if start else "")
+    last = out / "last.ckpt"
     resume = ["--ckpt_path", last] if last.exists() else []
     if resume and gen.checkpoint.read(last).iteration >= steps:
         print(f"{last} has its {steps} iterations already; --steps N or --out DIR trains on")
@@ -69,8 +100,9 @@ def main() -> None:
         source = (
             ["--data", "gen.data.Heads"] if isinstance(data, Heads) else ["--data.root", data.root]
         )
-        fit = ["-m", "gen", "fit", "-c", CONFIG, *source, "--out", args.out, *start, *resume]
-        if code := run(sys.executable, *fit, "--trainer.max_steps", str(steps)):
+        fit = ["-m", "gen", "fit", "-c", CONFIG, *source, "--out", out]
+        fit += [*start, *GENTLY * bool(start), *resume, "--trainer.max_steps", str(steps)]
+        if code := run(sys.executable, *fit):
             sys.exit(code)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,11 +112,11 @@ def main() -> None:
     if shipped:
         shipped = shipped.to(device)
         shipped_rows = evaluate(shipped, data.val, max_sources=SOURCES, checkpoint=SHIPPED)
-    (args.out / "metrics.jsonl").write_text(to_json(rows))
+    write_atomic(out / "metrics.jsonl", to_json(rows).encode())
     report = build(
         method,
         data.val,
-        args.out,
+        out,
         shipped=shipped,
         metrics_rows=rows,
         shipped_rows=shipped_rows,

@@ -9,11 +9,13 @@ from PIL import Image
 
 import gen
 from gen import gallery, viz
+from gen.commands import plain_errors
 from gen.data.images import SUFFIXES, ImageError
 from gen.data.layout import images_below
 from gen.files import keep_inputs
 
 
+@plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
@@ -25,10 +27,7 @@ def main() -> None:
     guide.add_argument("--ref", type=Path, help="an image of the domain whose style to take")
     parser.add_argument("--psi", type=float, default=1.0, help="< 1: nearer to the mean style")
     args = parser.parse_args()
-    try:
-        sys.exit(translate(args))
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(translate(args))
 
 
 def translate(args: argparse.Namespace) -> int:

@@ -118,7 +118,7 @@ def read(path: Path) -> dict:
 
 def losses(out: Path) -> list[dict[str, str]]:
     """Rows of the run's CSV log, one an iteration, all terms."""
-    with open(max(Path(out).glob("logs/*/metrics.csv")), newline="") as file:
+    with open(max(Path(out).glob("*/version_*/metrics.csv")), newline="") as file:
         return list(csv.DictReader(file))
 
 

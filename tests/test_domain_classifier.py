@@ -192,14 +192,14 @@ def test_the_command_line_wins_on_resume_and_the_difference_is_printed(whole, tm
     new = dict(lr=2e-3, disturb=0.5, lr_decay_iters=0)
     last = read(fit(NAME, tmp_path, f"--ckpt_path={whole / 'cut.ckpt'}", steps=4, **new))
     assert [g["lr"] for g in last["optimizer_states"][0]["param_groups"]] == [2e-3, 2e-3]
-    told = [m for m in caplog.messages if m.startswith("resume:")]
+    told = [m for m in caplog.messages if m.startswith("resume:") and "trainer." not in m]
     assert told == [
         "resume: lr was 0.001, is now 0.002",
         "resume: lr_decay_iters was 9, is now 0",
         "resume: disturb was 1.0, is now 0.5",
     ]
     with pytest.raises(WeightsError, match=r"^checkpoint: net\.\S+: expected shape .*, got"):
-        fit(NAME, tmp_path, f"--ckpt_path={whole / 'cut.ckpt'}", model_name="resnet10t")
+        fit(NAME, tmp_path / "b", f"--ckpt_path={whole / 'cut.ckpt'}", model_name="resnet10t")
 
 
 def test_a_shipped_file_judges_as_the_run_did_and_can_be_tuned(whole, tmp_path):

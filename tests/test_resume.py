@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gen.callbacks import Last
@@ -12,7 +13,7 @@ from gen.cli import main
 from gen.methods import SpatialEntropy
 from gen.methods.base import GANMethod
 from gen.weights import WeightsError
-from runs import differences, fit, losses, read
+from runs import arguments, differences, fit, losses, read
 
 FIRST, MORE = 3, 4  # iterations before and after the cut
 
@@ -137,7 +138,41 @@ def test_the_command_line_wins_on_resume_and_the_difference_is_printed(tmp_path,
     groups = [o["param_groups"][0] for o in last["optimizer_states"]]  # of G, F, E, D
     assert [group["lr"] for group in groups] == [2e-3, 1e-6, 2e-3, 2e-3]
     told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("resume:")]
-    assert told == ["resume: lambda_cyc was 1.0, is now 3.0", "resume: lr was 0.001, is now 0.002"]
+    assert told == [
+        "resume: lambda_cyc was 1.0, is now 3.0",
+        "resume: lr was 0.001, is now 0.002",
+        "resume: trainer.max_steps was 1, is now 2",
+    ]
+
+
+def test_what_differs_of_data_and_trainer_is_printed_too(tmp_path, caplog):
+    first = fit("SpatialEntropy", tmp_path / "a", steps=1)
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    more = ["--data.batch_size=4", "--trainer.precision=bf16-mixed", "--save_every=7"]
+    more += ["--trainer.callbacks=test_resume.Nothing", "--seed_everything=1"]
+    fit("SpatialEntropy", tmp_path / "b", f"--ckpt_path={first}", *more, steps=1)
+    told = [m for m in caplog.messages if m.startswith("resume:")]
+    names = ["seed_everything", "trainer.precision", "trainer.callbacks", "save_every"]
+    assert [m.split()[1] for m in told] == [*names[:3], "data.batch_size", "save_every"]
+    assert told[3] == "resume: data.batch_size was 2, is now 4" and "Nothing" in told[2]
+    caplog.clear()
+    main(["fit", "-c", str(tmp_path / "a/config.yaml"), f"--ckpt_path={first}"])
+    assert not [m for m in caplog.messages if m.startswith("resume:")]
+
+
+class Nothing(Callback):
+    pass
+
+
+def test_other_groups_of_parameters_are_refused_with_the_way_out(tmp_path):
+    first = fit("SpatialEntropy", tmp_path / "a", steps=1)
+    for layer_decay, got in [(1.0, "2 groups of parameters.*got"), (0.8, "")]:
+        more = (f"--ckpt_path={first}", f"--model.layer_decay={layer_decay}")
+        if got:
+            with pytest.raises(ValueError, match=f"expected a checkpoint with {got}.*init_from"):
+                fit("SpatialEntropy", tmp_path / "b", *more, steps=2)
+        main(["validate", *arguments("SpatialEntropy", tmp_path / "c", *more)[1:]])  # needs none
+    assert not (tmp_path / "b/last.ckpt").exists()
 
 
 def rates(checkpoint):

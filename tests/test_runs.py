@@ -1,24 +1,43 @@
 """A run is never overwritten, lost, or taken for another."""
 
+import csv
 import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Union, get_args
 
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from lightning import Trainer
 
 import gen
 from gen import runs
-from gen.callbacks import Last, Predictions
+from gen.callbacks import Evaluate, Last, Predictions
 from gen.cli import main
 from gen.data import Heads
+from gen.methods import SmoothI2I, SpatialEntropy, StarGAN
+from gen.report import read_curves
+from gen.schedules import half_cosine, linear_fall, ramp
 from gen.weights import WeightsError
-from runs import HEADS, TRAINER, arguments, differences, fit, read
+from runs import HEADS, OPTIONS, TRAINER, arguments, differences, fit, read
 
 ONE_BATCH = [f"--trainer.limit_{name}_batches=1" for name in ("val", "test", "predict")]
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch) -> list[str]:
+    """Evaluate only says that it was called, and of what."""
+    seen: list[str] = []
+
+    def say(self, trainer, method):
+        seen.append(f"{trainer.state.fn.value} {type(method).__name__}")
+
+    for hook in ("on_validation_epoch_end", "on_test_epoch_end"):
+        monkeypatch.setattr(Evaluate, hook, say)
+    return seen
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -216,3 +235,130 @@ def test_weights_that_were_loaded_or_trained_in_this_process_are_taken(run):
     Trainer(**TRAINER | dict(limit_val_batches=1), logger=False).validate(
         gen.load(run), Heads(**HEADS), verbose=False
     )
+
+
+# ---- what is measured, and what is predicted ----------------------------------------------------
+
+
+def test_validate_and_test_measure_without_an_evaluate_callback(run, measured):
+    """Also with a config whose fit does not validate."""
+    for command in ("validate", "test"):
+        main([command, *arguments("StarGAN", run, "--ckpt_path=last")[1:]])
+    assert measured == ["validate StarGAN", "test StarGAN"]
+
+
+def test_one_evaluate_callback_is_enough(run, measured):
+    more = ("--ckpt_path=last", "--trainer.callbacks=Evaluate", "--trainer.callbacks.max_sources=2")
+    main(["validate", *arguments("StarGAN", run, *more)[1:]])
+    assert measured == ["validate StarGAN"]
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+@pytest.mark.parametrize("method", ["ClickToMove", "LinearDirections"])
+def test_what_no_callback_measures_is_refused_with_the_script_that_does(
+    tmp_path, edited, command, method
+):
+    options = edited if method == "LinearDirections" else {}
+    with pytest.raises(ValueError, match=f"{method}; python scripts/evaluate.py measures it"):
+        main([command, *arguments(method, tmp_path, **options)[1:]])
+
+
+@pytest.mark.parametrize("method", ["StyleGAN2", "ClickToMove"])
+def test_predict_refuses_what_it_cannot_with_the_script_that_does(tmp_path, method):
+    with pytest.raises(ValueError, match=f"a translator or a classifier, got {method}; scripts/"):
+        main(["predict", *arguments(method, tmp_path)[1:]])
+
+
+@pytest.mark.parametrize("method", ["DomainClassifier", "AttributeClassifier"])
+def test_predictions_of_classifiers_are_a_table(tmp_path, method):
+    last = fit(method, tmp_path, "--data.train_images=30", steps=1)
+    main(["predict", *arguments(method, tmp_path, "--ckpt_path=last")[1:]])
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    model, images = gen.load(last), Heads(**HEADS).val
+    logits = model.classify(torch.stack([images[i]["x"] for i in range(len(images))]))
+    names = getattr(model, "attribute_names", model.domains)
+    shares = logits.sigmoid() if method == "AttributeClassifier" else logits.softmax(1)
+    assert [[float(row[name]) for name in names] for row in rows] == [
+        pytest.approx(row, abs=1e-5) for row in shares.tolist()
+    ]
+    if method == "DomainClassifier":
+        assert [row["class"] for row in rows] == [names[k] for k in logits.argmax(1)]
+    else:
+        assert "class" not in rows[0]
+
+
+def test_measuring_a_run_leaves_its_curves(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
+    before = read_curves(out)
+    log = out / "validate/version_0"
+    main(["validate", *arguments("StarGAN", out, "--ckpt_path=last")[1:]])
+    log.mkdir(parents=True, exist_ok=True)
+    (log / "metrics.csv").write_text("step,val/x\n0,1\n")
+    assert read_curves(out) == before and len(before) == 3
+    assert not list(out.glob("logs/version_1"))
+
+
+# ---- its length ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_steps, steps", [(50, 6), (4, 4)])
+def test_of_max_steps_and_max_epochs_the_smaller_wins_and_is_told(
+    tmp_path, caplog, max_steps, steps
+):
+    caplog.set_level("INFO")
+    more = ("--data.batch_size=8", "--trainer.max_epochs=2")
+    last = fit("DomainClassifier", tmp_path, *more, steps=max_steps)  # of 24 images
+    assert read(last)["global_step"] == steps
+    assert f"max_epochs 2 of 3 iterations, and max_steps {max_steps}: the smaller" in caplog.text
+
+
+def test_after_a_resume_with_other_epochs_the_schedule_ends_with_the_run(tmp_path, monkeypatch):
+    """What was done plus what remains: 12 iterations, then one epoch of 3."""
+    seen, start = [], SpatialEntropy.on_train_batch_start
+
+    def watch(self, *args):
+        start(self, *args)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        seen.append((self.global_step, *self.clock(), rate))
+
+    monkeypatch.setattr(SpatialEntropy, "on_train_batch_start", watch)
+    short = dict(lr_warmup_epochs=0, layer_decay=1.0, lr=1e-2, lr_min=1e-4)
+    more = ["--data.batch_size=4", "--trainer.max_epochs=2"]
+    last = fit("SpatialEntropy", tmp_path, *more, steps=-1, **short)
+    assert [row[:3] for row in seen] == [(i, 12, 2) for i in range(12)]
+    seen.clear()
+    more = ["--data.batch_size=8", "--trainer.max_epochs=3", f"--ckpt_path={last}"]
+    assert read(fit("SpatialEntropy", tmp_path, *more, steps=-1, **short))["global_step"] == 15
+    assert [row[:3] for row in seen] == [(i, 15, 3) for i in (12, 13, 14)]
+    rates = [row[3] for row in seen]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 1e-3
+
+
+def test_no_schedule_leaves_its_last_value():
+    assert [half_cosine(k, 10) for k in (10, 11, 25)] == [0, 0, 0]
+    assert [ramp(k, 20) for k in (20, 21, 50)] == [0, 0, 0]
+    assert [linear_fall(k, 5, 10) for k in (15, 16, 90)] == [0, 0, 0]
+    for cls, name in [(StarGAN, "weights"), (SmoothI2I, "weights")]:
+        method = cls(**OPTIONS[cls.__name__])
+        assert getattr(method, name)(10**5) == getattr(method, name)(10**6)
+    assert StarGAN(lr_decay_start=1, lr_decay_iters=5).lr_factor(99) == 0
+
+
+def test_a_typed_integer_stays_one():
+    """In whatever order a package that was imported before has written the union."""
+    parser = ArgumentParser()
+    parser.add_argument("--a", type=Union[float, int, None])  # noqa: UP007
+    runs.put_integers_first(parser)
+    assert [type(parser.parse_args([f"--a={v}"]).a) for v in ("1", "1.0")] == [int, float]
+    (action,) = [a for a in parser._actions if a.dest == "a"]
+    assert get_args(action._typehint) == (int, float, type(None))
+
+
+def test_one_batch_is_one_batch(tmp_path, capsys):
+    limits = [f"--trainer.{name}=1" for name in ("limit_val_batches", "val_check_interval")]
+    (tmp_path / "x.yaml").write_text("trainer:\n  limit_train_batches: 1\n")
+    with pytest.raises(SystemExit):
+        main([*arguments("StarGAN", tmp_path, *limits), f"-c={tmp_path}/x.yaml", "--print_config"])
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    names = ("limit_train_batches", "limit_val_batches", "val_check_interval")
+    assert [(trainer[name], type(trainer[name])) for name in names] == [(1, int)] * 3

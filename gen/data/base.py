@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -169,12 +170,28 @@ class ImageData(LightningDataModule, ABC):
                 f"expected at least batch_size x processes = {self.batch_size} x {world} training "
                 f"images, got {len(self.train)}; lower --data.batch_size or add images"
             )
+        if stage == "fit" and self.trainer is not None and not self.trainer.fast_dev_run:
+            self._choose_length()
+
+    def _choose_length(self) -> None:
+        """Of a run with max_steps and max_epochs: with max_steps it has no other epochs."""
+        loop, limit = self.trainer.fit_loop, self.trainer.limit_train_batches
+        if loop.max_steps < 1 or loop.max_epochs is None or loop.max_epochs < 1:
+            return
+        epoch = self._epoch_steps()
+        epoch = min(epoch, limit) if isinstance(limit, int) else max(1, int(epoch * limit))
+        steps, told = loop.max_epochs * epoch, f"max_epochs {loop.max_epochs} of {epoch} iterations"
+        rank_zero_info(f"{told}, and max_steps {loop.max_steps}: the smaller of both is the run")
+        loop.epoch_loop.max_steps, loop.max_epochs = min(steps, loop.max_steps), -1
+
+    def _epoch_steps(self) -> int:
+        return max(1, len(self.train) // (self.batch_size * self._ranks()[1]))
 
     def train_dataloader(self) -> DataLoader:
         rank, world = self._ranks()
         steps = self.trainer.max_steps if self.trainer else -1
         if steps < 1:
-            steps = max(1, len(self.train) // (self.batch_size * world))
+            steps = self._epoch_steps()
         sampler = PositionBatchSampler(self.batch_size, steps, self._step, rank, world)
         return self._loader(self.draws(), batch_sampler=sampler)
 

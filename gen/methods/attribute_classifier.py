@@ -155,6 +155,10 @@ class AttributeClassifier(ImageJudge):
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 
+    def predict_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        """Probabilities (N, K) of the attributes."""
+        return self.classify(batch["x"]).sigmoid()
+
     # ---- inference ------------------------------------------------------------------------------
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:

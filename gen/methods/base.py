@@ -253,16 +253,25 @@ class Method(LightningModule):
         for key in now:
             if key in saved and saved[key] != now[key]:
                 rank_zero_info(f"resume: {key} was {saved[key]}, is now {now[key]}")
-        if self._trainer is not None and "optimizer_states" in checkpoint:
-            states, made = checkpoint["optimizer_states"], self.configure_optimizers()
-            if len(states) != len(made):
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            return
+        states, made = checkpoint.get("optimizer_states", []), self.configure_optimizers()
+        if len(states) != len(made):
+            raise ValueError(
+                f"expected a checkpoint of {len(made)} optimizers, got {len(states)}; keep the "
+                "weights that were 0 at 0, or begin with --model.init_from"
+            )
+        for state, optimizer in zip(states, made, strict=True):
+            both = (optimizer.param_groups, state["param_groups"])
+            expected, got = ([len(group["params"]) for group in groups] for groups in both)
+            if expected != got:
                 raise ValueError(
-                    f"expected a checkpoint of {len(made)} optimizers, got {len(states)}; keep the "
-                    "weights that were 0 at 0, or begin with --model.init_from"
+                    f"expected a checkpoint with {len(expected)} groups of parameters, as this "
+                    f"optimizer has, got {len(got)}{' others' * (len(got) == len(expected))}; keep "
+                    "the options that group them (layer_decay), or begin with --model.init_from"
                 )
-            for state, optimizer in zip(states, made, strict=True):
-                for old, new in zip(state["param_groups"], optimizer.param_groups, strict=True):
-                    old.update({k: v for k, v in new.items() if k != "params"})
+            for old, new in zip(*both[::-1], strict=True):
+                old.update({k: v for k, v in new.items() if k != "params"})
 
     def setup(self, stage: str) -> None:
         """Learns the domains' names from the data."""

@@ -143,6 +143,10 @@ class DomainClassifier(ImageJudge):
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 
+    def predict_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
+        """Probabilities (N, S) of the domains."""
+        return self.classify(batch["x"]).softmax(1)
+
     # ---- inference ------------------------------------------------------------------------------
 
     def classify(self, x: Tensor) -> Tensor:

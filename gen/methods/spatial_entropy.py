@@ -106,6 +106,7 @@ class SpatialEntropy(Method):
         init_from: str = "",
     ):
         super().__init__()
+        self._total = 0  # iterations, once it is training
         self.save_hyperparameters()
         for key, value in self.hparams.items():
             if isinstance(value, int | float):
@@ -179,11 +180,23 @@ class SpatialEntropy(Method):
 
     # ---- schedules, pure functions of the iteration ---------------------------------------------
 
+    def on_train_start(self) -> None:
+        self._total = 0
+        super().on_train_start()
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
+        if not self._total:  # a resumed run may have other epochs: what was done, and what remains
+            trainer = self.trainer
+            rest = (trainer.max_epochs - trainer.current_epoch) * trainer.num_training_batches
+            by_epochs = trainer.max_epochs > 0 and trainer.max_steps < 1
+            self._total = self.global_step + rest - index if by_epochs else self.clock()[0]
+        super().on_train_batch_start(batch, index)
+
     def clock(self) -> tuple[int, int]:
         """Iterations and epochs of the whole run; one given in iterations has EPOCHS."""
         given = self.trainer.max_steps > 0 or (self.trainer.max_epochs or 0) < 1
         epochs = EPOCHS if given else self.trainer.max_epochs
-        if (iterations := self.trainer.estimated_stepping_batches) == inf:
+        if (iterations := self._total or self.trainer.estimated_stepping_batches) == inf:
             raise ValueError("expected --trainer.max_epochs or max_steps, for the schedules")
         return int(iterations), epochs
 

@@ -1,11 +1,11 @@
 """The table and the pictures of `spatial_entropy.sh`, from the runs it made in a folder."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from gen.commands import call
 from gen.evaluation.claims import mean_and_interval, read
 
 METRICS = {
@@ -50,7 +50,7 @@ def main() -> None:
     command = [sys.executable, "scripts/attention.py", *map(str, chosen), "--out", str(picture)]
     for checkpoint in checkpoints:
         command += ["--checkpoint", checkpoint]
-    subprocess.run(command, check=True)
+    sys.exit(call(*command))
 
 
 if __name__ == "__main__":
