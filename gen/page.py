@@ -13,13 +13,26 @@ from pathlib import Path
 from PIL import Image
 
 from gen import charts, viz
+from gen.metrics.doubts import doubts
 from gen.weights import write_atomic
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by the first word of its name.
 HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
-HIGHER += ("straight", "top1", "top5", "class", "jaccard", "auroc")
-LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv")
+HIGHER += (
+    "straight",
+    "progress",
+    "travel",
+    "realism",
+    "membership",
+    "gradual",
+    "top1",
+    "top5",
+    "class",
+    "jaccard",
+    "auroc",
+)
+LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv", "texture")
 
 Media = Image.Image | Path | bytes
 
@@ -66,6 +79,7 @@ class Table:
 
     heads: Sequence[str]
     lines: Sequence[tuple[str, str, Sequence[str]]]
+    warnings: Sequence[str] = ()  # what of it means nothing
 
 
 def write_report(
@@ -95,7 +109,7 @@ def write_report(
         figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
         body += _section(heading, *map(_figure, figures))
     if metrics and metrics.lines:
-        body += _section("Measured", _table(metrics))
+        body += _section("Measured", *_paragraphs(metrics.warnings, "warning"), _table(metrics))
     if drawn := charts.plot_curves(curves):
         caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
         caption += "top; the number is where the mean ends."
@@ -190,7 +204,8 @@ def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> T
         cells += [number(other[key]) if key in other else "–"] * bool(compare)
         cells.append(f"{r['count']:,}" if "count" in r else "–")
         lines.append((r["metric"], r.get("protocol") or "", cells))
-    return Table(["value", "95 % interval", *["shipped"] * bool(compare), "n"], lines)
+    heads = ["value", "95 % interval", *["shipped"] * bool(compare), "n"]
+    return Table(heads, lines, doubts(rows))
 
 
 def _table(table: Table) -> str:

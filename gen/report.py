@@ -13,6 +13,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from gen import gallery, viz
+from gen.metrics.doubts import STILL
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.page import Figure, Panel, metrics_table, write_report
 
@@ -218,6 +219,8 @@ def _strip(name: str, frames: Tensor, lpips) -> Panel:
         values = smoothness(steps, direct)
         keys = {"direct": "distance", "straight": "straightness", "ps": "PS", "pir": "PIR"}
         notes = [(label, f"{values[key].item():.3f}") for key, label in keys.items()]
+        if direct.item() < STILL:
+            notes = [notes[0], ("hardly anything moves:", "PS and straightness mean nothing")]
         bars = steps[0].tolist()
     frames = list(frames[0].cpu())
     still = viz.strip(frames, shown=SHOWN, cell_px=CELL_PX, background=None)

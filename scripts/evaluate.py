@@ -16,6 +16,7 @@ from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate
 from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.files import keep_inputs, without_suffix
+from gen.metrics.doubts import doubts
 from gen.weights import WeightsError, write_atomic
 
 
@@ -135,6 +136,8 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(to_json(rows))
     print(to_table(rows))
+    for doubt in doubts(rows):
+        print(f"careful: {doubt}")
 
 
 def values_of(out: Path) -> Path:

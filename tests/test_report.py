@@ -20,6 +20,7 @@ from torch import nn
 import gen
 from gen import gallery
 from gen.metrics import smoothness
+from gen.metrics.doubts import doubts
 from gen.page import Figure, Panel, metrics_table, write_report
 from gen.report import build, read_curves
 from gen.weights import WeightsError
@@ -272,6 +273,45 @@ def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path)
     assert lines[1] == "ps_t20_alex ↑" + "0.9123" + "0.9000 – 0.9250" + "0.5000" + "1,234"
     assert lines[2] == "pir_t20_alex ↓" + "0.2000" + "0.1000 – 0.3000" + "–" + "1,234"
     assert lines[4] == "unheard_of" + "1.235e+05" + "–" * 3
+
+
+def test_the_report_warns_of_values_that_mean_nothing(tmp_path):
+    def row(metric, value):
+        return dict(metric=metric, value=value)
+
+    fine = [
+        row("intra/latent/direct_t20_alex", 0.2),
+        row("intra/latent/ps_t20_alex", 0.9),
+        row("inter/source/direct_t20_alex", 0.0),  # a control that is meant to stand
+        row("inter/latent/gradual_t20_alex_mobilenetv2", 0.6),
+        row("inter/dissolve/gradual_t20_alex_mobilenetv2", 0.4),
+        row("latent/paired_lpips_alex", 0.2),
+        row("source/paired_lpips_alex", 0.3),
+        row("fidelity/latent/kd_effnetlite0_s90_10x", 0.02),
+        row("fidelity/source/kd_effnetlite0_s90", 0.04),
+        row("real/accuracy_resnet18", 0.92),
+    ]
+    assert doubts(fine) == []
+    for metric, value, said in (
+        ("intra/latent/direct_t20_alex", 0.018, "intra/latent: the paths travel 0.0180 in LPIPS"),
+        ("inter/latent/gradual_t20_alex_mobilenetv2", 0.4, "no better than 0.400 of a cross-diss"),
+        ("latent/paired_lpips_alex", 0.31, "no better than the source left unchanged, 0.3000"),
+        ("fidelity/latent/kd_effnetlite0_s90_10x", 0.1, "0.1000, no better than the source left"),
+        ("real/accuracy_resnet18", 0.5, "the accuracies by this classifier say little"),
+    ):
+        changed = [row(r["metric"], value if r["metric"] == metric else r["value"]) for r in fine]
+        (told,) = doubts(changed)
+        assert said in told
+        out = write_report(tmp_path / "r.html", title="t", metrics=metrics_table(changed))
+        assert told in Parsed(out.read_text()).text
+
+
+def test_a_strip_that_hardly_moves_gives_no_ps(run_dir, monkeypatch):
+    still = torch.full((1, 19), 1e-3), torch.tensor([0.019])
+    monkeypatch.setattr("gen.report.path_distances", lambda *_: still)
+    text = Parsed(build(Tint(), Images(), run_dir, lpips="net").read_text()).text
+    assert text.count("distance 0.019") == text.count("PS and straightness mean nothing") == 6
+    assert "PS 0." not in text
 
 
 def test_curves_of_a_resumed_run_do_not_overlap(run_dir):

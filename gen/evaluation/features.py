@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 SECOND = 3  # outputs a source that the second backbone looks at, of all 10
 HELD = 200  # validation images a domain, for what KD is where nothing is generated
-MOST = 500  # training images a domain that the second backbone looks at
+MOST = 1000  # training images a domain that the second backbone looks at
 
 log = logging.getLogger(__name__)
 

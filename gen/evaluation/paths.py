@@ -31,7 +31,7 @@ class Middle:
         self.known: dict[tuple[int, ...], Realism] = {}
 
     def real(self, a: int, b: int) -> Tensor:
-        """(M, D) of at most 500 training images of either domain."""
+        """(M, D) of at most 1000 training images of either domain."""
         sides = (self.backbone.real(y) for y in sorted((a, b)))
         return torch.cat([side[spread(list(range(len(side))), MOST)] for side in sides])
 
