@@ -374,6 +374,9 @@ def test_the_nearest_training_image_is_found_and_scored_against_the_twin(net, mo
     x = torch.stack([images[i]["x"] for i in range(3)])
     shifted = (x + 0.01).clamp(-1, 1)  # near to itself, not equal
     assert torch.equal(Nearest(images)(shifted, [0, 0, 0]), x)
+    other = images[7]["x"][None]  # of domain 1, among all
+    assert torch.equal(Nearest(images)(other, [(0, 1, 2)]), other)
+    assert not torch.equal(Nearest(images)(other, [(0, 2)]), other)
     judges, options = Judges(images), dict(metrics=["translation"], max_sources=3)
     same = table(evaluate(Translator(), images, judges=judges, **options))
     assert [same[f"nearest/{name}"] for name in ERRORS] == pytest.approx([0, 1, 0], abs=1e-6)

@@ -30,11 +30,13 @@ class Nearest:
 
     def __call__(self, x: Tensor, domains: Sequence[int | tuple[int, ...]]) -> Tensor:
         """Sources (N, 3, H, W) in [-1, 1], a domain or several for each -> (N, 3, H, W)."""
-        found = []
-        for image, among in zip(self.shrink(x.cpu()), domains, strict=True):
-            best: list[tuple[float, int]] = []
-            for y in (among,) if isinstance(among, int) else among:
-                error, at = (self.small(y) - image).square().sum(1).min(0)  # of (M,)
-                best.append((error.item(), self.members(y)[int(at)]))
-            found.append(self.images[min(best)[1]]["x"])
-        return torch.stack(found).to(x)
+        wanted = [(among,) if isinstance(among, int) else among for among in domains]
+        best: list[list[tuple[float, int]]] = [[] for _ in wanted]
+        small = self.shrink(x.cpu())  # (N, D)
+        for y in sorted(set().union(*wanted)):
+            of = self.small(y)  # (M, D); the square of the source itself is the same for all
+            error, at = (of.square().sum(1) - 2 * small @ of.T).min(1)  # (N,)
+            for mine, among, e, i in zip(best, wanted, error.tolist(), at.tolist(), strict=True):
+                if y in among:
+                    mine.append((e, self.members(y)[i]))
+        return torch.stack([self.images[min(mine)[1]]["x"] for mine in best]).to(x)
