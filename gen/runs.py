@@ -205,6 +205,8 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
         )
     out = Path(c.out)
     loggers: list[Any] = [CSVLogger(out, name="logs" if subcommand == "fit" else subcommand)]
+    if c.wandb == "offline":  # else older releases of wandb report to their makers
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if c.wandb != "off":
         loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
     given = c.trainer.callbacks or []

@@ -1,10 +1,14 @@
 """The shape of the code: who may import whom, how long files are. Read with `ast`, not imported."""
 
 import ast
+import configparser
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 TOPS = ("gen", "scripts", "data_prep", "tests")
@@ -164,3 +168,35 @@ def test_nothing_of_this_machine_is_in_the_tree():
     texts = [*FILES.values(), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("*.md")]
     texts += ROOT.glob("scripts/*.sh")
     assert {str(p) for p in texts if any(m in p.read_text() for m in marks)} == set()
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed():
+    """constraints-oldest.txt pins the first release of each range in setup.cfg."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    options = setup["options"], *setup["options.extras_require"].values()
+    lines = [options[0]["install_requires"], *options[1:]]
+    asked = [Requirement(line) for text in lines for line in text.split("\n") if line]
+    pins = (ROOT / "constraints-oldest.txt").read_text().splitlines()[1:]
+    oldest = {r.name: Version(next(iter(r.specifier)).version) for r in map(Requirement, pins)}
+    assert {r.name for r in asked} == set(oldest)
+    for requirement in asked:
+        (least,) = (Version(s.version) for s in requirement.specifier if s.operator == ">=")
+        pin = oldest[requirement.name]
+        assert pin.release[: len(least.release)] == least.release, requirement
+        assert not any(pin.release[len(least.release) : 3]), (
+            f"{requirement}: {pin} is not the first"
+        )
+
+
+def test_what_is_imported_is_required():
+    """By setup.cfg: nothing comes along by chance, in a version that nobody chose."""
+    names = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml", "wandb": "wandb"}
+    along = {"starlette": "gradio", "packaging": "lightning", "typing_extensions": "torch"}
+    tops = {i.split(".")[0] for name in FILES if name.split("/")[0] != "tests"
+            for i in imports(TREES[name])}  # fmt: skip
+    local = {"gen", *(path.stem for path in FILES.values())}
+    text = (ROOT / "setup.cfg").read_text()
+    for top in tops - STANDARD - local:
+        name = along.get(top, names.get(top, top.replace("_", "-")))
+        assert re.search(rf"\b{name}(\[\w+\])?>=", text), f"{top}: expected {name} in setup.cfg"

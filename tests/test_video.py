@@ -16,8 +16,10 @@ from gen.data.decoding import Video, fitted, read_masks
 from gen.data.flow import background, better, dis, flow_to_first, visible
 from gen.data.tracks import doubtful, track
 from gen.data.video import clip_of_tracks, moving_masks, shots
+from gen.methods.click_to_move import ClickToMove
 from gen.networks.motion import warp
 from gen.weights import UnavailableError, WeightsError, cache_dir
+from runs import CLICK_TO_MOVE
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "data_prep"))
@@ -407,6 +409,10 @@ def test_a_portrait_video_keeps_its_height(scene, tmp_path, monkeypatch):
     manifest = recipe.prepare(path, out, frames=4, stride=4)
     assert (manifest["recipe"]["height"], manifest["recipe"]["width"]) == (64, 32)
     assert manifest["kept"] == [128, 256] and "cut to" not in recipe.say(out, manifest)
+    data = Cityscapes(str(out), 64, 32, frames=4, max_objects=4, batch_size=2, num_workers=0)
+    method = ClickToMove(**CLICK_TO_MOVE | {"height": 64, "width": 32})
+    video, terms = method.training_terms(next(iter(data.train_dataloader())), method.weights())
+    assert video.shape == (2, 3, 3, 64, 32) and all(map(torch.isfinite, terms.values()))
     manifest |= {"kept": [128, 16]}
     assert "cut to the middle 128 x 16 px of 128 x 256 px" in recipe.say(out, manifest)
 
