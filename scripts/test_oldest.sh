@@ -11,5 +11,5 @@ if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ] || [ constraints-oldest.txt -
     -c constraints-oldest.txt -e ".[test]"
   touch "$stamp"
 fi
-[ $# -gt 0 ] || set -- tests/test_{cli,cityscapes,decoding,demo,fidelity,images,metrics,perceptual,safety,spatial_entropy,stills,video,viz,weights}.py
+[ $# -gt 0 ] || set -- tests/test_{cli,cityscapes,decoding,demo,data_prep,fidelity,images,metrics,perceptual,safety,spatial_entropy,stills,video,viz,weights}.py
 exec .venv-oldest/bin/python -m pytest -n "$(nproc)" --maxprocesses 4 --dist loadfile "$@"
