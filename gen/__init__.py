@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,15 +16,45 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "cpu") -> Method:
+def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "") -> Method:
     """A trained method, ready for inference, from a `.safetensors` or a Lightning `.ckpt` file.
 
     `method.translate(x, y_trg, z=...)` and its kin run on the averaged weights. Nothing in the file
     is executed, and it can only name methods of this package.
 
+    Args:
+        path: the file, or the folder of a run.
+        device: cpu, cuda, cuda:1, ..
+        method: class of a method outside this package, or its path, as "mine.Mine".
+
     Raises:
         gen.weights.WeightsError: The file is not such a checkpoint; says what was expected.
+        ValueError: No such device.
     """
-    from gen.checkpoint import load
+    from gen.checkpoint import check_device, load
 
-    return load(path).to(device).eval()
+    check_device(device)
+    return load(path, method).to(device).eval()
+
+
+def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """(__getattr__, __dir__) of a package: it lists its modules, and imports one when asked."""
+    module = sys.modules[package]
+
+    def modules() -> set[str]:
+        found = {info.name for info in pkgutil.iter_modules(module.__path__)}
+        return {name for name in found if not name.startswith("_")}
+
+    def get(name: str) -> Any:
+        if name in modules():
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        own = {k for k, v in vars(module).items() if getattr(v, "__module__", "") == package}
+        return sorted(modules() | {name for name in own if not name.startswith("_")})
+
+    return get, names
+
+
+__getattr__, __dir__ = lazy(__name__)

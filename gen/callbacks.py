@@ -199,11 +199,28 @@ class Bar(TQDMProgressBar):
             self.train_progress_bar.initial = trainer.global_step
 
     def get_metrics(self, trainer: Trainer, method: LightningModule) -> dict[str, str]:
-        return {
-            name.removeprefix("latent/"): f"{value:.2f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("latent/", "d/real", "d/fake", "train/"))
-        }
+        return headline(trainer)
+
+
+class Lines(Callback):
+    """Instead of the bar where the output is no terminal: a line each tenth of the run."""
+
+    def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
+        total, done = trainer.estimated_stepping_batches, trainer.global_step
+        if total == float("inf"):
+            total = 10_000
+        if done * 10 // total > (done - 1) * 10 // total:
+            shown = " ".join(f"{k}={v}" for k, v in headline(trainer).items())
+            rank_zero_info(f"iteration {done:,} of {total:,} ({done / total:.0%}) {shown}")
+
+
+def headline(trainer: Trainer) -> dict[str, str]:
+    """The terms that say most."""
+    return {
+        name.removeprefix("latent/"): f"{value:.2f}"
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(("latent/", "d/real", "d/fake", "train/"))
+    }
 
 
 class OfImages(Callback):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -156,25 +159,59 @@ class Sketch(TorchFunctionMode):
             return func(*args, **kwargs or {})
 
 
-def load(path: str | Path) -> Method:
-    """The method that a checkpoint names, with its options and weights: see `gen.load`.
+def check_device(device: str) -> None:
+    """Raises ValueError if there is no such device."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # unknown, or not on this machine
+        told = str(error).splitlines()[0]
+        raise ValueError(f"device: expected one of this machine, got {device}: {told}") from error
 
-    It is built twice: first without memory, to see that its tensors are those of the file.
+
+def find_class(method: type | str, name: str) -> type:
+    """The class of the method that a file calls `name`: of this package, or the one that is given.
+
+    Raises:
+        WeightsError: `method` is no class of a method, or another than the file's.
     """
     import gen.methods
     from gen.methods.base import Method
 
-    checkpoint = read(path)
-    cls = getattr(gen.methods, checkpoint.method, None)
+    cls = method or getattr(gen.methods, name, None)
+    if isinstance(cls, str):
+        place, _, last = cls.rpartition(".")
+        if os.getcwd() not in sys.path:  # a script has its own folder there
+            sys.path.append(os.getcwd())
+        try:
+            cls = getattr(importlib.import_module(place), last)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise WeightsError(f"{method}: expected package.Class, got: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise WeightsError(f"{path}: expected a method of gen.methods, got {checkpoint.method!r}")
+        wanted = "a class of a method" if method else "a method of gen.methods"
+        way_out = "" if method else "; name the class of another: gen.load(.., method=), --method"
+        raise WeightsError(f"expected {wanted}, got {str(method) or repr(name)}{way_out}")
+    if cls.__name__ != name:
+        raise WeightsError(f"expected a checkpoint of {cls.__name__}, got one of {name}")
+    return cls
+
+
+def load(path: str | Path, method: type[Method] | str = "") -> Method:
+    """The method that a checkpoint names, with its options and weights: see `gen.load`.
+
+    It is built twice: first without memory, to see that its tensors are those of the file.
+    """
+    checkpoint = read(path)
+    try:
+        cls = find_class(method, checkpoint.method)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     options = checkpoint.hparams | {"init_from": ""}
     try:
         check_types(cls, options)
         with Sketch(limit=3000 + 50 * len(checkpoint.state)):
             sketch = cls(**options)
         sketch.check_extent(checkpoint.state, path)
-        method = cls(**options)
+        made = cls(**options)
     except WeightsError:
         raise
     except Exception as error:  # options of strangers raise nearly anything
@@ -188,9 +225,9 @@ def load(path: str | Path) -> Method:
             f"{path}: expected {count} domains, got {checkpoint.domains!s:.200}; "
             "take the file as it was written"
         )
-    method.domains = checkpoint.domains
-    method.fill(checkpoint.state, path)
-    return method
+    made.domains = checkpoint.domains
+    made.fill(checkpoint.state, path)
+    return made
 
 
 def export(path: str | Path, out: str | Path, half: bool = False) -> None:

@@ -8,9 +8,9 @@ import pkgutil
 import sys
 import warnings
 from contextlib import ExitStack, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from gen.commands import plain_errors
+from gen.commands import explain, plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -39,22 +39,34 @@ def main(args: list[str] | None = None) -> None:
 
 def run(args: list[str] | None, words: list[str]) -> None:
     from lightning import LightningDataModule, LightningModule, Trainer
-    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     import gen.data
     import gen.methods
     from gen import runs
     from gen.callbacks import Config, Last
 
+    sys.path.append(os.getcwd())  # for a method of your own; the script `gen` has its own folder
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
     for package in (gen.data, gen.methods):  # so that the parser finds `SmoothI2I`, `Heads`
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
+    parsers: list[LightningArgumentParser] = []
+
+    class Parser(LightningArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            names = {action.dest for parser in parsers for action in parser._actions}
+            told = explain(message, sorted(names), [*dir(gen.methods), *dir(gen.data)])
+            if told and self.exit_on_error:
+                self.exit(2, f"error: {told}\n")
+            super().error(message, ex)
+
     class CLI(LightningCLI):
         def init_parser(self, **kwargs: Any) -> Any:
-            return super().init_parser(**kwargs, allow_abbrev=False)  # else typos pass for others
+            parsers.append(super().init_parser(**kwargs, allow_abbrev=False))  # typos would pass
+            return parsers[-1]
 
         def add_arguments_to_parser(self, parser: Any) -> None:
             parser.add_argument("--out", default="runs/run", help="folder of the run")
@@ -96,6 +108,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # it puts the paths of classes into checkpoints
             save_config_callback=Config,
+            parser_class=Parser,
             seed_everything_default=777,
             trainer_defaults=dict(
                 use_distributed_sampler=False, num_sanity_val_steps=0, check_val_every_n_epoch=None

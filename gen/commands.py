@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+METHOD = dict(default="", metavar="PKG.CLASS", help="of --checkpoint, where gen.methods has none")
+MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
 PACKAGE = Path(__file__).resolve().parent
 EXTRAS = {"gradio": "demo", "resvg_py": "prep", "playwright": "test"}  # module -> extra
 
@@ -35,13 +40,51 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
             f'error: expected the extra {extra}, got no {error.name}; pip install -e ".[{extra}]"'
         )
     except Exception as error:
-        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        told = isinstance(error, OSError) or type(error).__name__ == "MisconfigurationException"
-        if isinstance(error, RuntimeError | ValueError):
-            told = told or not ours_alone or PACKAGE in place.parents
-        if not told:
+        usual = isinstance(error, OSError | RuntimeError | ValueError)
+        found = find_told(error) if usual or type(error).__name__ == MISCONFIGURED else None
+        if found is None and (ours_alone or not usual):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {found or error}")
+
+
+def find_told(error: BaseException | None) -> BaseException | None:
+    """The error, or the one behind it, that was written for a user; None: it is of other code."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = bool(frames) and PACKAGE in Path(frames[-1].filename).parents
+        if isinstance(error, OSError) or type(error).__name__ == MISCONFIGURED:
+            return error
+        if ours and isinstance(error, RuntimeError | ValueError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def explain(message: str, options: Iterable[str], classes: Iterable[str]) -> str:
+    """What is misspelt in an error of the parser, with the nearest name; empty: another error.
+
+    Args:
+        options: names of all options but those of classes, as trainer.max_steps.
+        classes: names of methods and data sets.
+    """
+    found = re.search(r"key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.*)", message)
+    if found:
+        return f"{found[1]}: expected {found[2]}, got {found[3]}"
+    if found := re.search(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
+        module, _, owner = found[1].rpartition(".")
+        cls = getattr(sys.modules.get(module), owner, None)
+        known, word, what = ["class_path", "init_args"], found[2], f"an option of {owner}"
+        for base in cls.__mro__ if cls else ():  # **options go to the baseline
+            known += inspect.signature(base.__init__).parameters
+    elif found := re.search(r"(?:accept option '|unrecognized arguments: --)([\w.]+)", message):
+        known, word, what = [*options], found[1], "an option of gen"
+    elif found := re.search(r"Expected a dot import path string: ([\w.]+)", message):
+        known, word, what = [*classes], found[1], "a method or a data set"
+    else:
+        return ""
+    near = difflib.get_close_matches(word, known, 1, 0.75)
+    way_out = f"did you mean {near[0]}?" if near else "--help and --model.help NAME list them"
+    return f"expected {what}, got {word!r}; {way_out}"
 
 
 def call(*command: str | Path, cwd: str | Path | None = None) -> int:

@@ -101,7 +101,6 @@ def build(
         "gives, and every source and reference is a validation image: training has not seen it.",
     ]
     both = {"This run": method} | ({"The shipped checkpoint": shipped} if shipped else {})
-    configs = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
     return write_report(
         run_dir / "report.html",
         title=title or type(method).__name__,
@@ -113,7 +112,55 @@ def build(
         | paths({"": method}, images, lpips),
         metrics=metrics_table(metrics_rows, shipped_rows),
         curves=curves,
-        config_text=configs[-1].read_text(encoding="utf-8") if configs else "",
+        config_text=read_config(run_dir),
+        versions=versions(),
+    )
+
+
+def read_config(run_dir: Path) -> str:
+    """The text of the run's config.yaml, else of the newest in a folder below; empty: none."""
+    found = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
+    found += [run_dir / "config.yaml"] if (run_dir / "config.yaml").exists() else []
+    return found[-1].read_text(encoding="utf-8") if found else ""
+
+
+SHOWN_BY = {  # what a method can do -> what shows it
+    "generate": "python scripts/generate.py shows truncation and mixing",
+    "edit": "python scripts/edit.py shows its edits",
+    "animate": "python scripts/click_to_move.py shows its clips",
+    "attention": "python scripts/attention.py shows where it looks",
+    "classify": "gen predict writes what it says of each image",
+}
+
+
+def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] = ()) -> Path:
+    """Write `run_dir/report.html` of what is no translator: its curves, numbers and config.
+
+    A generator's page has images of it; of the others it says which command makes pictures.
+    """
+    run_dir, curves = Path(run_dir), read_curves(run_dir)
+    sections = {}
+    if hasattr(method, "generate"):
+        sheet = viz.grid(gallery.generated(method, range(32)), cell_px=CELL_PX, background=None)
+        caption = "Images of the seeds 0 to 31, from the averaged weights, without truncation."
+        sections["Generated"] = [Figure(caption, [Panel(sheet)], width_px=ALONE_PX)]
+    ways = [text for name, text in SHOWN_BY.items() if hasattr(method, name)]
+    sentences = [
+        f"The curves of this run end at iteration {int(curves[-1]['step']):,}." if curves else "",
+        f"More pictures: {ways[0]}." if ways else "",
+        ""
+        if metrics_rows
+        else "Not measured yet: scripts/evaluate.py --out RUN_DIR/metrics.jsonl.",
+    ]
+    return write_report(
+        run_dir / "report.html",
+        title=type(method).__name__,
+        subtitle=", ".join(method.domains),
+        abstract=[" ".join(s for s in sentences if s)],
+        sections=sections,
+        metrics=metrics_table(metrics_rows, ()) if metrics_rows else None,
+        curves=curves,
+        config_text=read_config(run_dir),
         versions=versions(),
     )
 

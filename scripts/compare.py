@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.commands import plain_errors
+from gen.checkpoint import read
+from gen.commands import METHOD, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation import BASIC, GROUPS, Judges, check, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
@@ -34,6 +35,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     files = {
         without_suffix(run).name: run / "last.ckpt" if run.is_dir() else run for run in args.runs
@@ -43,7 +45,10 @@ def main() -> None:
     written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]
     keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
 
-    methods = {name: gen.load(file, args.device) for name, file in files.items()}
+    methods = {}
+    for name, file in files.items():
+        ours = args.method and hasattr(gen.methods, read(file).method)
+        methods[name] = gen.load(file, args.device, "" if ours else args.method)
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None

@@ -14,7 +14,7 @@ import torch
 
 import gen
 from gen import edits, gallery, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
 
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12, help="of a GIF for each edit; 0: no GIF")
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
     parser.add_argument("--out", type=Path, default=Path("edits"), help="folder")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     edit(args)
 
@@ -48,7 +49,8 @@ def edit(args: argparse.Namespace) -> None:
         got = f"{args.noises} and {args.frames}"
         raise ValueError(f"expected --noises >= 1 and --frames 0 or >= 2, got {got}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    method, judge = gen.load(args.checkpoint, device), gen.load(args.classifier, device)
+    method = gen.load(args.checkpoint, device, args.method)
+    judge = gen.load(args.classifier, device)
     for role, what, path in (
         ("edit", method, args.checkpoint),
         ("classify", judge, args.classifier),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
 from gen.data.kitti360 import is_kitti360
 from gen.drags import MOST
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="also write the JSON lines here; a translator's then goes on"
     )
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
 
     if args.out and args.out.is_dir():
@@ -111,7 +112,7 @@ def main() -> None:
             writes = (args.out, values_of(args.out))
             keep_inputs((*reads, args.no_edges, args.voc), writes)
             args.out.parent.mkdir(parents=True, exist_ok=True)
-        method = gen.load(args.checkpoint, args.device)
+        method = gen.load(args.checkpoint, args.device, args.method)
         classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
         if not (args.data or editor or (classifier and args.voc)):
             parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")

@@ -14,7 +14,7 @@ import torch
 
 import gen
 from gen import gallery, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
 
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--class", dest="name", help="of a conditional generator")
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
     parser.add_argument("--out", type=Path, default=Path("generated.png"))
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs([args.checkpoint], [args.out])
     picture = draw(args)
@@ -46,7 +47,8 @@ def draw(args: argparse.Namespace):
     if args.first is not None and not args.mix:
         raise ValueError("--first: expected it with --mix SEEDS, got it alone")
     rows, columns, texts = gallery.seeds(args.seeds), gallery.seeds(args.mix or []), {}
-    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method = gen.load(args.checkpoint, device, args.method)
     if not hasattr(method, "generate"):
         raise ValueError(f"{args.checkpoint}: expected a generator, got {type(method).__name__}")
     if args.name and not method.classes:

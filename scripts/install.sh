@@ -11,7 +11,7 @@ if [ ! -x .venv/bin/python ]; then
 fi
 stamp=.venv/installed-$1
 if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ]; then
-  echo "installing the package and what it needs (torch is large: minutes on a slow line)"
+  echo "installing the package and what it needs (torch for a GPU is 3 GB: minutes on a slow line)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$1]"
   touch "$stamp"
 fi

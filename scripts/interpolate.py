@@ -17,7 +17,7 @@ import torch
 
 import gen
 from gen import gallery, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.weights import WeightsError
@@ -39,6 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=20, help="of each leg, both ends included")
     parser.add_argument("--out", type=Path, default=Path("interpolation"), help="folder")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     interpolate(args)
 
@@ -50,7 +51,8 @@ def interpolate(args: argparse.Namespace) -> None:
     bases = [args.out / name for name in names]
     writes = [f"{base}.{kind}" for base in bases for kind in ("png", "gif", "mp4")]
     keep_inputs((*args.images, *args.refs, args.via, args.checkpoint), writes)
-    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method = gen.load(args.checkpoint, device, args.method)
     gallery.check_translator(method, args.checkpoint)
     names, keys = gallery.route(method, args.domains, args.refs or args.seeds, args.via)
     x = torch.cat([gallery.read(method, image) for image in args.images])  # (N, 3, S, S)

@@ -1,5 +1,7 @@
 """Writes RUN_DIR/report.html again: pictures of its checkpoint, its curves, metrics and config.
 
+The page of a generator shows images; that of other methods says which command shows more.
+
 Metrics are taken from RUN_DIR/metrics.jsonl (`evaluate.py --out`), if it is there.
 """
 
@@ -11,11 +13,11 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.data import Domains, Heads
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
-from gen.report import build
+from gen.report import build, build_plain
 from gen.weights import WeightsError, read_yaml
 
 
@@ -26,19 +28,24 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="default: RUN_DIR/last.ckpt")
     parser.add_argument("--data", help="a folder, a zip, or `heads`; default: that of the run")
     parser.add_argument("--shipped", type=Path, help="a checkpoint to show beside")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     print(report(args))
 
 
 def report(args: argparse.Namespace) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    root = args.data or data_of(args.run_dir / "config.yaml")
-    keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
-    method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device)
-    size = dict(img_size=method.img_size)
-    data = Heads(**size) if root == "heads" else Domains(root=root, **size)
+    method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
     rows = args.run_dir / "metrics.jsonl"
     lines = rows.read_text().splitlines() if rows.exists() else []
+    metrics = [json.loads(line) for line in lines if line]
+    translates = hasattr(method, "encode_style")
+    root = (args.data or data_of(args.run_dir / "config.yaml")) if translates else None
+    keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
+    if not translates:
+        return build_plain(method, args.run_dir, metrics_rows=metrics)
+    size = dict(img_size=method.img_size)
+    data = Heads(**size) if root == "heads" else Domains(root=root, **size)
     try:
         lpips = LPIPS("alex").to(device)
     except WeightsError as error:
@@ -49,15 +56,19 @@ def report(args: argparse.Namespace) -> Path:
         data.val,
         args.run_dir,
         shipped=args.shipped and gen.load(args.shipped, device),
-        metrics_rows=[json.loads(line) for line in lines if line],
+        metrics_rows=metrics,
         lpips=lpips,
     )
 
 
 def data_of(config: Path) -> str:
     """What --data would say, from a saved config."""
-    data = read_yaml(config)["data"]
-    return "heads" if data["class_path"].endswith("Heads") else data["init_args"]["root"]
+    data = (read_yaml(config) if config.exists() else {}).get("data") or {}
+    if data.get("class_path", "").endswith("Heads"):
+        return "heads"
+    if root := data.get("init_args", {}).get("root"):
+        return root
+    raise ValueError(f"--data: expected a folder or a zip: {config} names none, got nothing")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gen
 from gen import gallery, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
 
@@ -16,12 +16,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data", default="data/emoji")
     parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
 
     stem = without_suffix(args.checkpoint)
     writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
     keep_inputs([args.data], writes, "--checkpoint")
-    method = gen.load(args.checkpoint)
+    method = gen.load(args.checkpoint, "cpu", args.method)
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
 
     x, _ = gallery.batch(method, images, gallery.pick(images, -(-args.sources // S)))

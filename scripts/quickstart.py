@@ -122,6 +122,7 @@ def main() -> None:
         shipped_rows=shipped_rows,
         lpips=LPIPS("alex").to(device),
     )
+    print("for the other commands of the README: source .venv/bin/activate")
     print(report)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import gen
 from gen import gallery, viz
-from gen.commands import plain_errors
+from gen.commands import METHOD, plain_errors
 from gen.data.images import SUFFIXES, ImageError
 from gen.data.layout import images_below
 from gen.files import keep_inputs
@@ -26,6 +26,7 @@ def main() -> None:
     guide.add_argument("--seed", type=int, default=0, help="of the style, drawn in the domain")
     guide.add_argument("--ref", type=Path, help="an image of the domain whose style to take")
     parser.add_argument("--psi", type=float, default=1.0, help="< 1: nearer to the mean style")
+    parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     sys.exit(translate(args))
 
@@ -34,7 +35,8 @@ def translate(args: argparse.Namespace) -> int:
     """1 if an image could not be used (each is named), else 0."""
     files = outputs(args.input, args.out)
     keep_inputs((args.input, args.ref, args.checkpoint, *files), files.values())
-    method = gen.load(args.checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method = gen.load(args.checkpoint, device, args.method)
     gallery.check_translator(method, args.checkpoint)
     y = gallery.domain_index(method, args.domain)
     seed_or_ref = gallery.read(method, args.ref) if args.ref else args.seed

@@ -35,7 +35,7 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def within(name: str, allowed: set[str]) -> bool:
-    return any(name == a or name.startswith(f"{a}.") for a in allowed | STANDARD)
+    return any(name == a or name.startswith(f"{a}.") for a in allowed | STANDARD | {"gen.lazy"})
 
 
 RULES = {  # part -> what it may import besides the standard library

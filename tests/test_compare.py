@@ -118,7 +118,7 @@ def test_the_script_writes_a_page_with_both_on_the_same_sources(
     for name in ("a", "b"):
         (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
     spreads = {"a": 0.3, "b": 0.0}
-    monkeypatch.setattr(gen, "load", lambda path, _: Translator(spreads[path.stem]))
+    monkeypatch.setattr(gen, "load", lambda path, *_: Translator(spreads[path.stem]))
     monkeypatch.setattr(gen.data, "Domains", lambda *_, **__: Data)
     files = [str(tmp_path / f"{name}.safetensors") for name in spreads]
     options = ["--metrics", "translation", "--max-sources", "4", "--out", str(tmp_path / "out")]

@@ -467,7 +467,7 @@ def test_evaluate_refuses_a_wrong_voc_size_first(data, voc_root, method, monkeyp
 def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeypatch, capsys):
     checkpoint, out = tmp_path / "c.safetensors", tmp_path / "new" / "rows.jsonl"
     checkpoint.write_bytes(b"weights")
-    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     monkeypatch.setattr(gen.data, "Classes", lambda *_, **__: data)
     line = f"evaluate --checkpoint {checkpoint} --data x --split val test --metrics accuracy"
     run(monkeypatch, "evaluate", f"{line} segmentation --voc {voc_root} --keep-void --out {out}")
@@ -482,7 +482,7 @@ def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeyp
 
 
 def test_evaluate_crops(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     values = {}
     for crop in (1.0, 0.5):
         out, images = tmp_path / f"{crop}.jsonl", Classes(data.root, img_size=PX, crop_pct=crop).val
@@ -514,7 +514,7 @@ def test_evaluate_crops(data, tmp_path, monkeypatch):
 )
 def test_evaluate_says_what_is_wrong(options, why, data, voc_root, monkeypatch, capsys):
     loads = []
-    monkeypatch.setattr(gen, "load", lambda path, device: loads.append(path) or Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: loads.append(path) or Knows())
     options = options.replace("DATA", str(data.root)).replace("VOC", str(voc_root))
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, "evaluate", f"evaluate --checkpoint {__file__} {options}")
@@ -523,7 +523,7 @@ def test_evaluate_says_what_is_wrong(options, why, data, voc_root, monkeypatch, 
 
 
 def test_voc_alone_is_measured_by_metrics(voc_root, monkeypatch, capsys):
-    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     line = f"evaluate --checkpoint {__file__} --voc {voc_root} --voc-size 64"
     names = {}
     for metrics in ("entropy", "all", "segmentation"):
@@ -540,7 +540,7 @@ def test_the_recipe_of_voc(voc_root, tmp_path, monkeypatch, capsys):
     with tarfile.open(tmp_path / "VOCtrainval_11-May-2012.tar", "w") as tar:
         tar.add(voc_root / "VOCdevkit", "VOCdevkit")
     subprocess.run(["bash", "-c", unpack], cwd=tmp_path, check=True)
-    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     line = evaluate.replace("data/voc", str(tmp_path / "data/voc"))
     line = line.replace("runs/mine/last.ckpt", __file__)
     run(monkeypatch, "evaluate", line.removeprefix("python scripts/"))
@@ -548,7 +548,7 @@ def test_the_recipe_of_voc(voc_root, tmp_path, monkeypatch, capsys):
 
 
 def test_evaluate_wants_data(monkeypatch, capsys):
-    monkeypatch.setattr(gen, "load", lambda path, device: Knows())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     with pytest.raises(SystemExit):
         run(monkeypatch, "evaluate", "evaluate --checkpoint x")
     assert "--data: expected" in capsys.readouterr().err
@@ -564,7 +564,7 @@ def test_groups_have_help(monkeypatch, capsys):
 def test_attention_draws_a_row_for_each_image_and_checkpoint(method, tmp_path, monkeypatch):
     for k, name in enumerate(NAMES[:2]):
         drawing(name, k).save(tmp_path / f"{name}.png")
-    monkeypatch.setattr(gen, "load", lambda path, device: method)
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: method)
     paths = " ".join(str(tmp_path / f"{name}.png") for name in NAMES[:2])
     sizes = []
     for checkpoints in ("--checkpoint a.ckpt", "--checkpoint a.ckpt --checkpoint b.ckpt"):
@@ -574,7 +574,7 @@ def test_attention_draws_a_row_for_each_image_and_checkpoint(method, tmp_path, m
     (w1, h1), (w2, h2) = sizes
     assert w1 >= 5 * 64 and w2 > w1 and 1.7 * h1 < h2 < 2.2 * h1  # an image and two of two heads
     out.unlink()
-    monkeypatch.setattr(gen, "load", lambda path, device: Plain())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Plain())
     with pytest.raises(SystemExit, match="a.ckpt: expected a method with attention maps"):
         run(monkeypatch, "attention", f"attention {paths} --checkpoint a.ckpt --out {out}")
     assert not out.exists()
@@ -587,7 +587,7 @@ def test_attention_draws_each_checkpoint_and_its_parts(tmp_path, monkeypatch):
     ids = torch.zeros(2, 4, 4, dtype=torch.int64)  # by hand
     ids[0, 0, 0], ids[0, 3, 3], ids[1, :2, 2] = 1, 2, 1
     made = dict(zip(["a.ckpt", "b.ckpt"], map(Looks, s), strict=True))
-    monkeypatch.setattr(gen, "load", lambda path, device: made[path].to(device))
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: made[path].to(device))
     sheets, image, out = [], tmp_path / "left.png", tmp_path / "out.png"
     grid = viz.grid
     monkeypatch.setattr(viz, "grid", lambda rows, **k: sheets.append((rows, k)) or grid(rows, **k))
@@ -615,7 +615,7 @@ def test_attention_draws_each_checkpoint_and_its_parts(tmp_path, monkeypatch):
 )
 def test_attention_refuses_numbers_that_are_wrong(options, method, tmp_path, monkeypatch):
     drawing("disc", 0).save(tmp_path / "disc.png")
-    monkeypatch.setattr(gen, "load", lambda path, device: method)
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: method)
     line = f"attention {tmp_path}/disc.png --checkpoint a.ckpt --out {tmp_path}/out.png {options}"
     with pytest.raises(SystemExit, match="error: expected --cell-px >= 1 and --crop-pct in"):
         run(monkeypatch, "attention", line)

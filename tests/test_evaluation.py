@@ -330,7 +330,7 @@ class Data:
 def test_the_script_prints_and_writes_json_lines(net, tmp_path, monkeypatch, capsys):
     checkpoint, out = tmp_path / "c.safetensors", tmp_path / "new" / "rows.jsonl"
     checkpoint.write_bytes(b"weights")
-    monkeypatch.setattr(gen, "load", lambda path, device: Translator())
+    monkeypatch.setattr(gen, "load", lambda path, device, *_: Translator())
     monkeypatch.setattr(gen.data, "Domains", lambda *_, **__: Data)
     line = f"evaluate --checkpoint {checkpoint} --data x --metrics translation --max-sources 2"
     monkeypatch.setattr(sys, "argv", [*line.split(), "--out", str(out)])

@@ -117,7 +117,7 @@ def test_compare_looks_at_all_runs_before_the_first_takes_its_time(tmp_path, mon
 
     for name in "ab":
         (tmp_path / f"{name}.safetensors").write_bytes(b"x")
-    monkeypatch.setattr(gen, "load", lambda path, _: {"a": Translator, "b": Other}[path.stem]())
+    monkeypatch.setattr(gen, "load", lambda path, *_: {"a": Translator, "b": Other}[path.stem]())
     monkeypatch.setattr(gen.data, "Domains", lambda *_, **__: Data)
     monkeypatch.setattr(evaluation, "evaluate", None)
     files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import gen
 from conftest import ROOT
+from gen.cli import main
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses
 
 TEXT = (ROOT / "README.md").read_text()
 SHORT = {  # what makes a command of the README short; the rest of it runs as printed
@@ -34,11 +37,11 @@ def test_links_and_pictures_exist():
 
 def test_every_script_and_config_that_it_names_exists():
     for path in re.findall(r"(?:scripts|configs|data_prep|checkpoints|gen)/[\w/.]+\.\w+", TEXT):
-        assert (ROOT / path).exists() or path.endswith("mine.py"), path
+        assert (ROOT / path).exists(), path
 
 
 def test_python_blocks_run(lpips_cache):
-    code, attention = blocks("python")
+    code, attention, _ = blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ps, shrinkage = (float(re.search(r"[\d.]+", s)[0]) for s in done.stdout.splitlines())
@@ -48,9 +51,39 @@ def test_python_blocks_run(lpips_cache):
     assert names["logits"].shape == (2, 1000) and names["loss"].requires_grad
 
 
+def test_the_environment_is_activated_before_it_is_needed():
+    """`python` and `gen` are those of .venv, where there may be no other."""
+    words = [command.split()[0] for command in commands()]
+    assert set(words) <= {"bash", "source", "python", "gen"}
+    assert words.index("source") < min(words.index("python"), words.index("gen"))
+    [activate] = [command for command in commands() if command.startswith("source")]
+    assert activate == "source .venv/bin/activate"
+    file = Path(sys.prefix, "bin/activate")
+    if not file.exists():
+        pytest.skip("these tests do not run in a virtual environment")
+    for name in ("python", "gen"):
+        found = subprocess.run(
+            ["bash", "-c", f"source {file} && command -v {name}"], capture_output=True, text=True
+        )
+        assert Path(found.stdout.strip()).parent == file.parent
+
+
+def test_the_method_that_it_shows_trains(tmp_path, monkeypatch):
+    *_, mine = blocks("python")
+    (tmp_path / "readme_mine.py").write_text(mine)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(mine.strip().splitlines()) <= 25
+    small = flags("model", WIDTHS | dict(lambda_small=1)) + flags("data", HEADS)
+    trainer = flags("trainer", TRAINER | QUIET | dict(max_steps=2))
+    model = ["--model=readme_mine.Mine", "--data=Heads"]
+    main(["fit", *model, *small, *trainer, f"--out={tmp_path / 'run'}"])
+    assert all(float(row["latent/small"]) > 0 for row in losses(tmp_path / "run"))
+    assert type(gen.load(tmp_path / "run", method="readme_mine.Mine")).__name__ == "Mine"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [c for c in commands() if not c.startswith("bash") and "photos" not in c]
+    "command", [c for c in commands() if not c.startswith(("bash", "source")) and "photos" not in c]
 )
 def test_commands_run(command, tmp_path, lpips_cache):
     for data in ("data/emoji", "data/emoji_groups"):

@@ -22,8 +22,9 @@ from gen import gallery
 from gen.metrics import smoothness
 from gen.metrics.doubts import doubts
 from gen.page import Figure, Panel, metrics_table, write_report
-from gen.report import build, read_curves
+from gen.report import build, read_config, read_curves
 from gen.weights import WeightsError
+from runs import OPTIONS, ship
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 DOMAINS = ["bear", "cat", "dog"]
@@ -373,7 +374,7 @@ def test_build_refuses_other_domains(run_dir):
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path):
     """Runs a script on the tiny method; returns (exit status or message, stdout, stderr)."""
-    monkeypatch.setattr(gen, "load", lambda path, device="cpu": Tint())
+    monkeypatch.setattr(gen, "load", lambda path, device="cpu", *_: Tint())
     monkeypatch.chdir(tmp_path)
 
     def run(name, *args):
@@ -504,3 +505,43 @@ def test_make_report_takes_all_from_the_run(script, run_dir, folder, monkeypatch
     assert "not measured" in err
     text = Parsed((run_dir / "report.html").read_text()).text
     assert "ps_t20_alex ↑0.2500" in text and "Guided by references" in text
+
+
+PLAIN = {  # what a page says
+    "StyleGAN2": "Images of the seeds 0 to 31",
+    "StyleFunction": "More pictures: python scripts/edit.py",
+    "LinearDirections": "More pictures: python scripts/edit.py",
+    "ClickToMove": "More pictures: python scripts/click_to_move.py",
+    "SpatialEntropy": "More pictures: python scripts/attention.py",
+    "DomainClassifier": "More pictures: gen predict",
+    "AttributeClassifier": "More pictures: gen predict",
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
+    options = OPTIONS[name] | (edited if name in ("StyleFunction", "LinearDirections") else {})
+    ship(getattr(gen.methods, name)(**options), run_dir / "x.safetensors", ["a", "b"])
+    rows = run_dir / "metrics.jsonl"
+    if name == "StyleGAN2":
+        rows.write_text('{"metric": "fd_x", "value": 0.25}\n')
+    checkpoint = str(run_dir / "x.safetensors")
+    words = ["make_report.py", str(run_dir), "--checkpoint", checkpoint]
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(SCRIPTS / "make_report.py"), run_name="__main__")
+    assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
+    text = Parsed((run_dir / "report.html").read_text()).text
+    for words in (name, PLAIN[name], "iteration 90", "lambda_x: 0.25"):
+        assert words in text
+    assert ("Not measured yet" in text) != rows.exists()
+
+
+def test_the_config_of_the_run_wins_over_one_below(run_dir):
+    (run_dir / "wandb").mkdir()
+    (run_dir / "wandb/config.yaml").write_text("later: 1")
+    assert "lambda_x" in read_config(run_dir)
+
+
+def test_make_report_asks_for_data_that_no_config_names(script, run_dir):
+    code, _, _ = script("make_report.py", run_dir)
+    assert code.startswith("error: --data: expected a folder or a zip")

@@ -362,3 +362,13 @@ def test_one_batch_is_one_batch(tmp_path, capsys):
     trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
     names = ("limit_train_batches", "limit_val_batches", "val_check_interval")
     assert [(trainer[name], type(trainer[name])) for name in names] == [(1, int)] * 3
+
+
+def test_without_a_terminal_a_line_each_tenth_tells_how_far_it_is(tmp_path, caplog):
+    caplog.set_level("INFO")
+    fit("DomainClassifier", tmp_path, "--trainer.enable_progress_bar=true", steps=20)
+    lines = [m for m in caplog.messages if m.startswith("iteration ")]
+    assert [line.split("(")[0] for line in lines] == [
+        f"iteration {done} of 20 " for done in range(2, 21, 2)
+    ]
+    assert "(10%) train/ce=" in lines[0] and "(100%)" in lines[-1]

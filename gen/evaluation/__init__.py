@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+from gen.checkpoint import find
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
 from gen.evaluation.ledger import Ledger, fingerprint
@@ -112,7 +113,7 @@ def evaluate(
     run = Measurement(method, images, metrics, judges, *options)
     parallel = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
-    digest = sha256(checkpoint) if checkpoint else None
+    digest = sha256(find(checkpoint)) if checkpoint else None
     head = dict(checkpoint=digest, data=fingerprint(images), seed=seed)
     book = Ledger(ledger if rank == 0 else None, head, run.names())
     run.measure_sources(book, rank, world)

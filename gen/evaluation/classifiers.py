@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gen import gallery
+from gen.checkpoint import find
 from gen.data.groups import read_groups
 from gen.devices import float64
 from gen.evaluation.rows import FRAMES
@@ -113,7 +114,7 @@ def evaluate_classifier(
     groups = [group for group in GROUPS if group in metrics]
     run = _Run(method, images, net, ignore_void, "shift" in groups)
     run.measure(groups, sorted(_drawn(len(images), seed, max_images)), batch_size)
-    common = {"seed": seed, "checkpoint_sha256": sha256(checkpoint) if checkpoint else None}
+    common = {"seed": seed, "checkpoint_sha256": sha256(find(checkpoint)) if checkpoint else None}
     common["versions"] = versions()
     return [
         {"metric": f"{split}/{row.pop('metric')}"}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gen import gallery
+from gen.checkpoint import find
 from gen.evaluation.rows import FRAMES, row
 from gen.interpolation import alphas, path
 from gen.metrics.extractors import load_backbone
@@ -76,7 +77,7 @@ def evaluate_generator(
         "paths": lambda: run.paths(paths, LPIPS(net).to(device), net),
         "ppl": lambda: run.path_length(5 * paths, device),
     }
-    common = dict(seed=seed, checkpoint_sha256=sha256(checkpoint) if checkpoint else None)
+    common = dict(seed=seed, checkpoint_sha256=sha256(find(checkpoint)) if checkpoint else None)
     common["versions"] = versions()
     rows = []
     for group in (group for group in GROUPS if group in metrics):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gen.checkpoint import find
 from gen.devices import float64
 from gen.metrics.translation import bootstrap
 from gen.report import versions
@@ -49,7 +50,7 @@ class Singles:
         each protocol; of `files`, the name and the path of each, the rows state the sha256 as
         `NAME_sha256`."""
         common = {"seed": seed}
-        common |= {f"{name}_sha256": file and sha256(file) for name, file in files.items()}
+        common |= {f"{name}_sha256": file and sha256(find(file)) for name, file in files.items()}
         common["versions"] = versions()
         out = []
         for (group, name), of_source in self.values.items():

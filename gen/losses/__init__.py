@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+from gen import lazy
+
+__getattr__, __dir__ = lazy(__name__)
+
 
 def at_least_fp32(x: Tensor) -> Tensor:
     """Half precision to fp32, whatever autocast says; fp32 and fp64 unchanged."""

@@ -1,1 +1,5 @@
 """Networks, one family a file."""
+
+from gen import lazy
+
+__getattr__, __dir__ = lazy(__name__)

@@ -205,6 +205,8 @@ def _upstream(net: str) -> dict[str, Tensor]:
         with tempfile.TemporaryDirectory(dir=trunk.parent) as folder:
             part = Path(folder, trunk.name)
             with urllib.request.urlopen(UPSTREAM + trunk.name, timeout=10) as source:
+                size = int(source.headers.get("Content-Length") or 0) / 1e6
+                log.warning("fetching %s, %.0f MB", UPSTREAM + trunk.name, size)
                 with part.open("wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
             weights.verify(part, NETS[net].trunk_sha256)
