@@ -86,9 +86,7 @@ class Protocol(NamedTuple):
 
     def middle_kd(self, guide: str, value: str) -> Name:
         held = "against the training images of both, mean over pairs of domains"
-        how = self.path_kind("inter", guide)
-        if guide != "real":
-            how += ", frames at alpha .4, .5, .6"
+        how = self.path_kind("inter", guide) + ", frames at alpha .4, .5, .6" * (guide != "real")
         return f"middle/{guide}/{value}", f"{how}, {held}"
 
     def made(self, guide: str) -> str:
@@ -108,7 +106,8 @@ class Protocol(NamedTuple):
         how = f"{self.path_kind(group, guide)}, alpha {ends}"
         if key in ("realism", "membership"):  # of mid-path frames, whatever the grid
             name = f"{key}_{self.unseen if key == 'realism' else self.classifier}"
-            how = f"{self.path_kind(group, guide)}, frames at alpha .4, .5, .6"
+            how = self.path_kind(group, guide)
+            how += ", frames at alpha .4, .5, .6" * (guide != "real")
         elif key == "gradual":
             name = f"{name}_{self.unseen}"
         return f"{group}/{guide}/{name}", how
