@@ -5,6 +5,7 @@ from dataclasses import astuple
 import pytest
 import torch
 
+from conftest import ROOT
 from gen.data.heads import Factors, factors, render
 from gen.data.images import to_tensor
 from gen.interpolation import alphas
@@ -85,6 +86,24 @@ def test_ps_alone_fails_where_the_new_words_do_not(measured):
     # straightness alone is no way out: a dissolve and a jump are straighter than a movement
     straight = {kind: values["straight"] for kind, values in measured.items()}
     assert straight["jump"] > straight["dissolve"] > straight["morph"] > 2 * straight["noise"]
+
+
+def test_the_readme_gives_these_numbers(measured):
+    said = " ".join((ROOT / "README.md").read_text().split())
+    for kind, key, number, text in (
+        ("morph", "ps", 0.95, "an exact morph has 0.95"),
+        ("dissolve", "ps", 0.85, "a cross-dissolve full of ghosts 0.85"),
+        ("drift", "ps", 0.99, "a drift that nobody sees 0.99"),
+        ("dissolve", "straight", 0.49, "the dissolve is straighter (0.49)"),
+        ("morph", "straight", 0.29, "than the morph (0.29)"),
+        ("jump", "straight", 1, "a jump is straightest (1)"),
+        ("morph", "gradual", 0.95, "The morph has 0.95"),
+        ("dissolve", "gradual", 0.72, "the dissolve 0.72"),
+        ("jump", "gradual", 0.11, "the jump 0.11"),
+        ("drift", "gradual", 0.07, "the drift 0.07"),
+        ("noise", "gradual", 0.06, "noise 0.06"),
+    ):
+        assert measured[kind][key] == pytest.approx(number, abs=0.012) and text in said, (kind, key)
 
 
 def test_progress_by_hand():
