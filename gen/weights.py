@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -229,7 +230,7 @@ def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -243,8 +244,8 @@ def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Removes what `write_atomic` began for `path` in processes that are dead."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Removes what `write_atomic` began for `path` in processes of this computer that are dead."""
+    for left in path.parent.glob(f".{glob.escape(f'{path.name}.{platform.node()}')}.*.tmp"):
         writer = left.name.split(".")[-2]
         if writer.isdecimal():
             try:

@@ -379,11 +379,11 @@ def test_weights_that_a_nan_gradient_has_touched_are_never_saved(tmp_path, monke
     """All terms are finite, the gradient of the last step of the iteration is not."""
     update = GANMethod.update
 
-    def poisoned(self, loss, *optimizers, last=False):
+    def poisoned(self, loss, *optimizers, last=False, **more):
         if last and self.global_step == 2:
             loss = loss * torch.tensor(1.0).requires_grad_()
             loss = loss + (loss - loss).sqrt()  # 0, with an infinite slope
-        update(self, loss, *optimizers, last=last)
+        update(self, loss, *optimizers, last=last, **more)
 
     monkeypatch.setattr(GANMethod, "update", poisoned)
     with pytest.raises(NonFiniteLoss, match="iteration 3: expected finite weights.*generator"):

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import platform
 import re
 import signal
 import stat
@@ -326,13 +327,15 @@ def test_save_disk_full_keeps_the_previous_file(tmp_path, monkeypatch):
 
 
 def test_what_killed_writers_left_is_swept_at_the_next_start(tmp_path):
-    """Of this file alone, and not of writers that live."""
+    """Of this file alone, and not of writers that live, or of other computers."""
     path, child = tmp_path / "last.ckpt", os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    dead = tmp_path / f".last.ckpt.{child}.tmp"
-    kept = [f".last.ckpt.{os.getppid()}.tmp", f".best.ckpt.{child}.tmp", ".last.ckpt.x.tmp"]
+    node = platform.node()
+    dead = tmp_path / f".last.ckpt.{node}.{child}.tmp"
+    kept = [f".last.ckpt.{node}.{os.getppid()}.tmp", f".best.ckpt.{node}.{child}.tmp"]
+    kept += [f".last.ckpt.{node}.x.tmp", f".last.ckpt.other.{child}.tmp"]
     for left in (dead, *(tmp_path / name for name in kept)):
         left.write_bytes(b"half")
     weights.write_atomic(path, b"whole")

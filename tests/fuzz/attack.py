@@ -279,7 +279,7 @@ def begin() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (used + 2**30, used + 2**30))
 
 
-def attack(door: Door, name: str, cases: int, seed: int, folder: Path) -> list[str]:
+def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: float) -> list[str]:
     wrong = []
     for case in range(cases):
         rng = random.Random(f"{seed} {name} {case}")
@@ -287,7 +287,7 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path) -> list[s
         path.write_bytes(rng.choice(door.makers)(rng.choice(door.seeds), rng))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ran[:] = ["begin"]
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         found = None
         try:
             door.read(path)
@@ -327,8 +327,8 @@ def main() -> None:
         known |= {read.__name__: Door(".x", [b"abc"], [damage], read) for read in BROKEN}
         for name in names or known:
             began = time.process_time()
-            count = 1 if known[name].read in BROKEN else cases
-            wrong = attack(known[name], name, count, seed, folder)
+            count, limit = (1, 0.5) if known[name].read in BROKEN else (cases, SECONDS)
+            wrong = attack(known[name], name, count, seed, folder, limit)
             seconds = time.process_time() - began
             print(json.dumps({"door": name, "wrong": wrong, "seconds": seconds}), flush=True)
 
