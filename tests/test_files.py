@@ -1,6 +1,7 @@
 """No command writes to what it has read."""
 
 import ast
+import io
 import os
 import runpy
 import sys
@@ -53,6 +54,14 @@ def test_a_read_file_is_told_by_its_real_path(photos):
     os.symlink("..", "linked/round")  # for ever
     with pytest.raises(ValueError, match="is read, linked, got photos/dog/b.png"):
         keep_inputs(["linked"], ["photos/dog/b.png"])
+
+
+def test_a_command_prints_names_that_are_not_utf8(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8", errors="strict"))
+    keep_inputs([], [])
+    print(os.fsdecode(b"caf\xe9"), flush=True)
+    assert printed.getvalue() == b"caf\\udce9\n"
 
 
 def test_what_is_not_read_may_be_written(photos):
