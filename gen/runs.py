@@ -20,6 +20,9 @@ from lightning import LightningModule
 from gen.checkpoint import find
 from gen.weights import read_yaml
 
+# wandb, which parsing imports, else reports to its makers, offline too
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
 
 def is_used(out: str | Path) -> bool:
     """Whether a folder holds a run: a config or a checkpoint."""
@@ -206,8 +209,6 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
         )
     out = Path(c.out)
     loggers: list[Any] = [CSVLogger(out, name="logs" if subcommand == "fit" else subcommand)]
-    if c.wandb == "offline":  # else older releases of wandb report to their makers
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if c.wandb != "off":
         loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
     given = c.trainer.callbacks or []
