@@ -134,14 +134,16 @@ def read(path: str | Path) -> Checkpoint:
 
 def check_types(cls: type[Method], options: dict[str, Any]) -> None:
     """Raises TypeError for the first option whose type is not that of the constructor."""
-    kinds = {"int": (int,), "float": (float, int), "bool": (bool,)}  # else text, or one of some
+    kinds = {"int": int, "float": float | int, "bool": bool, "str": str, "Literal": str}
     for base in cls.__mro__:
         for name, parameter in inspect.signature(base).parameters.items():
-            if name in options and type(options[name]) not in kinds.get(
-                parameter.annotation, (str,)
-            ):
-                got = f"{options[name]!r:.50}"
-                raise TypeError(f"{name}: expected {parameter.annotation}, got {got}")
+            kind = parameter.annotation  # text, or of another package a class
+            kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+            allowed = kinds.get(kind.partition("[")[0], object)
+            value = options.get(name)
+            truth = isinstance(value, bool) and allowed not in (bool, object)  # is an int, too
+            if name in options and (truth or not isinstance(value, allowed)):
+                raise TypeError(f"{name}: expected {kind}, got {value!r:.50}")
 
 
 class Sketch(TorchFunctionMode):
