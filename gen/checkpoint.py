@@ -120,8 +120,6 @@ def read(path: str | Path) -> Checkpoint:
         ):
             raise ValueError(f"domains {found.domains!s:.100}")
         plain = {k: v for k, v in found.hparams.items() if not k.startswith("_")}
-        if odd := [k for k, v in plain.items() if type(v) not in (bool, int, float, str)]:
-            raise TypeError(f"options that are no numbers or text: {odd[:5]!s:.200}")
         return found._replace(hparams=plain)
     except (FileNotFoundError, WeightsError):
         raise

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-import yaml
 
 import gen
 from gen.commands import call, plain_errors
@@ -16,7 +15,7 @@ from gen.evaluation.rows import to_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
-from gen.weights import write_atomic
+from gen.weights import read_yaml, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
@@ -54,7 +53,7 @@ def check_run(out: Path, data: Domains | Heads, start: str) -> None:
     path = out / "config.yaml"
     if not path.exists():
         return
-    config = yaml.safe_load(path.read_text())
+    config = read_yaml(path)
     root = (config["data"].get("init_args") or {}).get("root")
     was = (
         str((ROOT / root).resolve()) if root else "Heads",

@@ -51,6 +51,18 @@ def test_absurd_options_of_a_checkpoint_take_no_time_and_no_memory(tmp_path, shi
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200 * 1024
 
 
+def test_types_are_compared_where_they_are_plain():
+    class Foreign(StarGAN):
+        def __init__(self, width: int = 3, sizes: list[int] | None = None, rate: float = 1.0):
+            pass
+
+    for options in (dict(width=3), dict(sizes=[1], rate=2), dict(sizes=None, other="x")):
+        checkpoint.check_types(Foreign, options)
+    for options in (dict(width=3.0), dict(width=True), dict(rate="1"), dict(img_size="256")):
+        with pytest.raises(TypeError, match="expected (int|float), got"):
+            checkpoint.check_types(Foreign, options)
+
+
 def test_layers_without_end_are_refused(tmp_path):
     cases = [(StyleGAN2(**GENERATOR), "map_layers")]
     cases += [(LinearDirections(**OPTIONS["LinearDirections"]), "map_layers")]
