@@ -273,6 +273,7 @@ def late(*_: object) -> None:
 
 def begin() -> None:
     """Limits of this process, and the watch over what it runs."""
+    repr(torch.ones(2))  # for which torch imports, and that makes named tuples
     sys.addaudithook(watch)
     signal.signal(signal.SIGPROF, late)
     used = 4096 * int(Path("/proc/self/statm").read_text().split()[5])
