@@ -178,8 +178,8 @@ def find_class(method: type | str, name: str) -> type:
     from gen.methods.base import Method
 
     cls = method or getattr(gen.methods, name, None)
-    if isinstance(cls, str):
-        place, _, last = cls.rpartition(".")
+    if isinstance(method, str) and method:  # never what the file says
+        place, _, last = method.rpartition(".")
         if os.getcwd() not in sys.path:  # a script has its own folder there
             sys.path.append(os.getcwd())
         try:
