@@ -465,7 +465,7 @@ def test_evaluate_refuses_a_wrong_voc_size_first(data, voc_root, method, monkeyp
 
 
 def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeypatch, capsys):
-    checkpoint, out = tmp_path / "c.safetensors", tmp_path / "new" / "rows.jsonl"
+    checkpoint, out = tmp_path / "c.safetensors", Path(f"{tmp_path}_new", "rows.jsonl")
     checkpoint.write_bytes(b"weights")
     monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     monkeypatch.setattr(gen.data, "Classes", lambda *_, **__: data)
@@ -507,7 +507,8 @@ def test_evaluate_crops(data, tmp_path, monkeypatch):
         ("--voc VOC --voc-size 0", "--voc-size: expected at least 1 px, got 0"),
         ("--voc VOC --voc-size -8", "--voc-size: expected at least 1 px, got -8"),
         ("--data DATA --out DATA", "--out: expected a file to write, got the folder"),
-        ("--data DATA --out DATA/train/disc/0.png/x", "error: [Errno"),
+        ("--data DATA --out DATA/rows.jsonl", "--out: expected to write elsewhere than to what is"),
+        ("--data DATA --out /dev/null/x", "error: [Errno"),
         ("--data heads --split test", r"--split: expected val, which heads"),
         ("--voc VOC --metrics accuracy", "'shift'), got accuracy"),
     ],
