@@ -139,7 +139,7 @@ def test_best_last_and_csv_are_written_and_nothing_else(tmp_path):
     ]  # fmt: skip
     assert not list(tmp_path.rglob("checkpoints"))
     assert set(rows[0]) == {"step", "epoch"} | {
-        *(f"d/{k}" for k in ("real", "fake", "reg")),
+        *(f"d/{k}" for k in ("real", "fake", "reg", "logit_train", "logit_val")),
         *(f"{p}/{k}" for p in ("latent", "ref") for k in ("adv", "sty", "ds", "cyc")),
     }
 
@@ -236,7 +236,7 @@ def test_training_samples_are_inference_samples_pixel_for_pixel(tmp_path, monkey
 def test_init_from_starts_from_the_file_for_both_formats(tmp_path, monkeypatch):
     last = fit("StarGAN", tmp_path / "a", steps=2, ema_decay=0.5)
     export(last, tmp_path / "x.safetensors")
-    x, z, seen = torch.randn(2, 3, 32, 32), torch.randn(2, 4), []
+    x, z, seen = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 4), []
 
     def look(method):
         seen.append(method.translate(x, 1, z=z))
@@ -273,7 +273,7 @@ def test_resuming_a_fine_tuned_run_does_not_start_over(tmp_path):
 def test_weights_to_measure_come_from_either_kind_of_file_or_it_is_an_error(tmp_path, monkeypatch):
     last = fit("StarGAN", tmp_path / "a", steps=1)
     export(last, tmp_path / "x.safetensors")
-    x, z, seen = torch.randn(2, 3, 32, 32), torch.randn(2, 4), []
+    x, z, seen = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 4), []
     monkeypatch.setattr(Evaluate, "on_test_epoch_end", lambda *_: None)
     monkeypatch.setattr(
         StarGAN, "on_test_epoch_start", lambda m: seen.append(m.translate(x, 1, z=z))
