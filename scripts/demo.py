@@ -15,6 +15,7 @@ import torch
 
 import gen
 from gen.commands import plain_errors
+from gen.files import without_suffix
 from gen.networks.perceptual import LPIPS
 from gen.weights import WeightsError
 
@@ -67,7 +68,7 @@ def main() -> None:
 
 def knows(path: str, method) -> str:
     """What a model knows: the first words of the card beside its file, else what it is of."""
-    card, known = Path(path).with_suffix(".md"), ""
+    card, known = Path(f"{without_suffix(path)}.md"), ""
     if card.is_file():
         parts = re.split(r"\n\s*\n", card.read_text("utf-8").strip())
         known = next((" ".join(part.split()) for part in parts if part[0] not in "#!`|<"), "")

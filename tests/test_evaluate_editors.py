@@ -242,7 +242,7 @@ def test_rows(plain, tmp_path):
         (tmp_path / name).write_text(name)
     files = dict(checkpoint=tmp_path / "editor", judge_checkpoint=tmp_path / "judge")
     rows = evaluate(Careless(), psi=0.5, **files)
-    assert len(values(rows)) == len(rows) == 2 * (K + 2) + 2 + 4 * (K + 1) + 4
+    assert len(values(rows)) == len(rows) == 2 * (K + 2) + 2 + 4 * (K + 1) + 6
     for row in rows:
         low, high = row["ci95"]
         assert low <= row["value"] <= high and row["count"] == 6 == len(row["values"])

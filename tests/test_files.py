@@ -14,7 +14,13 @@ import gen
 from gen.files import keep_inputs, without_suffix
 
 ROOT = Path(__file__).resolve().parents[1]
-READ_NOTHING = {"emoji", "mnist", "opencv_vtest", "cityscapes_layout"}  # but what they fetch
+READ_NOTHING = {
+    "emoji",
+    "own_emoji",
+    "mnist",
+    "opencv_vtest",
+    "cityscapes_layout",
+}  # but what they fetch
 SCRIPTS = [*ROOT.glob("scripts/*.py"), *ROOT.glob("data_prep/*.py")]
 
 

@@ -521,7 +521,8 @@ PLAIN = {  # what a page says
 @pytest.mark.parametrize("name", PLAIN)
 def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
     options = OPTIONS[name] | (edited if name in ("StyleFunction", "LinearDirections") else {})
-    ship(getattr(gen.methods, name)(**options), run_dir / "x.safetensors", ["a", "b"])
+    names = ["a", "b"][: options.get("num_domains", 1 if name == "StyleGAN2" else 2)]
+    ship(getattr(gen.methods, name)(**options), run_dir / "x.safetensors", names)
     rows = run_dir / "metrics.jsonl"
     if name == "StyleGAN2":
         rows.write_text('{"metric": "fd_x", "value": 0.25}\n')

@@ -79,7 +79,7 @@ class Method(LightningModule):
     """
 
     ema: ModelEmaV3
-    least_domains = 1  # of data to train on
+    least_domains = 0  # of data to train on; codes have none
 
     def __init__(self) -> None:
         super().__init__()
