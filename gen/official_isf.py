@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from gen import checkpoint as files
+from gen.files import without_suffix
 from gen.networks.style_function import AttributeDiscriminator, StyleFunction
 from gen.official import State, say
 from gen.pickle_file import read_pickle
@@ -76,7 +77,8 @@ def import_isf(
     meta = dict(method="StyleFunction", hparams=json.dumps(options), domains="[]", iteration="0")
     save_safetensors(state, out, meta | dict(licence=LICENCE, source=source))
     told = "in the file too" if fits else f"a fresh one: the file's is of {sizes['img_size']} px"
-    card, table = out.with_suffix(".md"), "\n".join(f"| `{k}` | {v} |" for k, v in options.items())
+    card = Path(f"{without_suffix(out)}.md")
+    table = "\n".join(f"| `{k}` | {v} |" for k, v in options.items())
     text = f"""# {out.stem}
 
 A published implicit style function with its generator, for `gen.load("{out.name}")`.

@@ -109,7 +109,7 @@ def test_a_generator_of_other_options_is_refused(whole, edited, tmp_path):
         StyleGAN2(**GENERATOR, num_domains=3, conditional=True), tmp_path / "c.safetensors"
     )
     with pytest.raises(WeightsError, match="'conditional': False.*got a .*'conditional': True"):
-        fit(name, tmp_path, **edited | dict(generator=other))
+        fit(name, tmp_path / "run", **edited | dict(generator=other))
 
 
 def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
