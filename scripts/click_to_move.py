@@ -2,7 +2,7 @@
 
 an image with masks    click_to_move.py --frame F.png --masks M.png --drag 13001:8,0 --pin 11001
 a drawn scene          click_to_move.py --scene 3 --drag 40,30:8,-2 --camera -3,0,1
-as it was asked before click_to_move.py --scene 3 --request out/request.json
+as it was asked before click_to_move.py --scene 3 --request before/request.json --out again
 
 Who can be dragged: --list. What will happen, without the video: --suggest. Masks are one PNG of
 16 bits, trainId * 1000 + number for things, as 13001 for a car, and trainId for the rest, as those

@@ -34,16 +34,18 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace) -> Path:
+    config = args.run_dir / "config.yaml"
+    root = args.data or data_of(config)
+    keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
     rows = args.run_dir / "metrics.jsonl"
     lines = rows.read_text().splitlines() if rows.exists() else []
     metrics = [json.loads(line) for line in lines if line]
-    translates = hasattr(method, "encode_style")
-    root = (args.data or data_of(args.run_dir / "config.yaml")) if translates else None
-    keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
-    if not translates:
+    if not hasattr(method, "encode_style"):
         return build_plain(method, args.run_dir, metrics_rows=metrics)
+    if not root:
+        raise ValueError(f"--data: expected a folder or a zip: {config} names none, got nothing")
     size = dict(img_size=method.img_size)
     data = Heads(**size) if root == "heads" else Domains(root=root, **size)
     try:
@@ -61,14 +63,12 @@ def report(args: argparse.Namespace) -> Path:
     )
 
 
-def data_of(config: Path) -> str:
-    """What --data would say, from a saved config."""
+def data_of(config: Path) -> str | None:
+    """What --data would say, from a saved config; None: it names no data."""
     data = (read_yaml(config) if config.exists() else {}).get("data") or {}
     if data.get("class_path", "").endswith("Heads"):
         return "heads"
-    if root := data.get("init_args", {}).get("root"):
-        return root
-    raise ValueError(f"--data: expected a folder or a zip: {config} names none, got nothing")
+    return (data.get("init_args") or {}).get("root")
 
 
 if __name__ == "__main__":

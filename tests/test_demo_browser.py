@@ -385,7 +385,7 @@ def test_click_to_move(browser, address, tmp_path):
     assert frames_of(visit.download("clip.mp4")) == 16  # 6, there and back, a rest at both ends
     (tmp_path / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "scripts/click_to_move.py", "--scene", "0", "--suggest", "--request",
-               str(tmp_path / "request.json"), "--out", str(tmp_path)]  # fmt: skip
+               str(tmp_path / "request.json"), "--out", str(tmp_path / "again")]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     visit.close("click_to_move")

@@ -110,7 +110,7 @@ def test_every_script_refuses_before_it_writes(photos, monkeypatch, capsys, comm
     if "--ref" in words and name == "translate":
         os.rename("photos/dog/a.png", "a.png")  # what --input would be written to
     if name == "quickstart":
-        monkeypatch.setattr("subprocess.run", None)
+        monkeypatch.setattr("gen.commands.call", None)
     path = next(p for p in SCRIPTS if p.stem == name)
     before = {p: p.read_bytes() for p in photos.rglob("*") if p.is_file()}
     monkeypatch.setattr(sys, "argv", [str(path), *words])
@@ -160,7 +160,7 @@ def test_runs_whose_names_differ_behind_a_dot_are_compared(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     loaded = []
 
-    def load(path, _):
+    def load(path, *_):
         loaded.append(str(path))
         if len(loaded) == 2:
             raise ValueError("both are known")

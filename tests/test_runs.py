@@ -12,6 +12,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning import Trainer
+from lightning.pytorch.cli import LightningCLI
 
 import gen
 from gen import runs
@@ -73,7 +74,7 @@ def test_a_folder_with_any_part_of_a_run_is_used(tmp_path, kept):
 
 
 def test_the_refusal_comes_before_anything_is_built(run, monkeypatch):
-    monkeypatch.setattr("gen.data.Heads.__init__", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: 1 / 0)
     with pytest.raises(FileExistsError, match="holds a run"):
         fit("StarGAN", run)
 
@@ -216,7 +217,7 @@ def test_a_checkpoint_that_is_missing_is_an_error_before_anything_is_built(
 ):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    monkeypatch.setattr("gen.data.Heads.__init__", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda _: 1 / 0)
     with pytest.raises(WeightsError, match=f"^{given}: expected a checkpoint.*got no file"):
         main([command, *arguments("StarGAN", Path("run"), f"--ckpt_path={given}")[1:]])
     assert os.listdir(tmp_path) == ["folder"]

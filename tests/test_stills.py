@@ -213,7 +213,7 @@ def test_a_table_is_in_px_of_the_image_given(write):
 # ---- the script ---------------------------------------------------------------------------------
 
 
-def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run):
+def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run, tmp_path):
     frame, masks = write(labels(k=2))
     image = ["--frame", frame, "--masks", masks]
     words = ["--drag", "13001:16,2", "--pin", "11002", "--camera", "-4,0,1.1", "--seed", "5"]
@@ -232,7 +232,9 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run):
     first = np.asarray(gif.convert("RGB")).astype(int)
     arrows = np.asarray(Image.open(out / "arrows.png").convert("RGB"))[:384]
     assert abs(first - arrows).mean() < 3 and gif.info["duration"] == 960
-    run(*image, "--request", out / "request.json")
+    out.rename(asked := tmp_path / "asked")
+    said, status, _ = run(*image, "--request", asked / "request.json")
+    assert not status, said
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
