@@ -47,6 +47,7 @@ KINDS = dict(  # of storages -> numpy's name for their numbers; it has no bfloat
     Float="f4", Double="f8", Half="f2", BFloat16="i2", Long="i8", Int="i4", Short="i2", Char="i1",
     Byte="u1", Bool="?",
 )  # fmt: skip
+DTYPES = {kind: torch.from_numpy(np.empty(0, kind)).dtype for kind in KINDS.values()}
 NUMBERS = {"f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}  # numpy dtypes
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before 1.6
 
@@ -169,7 +170,11 @@ class PickleFile:
         self._count(count * numbers.itemsize)
         strides = [numbers.itemsize * step for step in stride]
         cut = np.lib.stride_tricks.as_strided(numbers[offset:], size, strides)
-        made = torch.from_numpy(np.array(cut, order="C"))
+        # Strides as in the file where no number is named twice: fused optimizers expect those of
+        # the parameter, and do not look whether they are.
+        layout = torch.empty_strided(size, stride, device="meta")
+        made = torch.empty_like(layout, dtype=DTYPES[KINDS[kind]], device="cpu")
+        made.numpy()[...] = cut
         return made.view(torch.bfloat16) if kind == "BFloat16" else made
 
     def _raw(self, storage: Any) -> tuple[memoryview, str]:

@@ -99,6 +99,17 @@ def test_what_torch_saves_is_read_bit_for_bit(tmp_path, new):
     assert [t.shape for t in got["views"]] == [t.shape for t in value["views"]]
 
 
+def test_the_order_in_memory_is_kept(tmp_path):
+    """A fused optimizer goes through its averages in the order of the parameter's numbers."""
+    kept = [torch.arange(2.0 * n * 9).reshape(2, n, 3, 3) for n in (4, 1)]
+    kept = [x.to(memory_format=torch.channels_last) for x in kept]
+    kept += [kept[0][:1], kept[0].permute(2, 0, 3, 1).bfloat16(), torch.arange(6).reshape(2, 3).T]
+    torch.save(kept, tmp_path / "x.pt")
+    got = read_pickle(tmp_path / "x.pt", "x")
+    assert not differences(got, kept)
+    assert [x.stride() for x in got] == [x.stride() for x in kept]
+
+
 def test_parameters_of_the_first_versions_of_torch_are_read(tmp_path):
     """An object without arguments, whose state begins with a tensor of the older function."""
     old = tensor("0", 3, (3,), (1,)).replace(b"_rebuild_tensor_v2", b"_rebuild_tensor")
