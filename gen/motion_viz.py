@@ -74,7 +74,7 @@ def arrows(
         taken.append(plate)
         draw.rounded_rectangle(plate, 4 * unit, COLOURS[moved_by[m]], "white", round(1.2 * unit))
         middle = (plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2
-        draw.text(middle, str(ids[m]), "white", font, anchor="mm", stroke_width=0.2 * unit)
+        draw.text(middle, str(ids[m]), "white", font, anchor="mm", stroke_width=round(0.2 * unit))
     _legend(draw, [by for by in COLOURS if by in moved_by], note, size, band, font, unit)
     small = (base.width, size[1] // FINE)
     sheet = Image.new("RGB", small, "white")
