@@ -81,7 +81,7 @@ class StarGAN(GANMethod):
             palette and areas are then right.
         skip_px: size of the encoder's map that goes round the bottleneck, 0 for none, as
             published; 32 where shapes and lines of the source should stay.
-        antialias: resample by [1, 3, 3, 1] filters; against jagged lines, a third slower.
+        antialias: resample by [1, 3, 3, 1] filters; against jagged lines; slower.
         discriminator: network that judges; features is a frozen ImageNet network with small
             heads, both adds it to the published one, for small data or short runs. Evaluate what
             it trained by a backbone other than effnetlite0.
