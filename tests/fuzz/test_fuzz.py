@@ -43,7 +43,7 @@ def test_every_door_is_attacked(found):
 @pytest.mark.slow
 @pytest.mark.parametrize("door", DOORS)
 def test_thousands_of_damaged_files_are_read_or_refused_in_words(door):
-    assert attack(1000, 2, door)[door] == []
+    assert attack(3000, 2, door)[door] == []
 
 
 BROKEN = dict(slow="Timeout", large="MiB", rude="KeyError", silent="said", runs="os.system")
