@@ -246,7 +246,7 @@ def slow(path: Path) -> None:
 
 
 def large(path: Path) -> int:
-    return len(bytearray(800 * 2**20))
+    return len(bytearray(400 * 2**20))
 
 
 def rude(path: Path) -> None:
@@ -261,7 +261,7 @@ def runs(path: Path) -> None:
     os.system("true")
 
 
-BROKEN = (rude, silent, runs, slow, large)  # the attack must notice; peaks of memory come last
+BROKEN = (large, rude, silent, runs, slow)  # the attack must notice
 
 
 # ---- the attack ---------------------------------------------------------------------------------
@@ -286,6 +286,7 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: 
         rng = random.Random(f"{seed} {name} {case}")
         path = folder / f"case{door.suffix}"
         path.write_bytes(rng.choice(door.makers)(rng.choice(door.seeds), rng))
+        Path("/proc/self/clear_refs").write_text("5")  # else a higher peak before would hide this one
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ran[:] = ["begin"]
         signal.setitimer(signal.ITIMER_PROF, seconds)
