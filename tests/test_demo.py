@@ -18,7 +18,7 @@ from PIL import Image
 gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 
 from gen import stills  # noqa: E402
-from gen.demo import app, files, inputs, player, stage  # noqa: E402
+from gen.demo import app, files, inputs, player, stage, translate  # noqa: E402
 from gen.demo.doors import Doors  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +86,14 @@ def test_a_field_holds_a_number_in_its_range(value):
     with pytest.raises(ValueError, match="seed: expected a number in 0 .. 10, got"):
         inputs.whole(value, "seed", 0, 10)
     assert inputs.whole(3.0, "seed", 0, 10) == 3
+
+
+def test_hidden_files_are_no_examples(tmp_path):
+    """As the copies that macOS leaves beside images."""
+    for name in ("cat/a.png", "cat/._a.png", ".trash/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert set(translate.examples(tmp_path, tmp_path)) == {str(tmp_path / "cat/a.png")}
 
 
 def test_errors_in_words(folder, capsys):

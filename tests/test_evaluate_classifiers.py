@@ -23,7 +23,7 @@ from gen import attention_viz, viz
 from gen.data import Classes
 from gen.data.classes import plain
 from gen.data.groups import read_groups
-from gen.data.images import load_image
+from gen.data.images import ImageError, load_image
 from gen.evaluation.classifiers import GROUPS, evaluate_classifier
 from gen.evaluation.rows import to_json
 from gen.evaluation.voc import VOC
@@ -31,6 +31,7 @@ from gen.methods import SpatialEntropy
 from gen.metrics.attention import attention, map_variation, mass_on_object, shift_path
 from gen.metrics.smoothness import REPORTED
 from gen.networks.attention_tap import AttentionTap
+from test_images import with_scans
 
 NAMES = ["disc", "left", "none"]
 PX, PATCH = 32, 8
@@ -429,6 +430,10 @@ def test_voc_refuses(tmp_path, voc_root):
         VOC(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"expected some of \('segmentation', .*got accuracy"):
         evaluate_classifier(Knows(), VOC(voc_root), metrics=["accuracy"])
+    path = voc_root / "VOCdevkit/VOC2012/JPEGImages/b.jpg"
+    path.write_bytes(with_scans(101))
+    with pytest.raises(ImageError, match=f"{path}: expected a JPEG of at most 100 scans"):
+        VOC(voc_root)[1]
 
 
 # ---- the scripts --------------------------------------------------------------------------------

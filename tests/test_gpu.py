@@ -234,6 +234,8 @@ def test_the_batch_of_all_devices_is_told(caplog):
             method.on_fit_start()
     (message,) = caplog.messages
     assert message.startswith("batch: 4 on each of 8 devices, 32 an iteration")
+    told = (Path(__file__).parents[1] / "README.md").read_text()
+    assert "an iteration is printed; `--trainer.devices 1` takes one" in told
 
 
 def test_masks_of_faces_wait_for_nothing(monkeypatch):

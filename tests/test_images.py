@@ -1,6 +1,7 @@
 """One image: odd files become RGB or are refused, augmentation has the stated statistics."""
 
 import io
+import re
 import struct
 import time
 import zlib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from gen.data import images
 from gen.data.images import ImageError, augment, image_size, load_image, random_crop
 
@@ -187,6 +189,14 @@ def test_a_jpeg_of_more_than_100_scans_is_refused():
             ImageError, match="x.jpg: expected a JPEG of at most 100 scans, got more"
         ):
             load_image(with_scans(count), "x.jpg")
+
+
+def test_images_come_in_through_one_door():
+    """Elsewhere Pillow opens masks, which are PNGs, and what we have made."""
+    for path in (*(ROOT / "gen").rglob("*.py"), *ROOT.glob("scripts/**/*.py")):
+        others = re.sub(r"Image\.open\(\w+, formats=\(\"PNG\",\)\)", "", path.read_text())
+        known = path.name in ("images.py", "page.py")
+        assert known or not re.search(r"Image\.open|imread|imdecode", others), path
 
 
 def test_marks_of_scans_within_metadata_are_none():

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Union, get_args
 
 import pytest
@@ -342,7 +343,12 @@ def test_no_schedule_leaves_its_last_value():
     for cls, name in [(StarGAN, "weights"), (SmoothI2I, "weights")]:
         method = cls(**OPTIONS[cls.__name__])
         assert getattr(method, name)(10**5) == getattr(method, name)(10**6)
-    assert StarGAN(lr_decay_start=1, lr_decay_iters=5).lr_factor(99) == 0
+    options = dict(lr=1.0, lr_min=0.1, lr_iters=9, lr_decay_start=1, lr_decay_iters=5)
+    options |= dict(lr_warmup_iters=2, lr_warmup_epochs=1)
+    run = SimpleNamespace(hparams=SimpleNamespace(**options), clock=lambda: (9, 3))
+    for name in dir(gen.methods):
+        factor = getattr(gen.methods, name).lr_factor
+        assert factor(run, 9) == factor(run, 10) == factor(run, 99), name
 
 
 def test_a_typed_integer_stays_one():

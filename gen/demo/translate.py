@@ -74,7 +74,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], a
 def examples(folder: Path, made: Path, count: int = 10) -> list[str]:
     """Images of a folder of domains, evenly spread, a smiley first where they are emoji; heads
     drawn into `made` where it has none."""
-    found = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
+    found = sorted(folder.glob("[!.]*/[!.]*.png"), key=lambda path: path.name)
     smiley = [k for k, path in enumerate(found) if path.stem.startswith("1f60")]
     found = [*found[smiley[0] :], *found[: smiley[0]]] if smiley else found
     if found:

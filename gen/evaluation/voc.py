@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import VOCSegmentation
 
-from gen.data.images import resize, to_tensor
+from gen.data.images import load_image, resize, to_tensor
 
 
 class VOC:
@@ -41,7 +41,7 @@ class VOC:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
-        image, _ = self.files[index]
+        image = load_image(self.files.images[index])
         return {"x": to_tensor(resize(image, self.img_size)), "index": index}
 
     def mask(self, index: int) -> Tensor:
