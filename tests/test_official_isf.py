@@ -91,6 +91,16 @@ def test_what_does_not_fit_is_named(tmp_path, generator):
     torch.save(file, path)
     with pytest.raises(WeightsError, match=r"fc.7.bias: expected float32 \(8,\), got float32 \(3,"):
         import_isf(path, out, (), generator)
+    for part, key, most in (
+        ("mapnet", "w_net.z_net.unshared.{}.0.weight", "100 rows, 2 attributes"),
+        ("discriminator", "main.{}.conv1.weight", "6 inputs, 100 blocks"),
+    ):
+        published(path)
+        file = torch.load(path, weights_only=True)
+        file[part] |= {key.format(k): torch.zeros(1) for k in range(100)}
+        torch.save(file, path)
+        with pytest.raises(WeightsError, match=f"of usual sizes, got one of .*{most}"):
+            import_isf(path, out, (), generator)
     torch.save({"mapnet": {}}, path)
     with pytest.raises(WeightsError, match=r"with `mapnet` and `discriminator`, got \['mapnet'\]"):
         import_isf(path, out, (), generator)

@@ -278,6 +278,7 @@ NUMBERS = np.arange(4, dtype="<f4").tobytes()
     [
         (dict(size=(4,), stride=(1,)), None),
         (dict(size=(5,), stride=(1,)), "within 4 numbers"),
+        (dict(size=(5,), stride=(0,)), "within 4 numbers"),
         (dict(size=(4,), stride=(0,), offset=4), "within 4 numbers"),
         (dict(size=(2, 2), stride=(2**38, 1)), "within 4 numbers"),
         (dict(size=(-1,), stride=(1,)), "sizes and strides"),
