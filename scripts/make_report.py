@@ -6,7 +6,6 @@ Metrics are taken from RUN_DIR/metrics.jsonl (`evaluate.py --out`), if it is the
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 import gen
 from gen.commands import METHOD, plain_errors
 from gen.data import Domains, Heads
+from gen.evaluation.rows import from_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build, build_plain
@@ -40,8 +40,7 @@ def report(args: argparse.Namespace) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
     rows = args.run_dir / "metrics.jsonl"
-    lines = rows.read_text().splitlines() if rows.exists() else []
-    metrics = [json.loads(line) for line in lines if line]
+    metrics = from_json(rows) if rows.exists() else []
     if not hasattr(method, "encode_style"):
         return build_plain(method, args.run_dir, metrics_rows=metrics)
     if not root:

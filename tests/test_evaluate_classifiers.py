@@ -243,6 +243,10 @@ def test_groups_that_do_not_fit(data, tmp_path, change, why):
     (tmp_path / "set" / "groups.csv").write_text("image;group\n")
     with pytest.raises(ValueError, match="got .'image;group'"):
         read_groups(tmp_path / "set", data.images("val").paths)
+    for odd in (b"path,group\ncaf\xe9,1\n", b"path,group\n" + b"x" * 200_000 + b",1\n"):
+        (tmp_path / "set" / "groups.csv").write_bytes(odd)
+        with pytest.raises(ValueError, match="set: expected groups.csv in UTF-8, got: .*save it"):
+            read_groups(tmp_path / "set", data.images("val").paths)
 
 
 def test_top5_where_there_are_more_classes(data, monkeypatch):

@@ -616,6 +616,19 @@ def test_a_ledger_of_another_evaluation_is_refused(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "line", ["{", "[1]", "3", '{"group": 1}', "[" * 9999, '{"group": [], "guide": "a", "judge": 1}']
+)
+@pytest.mark.parametrize("head", ['{"seed": 1}\n', ""])
+def test_a_file_that_is_no_ledger_is_refused_and_left(tmp_path, head, line):
+    path = tmp_path / "values.jsonl"
+    path.write_text(f"{head}{line}\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"^{path}: expected (values of )?an evaluation"):
+        Ledger(path, {"seed": 1}, {})
+    assert path.read_bytes() == before
+
+
 def test_values_of_another_judge_are_left_aside(tmp_path):
     path, head = tmp_path / "values.jsonl", {"seed": 1}
     Ledger(path, head, {"inter": "alex"}).add("inter", "latent", 1.0, {"ps": {3: 0.5}})

@@ -19,6 +19,7 @@ from torch import nn
 
 import gen
 from gen import gallery
+from gen.evaluation.rows import from_json, to_json
 from gen.metrics import smoothness
 from gen.metrics.doubts import doubts
 from gen.page import Figure, Panel, metrics_table, write_report
@@ -535,6 +536,24 @@ def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
     for words in (name, PLAIN[name], "iteration 90", "lambda_x: 0.25"):
         assert words in text
     assert ("Not measured yet" in text) != rows.exists()
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"3", b"[]", b'{"metric": "x"}', b'{"metric": 1, "value": 2}', b"[" * 9999]
+    + [b"\xff", b'{"metric": "x", "value": [1]}'],
+)  # fmt: skip
+def test_make_report_names_what_are_no_metrics(script, run_dir, line):
+    ship(
+        gen.methods.DomainClassifier(**OPTIONS["DomainClassifier"]),
+        run_dir / "x.safetensors",
+        ["a", "b"],
+    )
+    (run_dir / "metrics.jsonl").write_bytes(line + b"\n")
+    rows = [{"metric": "x", "value": 0.5}]
+    (run_dir / "good.jsonl").write_text(to_json(rows))
+    assert from_json(run_dir / "good.jsonl") == rows
+    code, _, _ = script("make_report.py", run_dir, "--checkpoint", run_dir / "x.safetensors")
+    assert code.startswith(f"error: {run_dir / 'metrics.jsonl'}: expected JSON lines with `metric`")
 
 
 def test_the_config_of_the_run_wins_over_one_below(run_dir):

@@ -28,7 +28,10 @@ def read_groups(root: Path, paths: list[str]) -> Tensor | None:
     top, text = read_beside(root, NAME, paths)
     if text is None:
         return None
-    head, *rows = list(csv.reader(text.decode("utf-8-sig").splitlines())) or [[]]
+    try:
+        head, *rows = list(csv.reader(text.decode("utf-8-sig").splitlines())) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{root}: expected {NAME} in UTF-8, got: {error}; save it so") from error
     if head != ["path", "group"] or any(len(row) != 2 for row in rows):
         odd = next((row for row in rows if len(row) != 2), head)
         raise ValueError(f"{root}: expected lines of path,group in {NAME}, got {odd}")

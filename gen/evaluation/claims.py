@@ -1,16 +1,16 @@
 """What the tables of scripts/claims are made of."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
 
+from gen.evaluation.rows import from_json
+
 
 def read(path: Path) -> dict[str, float]:
     """The values of an evaluation by their names, from the JSON lines that `evaluate.py` wrote."""
-    rows = map(json.loads, path.read_text().splitlines())
-    return {row["metric"]: row["value"] for row in rows}
+    return {row["metric"]: row["value"] for row in from_json(path)}
 
 
 def mean_and_interval(values: np.ndarray) -> str:

@@ -22,7 +22,7 @@ class Ledger:
         judges: who measures a group; lines of another judge are left aside.
 
     Raises:
-        ValueError: the file has another head.
+        ValueError: the file has another head, or other lines than these.
     """
 
     def __init__(self, path: str | Path | None, head: dict, judges: dict[str, str]) -> None:
@@ -30,20 +30,25 @@ class Ledger:
         self.values: dict[Key, dict[int, float]] = defaultdict(dict)
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         if self.path and self.path.exists():
-            lines = self.path.read_text().split("\n")[:-1]  # a whole line ends with a newline
-            found = json.loads(lines[0]) if lines else head
-            if found != head:
-                keys = [k for k in head if found.get(k) != head[k]] or sorted(
-                    set(found) - set(head)
-                )
+            data = self.path.read_bytes()
+            data = data[: data.rfind(b"\n") + 1]  # a whole line ends with a newline
+            try:
+                found, *rest = [json.loads(line) for line in data.splitlines()] or [head]
+                keys = [k for k in head if found.get(k) != head[k]] + sorted({*found} - {*head})
+                for line in rest:
+                    self._take(**line)
+            except (AttributeError, RecursionError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path}: expected values of an evaluation, got {type(error).__name__}: "
+                    f"{error!s:.200}; delete it or write elsewhere"
+                ) from error
+            if keys:
                 raise ValueError(
                     f"{self.path}: expected an evaluation with {', '.join(keys)} = "
                     f"{', '.join(str(head.get(k)) for k in keys)}, got "
                     f"{', '.join(str(found.get(k)) for k in keys)}; delete it or write elsewhere"
                 )
-            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
-            for line in lines[1:]:
-                self._take(**json.loads(line))
+            write_atomic(self.path, data)
         if self.path and (not self.path.exists() or not self.path.stat().st_size):
             write_atomic(self.path, (json.dumps(head) + "\n").encode())
 

@@ -78,6 +78,24 @@ def to_json(rows: Sequence[Mapping]) -> str:
     )
 
 
+def from_json(path: str | Path) -> list[dict]:
+    """The rows of a file of such lines.
+
+    Raises:
+        ValueError: other lines; it names the file.
+    """
+    try:
+        rows = [json.loads(line) for line in Path(path).read_bytes().splitlines() if line]
+        for row in rows:
+            float(row["value"]), row["metric"].strip()
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected JSON lines with `metric` and `value`, as evaluate.py --out writes, "
+            f"got {type(error).__name__}: {error!s:.200}"
+        ) from error
+    return rows
+
+
 def to_table(rows: Sequence[Mapping]) -> str:
     """A table to be printed: means, not single pairs of domains."""
     rows = [row for row in rows if ">" not in row["metric"]]
