@@ -200,8 +200,8 @@ def samples(methods: Mapping[str, Any], images) -> dict[str, list[Figure]]:
 def _truth(method, images) -> dict[str, list[Figure]]:
     """Translations beside the true twins, on paired data."""
     indices = gallery.pick(images, 2 if len(method.domains) <= 4 else 1)
-    twins = (images.twin(i, y) for i in indices for y in range(len(method.domains)))
-    if all(twin is None for twin in twins):
+    twins = ((i, images.twin(i, y)) for i in indices for y in range(len(method.domains)))
+    if all(twin in (None, i) for i, twin in twins):
         return {}
     rows, headers = gallery.paired_grid(method, images, indices, SEEDS[0])
     sheet = viz.grid(rows, lead=(0, 1), cell_px=CELL_PX, background=None)

@@ -160,6 +160,7 @@ def test_names_that_are_numbers_make_no_pairs(tmp_path, caplog, key, number):
         caplog.clear()
         images = domains(source).val
         assert images.twin(0, 1) == (None if number else 1) and images.paired is not number
+        assert images.twin(1, 1) == 1  # itself, whatever it is called
         assert (f"as {key}, in several domains are not taken for pairs" in caplog.text) is number
     assert domains(write(tmp_path, ["val/a/ann.png", "val/b/ann.png"])).val.paired
 

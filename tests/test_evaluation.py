@@ -17,14 +17,16 @@ from torch import nn
 import gen
 import gen.data
 from gen import gallery
+from gen.data.domains import Domains
 from gen.data.nearest import Nearest
 from gen.evaluation import Judges, evaluate, measure
-from gen.evaluation.ledger import Ledger
+from gen.evaluation.ledger import Ledger, fingerprint
 from gen.evaluation.plan import draw_styles, plan
 from gen.evaluation.rows import to_json
 from gen.metrics.smoothness import REPORTED, InterpolationSmoothness
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS
+from test_data import write
 from test_fidelity import Toy
 from test_metrics import SIZE, frames, noise
 
@@ -627,6 +629,29 @@ def test_a_file_that_is_no_ledger_is_refused_and_left(tmp_path, head, line):
     with pytest.raises(ValueError, match=f"^{path}: expected (values of )?an evaluation"):
         Ledger(path, {"seed": 1}, {})
     assert path.read_bytes() == before
+
+
+def test_a_ledger_of_data_that_was_paired_otherwise_is_refused(tmp_path):
+    def mark():
+        return fingerprint(Domains(str(tmp_path), img_size=32).val)
+
+    write(tmp_path, [f"{s}/{d}/000{i}.png" for s in ("train", "val") for d in "ab" for i in (0, 1)])
+    unpaired = mark()
+    (tmp_path / "manifest.json").write_text('{"paired": true}')
+    paired = mark()
+    (tmp_path / "manifest.json").write_text('{"paired": false}')
+    assert mark() == unpaired != paired
+
+
+def test_values_of_other_training_images_are_left_aside(net):
+    def names(train):
+        options = ({"latent": 2}, "alex", "strict", 0, 2, None)
+        return measure.Measurement(Translator(), Images(), measure.GROUPS, train, *options).names()
+
+    few, more, none = (names(Judges(train)) for train in (Images(5), Images(6), None))
+    seen = {group for group in measure.GROUPS if few[group] != more[group]}
+    assert seen == {*measure.GROUPS} - {"intra", "accuracy", "identity", "ppl"}
+    assert few == names(Judges(Images(5))) and none["translation"] == "alex"
 
 
 def test_values_of_another_judge_are_left_aside(tmp_path):

@@ -51,7 +51,10 @@ class DomainImages(LabelledImages):
             self._fill_cache()
 
     def twin(self, index: int, domain: int) -> int | None:
-        """Index of the image with the same key in `domain`, None where there is none."""
+        """Index of the image with the same key in `domain`, None where there is none; in its own
+        domain itself."""
+        if domain == self.labels[index]:
+            return index
         return self._twins.get((self.keys[index], domain))
 
     @property

@@ -85,7 +85,16 @@ class Ledger:
 
 
 def fingerprint(images) -> str:
-    """What a set of images is, by its domains, size, and the name and label of each image."""
-    names = list(getattr(images, "keys", range(len(images.labels))))
-    what = json.dumps([images.domains, images.img_size, names, images.labels.tolist()])
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    """What a set of images is, by its domains, size, the name and label of each image, and whether
+    images of one name are pairs."""
+    labels = images.labels.tolist()
+    names = list(getattr(images, "keys", range(len(labels))))
+    what = [images.domains, images.img_size, names, labels]
+    if len(set(names)) < len(names) and not any(
+        images.twin(i, y) is not None
+        for i, own in enumerate(labels)
+        for y in range(len(images.domains))
+        if y != own
+    ):
+        what.append("no pairs")
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

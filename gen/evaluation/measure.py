@@ -13,7 +13,7 @@ from gen import gallery
 from gen.data.nearest import Nearest
 from gen.devices import float64
 from gen.evaluation.features import HELD, MOST, SECOND, Backbone
-from gen.evaluation.ledger import Ledger
+from gen.evaluation.ledger import Ledger, fingerprint
 from gen.evaluation.names import CONTROLS, FLOORS, Protocol
 from gen.evaluation.paths import Middle, Paths
 from gen.evaluation.plan import Source, draw_styles, ordered_pairs, plan
@@ -85,7 +85,8 @@ class Measurement:
         """Who judges a group: values of another judge are not taken from a ledger."""
         j, nets = self.judges, " ".join([self.net, *self.other_nets])
         smooth = f"{nets} {self.grid}, with progress"
-        copies = ", nearest of training" if self.nearest else ""
+        train = f" {fingerprint(j.train)}" if self.nearest else ""
+        copies = f", nearest of training{train}" if self.nearest else ""
         unseen = self.middle.backbone.name if self.middle else ""
         middle = f"{unseen} {_digest(j.classifier)}{copies}"
         names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
@@ -96,7 +97,7 @@ class Measurement:
         return names | {
             "psi": f"{smooth} {middle}",
             **dict.fromkeys(("middle", "middle_kd"), f"{middle} {of} sources, {self.grid}"),
-            "fidelity": f"{j.backbone} {j.second}, {of} sources",
+            "fidelity": f"{j.backbone} {j.second}{train}, {of} sources",
             "ppl": f"{of} sources",
         }
 
@@ -167,9 +168,11 @@ class Measurement:
         """Frames (N, T, 3, H, W) of one path a source, from style a (N, D) to b."""
         return self.paths.frames(lambda s: self.decode(content, s), a, b)
 
-    def asked(self, block, x: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """LPIPS (N,) of the true images at the ends of the path between domains, and these; None
-        and nearest training images where a source has no twins and there are such, NaN else."""
+    def asked(self, block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """LPIPS (N,) of the true images at both ends of the paths between domains, and these.
+
+        Without a twin the nearest training image stands in; without these the value is NaN.
+        """
         ends, missing = [], torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for role in ("start", "end"):
             domains = [getattr(s, role) for s in block]

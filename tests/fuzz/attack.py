@@ -286,7 +286,9 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: 
         rng = random.Random(f"{seed} {name} {case}")
         path = folder / f"case{door.suffix}"
         path.write_bytes(rng.choice(door.makers)(rng.choice(door.seeds), rng))
-        Path("/proc/self/clear_refs").write_text("5")  # else a higher peak before would hide this one
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # else a higher peak before would hide this one
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         ran[:] = ["begin"]
         signal.setitimer(signal.ITIMER_PROF, seconds)
