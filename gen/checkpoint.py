@@ -92,6 +92,9 @@ def read_trained(path: str | Path) -> dict[str, Any]:
             f"{path}: expected what `gen fit` writes, with a state_dict of tensors, got "
             f"{list(found)[:8] if isinstance(found, dict) else type(found).__name__!s:.200}"
         )
+    for key, kind in dict(method=str, hyper_parameters=dict, domains=list).items():
+        if not isinstance(value := found.get(key, kind()), kind):  # Lightning looks at none
+            raise WeightsError(f"{path}: expected {key} of a {kind.__name__}, got {value!r:.100}")
     check_finite(state, path)
     return found
 

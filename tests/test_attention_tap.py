@@ -42,6 +42,9 @@ CASES = {  # name in timm, options, size in pixels, prefix tokens, grid
     "dinov2, registers": ("vit_small_patch14_reg4_dinov2", SMALL, (32, 48), 5, (4, 6)),
     "vit, averaged": (VIT, dict(SMALL, global_pool="avg"), (32, 48), 1, (4, 6)),
     "vit, map, averaged": (VIT, dict(SMALL, global_pool="map"), (32, 48), 1, (4, 6)),
+    "vit, map of all": (
+        VIT, dict(SMALL, global_pool="map", pool_include_prefix=True), (32, 48), 1, (4, 6)
+    ),
     "eva02": (EVA, TOKEN, (32, 48), 1, (4, 6)),
     "eva02, averaged": (EVA, SMALL, (32, 48), 1, (4, 6)),
     "eva02, three projections": ("eva02_base_patch14_224", TOKEN, (32, 48), 1, (4, 6)),

@@ -195,3 +195,18 @@ def test_odd_training_files_are_refused_in_words(tmp_path, change):
     torch.save(whole, tmp_path / "x.ckpt")
     with pytest.raises(WeightsError, match=r"x.ckpt: expected"):
         gen.load(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(state_dict=[]), dict(state_dict={"a": 1}), dict(domains=3), dict(domains="ab"),
+        dict(hyper_parameters=[1]), dict(hyper_parameters=None), dict(method=["StarGAN"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_odd_training_files_are_not_resumed(tmp_path, change):
+    saved = dict(method="StarGAN", hyper_parameters={}, domains=[], state_dict={})
+    torch.save(saved | change, tmp_path / "x.ckpt")
+    with pytest.raises(WeightsError, match=f"x.ckpt: expected .*{next(iter(change))}"):
+        checkpoint.AtomicCheckpointIO().load_checkpoint(tmp_path / "x.ckpt")

@@ -101,6 +101,12 @@ def test_what_does_not_fit_is_named(tmp_path, generator):
         torch.save(file, path)
         with pytest.raises(WeightsError, match=f"of usual sizes, got one of .*{most}"):
             import_isf(path, out, (), generator)
+    published(path)
+    file = torch.load(path, weights_only=True)
+    file["mapnet"]["w_net.fc.7.bias"][0] = torch.nan
+    torch.save(file, path)
+    with pytest.raises(WeightsError, match="isf.ckpt: expected finite numbers, .* fc.7.bias"):
+        import_isf(path, out, (), generator)
     torch.save({"mapnet": {}}, path)
     with pytest.raises(WeightsError, match=r"with `mapnet` and `discriminator`, got \['mapnet'\]"):
         import_isf(path, out, (), generator)

@@ -361,7 +361,18 @@ def test_a_typed_integer_stays_one():
     assert get_args(action._typehint) == (int, float, type(None))
 
 
-def test_one_batch_is_one_batch(tmp_path, capsys):
+def test_one_batch_is_one_batch(tmp_path, capsys, monkeypatch):
+    """Also where another package has written the union the other way round."""
+    add = LightningCLI.add_core_arguments_to_parser
+
+    def float_first(self, parser):
+        add(self, parser)
+        for action in parser._actions:
+            kinds = get_args(getattr(action, "_typehint", None))
+            if {int, float} <= {*kinds}:
+                action._typehint = float | int | None
+
+    monkeypatch.setattr(LightningCLI, "add_core_arguments_to_parser", float_first)
     limits = [f"--trainer.{name}=1" for name in ("limit_val_batches", "val_check_interval")]
     (tmp_path / "x.yaml").write_text("trainer:\n  limit_train_batches: 1\n")
     with pytest.raises(SystemExit):
