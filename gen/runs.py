@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
+from jsonargparse import Namespace
 from lightning import LightningModule
 
 from gen.checkpoint import find
@@ -25,9 +26,9 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
 def is_used(out: str | Path) -> bool:
-    """Whether a folder holds a run: a config or a checkpoint."""
+    """Whether a folder holds a run: a checkpoint. A config alone is of one that never saved."""
     names = os.listdir(out) if os.path.isdir(out) else []
-    return any(name == "config.yaml" or name.endswith((".ckpt", ".safetensors")) for name in names)
+    return any(name.endswith((".ckpt", ".safetensors")) for name in names)
 
 
 def next_free(out: str | Path) -> Path:
@@ -47,16 +48,20 @@ def check_free(c: Any, arguments: Sequence[str]) -> None:
 
     Raises:
         FileExistsError: `out` holds a run; says how to go on.
-        ValueError: `overwrite`, and a checkpoint inside `out`.
+        ValueError: `overwrite`, and an option that names what is in `out`.
     """
-    init = (c.model.get("init_args") or {}).get("init_from")
-    inside = [f for f in (c.ckpt_path, init) if f and is_inside(f, c.out)]
-    if c.overwrite and inside:
-        raise ValueError(
-            f"--overwrite: expected nothing to be read from {c.out}, which it moves, got "
-            f"{inside[0]}; choose another --out"
-        )
-    if c.overwrite or not is_used(c.out) or c.ckpt_path in inside:
+    if not is_used(c.out):
+        return
+    if c.overwrite:
+        rest = {key: value for key, value in c.items() if key not in ("out", "config")}
+        for name in find_words(rest):
+            if os.path.exists(name) and is_inside(name, c.out):
+                raise ValueError(
+                    f"--overwrite: expected nothing to be read from {c.out}, which it moves, got "
+                    f"{name}; choose another --out"
+                )
+        return
+    if c.ckpt_path and is_inside(c.ckpt_path, c.out):
         return
     if c.ckpt_path:
         raise FileExistsError(
@@ -73,7 +78,19 @@ def check_free(c: Any, arguments: Sequence[str]) -> None:
 
 
 def is_inside(file: str | Path, folder: str | Path) -> bool:
-    return Path(folder).resolve() in Path(file).resolve().parents
+    """Whether a file or folder is in a folder, or is it."""
+    file = Path(file).resolve()
+    return Path(folder).resolve() in (file, *file.parents)
+
+
+def find_words(value: Any) -> Iterator[str]:
+    """All text in a nest of lists, dicts and namespaces."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, list | tuple):
+        yield from (word for item in value for word in find_words(item))
+    elif isinstance(value, dict | Namespace):
+        yield from find_words([*value.values()])
 
 
 def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContextManager:

@@ -66,7 +66,7 @@ def test_a_fit_into_a_used_folder_is_refused_and_says_how_to_resume(run, capsys)
     assert shlex.split(resume) == ["gen", *command, "--ckpt_path", str(run / "last.ckpt")]
 
 
-@pytest.mark.parametrize("kept", ["best.ckpt", "shipped.safetensors", "config.yaml"])
+@pytest.mark.parametrize("kept", ["best.ckpt", "shipped.safetensors"])
 def test_a_folder_with_any_part_of_a_run_is_used(tmp_path, kept):
     (tmp_path / kept).touch()
     with pytest.raises(FileExistsError, match="holds a run") as refused:
@@ -92,11 +92,25 @@ def test_overwrite_moves_the_old_run_to_a_free_name(tmp_path):
     assert yaml.safe_load((out / "config.yaml").read_text())["overwrite"] is False
 
 
+def test_a_config_whose_checkpoint_was_never_written_is_not_in_the_way(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    fit("StarGAN", tmp_path)
+    assert "StarGAN" in (tmp_path / "config.yaml").read_text()
+
+
 def test_overwrite_does_not_move_what_it_is_to_read(run):
     before, last = contents(run), run / "last.ckpt"
-    for option in (f"--ckpt_path={last}", f"--model.init_from={last}", "--ckpt_path=last"):
+    options = (f"--ckpt_path={last}", f"--model.init_from={last}", "--ckpt_path=last")
+    for option in (*options, f"--model.init_from={run}"):
         with pytest.raises(ValueError, match="--overwrite: expected nothing to be read from"):
             fit("StarGAN", run, "--overwrite", option)
+    read_in_place = (
+        "StarGAN --data=Domains --data.root",
+        "StyleFunction --data=Codes --model.judge",
+    )
+    for words in read_in_place:
+        with pytest.raises(ValueError, match=f"--overwrite: .* got {run}/logs; choose"):
+            main(f"fit --overwrite --out={run} --model={words}={run}/logs".split())
     assert contents(run) == before
 
 
