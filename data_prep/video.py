@@ -86,6 +86,7 @@ def prepare(
     if manifest.get("complete"):
         return manifest
     video = opened.read(2 * height, 2 * width, every)
+    windows(path, [slice(0, len(video))], len(video), frames, stride)  # enough, cuts or not
     part = kept(opened.size, height, width)
     manifest = {"recipe": recipe, "complete": False, "source": source, "read": len(video)}
     manifest |= {"size": opened.size[::-1], "kept": [part.width, part.height], "left_out": {}}

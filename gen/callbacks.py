@@ -267,7 +267,7 @@ class Evaluate(OfImages):
     def run(self, method: LightningModule, data: Any, checked: bool = False) -> Any:
         """The rows, or with `checked` only whether the arguments fit."""
         from gen import evaluation
-        from gen.evaluation import generators
+        from gen.evaluation import generators, measure
 
         if hasattr(method, "generate"):
             groups, counts = self.metrics or ("fidelity",), (self.images, self.max_sources)
@@ -276,10 +276,11 @@ class Evaluate(OfImages):
             images = method, data.train, data.val
             return generators.evaluate_generator(*images, groups, *counts, seed=self.seed)
         groups = self.metrics or evaluation.BASIC
-        judges = evaluation.Judges(data.train if "fidelity" in groups else None)
-        measure = evaluation.check if checked else evaluation.evaluate
+        looks = not {*groups}.isdisjoint(measure.LOOK_AT_TRAINING)
+        judges = evaluation.Judges(data.train if looks else None)
+        run = evaluation.check if checked else evaluation.evaluate
         options = dict(seed=self.seed, max_sources=self.max_sources)
-        return measure(method, data.val, groups, judges, **options)
+        return run(method, data.val, groups, judges, **options)
 
     def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         rows = self.run(method, trainer.datamodule)

@@ -17,7 +17,7 @@ from gen.metrics.doubts import doubts
 from gen.weights import write_atomic
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-# Direction of a metric, by the first word of its name.
+# Direction of a metric, by its name or the first word of it.
 HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
 HIGHER += (
     "straight",
@@ -32,7 +32,8 @@ HIGHER += (
     "jaccard",
     "auroc",
 )
-LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv", "texture")
+LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv")
+LOWER += ("texture_flat", "texture_locked")  # of details and ratios neither
 
 Media = Image.Image | Path | bytes
 
@@ -237,7 +238,7 @@ def _arrow(metric: str) -> str:
     words = metric.lower().split("_")
     first = "ssim" if "ssim" in words else words[0]
     for known, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
-        if first in known:
+        if first in known or metric in known:
             return f' <abbr title="{text} is better">{arrow}</abbr>'
     return ""
 

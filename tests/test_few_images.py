@@ -100,12 +100,15 @@ def test_evaluate_looks_before_the_first_iteration(tmp_path, method, options, me
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_evaluate_with_fidelity_has_its_training_images(monkeypatch):
+@pytest.mark.parametrize("group", [*evaluation.measure.LOOK_AT_TRAINING, "translation"])
+def test_evaluate_has_training_images_where_a_group_looks_at_them(monkeypatch, group):
     from gen.callbacks import Evaluate
 
-    data = SimpleNamespace(train=Images(), val=Images())
-    found = Evaluate(metrics=("fidelity",)).run(Translator(), data, checked=True)
-    assert found[0] == ["fidelity"]
+    data, seen = SimpleNamespace(train=Images(), val=Images()), []
+    assert Evaluate(metrics=(group,)).run(Translator(), data, checked=True)[0] == [group]
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args, **_: seen.append(args[3].train))
+    Evaluate(metrics=(group,)).run(Translator(), data)
+    assert seen == [None if group == "translation" else data.train]
 
 
 def test_compare_looks_at_all_runs_before_the_first_takes_its_time(tmp_path, monkeypatch, capsys):

@@ -265,6 +265,7 @@ def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path)
         dict(metric="inter/latent/ps_t20_alex", value=0.91234, ci95=[0.9, 0.925], count=1234),
         dict(metric="inter/latent/pir_t20_alex", value=0.2, ci95=[0.1, 0.3], count=1234),
         dict(metric="unheard_of", value=123456.0, protocol="p < q"),
+        *(dict(metric=f"texture_{of}", value=1.0) for of in ("flat", "detail", "flat_ratio")),
     ]
     out = write_report(
         tmp_path / "r.html", title="t", metrics=metrics_table(rows, [rows[0] | {"value": 0.5}])
@@ -275,6 +276,8 @@ def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path)
     assert lines[1] == "ps_t20_alex ↑" + "0.9123" + "0.9000 – 0.9250" + "0.5000" + "1,234"
     assert lines[2] == "pir_t20_alex ↓" + "0.2000" + "0.1000 – 0.3000" + "–" + "1,234"
     assert lines[4] == "unheard_of" + "1.235e+05" + "–" * 3
+    names = [line.partition("1.0")[0] for line in lines[6:]]
+    assert names == ["texture_flat ↓", "texture_detail", "texture_flat_ratio"]
 
 
 def test_the_report_warns_of_values_that_mean_nothing(tmp_path):

@@ -470,6 +470,9 @@ def test_what_is_wrong_with_a_video_is_named(scene, movie, tmp_path, capsys):
     assert "expected 12 frames or more" in error and "got 7, at most 7 in a row" in error
     error = complains(capsys, movie, *out, "--every", 2)
     assert "got 8, at most 8 in a row" in error
+    for every, count in ((3, 6), (100, 1)):
+        error = complains(capsys, movie, *out, "--every", every)
+        assert f"{movie}: expected 12 frames or more" in error and f"got {count}, at" in error
     write(path, np.repeat(frames[:1], 14, 0))
     error = complains(capsys, path, *out)
     assert "expected objects, got none in 14 frames" in error and "--masks" in error

@@ -35,6 +35,7 @@ LATENT = ("controls", "psi")  # guided by latents alone
 PSIS = (0.5, 2.0)  # beside 1, which is `intra` and `inter`
 SCORES = ("fid", "kid", "prc")
 OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
+LOOK_AT_TRAINING = ("controls", "psi", "middle", "texture", "fidelity")  # images, where given
 NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file"}
 NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
 
