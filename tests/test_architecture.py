@@ -187,6 +187,8 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed():
         assert not any(pin.release[len(least.release) : 3]), (
             f"{requirement}: {pin} is not the first"
         )
+    assert "-c constraints-oldest.txt" in (ROOT / "scripts/test_oldest.sh").read_text()
+    assert "\nbash scripts/test_oldest.sh\n" in (ROOT / ".ci/run").read_text()
 
 
 def test_what_is_imported_is_required():

@@ -207,6 +207,7 @@ def test_translate(browser, address):
     assert at.input_value() == "1"
     assert Image.open(visit.download("path.gif")).n_frames >= 20
     assert frames_of(visit.download("path.mp4")) == 38  # there and back
+    page.get_by_text(re.compile(r"path\.mp4: (H\.264|VP9)")).wait_for()
     assert Image.open(visit.download("path.png")).width > 1000
     visit.close("translate")
 
@@ -495,6 +496,7 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     Image.fromarray(viz.to_uint8(still.frame)).resize((256, 128)).save(tmp_path / "own.png")
     ids = still.given.numpy().astype(np.uint16).repeat(2, 0).repeat(2, 1)
     Image.fromarray(ids).save(tmp_path / "masks.png")
+    visit.make()
     visit.page.get_by_text("or your image and its masks").click()
     for field, name in (("#own-image", "own.png"), ("#own-masks", "masks.png")):
         visit.upload(field, tmp_path / name)
@@ -503,6 +505,7 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     visit.page.get_by_role("button", name="take them").click()
     visit.page.get_by_text("Your image: resized from 256 x 128 to 128 x 64 px").wait_for()
     visit.changed(visit.stage, before)
+    visit.page.locator("#moved .player.stale").wait_for()  # it is of the scene before
     visit.scene(still)
     visit.drag(0, 40, 0)
     visit.shows(REACTS)

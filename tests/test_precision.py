@@ -21,6 +21,7 @@ from gen.metrics.path_length import perceptual_path_length
 from gen.metrics.translation import ssim
 from gen.metrics.video import locate
 from gen.networks.arcface import IRSE50
+from gen.networks.i3d import I3D
 from gen.networks.perceptual import LPIPS
 from harness import bare
 from runs import CLICK_TO_MOVE, GENERATOR, STYLE_FUNCTION, WIDTHS
@@ -112,6 +113,7 @@ INFERENCE = {
     "attention": lambda: shipped("spatial_entropy_emoji64").attention(images(1, 64)),
     "lpips": lambda: LPIPS("alex")(images(), images(seed=1)),
     "arcface": lambda: seeded(IRSE50)(images(1, 112)),
+    "i3d": lambda: seeded(I3D)(images(11)[None]),
     "motion of objects": lambda: predicted(),
     "ssim": lambda: ssim(images(), 0.9 * images()),
     "locate": lambda: torch.stack(found()),
