@@ -12,6 +12,10 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gen.methods.base import Method
 
 METHOD = dict(default="", metavar="PKG.CLASS", help="of --checkpoint, where gen.methods has none")
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
@@ -45,6 +49,15 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
         if found is None and (ours_alone or not usual):
             raise
         sys.exit(f"error: {found or error}")
+
+
+def load_any(path: str | Path, device: str, method: str) -> Method:
+    """`gen.load` of one of several checkpoints: `method` is of those that gen.methods has not."""
+    import gen.methods
+    from gen.checkpoint import read
+
+    ours = method and hasattr(gen.methods, read(path).method)
+    return gen.load(path, device, "" if ours else method)
 
 
 def find_told(error: BaseException | None) -> BaseException | None:

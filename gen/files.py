@@ -44,6 +44,24 @@ def without_suffix(path: str | Path) -> Path:
     return path.with_suffix("") if path.suffix in KINDS and not path.is_dir() else path
 
 
+def checkpoint_names(paths: Iterable[str | Path]) -> list[str]:
+    """What results of checkpoints are called: the names of files and folders, without suffixes.
+
+    The last.ckpt or best.ckpt of a run has the name of the run, with _last or _best where other
+    names would be the same. Names that are still the same are the caller's to refuse.
+    """
+    files = [Path(os.path.abspath(path)) for path in paths]
+    of_run = [file.name in ("last.ckpt", "best.ckpt") for file in files]
+    names = [
+        file.parent.name if of else without_suffix(file).name
+        for file, of in zip(files, of_run, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        parts = zip(names, files, of_run, strict=True)
+        names = [f"{name}_{file.stem}" if of else name for name, file, of in parts]
+    return names
+
+
 def show_any_name() -> None:
     """Lets `print` show a name that is not UTF-8, escaped, where it would raise."""
     if isinstance(sys.stdout, io.TextIOWrapper):

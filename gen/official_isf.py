@@ -79,7 +79,7 @@ def import_isf(
     told = "in the file too" if fits else f"a fresh one: the file's is of {sizes['img_size']} px"
     card = Path(f"{without_suffix(out)}.md")
     table = "\n".join(f"| `{k}` | {v} |" for k, v in options.items())
-    text = f"""# {out.stem}
+    text = f"""# {without_suffix(out).name}
 
 A published implicit style function with its generator, for `gen.load("{out.name}")`.
 

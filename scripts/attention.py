@@ -15,7 +15,7 @@ from gen.commands import METHOD, plain_errors
 from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
-from gen.files import keep_inputs, without_suffix
+from gen.files import checkpoint_names, keep_inputs, without_suffix
 from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import attention, map_statistics
 
@@ -88,7 +88,7 @@ def row(method, x, px: int) -> tuple[list, list[str]]:
 
 def names(checkpoints: list[str]) -> list[str]:
     """What tells the files apart: their names, or else those of their folders."""
-    short = [without_suffix(path).name for path in checkpoints]
+    short = checkpoint_names(checkpoints)
     if len(set(short)) < len(short):
         short = [
             f"{Path(path).absolute().parent.name}/{without_suffix(path).name}"

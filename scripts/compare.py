@@ -1,8 +1,9 @@
 """Compares checkpoints on the same sources, seeds and references: a table, and compare.html.
 
-A run is a folder with a last.ckpt, or a .safetensors or .ckpt file; the first is what the others
-are compared with. Differences are paired, source by source. With the group psi, values of paths
-are compared at equal distance, too: what a model scores at its own distance says little.
+A run is a folder with a last.ckpt, or a .safetensors or .ckpt file; the last.ckpt or best.ckpt of a
+run has the name of its folder. The first is what the others are compared with. Differences are
+paired, source by source. With the group psi, values of paths are compared at equal distance, too:
+what a model scores at its own distance says little.
 """
 
 import argparse
@@ -11,13 +12,12 @@ from pathlib import Path
 import torch
 
 import gen
-from gen.checkpoint import read
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation import BASIC, GROUPS, Judges, check, evaluate
 from gen.evaluation.compare import compare, to_table, to_text
 from gen.evaluation.rows import to_json
-from gen.files import keep_inputs, without_suffix
+from gen.files import checkpoint_names, keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.page import write_report
 from gen.report import paths, samples, versions
@@ -37,18 +37,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder")
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
-    files = {
-        without_suffix(run).name: run / "last.ckpt" if run.is_dir() else run for run in args.runs
-    }
+    found = [run / "last.ckpt" if run.is_dir() else run for run in args.runs]
+    files = dict(zip(checkpoint_names(args.runs), found, strict=True))
     if len(files) < max(2, len(args.runs)):
-        parser.error(f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}")
+        parser.error(
+            f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}; "
+            "give others, or copy or link one under another name"
+        )
     written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]
     keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
 
-    methods = {}
-    for name, file in files.items():
-        ours = args.method and hasattr(gen.methods, read(file).method)
-        methods[name] = gen.load(file, args.device, "" if ours else args.method)
+    methods = {name: load_any(file, args.device, args.method) for name, file in files.items()}
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None

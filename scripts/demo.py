@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 
-import gen
-from gen.commands import plain_errors
-from gen.files import without_suffix
+from gen.commands import METHOD, load_any, plain_errors
+from gen.files import checkpoint_names, without_suffix
 from gen.networks.perceptual import LPIPS
 from gen.weights import WeightsError
 
@@ -35,6 +34,8 @@ def main() -> None:
     for role, (name, what, _) in ROLES.items():
         path = str(SHIPPED / f"{name}.safetensors")
         parser.add_argument(f"--{role}", default=path, help=f"checkpoint of {what}: {name}")
+    own = METHOD | dict(help="of the checkpoint whose method gen.methods has not")
+    parser.add_argument("--method", **own)
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--share", action="store_true", help="a public link; demands --auth")
     parser.add_argument(
@@ -53,7 +54,7 @@ def main() -> None:
         if hasattr(signal, name):  # its folder is removed, too
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    methods = [load(role, getattr(args, role), device) for role in ROLES]
+    methods = [load(role, getattr(args, role), device, args.method) for role in ROLES]
     try:
         lpips = LPIPS("alex").to(device)
     except WeightsError as error:
@@ -74,16 +75,16 @@ def knows(path: str, method) -> str:
         known = next((" ".join(part.split()) for part in parts if part[0] not in "#!`|<"), "")
     if not known:
         of = ", ".join(method.domains) or "what it was trained on"
-        known = f"A {type(method).__name__} ({Path(path).name}) that knows {of}."
+        known = f"A {type(method).__name__} ({checkpoint_names([path])[0]}) that knows {of}."
     return f"{known} It has seen nothing else: of a photograph, say, it makes what it knows."
 
 
-def load(role: str, path: str, device: str):
+def load(role: str, path: str, device: str, method: str = ""):
     _, what, has = ROLES[role]
-    method = gen.load(path, device)
-    if not hasattr(method, has):
-        raise ValueError(f"--{role} {path}: expected {what}, got a {type(method).__name__}")
-    return method
+    loaded = load_any(path, device, method)
+    if not hasattr(loaded, has):
+        raise ValueError(f"--{role} {path}: expected {what}, got a {type(loaded).__name__}")
+    return loaded
 
 
 if __name__ == "__main__":

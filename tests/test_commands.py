@@ -16,7 +16,7 @@ from gen.cli import main
 from gen.commands import plain_errors
 from gen.evaluation.rows import Singles
 from gen.weights import WeightsError, sha256
-from runs import TRAINER, WIDTHS, arguments, fit, flags, ship
+from runs import CLASSIFIER, TRAINER, WIDTHS, arguments, fit, flags, ship
 
 MINE = '''
 from gen.methods.stargan import StarGAN
@@ -237,12 +237,20 @@ def test_a_method_outside_the_package_trains_loads_and_is_shown(tmp_path, monkey
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "scripts/translate.py"), run_name="__main__")
     assert end.value.code == 0 and Path("o/a.png").exists()
+    own = CLASSIFIER | dict(attributes="a,b", factors="c")
+    judge = ship(gen.methods.AttributeClassifier(**own), tmp_path / "judge.safetensors")
+    words = ["--translator", "run", "--editor", str(judge), "--method", "mine.Mine"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", *words])
+    with pytest.raises(SystemExit, match="--editor .*editor of codes, got a AttributeClassifier"):
+        runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="__main__")  # the first is taken
 
 
 def test_every_script_that_loads_a_method_takes_its_class():
     for path in ROOT.glob("scripts/*.py"):
-        if '"--checkpoint"' in path.read_text() and path.stem not in ("export", "benchmark"):
+        if "gen.load(" in path.read_text() and path.stem not in ("quickstart", "benchmark"):
             assert '"--method", **METHOD' in path.read_text(), path
+        if "load_any(" in path.read_text():  # one of several checkpoints
+            assert '"--method", **' in path.read_text(), path
 
 
 def test_two_classes_of_a_name_are_an_error(tmp_path, monkeypatch):

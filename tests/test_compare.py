@@ -1,7 +1,9 @@
 """Comparing models: paired by source, with intervals and a test, on a page of their own."""
 
+import re
 import runpy
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import gen.data
 from gen.evaluation.compare import compare, to_table, to_text
 from test_evaluation import Images, Translator
 
+SCRIPT = Path("scripts/compare.py").resolve()
 PROTOCOL = "10 outputs a source"
 
 
@@ -138,3 +141,25 @@ def test_the_script_writes_a_page_with_both_on_the_same_sources(
     with pytest.raises(SystemExit):
         runpy.run_path("scripts/compare.py", run_name="__main__")
     assert "2 runs with different names" in capsys.readouterr().err
+
+
+def test_the_last_checkpoints_of_two_runs_are_compared(tmp_path, monkeypatch, capsys):
+    """Given as files, not as folders; two runs of one name are refused, with the way out."""
+    monkeypatch.chdir(tmp_path)
+    loaded = []
+
+    def load(path, *_):
+        loaded.append(str(path))
+        raise ValueError("names are known")
+
+    monkeypatch.setattr(gen, "load", load)
+    for paths, told in [
+        (["a/last.ckpt", "b/last.ckpt"], "names are known"),
+        (["a/best.ckpt", "a/last.ckpt"], "names are known"),
+        (["x/a/last.ckpt", "y/a/last.ckpt"], "2 runs with different names, got .*; give others"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["compare", *paths, "--data", "x"])
+        with pytest.raises((ValueError, SystemExit)) as end:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        assert re.search(told, f"{end.value} {capsys.readouterr().err}")
+    assert loaded == ["a/last.ckpt", "a/best.ckpt"]

@@ -72,9 +72,10 @@ def test_the_page_says_what_its_models_know(tmp_path):
     knows = runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="demo")["knows"]
     method, path = SimpleNamespace(domains=["cat", "dog"]), tmp_path / "a.safetensors"
     assert knows(str(path), method) == (
-        "A SimpleNamespace (a.safetensors) that knows cat, dog. It has seen nothing else: of a "
+        "A SimpleNamespace (a) that knows cat, dog. It has seen nothing else: of a "
         "photograph, say, it makes what it knows."
     )
+    assert "(mine) that knows cat" in knows(str(tmp_path / "mine/last.ckpt"), method)
     path.with_suffix(".md").write_text("# a\n\n![p](p.png)\n\nDraws cats\nand dogs.\n\nMore.\n")
     assert knows(str(path), method).startswith("Draws cats and dogs. It has seen nothing else")
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import gen
-from gen.files import keep_inputs, without_suffix
+from gen.files import checkpoint_names, keep_inputs, without_suffix
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_NOTHING = {
@@ -179,6 +179,20 @@ def test_runs_whose_names_differ_behind_a_dot_are_compared(tmp_path, monkeypatch
     assert values == ["tri_0.1.values.jsonl", "tri_0.5.values.jsonl", "rows.values.jsonl"]
     names = runpy.run_path(str(ROOT / "scripts/attention.py"))["names"]
     assert names(["tri_0.1", "tri_0.5"]) == ["tri_0.1", "tri_0.5"]
+
+
+def test_the_checkpoint_of_a_run_has_the_name_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for paths, names in [
+        (["a/last.ckpt", "b/last.ckpt", "runs/c"], ["a", "b", "c"]),
+        (["a/best.ckpt", "b.safetensors", "d/../e/last.ckpt"], ["a", "b", "e"]),
+        (["a/last.ckpt", "a/best.ckpt", "b"], ["a_last", "a_best", "b"]),
+        (["x/a/last.ckpt", "y/a/last.ckpt"], ["a_last", "a_last"]),
+        (["best.ckpt", "x.ckpt"], [tmp_path.name, "x"]),
+    ]:
+        assert checkpoint_names(paths) == names
+    shown = runpy.run_path(str(ROOT / "scripts/attention.py"))["names"]
+    assert shown(["a/last.ckpt", "b/last.ckpt"]) == ["a", "b"]
 
 
 def test_no_name_that_a_user_gives_is_cut_at_a_dot():
