@@ -163,7 +163,7 @@ class Judge(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3, 6))
 
-    def classify(self, x):
+    def logits(self, x):
         return x.mean((2, 3)) @ self.weight
 
 

@@ -21,7 +21,7 @@ class Judge:
     def __init__(self, normals, offsets):
         self.normals, self.offsets = normals, offsets
 
-    def classify(self, x):
+    def logits(self, x):
         return x.flatten(1) @ self.normals.T + self.offsets
 
 
@@ -80,9 +80,9 @@ def test_it_finds_hyperplanes_and_edits_across_them(space, loss):
     judge = Judge(normals.flatten(1), -normals.sum((1, 2)) * 2 + 0.3)
     made, ws, d = trained(space, judge, loss=loss, strength=2.0), codes(256), wanted(256)
     assert made.terms["train/accuracy"] > 0.93
-    before = ((judge.classify(ws) > 0) == (d > 0)).float().mean()
+    before = ((judge.logits(ws) > 0) == (d > 0)).float().mean()
     edited = made.edit(ws, d, torch.zeros(256, 0))
-    after = ((judge.classify(edited) > 0) == (d > 0)).float().mean()
+    after = ((judge.logits(edited) > 0) == (d > 0)).float().mean()
     assert before < 0.6 and after > 0.95
     torch.testing.assert_close(made.score_std, made.scores(ws).std(0), rtol=0.2, atol=0)
     if space == "W+":  # mixing tells which rows matter
@@ -100,7 +100,7 @@ def test_the_loss_is_that_of_k_classifiers_each_with_its_penalty(loss):
     ws = noise(5, L, D)
     total = made.training_step({"ws": ws})
     u = (ws.mean(1) - made.code_mean) / made.code_std
-    y, expected = made._judges[0].classify(ws) > 0, 0
+    y, expected = made._judges[0].logits(ws) > 0, 0
     for k in range(K):
         a = made.classifiers.weight[k]
         s = u @ a + made.classifiers.bias[k]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen.methods.attribute_classifier import AttributeClassifier
 from gen.methods.click_to_move import ClickToMove
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.spatial_entropy import SpatialEntropy
@@ -110,11 +111,13 @@ def test_guides_that_do_not_fit_are_refused(method, guide, told):
 @pytest.mark.parametrize(
     "classifier, call",
     [(DomainClassifier(**CLASSIFIER), "classify"), (SpatialEntropy(**VIT), "classify")]
-    + [(SpatialEntropy(**VIT), "attention")],
+    + [(SpatialEntropy(**VIT), "attention")]
+    + [(AttributeClassifier(**CLASSIFIER), call) for call in ("classify", "regress")],
 )
 def test_classifiers_refuse_what_are_no_images(classifier, call):
     assert getattr(classifier, call)(X).isfinite().all()
-    for wrong in (X + 255, X.byte(), X.numpy(), X[0]):
+    other = [X[..., :16]] * (call != "attention")  # which takes any size
+    for wrong in (X + 255, X * torch.nan, X.byte(), X.numpy(), X[0], *other):
         with pytest.raises(ValueError, match="expected"):
             getattr(classifier, call)(wrong)
 

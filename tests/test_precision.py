@@ -186,7 +186,7 @@ def of_fixed_images(method: StyleFunction) -> None:
     method.generator.synthesis.forward = lambda ws, *_: images() + 0 * ws.float().sum()
 
     class Judge:
-        def classify(self, x):
+        def logits(self, x):
             return x.mean((2, 3)).repeat(1, 2)  # six attributes
 
     method._judges = (Judge(), None)

@@ -14,6 +14,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 
 import gen
 from gen.checkpoint import export

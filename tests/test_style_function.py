@@ -21,7 +21,7 @@ TINY = EDITED | dict(attributes="a,b,c", noise_dim=4, d_channels=4, d_max_channe
 class Judge:
     """Attributes are signs of the mean colours."""
 
-    def classify(self, x):
+    def logits(self, x):
         return x.mean((2, 3))
 
 

@@ -167,9 +167,14 @@ class AttributeClassifier(ImageJudge):
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, K), one an attribute: > 0 where it holds."""
+        return self.logits(self.checked(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """`classify` of what need not be in [-1, 1], as generators make it: no value is looked at,
+        for which a GPU would be waited for."""
         return self.split(self.judge(x))[0]
 
     @inference
     def regress(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> factors (N, F), in the units of the data."""
-        return self.split(self.judge(x))[1] * self.factor_std + self.factor_mean
+        return self.split(self.judge(self.checked(x)))[1] * self.factor_std + self.factor_mean

@@ -64,6 +64,10 @@ class ImageJudge(Method):
         with judging(self.net) as net:
             return net(x)
 
+    def checked(self, x: Tensor, name: str = "x") -> Tensor:
+        self.check_size(x)
+        return super().checked(x, name)
+
     def check_size(self, x: Tensor) -> None:
         size = (3, self.img_size, self.img_size)
         floats = isinstance(x, Tensor) and x.is_floating_point()
@@ -151,7 +155,6 @@ class DomainClassifier(ImageJudge):
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), whatever the mode it is in."""
-        self.check_size(x)
         return self.judge(self.checked(x))
 
 

@@ -104,7 +104,7 @@ class Editor(Method):
 
     def labels(self, x: Tensor) -> Tensor:
         """Which attributes the judge sees on images (N, 3, H, H): (N, K) in {0, 1}."""
-        return (self._judges[0].classify(x) > 0).float()
+        return (self._judges[0].logits(x) > 0).float()
 
     # ---- inference: no gradients, full precision ------------------------------------------------
 
