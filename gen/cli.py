@@ -58,7 +58,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             names = {action.dest for parser in parsers for action in parser._actions}
-            told = explain(message, sorted(names), [*dir(gen.methods), *dir(gen.data)])
+            told = explain(message, sorted(names), [*dir(gen.methods), *dir(gen.data)], words)
             if told and self.exit_on_error:
                 self.exit(2, f"error: {told}\n")
             super().error(message, ex)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,13 +75,18 @@ def find_told(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def explain(message: str, options: Iterable[str], classes: Iterable[str]) -> str:
+def explain(
+    message: str, options: Iterable[str], classes: Iterable[str], words: Iterable[str] = ()
+) -> str:
     """What is misspelt in an error of the parser, with the nearest name; empty: another error.
 
     Args:
         options: names of all options but those of classes, as trainer.max_steps.
         classes: names of methods and data sets.
+        words: the command line.
     """
+    if odd := "surrogates not allowed" in message and [w for w in words if not _is_text(w)]:
+        return f"expected options in UTF-8, got {odd[0]!a}; rename it, or give a link to it (ln -s)"
     found = re.search(r"key \"([\w.]+)\":\s+Expected an? <class '(\w+)'>. Got value: (.*)", message)
     if found:
         return f"{found[1]}: expected {found[2]}, got {found[3]}"
@@ -100,6 +107,11 @@ def explain(message: str, options: Iterable[str], classes: Iterable[str]) -> str
     return f"expected {what}, got {word!r}; {way_out}"
 
 
+def _is_text(word: str) -> bool:
+    """Whether it has no bytes that are not UTF-8, as a name of a file may have."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in word)
+
+
 def call(*command: str | Path, cwd: str | Path | None = None) -> int:
     """Runs a command to its end and returns its exit status, negative the signal that ended it.
 
@@ -108,20 +120,60 @@ def call(*command: str | Path, cwd: str | Path | None = None) -> int:
     told: list[int] = []
     child: subprocess.Popen | None = None
 
-    def hand_on(number: int, _: object) -> None:
+    def hand_on(number: int) -> None:
         told.append(signal.SIGTERM if number == signal.SIGHUP else number)
         if child is not None:
             child.send_signal(told.pop())
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which is nohup
-        signals.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, hand_on) for number in signals}
-    try:  # of its own session, else a terminal would send Ctrl-C a second time
+    with caught(hand_on):  # of its own session, else a terminal would send Ctrl-C a second time
         child = subprocess.Popen([*map(str, command)], cwd=cwd, start_new_session=True)
         for number in told:
             child.send_signal(number)
         return child.wait()
+
+
+def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
+    """Runs commands, `jobs` at once, to their end; the exit statuses of those that were begun.
+
+    After an exit status of 255, as of `xargs`, no other is begun; nor after SIGINT, SIGTERM or
+    SIGHUP, which all that run and what they have started are told as SIGINT, and are waited for.
+    """
+    waiting, running, codes, told = [*commands][::-1], [], [], []
+
+    def tell(child: subprocess.Popen) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(child.pid, signal.SIGINT)
+
+    def hand_on(number: int) -> None:
+        told.append(number)
+        print("stopping: what runs is waited for till it has saved", file=sys.stderr)
+        for child in running:
+            tell(child)
+
+    with caught(hand_on):
+        while running or (waiting and not told and 255 not in codes):
+            if waiting and len(running) < jobs and not told and 255 not in codes:
+                again = dict(stdin=subprocess.DEVNULL, start_new_session=True)
+                running.append(subprocess.Popen(waiting.pop(), **again))
+                if told:  # while it began
+                    tell(running[-1])
+                continue
+            time.sleep(0.05)
+            ended = [child for child in running if child.poll() is not None]
+            codes += [child.returncode for child in ended]
+            running = [child for child in running if child not in ended]
+    return codes + [128 + signal.SIGINT] * bool(told)
+
+
+@contextmanager
+def caught(tell: Callable[[int], None]) -> Iterator[None]:
+    """Within, SIGINT, SIGTERM and SIGHUP are told and end nothing."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which is nohup
+        signals.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda n, _: tell(n)) for number in signals}
+    try:
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,7 +1,12 @@
-"""The tables of scripts/claims: means, intervals, and differences of equal seeds."""
+"""The claims: their tables, with intervals and differences of equal seeds, and Ctrl-C."""
 
 import json
+import os
 import runpy
+import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from scipy.stats import ttest_rel
@@ -102,3 +107,73 @@ def test_arms_are_held_against_the_smoothing_losses_of_their_seed(tmp_path):
     assert found["inter/equal_distance/straight_t20_alex"][::2] == ["0.320", "0.100"]
     assert found["inter/equal_distance/straight_t20_alex"][3] == "0.000"  # in both seeds alike
     assert found["latent/accuracy_x"][::2] == ["0.800", "-0.100"]
+
+
+# ---- Ctrl-C -------------------------------------------------------------------------------------
+
+FIT = """
+import signal, sys, time
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append(1))
+print("began", *sys.argv[1:], flush=True)
+while not got: time.sleep(0.01)
+time.sleep(0.6)  # it saves
+print("saved", *sys.argv[1:], flush=True)
+open(" ".join(["saved", *sys.argv[1:]]), "w")
+sys.exit(130)
+"""
+CLAIM = """
+set -euo pipefail
+. "$(dirname "$0")/runs.sh"
+one() {{
+  .venv/bin/python -c "$FIT" "$@"
+  echo evaluated
+}}
+export JOBS=2
+{each}
+echo table
+"""
+
+
+def claim(tmp_path, each: str, fit: str = FIT) -> subprocess.Popen:
+    """A script as those of scripts/claims, in a session of its own, as of a terminal."""
+    folder = tmp_path / "scripts/claims"
+    shutil.copytree(ROOT / "scripts/claims", folder, dirs_exist_ok=True)
+    (tmp_path / "scripts/install.sh").touch()  # all is installed
+    (tmp_path / ".venv/bin").mkdir(parents=True, exist_ok=True)
+    python = tmp_path / ".venv/bin/python"
+    python.write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (folder / "x.sh").write_text(CLAIM.format(each=each))
+    return subprocess.Popen(
+        ["bash", folder / "x.sh"], text=True, env=os.environ | dict(FIT=fit, SEEDS="1 2"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_at_a_claim_waits_till_all_that_runs_has_saved(tmp_path, number):
+    script = claim(tmp_path, 'each "with without" --a "b c"')
+    began = {script.stdout.readline() for _ in range(2)}
+    assert began == {f"began {side} 1 --a b c\n" for side in ("with", "without")}
+    os.killpg(script.pid, number)
+    saved = {f"saved {side} 1 --a b c" for side in ("with", "without")}
+    if number == signal.SIGINT:
+        assert script.wait(timeout=60) == 130
+        assert {path.name for path in tmp_path.glob("saved*")} == saved
+    said, errors = script.communicate(timeout=60)  # which ends when nobody can write any more
+    assert {*said.splitlines()} == saved and "is waited for" in errors
+
+
+def test_a_claim_runs_all_and_ends_at_what_failed(tmp_path):
+    said, _ = claim(tmp_path, "each 'a b'", "import sys; print(*sys.argv[1:])").communicate()
+    lines = said.splitlines()
+    assert sorted(set(lines[:-1])) == ["a 1", "a 2", "b 1", "b 2", "evaluated"]
+    assert lines[-1] == "table"
+    script = claim(tmp_path, "JOBS=1 each 'a b'", "import sys; print(*sys.argv[1:]); sys.exit(255)")
+    assert script.communicate()[0] == "a 1\n" and script.returncode == 255
+    fails = "import sys; print(*sys.argv[1:]); sys.exit(sys.argv[1] == 'a')"
+    script = claim(tmp_path, "each 'a b'", fails)
+    said = script.communicate()[0].splitlines()
+    assert said.count("evaluated") == 2 and script.returncode == 1 and "table" not in said

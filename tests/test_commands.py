@@ -50,6 +50,10 @@ def told(monkeypatch, capsys, *words) -> str:
     "option, words",
     [
         ("--data=Domains --data.root=none", "none"),
+        (
+            "--data=Domains --data.root=caf\udce9",
+            r"got '--data.root=caf\udce9'; rename it, or give",
+        ),
         ("--ckpt_path=none.ckpt", "none.ckpt: expected a checkpoint"),
         ("--model.init_from=none.ckpt", "none.ckpt: expected a checkpoint"),
         ("--trainer.accelerator=gpu", "No supported gpu backend found"),

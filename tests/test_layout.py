@@ -124,6 +124,11 @@ def test_one_folder_around_the_domains_is_no_domain(made):
         (["trainA", "trainB", "testA"], r"expected trainA/.* got testA/ \(3 images\), trainA/"),
         (["trainA", "trainB", "testA", "testB", "cat"], r"got cat/ \(3 images\), testA/"),
         (["trainA", "train_a", "testA", "testB"], "expected trainA/"),
+        (
+            [f"{s}/{d}" for s in ("setA", "setB") for d in ("cats", "dogs", "deep/er")],
+            r"got setA/ \(9 images\), setB/ .*folders cats/, deep/, dogs/: .* Give .*setA; or",
+        ),
+        (["0/a", "0/b", "1/a", "1/b", "1/c"], "each with the folders a/, b/: is the root too"),
         (["00000", "00001"], r"got 00000/ \(3 images\), 00001/ .* parts of one set; bring its"),
         (["train/00000", "train/00001", "val/00000", "val/00001"], "expected train/<domain>/"),
         (["a.png", "b.png"], "got 2 images in no folder"),
@@ -140,10 +145,22 @@ def test_what_is_in_doubt_is_refused_with_what_was_found(made, folders, found, c
     assert f"layout: {error.value}" in capsys.readouterr().out
 
 
-def test_folders_in_every_domain_are_remarked(made, caplog):
-    seen = read(made("afhq/cat", "afhq/dog", "faces/male", "faces/female"))
+@pytest.mark.parametrize(
+    "inner", [["cat", "dog", "male", "dog"], ["2019", "2020"] * 2, ["05-1", "a", "05-1", "a"]]
+)
+def test_folders_in_every_domain_are_remarked(made, caplog, inner):
+    """Unless two of their names, which are no counters, are those of all domains."""
+    folders = [f"{of}/{name}" for of, name in zip(["afhq"] * 2 + ["faces"] * 2, inner, strict=True)]
+    seen = read(made(*folders))
     assert seen["val"] == {"afhq": 3, "faces": 3}
-    assert "all images of afhq/, faces/ lie in folders of these, as afhq/cat/" in caplog.text
+    assert f"all images of afhq/, faces/ lie in folders of these, as {folders[0]}/" in caplog.text
+
+
+def test_a_domain_may_hold_any_folders(made, caplog):
+    """README: photos/<domain>/**, also with images beside folders that all domains have."""
+    nested = [f"{d}/{sub}" for d in ("ink", "oil") for sub in ("land/far", "people")]
+    assert read(made(*nested, "ink/one.png"))["train"].keys() == {"ink", "oil"}
+    assert not caplog.text
 
 
 def test_images_beside_the_domains_are_named_as_left_out(made, caplog):

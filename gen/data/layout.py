@@ -6,7 +6,8 @@ Recognised, in any case of letters and in one more folder around all of it:
                                     its test/ is taken for it; a folder beside them with some of
                                     the same domains is a further split
     {train,val,test}{A,B}/**        CycleGAN's two domains
-    <domain>/**                     split here, by a hash of the names
+    <domain>/**                     split here, by a hash of the names; not if all domains hold
+                                    folders of the same two names, which may be the domains
     dataset.json, 00000/**          NVIDIA's for StyleGAN: classes are its labels; split here
 
 Hidden files and those of __MACOSX are no part of a data set.
@@ -32,6 +33,7 @@ SPLITS = ("train", "val")
 SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
 SYNONYMS |= {"testing": "test"} | {name: name for name in (*SPLITS, "test")}
 CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
+COUNTER = re.compile(r"[\d._-]+")  # a folder of a year, a day, or a thousand images
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 VAL_SHARE = 0.1  # of a folder without train/ and val/
 FEWEST_VAL = 3  # images a domain that an evaluation needs: a source and two references
@@ -306,11 +308,20 @@ def _refuse_doubt(root: Path, parts: Parts, folders: list[str]) -> None:
             f"{root}: expected {{train,val}}/<domain>/ or <domain>/ folders, got {_found(parts)}"
             f"{': ' if inner else ', '}{problem}; rename or move them"
         )
-    if len(folders) > 1 and not direct and all(len(b) > 1 for b in below.values()):
-        log.warning(
-            "%s: all images of %s lie in folders of these, as %s; each is taken for one domain",
-            root, ", ".join(f"{f}/" for f in folders), f"{folders[0]}/{min(below[folders[0]])}/",
-        )  # fmt: skip
+    if len(folders) < 2 or direct or min(map(len, below.values())) < 2:
+        return
+    shared = sorted(n for n in set.intersection(*below.values()) if not COUNTER.fullmatch(n))
+    if len(shared) > 1:
+        raise ValueError(
+            f"{root}: expected <domain>/ folders, got {_found(parts)}, each with the folders "
+            f"{', '.join(f'{name}/' for name in shared[:8])}: is the root too high? Give one of "
+            f"them, such as {root / folders[0]}; or if they are the domains, move their images "
+            "directly into them"
+        )
+    log.warning(
+        "%s: all images of %s lie in folders of these, as %s; each is taken for one domain",
+        root, ", ".join(f"{f}/" for f in folders), f"{folders[0]}/{min(below[folders[0]])}/",
+    )  # fmt: skip
 
 
 def _is_split(name: str) -> bool:

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 seeds=${SEEDS:-1 2 3}
 
-begin() { # RUN CONFIG WHAT: the run's folder; if it was begun with something else, 255: xargs stops
+begin() { # RUN CONFIG WHAT: the run's folder; if it was begun with something else, 255: no other begins
   mkdir -p "$1"
   { echo "$3"; grep -v '^#' "$2"; } >"$1/options.new"
   if [ -e "$1/options" ] && ! cmp -s "$1/options" "$1/options.new"; then
@@ -19,6 +19,5 @@ begin() { # RUN CONFIG WHAT: the run's folder; if it was begun with something el
 
 each() { # "SIDES" OPTIONS..: all sides of one seed, then of the next, JOBS at once
   export -f begin one
-  for seed in $seeds; do printf "%s $seed\n" $1; done |
-    xargs -P "${JOBS:-$(nproc)}" -L 1 bash -euc 'n=$#; one "${@: -2}" "${@:1:n-2}"' _ "${@:2}"
+  .venv/bin/python scripts/claims/each.py "${JOBS:-$(nproc)}" "$1" "$seeds" "${@:2}"
 }
