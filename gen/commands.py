@@ -146,9 +146,10 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
 
     def hand_on(number: int) -> None:
         told.append(number)
-        print("stopping: what runs is waited for till it has saved", file=sys.stderr)
         for child in running:
             tell(child)
+        with suppress(OSError):  # the terminal may be gone
+            print("stopping: what runs is waited for till it has saved", file=sys.stderr)
 
     with caught(hand_on):
         while running or (waiting and not told and 255 not in codes):
