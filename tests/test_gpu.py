@@ -21,7 +21,7 @@ from gen.methods.spatial_entropy import SpatialEntropy
 from gen.metrics import attention, fidelity, path_length
 from gen.metrics.smoothness import smoothness
 from gen.metrics.video import psnr
-from gen.networks.face_masks import FAN
+from gen.networks.face_masks import FAN, CoordConv, Hourglass
 from gen.weights import save_safetensors
 from harness import bare
 from runs import (
@@ -245,6 +245,9 @@ def test_masks_of_faces_wait_for_nothing(monkeypatch):
     with fake_gpu() as gpu:
         coarse, fine = gpu.take(fan).masks(gpu.send(images()))
         assert not gpu.waits and isinstance(coarse, Fake) and isinstance(fine, Fake)
+        gpu.take(CoordConv(3, 4, 3))(gpu.send(images()))  # the parts of the network above
+        gpu.take(Hourglass(8, 2))(gpu.send(images().repeat(1, 3, 1, 1)[:, :8]))
+        assert not gpu.waits
 
 
 class Two(SimpleNamespace):

@@ -1,6 +1,7 @@
 """Images with masks from files, words of a command line, and scripts/click_to_move.py."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -220,6 +221,7 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run, 
     said, status, out = run(*image, *words, "--speed", "1.5")
     assert not status, said
     assert "resized from 128 x 64 to 64 x 32 px" in said and "+24.0" in said
+    assert re.search(r"video\.gif \.mp4 \((H\.264|VP9)\)", said)
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     pictures = {f"{name}.png" for name in ("arrows", "flow", "visible", "frames")}
     assert set(files) == pictures | {"video.gif", "video.mp4", "request.json"}

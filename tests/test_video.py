@@ -1,5 +1,6 @@
 """From a video to clips: flow, visibility, masks and tracks of rectangles whose motion is known."""
 
+import io
 import json
 import subprocess
 import sys
@@ -523,6 +524,15 @@ def test_what_is_wrong_with_masks_is_named(movie, masks, tmp_path, capsys):
     assert f"{masks}: expected a .png for each frame" in error and "16 of them" in error
     assert "got 15 of 15" in error
     one.write_bytes(good)
+    for odd in (24001, 33, 13000):  # of a label id, no trainId, of no number
+        Image.fromarray(np.where(np.asarray(Image.open(io.BytesIO(good))) > 1, odd, 0)
+                        .astype(np.uint16)).save(one)  # fmt: skip
+        told = complains(capsys, *command)
+        assert f"{one}: expected trainIds 0 .. 18, 255, or trainId * 1000" in told
+        assert f"got {odd}; a label id, as 24 of persons" in told
+    for file in masks.glob("*.png"):
+        Image.new("L", (256, 128), 255).save(file)
+    assert f"expected objects, got only 255 in {masks}" in complains(capsys, *command)
     for file in masks.glob("*.png"):
         Image.new("L", (256, 128)).save(file)
     assert f"expected objects, got only 0 in {masks}" in complains(capsys, *command)
