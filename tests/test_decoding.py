@@ -173,6 +173,11 @@ def test_the_middle_is_cut_to_the_proportions():
     assert fitted(wide, 30, 30, by=cv2.INTER_NEAREST)[0].tolist() == list(range(30, 60))
 
 
+def test_frames_of_a_video_are_cut_and_not_squashed(scene, tmp_path):
+    read = Video(write(tmp_path / "a.avi", scene, "MJPG")).read(H, W // 2)
+    assert np.abs(read.astype(int) - scene[:, :, W // 4 : -W // 4]).mean() < 6
+
+
 def test_stretched_all_of_it_stays():
     image = np.zeros((60, 40, 3), np.uint8)
     image[:20], image[40:] = 100, 200

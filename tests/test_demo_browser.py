@@ -454,6 +454,9 @@ def test_a_scene_stays_where_it_is_whatever_its_hint_says(browser, address, size
     visit.shows(YOU)
     assert hint.inner_text().startswith(f"car {visit.ids[car]}: ")
     assert page.locator(visit.stage).bounding_box() == visit.box
+    for words in ("drag", "drag it anywhere " * 20):
+        hint.evaluate("(hint, words) => { hint.textContent = words }", words)
+        assert page.locator(visit.stage).bounding_box() == visit.box
     visit.close(f"hints_{size[0]}")
 
 

@@ -450,6 +450,14 @@ def test_masks_are_read_in_the_order_of_their_numbers(movie, masks, tmp_path):
     assert np.array_equal(read_masks(masks, Video(movie), 16, 64, 128)[0], padded)
 
 
+def test_objects_of_masks_that_get_lost_are_counted(movie, masks):
+    whole = read_masks(masks, Video(movie), 16, 128, 256)
+    maps, lost = read_masks(masks, Video(movie), 16, 128, 128)
+    assert np.array_equal(maps, whole[0][:, :, 64:192])  # cut as its frames are
+    numbers = [[len(np.unique(m[m >= 1000])) for m in some] for some in (whole[0], maps)]
+    assert whole[1] == 0 < lost == sum(numbers[0]) - sum(numbers[1])
+
+
 def complains(capsys, *command):
     assert recipe.main([str(c) for c in command]) == 1
     return capsys.readouterr().err
