@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from gen.devices import Arrival
-from gen.weights import sweep, write_atomic
+from gen.weights import parse_yaml, sweep, write_atomic
 
 
 class Last(Checkpoint):
@@ -113,7 +112,7 @@ class Config(Callback):
 
     def options(self) -> dict[str, str]:
         """All options by their names on the command line."""
-        found, rest = {}, [("", yaml.safe_load(self.text))]
+        found, rest = {}, [("", parse_yaml(self.text, "config.yaml"))]
         while rest:
             above, value = rest.pop()
             if isinstance(value, dict) and not above.endswith("callbacks"):

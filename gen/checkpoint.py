@@ -19,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 from gen.pickle_file import read_pickle
 from gen.weights import (
     WeightsError,
+    check_digest,
     check_finite,
+    digest,
     load_safetensors,
     save_safetensors,
     write_atomic,
@@ -30,13 +32,14 @@ if TYPE_CHECKING:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A checkpoint is written whole or not at all, and read without unpickling unknown globals."""
+    """A checkpoint is written whole or not at all, with a digest of its weights, and read without
+    unpickling unknown globals."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        torch.save(checkpoint | {"sha256": digest(checkpoint["state_dict"])}, buffer)
         try:
             write_atomic(path, buffer.getvalue())
         except OSError as error:
@@ -83,11 +86,14 @@ def read_trained(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: No such file.
-        WeightsError: Not such a file, or its weights are not finite; expected and got.
+        WeightsError: Not such a file, or its weights are not finite, or not those of its digest;
+            expected and got.
     """
     found = read_pickle(path, "a .safetensors or .ckpt file that `gen fit` or `export` wrote")
     state = found.get("state_dict") if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise WeightsError(
             f"{path}: expected what `gen fit` writes, with a state_dict of tensors, got "
             f"{list(found)[:8] if isinstance(found, dict) else type(found).__name__!s:.200}"
@@ -95,6 +101,7 @@ def read_trained(path: str | Path) -> dict[str, Any]:
     for key, kind in dict(method=str, hyper_parameters=dict, domains=list).items():
         if not isinstance(value := found.get(key, kind()), kind):  # Lightning looks at none
             raise WeightsError(f"{path}: expected {key} of a {kind.__name__}, got {value!r:.100}")
+    check_digest(state, found.pop("sha256", None), path)
     check_finite(state, path)
     return found
 

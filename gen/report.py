@@ -121,7 +121,7 @@ def read_config(run_dir: Path) -> str:
     """The text of the run's config.yaml, else of the newest in a folder below; empty: none."""
     found = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
     found += [run_dir / "config.yaml"] if (run_dir / "config.yaml").exists() else []
-    return found[-1].read_text(encoding="utf-8") if found else ""
+    return found[-1].read_text("utf-8", "backslashreplace") if found else ""
 
 
 SHOWN_BY = {  # what a method can do -> what shows it

@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from jsonargparse import Namespace
 from lightning import LightningModule
 
 from gen.checkpoint import find
-from gen.weights import read_yaml
+from gen.weights import WeightsError, read_yaml
 
 # wandb, which parsing imports, else reports to its makers, offline too
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -113,10 +113,44 @@ def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContex
 def check_configs(words: Sequence[str]) -> None:
     """Refuses a config of a command line that is no plain YAML, before the parser unfolds it."""
     for before, word in zip(["", *words], words, strict=False):
-        path = word.partition("=")[2] or word
-        if before in ("-c", "--config") or path.endswith((".yaml", ".yml")):
-            if os.path.isfile(path):
+        named = before in ("-c", "--config") or word.startswith(("-c", "--config="))
+        for path in (word, word.partition("=")[2], word[2:]):  # -c FILE, --config=FILE, -cFILE
+            if (named or path.endswith((".yaml", ".yml"))) and os.path.isfile(path):
                 read_yaml(path)
+
+
+class Saved(NamedTuple):
+    """What a run's config.yaml says; empty where it says nothing."""
+
+    data: str  # path of the class
+    root: str
+    init_from: str
+
+
+def read_saved(path: str | Path) -> Saved:
+    """Of a run's config.yaml what was trained on, and from which weights.
+
+    Raises:
+        WeightsError: it is not such a config.
+    """
+    config = read_yaml(path)
+
+    def text(*keys: str) -> str:
+        value = config
+        try:
+            for key in keys:
+                value = (value or {}).get(key)
+            return "" + (value or "")
+        except (AttributeError, TypeError) as error:
+            raise WeightsError(
+                f"{path}: expected the config of a run, with text at {'.'.join(keys)}, got "
+                f"{value!r:.100}"
+            ) from error
+
+    init = "init_args"
+    return Saved(
+        text("data", "class_path"), text("data", init, "root"), text("model", init, "init_from")
+    )
 
 
 def is_first_process() -> bool:

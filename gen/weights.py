@@ -37,7 +37,7 @@ MEGABYTES = {  # of what is fetched, so that one knows how long it takes
     "@iconify-json/openmoji": 1.3,
     "@iconify-json/fluent-emoji-flat": 1.2,
 }
-MAX_VALUES = 10_000  # of a config
+MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: values in it, and characters
 MAX_BYTES = 2**29  # of an archive, unpacked
 
 
@@ -184,10 +184,24 @@ def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a config file holds; aliases count as often as they are used.
+    """What a config file holds; see `parse_yaml`.
 
     Raises:
-        WeightsError: no such file, not YAML in UTF-8, or values without an end.
+        WeightsError: also no such file, or not in UTF-8.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(4 * MAX_TEXT + 1).decode()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: expected YAML in UTF-8, got: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, source: str | Path) -> Any:
+    """What YAML says; aliases count as often as they are used. `source` is named in errors.
+
+    Raises:
+        WeightsError: not YAML, or too much of it, or values without an end.
     """
     import yaml
 
@@ -201,14 +215,15 @@ def read_yaml(path: str | Path) -> Any:
         return sizes[id(node)]
 
     try:
-        text = Path(path).read_bytes().decode()
-        if (root := yaml.compose(text, yaml.SafeLoader)) and size(root) >= MAX_VALUES:
+        if len(text) > MAX_TEXT:
+            raise WeightsError(f"more than {MAX_TEXT} characters")
+        loader = yaml.SafeLoader(text)
+        if (root := loader.get_single_node()) and size(root) >= MAX_VALUES:
             raise WeightsError(f"more than {MAX_VALUES} values")
-        return yaml.safe_load(text)
+        return root and loader.construct_document(root)
     except Exception as error:  # YAML nested too deeply raises more than its own errors
         raise WeightsError(
-            f"{path}: expected a config in YAML, in UTF-8, got {type(error).__name__}: "
-            f"{error!s:.300}"
+            f"{source}: expected YAML in UTF-8, got {type(error).__name__}: {error!s:.300}"
         ) from error
 
 
@@ -296,11 +311,7 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             metadata = dict(file.metadata() or {})
     except Exception as error:  # also of types that this version of torch does not have
         raise WeightsError(f"{path}: expected a safetensors file, got: {error!s:.300}") from error
-    if (expected := metadata.pop("sha256", None)) and (got := digest(tensors)) != expected:
-        raise WeightsError(
-            f"{path}: expected tensors of sha256 {expected:.64}, got {got}: damaged, or changed by "
-            "another program; copy or export the file again"
-        )
+    check_digest(tensors, metadata.pop("sha256", None), path)
     check_finite(tensors, path)
     return tensors, metadata
 
@@ -314,14 +325,23 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
         )
 
 
+def check_digest(tensors: Mapping[str, Tensor], expected: Any, source: str | Path) -> None:
+    """Raises WeightsError if they are not those of a digest; files of others need not have one."""
+    if expected is not None and (got := digest(tensors)) != expected:
+        raise WeightsError(
+            f"{source}: expected tensors of sha256 {expected!s:.64}, got {got}: damaged, or "
+            "changed by another program; copy or export the file again"
+        )
+
+
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Hex sha256 over names, types, shapes and bytes, whatever their order."""
     import torch
 
     total = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name]
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        value = tensors[name].detach().cpu()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode(errors="surrogatepass"))
         total.update(value.contiguous().flatten().view(torch.int8).numpy())
     return total.hexdigest()
 

@@ -36,7 +36,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 import gen
@@ -47,6 +46,7 @@ from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
 from gen.published import entropy_rows, race, smoothness_ways, translation_ways
 from gen.report import versions
+from gen.weights import parse_yaml
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from harness import bare
@@ -139,7 +139,7 @@ def ours(args: argparse.Namespace, side: Side) -> Callable[[int], Seconds]:
     options = dict(r1_every=side.r1_every, single_d_step=side.single_d_step)
     for option in side.options:
         name, _, value = option.partition("=")
-        options[name] = yaml.safe_load(value)
+        options[name] = parse_yaml(value, option)
     method = make_method(Timed, args, **options)
 
     def run(iteration: int) -> Seconds:

@@ -18,7 +18,8 @@ from gen.evaluation.rows import from_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build, build_plain
-from gen.weights import WeightsError, read_yaml
+from gen.runs import read_saved
+from gen.weights import WeightsError
 
 
 @plain_errors()
@@ -64,10 +65,10 @@ def report(args: argparse.Namespace) -> Path:
 
 def data_of(config: Path) -> str | None:
     """What --data would say, from a saved config; None: it names no data."""
-    data = (read_yaml(config) if config.exists() else {}).get("data") or {}
-    if data.get("class_path", "").endswith("Heads"):
-        return "heads"
-    return (data.get("init_args") or {}).get("root")
+    if not config.exists():
+        return None
+    saved = read_saved(config)
+    return "heads" if saved.data.endswith("Heads") else saved.root or None
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from gen.evaluation.rows import to_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
-from gen.weights import read_yaml, write_atomic
+from gen.runs import read_saved
+from gen.weights import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
@@ -53,12 +54,8 @@ def check_run(out: Path, data: Domains | Heads, start: str) -> None:
     path = out / "config.yaml"
     if not path.exists():
         return
-    config = read_yaml(path)
-    root = (config["data"].get("init_args") or {}).get("root")
-    was = (
-        str((ROOT / root).resolve()) if root else "Heads",
-        config["model"]["init_args"]["init_from"],
-    )
+    saved = read_saved(path)
+    was = str((ROOT / saved.root).resolve()) if saved.root else "Heads", saved.init_from
     root = getattr(data, "root", None)
     now = str(Path(root).resolve()) if root else "Heads", start
     for what, old, new in zip(("data", "weights to start from"), was, now, strict=True):

@@ -122,6 +122,22 @@ def test_every_changed_bit_of_a_training_checkpoint_is_noticed(tmp_path):
                 checkpoint.AtomicCheckpointIO().load_checkpoint(path)
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_a_changed_number_in_a_training_checkpoint_of_right_checksums_is_noticed(tmp_path, new):
+    path, state = tmp_path / "last.ckpt", {"a": torch.randn(5), "b": torch.ones(2, dtype=torch.int)}
+    checkpoint.AtomicCheckpointIO().save_checkpoint({"state_dict": state}, path)
+    saved = torch.load(path, weights_only=True)
+    saved["state_dict"]["a"][3] += 1e-6
+    torch.save(saved, path, _use_new_zipfile_serialization=new)
+    for door in (gen.load, checkpoint.read, checkpoint.AtomicCheckpointIO().load_checkpoint):
+        with pytest.raises(WeightsError, match="last.ckpt: expected tensors of sha256 .*damaged"):
+            door(path)
+    del saved["sha256"]  # of an earlier version
+    torch.save(saved, path, _use_new_zipfile_serialization=new)
+    loaded = checkpoint.AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["a"]
+    assert torch.equal(loaded, saved["state_dict"]["a"])
+
+
 def test_a_file_without_a_digest_loads(tmp_path, shipped):
     state, meta = load_safetensors(shipped)
     assert "sha256" not in meta

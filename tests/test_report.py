@@ -565,6 +565,11 @@ def test_the_config_of_the_run_wins_over_one_below(run_dir):
     assert "lambda_x" in read_config(run_dir)
 
 
+def test_a_config_that_is_not_utf_8_is_shown_all_the_same(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"a: 1 # caf\xe9")
+    assert read_config(tmp_path) == r"a: 1 # caf\xe9"
+
+
 def test_make_report_asks_for_data_that_no_config_names(script, run_dir):
     code, _, _ = script("make_report.py", run_dir)
     assert code.startswith("error: --data: expected a folder or a zip")

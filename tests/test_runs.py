@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningCLI
 import gen
 from gen import runs
 from gen.callbacks import Evaluate, Last, Predictions
+from gen.checkpoint import AtomicCheckpointIO
 from gen.cli import main
 from gen.data import Heads
 from gen.methods import SmoothI2I, SpatialEntropy, StarGAN
@@ -198,7 +199,8 @@ def two(run, tmp_path) -> Path:
     out = shutil.copytree(run, tmp_path / "two")
     saved = read(out / "last.ckpt")
     state = {k: v + 1 if v.is_floating_point() else v for k, v in saved["state_dict"].items()}
-    torch.save(saved | dict(global_step=2, state_dict=state), out / "best.ckpt")
+    best = saved | dict(global_step=2, state_dict=state)
+    AtomicCheckpointIO().save_checkpoint(best, out / "best.ckpt")
     return out
 
 
@@ -404,3 +406,29 @@ def test_without_a_terminal_a_line_each_tenth_tells_how_far_it_is(tmp_path, capl
         f"iteration {done} of 20 " for done in range(2, 21, 2)
     ]
     assert "(10%) train/ce=" in lines[0] and "(100%)" in lines[-1]
+
+
+def test_a_config_says_what_a_run_was_trained_on(run, tmp_path):
+    out = runs.read_saved(run / "config.yaml")
+    assert (out.data, out.root, out.init_from) == ("gen.data.Heads", "", "")
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {init_args: {root: a/b}}\nmodel: {init_args: {init_from: c}}")
+    assert runs.read_saved(config) == ("", "a/b", "c")
+    for nothing in ("", "data:", "{}"):
+        config.write_text(nothing)
+        assert runs.read_saved(config) == ("", "", "")
+
+
+ODD = [
+    *("3", "[1]", "text", "data: x", "data: [1]", "data: {class_path: {a: 1}}"),
+    "data: {init_args: 3}",
+    "data: {init_args: {root: [1]}}", "data: {class_path: !!binary aaaa}",
+    "model: {init_args: {init_from: 2}}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_config_of_no_run_is_refused_in_words(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(WeightsError, match="config.yaml: expected the config of a run, with text"):
+        runs.read_saved(tmp_path / "config.yaml")

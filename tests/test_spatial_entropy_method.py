@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gen
-from gen.checkpoint import export
+from gen.checkpoint import AtomicCheckpointIO, export
 from gen.cli import main
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
 from gen.methods import spatial_entropy as module
@@ -632,7 +632,7 @@ def test_half_a_file_judges_nearly_the_same_and_refuses_what_it_cannot_hold(whol
     assert small.stat().st_size < 0.7 * large.stat().st_size
     checkpoint = read(whole / "last.ckpt")
     checkpoint["state_dict"]["ema.module.net.head.bias"][0] = 7e4
-    torch.save(checkpoint, tmp_path / "big.ckpt")
+    AtomicCheckpointIO().save_checkpoint(checkpoint, tmp_path / "big.ckpt")
     with pytest.raises(ValueError, match="range of float16.*net.head.bias"):
         export(tmp_path / "big.ckpt", tmp_path / "x.safetensors", half=True)
 

@@ -257,7 +257,7 @@ LAUGHS = "".join(
 CONFIGS = {
     "laughs": LAUGHS.encode(), "itself": b"a: &a [*a]", "latin": "a: \u00e9".encode("latin-1"),
     "deep": b"a: " + b"[" * 5000, "tag": b"a: !!python/object/apply:os.system [true]",
-    "open": b"a: {", "tab": b"\ta: 1", "two": b"a: 1\n---\nb: 2",
+    "open": b"a: {", "tab": b"\ta: 1", "two": b"a: 1\n---\nb: 2", "long": b"# " + b"x" * 300_000,
 }  # fmt: skip
 
 
@@ -265,11 +265,19 @@ CONFIGS = {
 def test_odd_configs_are_refused_in_words(tmp_path, name):
     path = tmp_path / "x.yaml"
     path.write_bytes(CONFIGS[name])
-    with pytest.raises(WeightsError, match="x.yaml: expected a config in YAML, in UTF-8, got"):
+    with pytest.raises(WeightsError, match="x.yaml: expected YAML in UTF-8, got"):
         weights.read_yaml(path)
-    for words in (["-c", f"{path}"], [f"--config={path}"], [f"--model={path}"]):
-        with pytest.raises(WeightsError, match="x.yaml: expected a config in YAML"):
+    for words in (["-c", f"{path}"], [f"--config={path}"], [f"--model={path}"], [f"-c{path}"]):
+        with pytest.raises(WeightsError, match="x.yaml: expected YAML in UTF-8, got"):
             main(["fit", *words])
+
+
+@pytest.mark.parametrize("words", ["-c {}", "--config {}", "--config={}", "-c{}", "-c={}"])
+@pytest.mark.parametrize("name", ["config", "a=b"])
+def test_a_config_is_bounded_whatever_its_name_and_however_it_is_given(tmp_path, name, words):
+    (tmp_path / name).write_bytes(CONFIGS["laughs"])
+    with pytest.raises(WeightsError, match=f"{name}: expected YAML in UTF-8, got .*10000 values"):
+        main(["fit", *words.format(tmp_path / name).split()])
 
 
 def test_a_config_with_aliases_is_read(tmp_path):
