@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,10 @@ def test_what_is_wrong_is_named(root, tmp_path):
     complains(mask, png(np.full((32, 64), 26, "u1")), "expected trainIds 0 .. 18 or 255, got 26")
     complains(mask, png(np.zeros((32, 64, 3), "u1")), "expected one channel, got 3")
     complains(mask, b"", "expected a PNG, got a damaged one")
+    good = png(np.zeros((32, 64), "u1"))
+    for chunk in (b"pHYs\0", b"zTXtx\0\0" + zlib.compress(bytes(2**24)), b"acTL\0"):
+        made = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        complains(mask, good[:33] + made + good[33:], "expected a PNG, got a damaged one")
     complains(frame, None, "cannot be read")
     complains(frame, png(np.zeros((32, 32, 3), "u1")), "expected width and height")
     complains(track, b"", "expected 6 lines or more, got 0")
@@ -149,6 +154,8 @@ def test_what_is_wrong_is_named(root, tmp_path):
     complains(track, b"nan,2,3,4,5\n" * 6, "expected lines x,y,w,h,id with")
     complains(track, bytes(range(128, 256)) * 9, "expected lines x,y,w,h,id, got no text")
     complains(track, b"\0\1,\n" * 9, "of numbers")
+    complains(track, b"x" * 5000 + b",2,3,4,5\n" * 6, r"of numbers \(.{,200}\)$")
+    complains(track, b" " * 5000 + b"1,2,3,-4,5\n" * 6, r"with w, h >= 0, got .{,100}$")
     other = track.rename(track.with_name("movers_000000_000000_26001.txt"))
     with pytest.raises(ValueError, match=r"_26001.txt: expected an id .* got 26001; a label id"):
         load(root)

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from gen.data import decoding
 from gen.data.decoding import Video, fitted, kept
 
 H, W, COUNT = 64, 128, 12
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{}\n#EXT-X-ENDLIST\n"
 RIGHT, HALF, LEFT = (  # the matrix of a track that is to be turned clockwise, on its head, back
     (0, 1, 0, -1, 0, 0, 0, 0), (-1, 0, 0, 0, -1, 0, 0, 0), (0, -1, 0, 1, 0, 0, 0, 0)
 )  # fmt: skip
@@ -135,6 +137,30 @@ def test_a_codec_that_does_not_decode_is_named(scene, tmp_path):
     told = r"my street.avi: .*decodes no VP90 here.*ffmpeg -i '.*my street.avi' .*_h264.mp4"
     with pytest.raises(ValueError, match=told):
         Video(path).read(H, W)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_frames_that_are_too_large_are_refused_before_one_decodes(
+    scene, tmp_path, monkeypatch, wide
+):
+    path = write(tmp_path / "a.mp4", scene)
+    if wide:
+        widen(path, (3, 1))
+    monkeypatch.setattr(decoding, "MAX_PIXELS", H * W * (3 if wide else 1))
+    assert Video(path).read(H, W).shape == scene.shape
+    monkeypatch.setattr(decoding, "MAX_PIXELS", H * W * (3 if wide else 1) - 1)
+    told = rf"a.mp4: expected frames of at most .* px, got {W * (3 if wide else 1)} x {H}; .*ffmpeg"
+    with pytest.raises(ValueError, match=f"{told} -i .* -vf scale="):
+        Video(path)
+
+
+@pytest.mark.parametrize("head", ["ffconcat version 1.0\nfile b.mkv", HLS])
+@pytest.mark.parametrize("name", ["a.mp4", "a.m3u8"])
+def test_a_list_of_other_files_opens_none_of_them(scene, tmp_path, head, name):
+    other = write(tmp_path / "b.mkv", scene, "MJPG")
+    (tmp_path / name).write_text(head.format(other))
+    with pytest.raises(ValueError, match=f"{name}: expected a video, got a list of other files"):
+        Video(tmp_path / name)
 
 
 # ---- one scene, however it is stored ------------------------------------------------------------

@@ -175,10 +175,12 @@ class CityscapesClips(Clips):
         try:
             rows = np.array([[float(v) for v in line.split(",")] for line in lines[: self.frames]])
         except ValueError as error:
-            raise ValueError(f"{path}: expected lines x,y,w,h,id of numbers ({error})") from error
+            told = f"expected lines x,y,w,h,id of numbers ({error!s:.200})"
+            raise ValueError(f"{path}: {told}") from error
         right = rows.shape == (self.frames, 5) and np.isfinite(rows).all()
         if not right or (rows[:, 2:4] < 0).any():
-            raise ValueError(f"{path}: expected lines x,y,w,h,id with w, h >= 0, got {lines[0]!r}")
+            got = f"{lines[0]!r:.100}"
+            raise ValueError(f"{path}: expected lines x,y,w,h,id with w, h >= 0, got {got}")
         return rows
 
     def _agree(self, path: Path, boxes: np.ndarray, mask: np.ndarray, kind: np.ndarray) -> None:
@@ -217,7 +219,9 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
             values = np.asarray(image).astype(np.int64)
     except FileNotFoundError as error:
         raise ValueError(f"{path}: expected this file, got none") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(f"{path}: expected a PNG, got a damaged one ({error})") from error
     if values.ndim != 2:
         raise ImageError(f"{path}: expected one channel, got {values.shape[2]}")

@@ -15,7 +15,9 @@ import numpy as np
 from gen.data.cityscapes import read_ids
 
 MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
+MAX_PIXELS = 36_000_000  # of a frame as it is to be seen: 8K; decoders hold several of them
 ANNOUNCED = 0.95  # share of the frames in the header that must come, where the end is empty
+LISTS = b"#EXTM3U", b"ffconcat"  # begin files that name others, which would be opened
 TAIL = 1024  # bytes at the end that are all 0 in a file whose download was broken off
 SHAPES = 0.1, 10  # of a pixel, width by height; others are a mistake in the file
 NEAREST = cv2.INTER_NEAREST_EXACT  # of maps: a px takes what is at its middle
@@ -63,6 +65,9 @@ class Video:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ValueError(f"{path}: expected a video file, got none")
+        with open(path, "rb") as file:
+            if file.read(8).startswith(LISTS):
+                raise ValueError(f"{path}: expected a video, got a list of other files; join them")
         self.path, self.stream = path, cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self.stream.isOpened():
             got = "a truncated one; fetch it again" if _missing(path) else "something else"
@@ -80,6 +85,11 @@ class Video:
         self.stored = tuple(size[:: -1 if self.turn % 2 else 1])  # (h, w), upright
         h, w = size[0], max(1, round(size[1] * self.shape))
         self.size = (w, h) if self.turn % 2 else (h, w)  # upright, of square pixels
+        if max(w, size[1]) * h > MAX_PIXELS:
+            raise ValueError(
+                f"{path}: expected frames of at most {MAX_PIXELS} px, got {max(w, size[1])} x {h}; "
+                f"{self._convert('-vf scale=1920:-2 ')}"
+            )
 
     def read(self, height: int, width: int, every: int = 1) -> np.ndarray:
         """Every k-th frame, cut and resized by `fitted`: (F, height, width, 3) uint8 RGB.
@@ -131,10 +141,10 @@ class Video:
             return image
         return cv2.resize(image, self.size[::-1], interpolation=by)
 
-    def _convert(self) -> str:
+    def _convert(self, smaller: str = "") -> str:
         names = self.path, self.path.with_name(f"{self.path.stem}_h264.mp4")
         old, new = (shlex.quote(str(name)) for name in names)
-        return f"convert it: ffmpeg -i {old} -c:v libx264 -crf 16 -pix_fmt yuv420p {new}"
+        return f"convert it: ffmpeg -i {old} {smaller}-c:v libx264 -crf 16 -pix_fmt yuv420p {new}"
 
 
 def _missing(path: Path) -> int:
