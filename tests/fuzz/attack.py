@@ -7,31 +7,48 @@ runs nothing.
 
 import io
 import json
-import math
 import os
 import pickle
-import pickletools
 import random
 import resource
 import signal
-import struct
 import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cityscapes_layout import write_clip
+from makers import (
+    archived,
+    change_options,
+    chunked,
+    claimed,
+    configured,
+    damage,
+    numbered,
+    packed,
+    pickled,
+    pictures,
+    rewritten,
+    torch_bytes,
+    videos,
+    zips,
+)
 
 import gen
 from gen import checkpoint, weights
+from gen.data.cityscapes import CityscapesClips, Layout, read_flow, read_ids
 from gen.data.codes import read as read_codes
+from gen.data.decoding import Video
+from gen.data.domains import Domains
 from gen.data.images import load_image
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.linear_directions import LinearDirections
@@ -39,19 +56,16 @@ from gen.methods.stargan import StarGAN
 from gen.official import import_starganv2
 from gen.official_stylegan2 import read_stylegan2
 from gen.pickle_file import read_pickle, read_state
+from gen.report import read_config
+from gen.runs import read_saved
 from gen.weights import WeightsError
 from runs import OPTIONS, ship
 
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MEBIBYTES = 5, 300  # of a case
+SIZE = 32, 16  # of frames
 WORDS = (WeightsError, ValueError, FileNotFoundError)
 WATCHED = ("exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.", "socket.")
-OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
-NAMES = [b"os\nsystem", b"builtins\neval", b"torch\nFloatStorage", b"builtins\nbytearray", b"a\nb"]
-ODD = [
-    *(0, -1, 1, 2, 3, 2**16, 2**31, 2**63, 10**18, 10**400, 0.5, -0.0, 1e-320, 1e308, math.inf),
-    *(math.nan, True, False, None, "", "x", "\ud800", "\0", "../x", "x" * 5000, [], {}, [[]], [1]),
-    *({"a": 1}, [None], "1", "nan", "[" * 5000),
-]
 ran = []
 
 
@@ -62,131 +76,33 @@ def watch(event: str, args: tuple) -> None:
             ran.append(event)
 
 
-# ---- generators ---------------------------------------------------------------------------------
-
-
-def damage(data: bytes, rng: random.Random) -> bytes:
-    """Bytes flipped, cut, doubled, moved, or replaced by numbers at the edges of their range."""
-    data = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 5, 30))):
-        at, size = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 8, 100, len(data) // 2))
-        how = rng.randrange(6)
-        if how == 0 and at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        elif how == 1:
-            data[at : at + 8] = struct.pack("<Q", rng.choice((0, 1, 2**31 - 1, 2**32, 2**63)))
-        elif how == 2:
-            data[at : at + 4] = struct.pack("<I", rng.choice((0, 1, 2**16, 2**31 - 1, 2**32 - 1)))
-        elif how == 3:
-            del data[at : at + size]
-        elif how == 4:
-            data[at:at] = data[rng.randrange(len(data) + 1) :][:size]
-        else:
-            data[at : at + size] = rng.randbytes(min(size, 100))
-    return bytes(data)
-
-
-def pickled(data: bytes, rng: random.Random) -> bytes:
-    """Opcodes dropped, doubled, swapped, put in, and texts or sizes replaced."""
-    places = [place for _, _, place in pickletools.genops(data)] + [len(data)]
-    parts = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
-    for _ in range(rng.choice((1, 1, 2, 3, 20))):
-        at = rng.randrange(len(parts))
-        parts[at : at + 1] = rng.choice((
-            [],
-            [parts[at]] * rng.choice((2, 3, 1000)),
-            [rng.choice(parts)],
-            [parts[at], rng.choice(OPCODES)],
-            [b"c" + rng.choice(NAMES) + b"\n"],
-            [b"\x8a\x08" + struct.pack("<q", rng.choice((-1, 0, 2**31, 2**62)))],
-            [b"N"], [b"}"], [b"]"], [b")"], [b"X\3\0\0\0abc"], [b"K\7"], [b"G" + b"\x7f" * 8],
-        ))  # fmt: skip
-        parts = parts or [b"."]
-    return b"".join(parts)
-
-
-def archived(data: bytes, rng: random.Random) -> bytes:
-    """The same archive with another pickle, storage, name or kind of member; checksums fit."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
-        names = old.namelist()
-        chosen, how = rng.choice(names), rng.randrange(6)
-        for name in names:
-            raw = old.read(name)
-            if how < 3 and name.endswith("data.pkl"):
-                raw = pickled(raw, rng)
-            elif name == chosen and how == 3:
-                raw = damage(raw, rng) if raw else b"x"
-            elif name == chosen and how == 4:
-                name = rng.choice(("../x", "/x", name.upper(), f"{name}/data.pkl", "\udcff"))
-            kind = zipfile.ZIP_DEFLATED if how == 5 and name == chosen else zipfile.ZIP_STORED
-            new.writestr(name.encode("utf-8", "replace").decode(), raw, kind)
-    return out.getvalue()
-
-
-def rewritten(data: bytes, rng: random.Random) -> bytes:
-    """A safetensors file with another entry in its header, or its metadata, or their digest."""
-    (size,) = struct.unpack("<Q", data[:8])
-    header, rest = json.loads(data[8 : 8 + size]), data[8 + size :]
-    key = rng.choice(list(header))
-    entry = header[key]
-    field = rng.choice(list(entry))
-    entry[field] = rng.choice((*ODD[:20], "F32", "I64", "BOOL", [0, 4], [2**40], [0] * 9))
-    text = json.dumps(header).encode("utf-8", "replace")
-    return struct.pack("<Q", len(text)) + text + rest
-
-
-def torch_bytes(value: object, new: bool = True) -> bytes:
-    out = io.BytesIO()
-    torch.save(value, out, _use_new_zipfile_serialization=new)
-    return out.getvalue()
-
-
-def pictures() -> list[bytes]:
-    rng, out = np.random.default_rng(0), []
-    for mode, kind, more in (
-        ("RGB", "PNG", {}), ("RGBA", "PNG", {}), ("P", "PNG", {}), ("I;16", "PNG", {}),
-        ("RGB", "JPEG", {}), ("RGB", "JPEG", dict(progressive=True)), ("CMYK", "JPEG", {}),
-        ("RGB", "WEBP", {}), ("RGBA", "WEBP", dict(save_all=True)), ("RGB", "BMP", {}),
-    ):  # fmt: skip
-        image = Image.fromarray(rng.integers(0, 255, (24, 20, 3), np.uint8)).convert("RGB")
-        image = image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)
-        file = io.BytesIO()
-        if "save_all" in more:
-            more = more | dict(append_images=[image.rotate(90)])
-        image.save(file, kind, **more)
-        out.append(file.getvalue())
-    return out
-
-
 # ---- doors --------------------------------------------------------------------------------------
 
 
 class Door:
-    """A way in: files of this suffix, made from `seeds` by `makers`, are given to `read`."""
+    """A way in: files of a name or suffix, made from `seeds` by `makers`, are given to `read`."""
 
-    def __init__(self, suffix: str, seeds: list[bytes], makers: list[Callable], read: Callable):
-        self.suffix, self.seeds, self.makers, self.read = suffix, seeds, makers, read
+    def __init__(self, name: str, seeds: list[bytes], makers: list[Callable], read: Callable):
+        self.name = f"case{name}" if name.startswith(".") else name
+        self.seeds, self.makers, self.read = seeds, makers, read
 
 
-def change_options(data: bytes, rng: random.Random) -> bytes:
-    """Options, domains, method or iteration of a .safetensors checkpoint; the tensors stay."""
-    (size,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + size])
-    meta, value = header["__metadata__"], rng.choice(ODD)
-    options = json.loads(meta["hparams"])
-    what = rng.randrange(10)
-    if what < 7:
-        options[rng.choice(list(options))] = value
-        meta["hparams"] = json.dumps(options)
-    elif what == 7:
-        meta["domains"] = rng.choice(("", "[", json.dumps(value), json.dumps([value] * 3)))
-    elif what == 8:
-        meta["iteration"] = rng.choice((*map(str, ODD), "1" * 5000))
-    else:
-        meta["hparams"] = rng.choice(("", "[" * 5000, json.dumps(value), json.dumps({"x": value})))
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+def write_clips(folder: Path) -> list[str]:
+    """A data set of one clip; the names of its track, of a mask and of a flow."""
+    instance = torch.zeros(2, SIZE[1], SIZE[0], dtype=torch.int64)
+    instance[:, 4:10, 8:20] = 1
+    clip = dict(
+        video=torch.zeros(2, 3, *SIZE[::-1]), semantic=13 * instance, instance=instance,
+        flow=torch.zeros(1, 2, *SIZE[::-1]), visible=torch.ones(1, 1, *SIZE[::-1]),
+        ids=torch.tensor([13001]), present=torch.tensor([True]),
+    )  # fmt: skip
+    start, layout = ("x", "000000", 0), Layout(folder, "val", *SIZE[::-1])
+    write_clip(clip, folder, "val", start)
+    paths = [
+        layout.track(start, 13001),
+        *(layout.path(kind, start, 1) for kind in ("instance", "flow")),
+    ]
+    return [str(path.relative_to(folder)) for path in paths]
 
 
 def doors(folder: Path) -> dict[str, Door]:
@@ -217,6 +133,20 @@ def doors(folder: Path) -> dict[str, Door]:
     def imported(path: Path) -> None:
         import_starganv2(path, folder / "out.safetensors")
 
+    def imported_config(path: Path) -> None:
+        read_saved(path)
+        read_config(path.parent)
+
+    def trained_on(path: Path) -> None:
+        data = Domains(str(path), img_size=8)
+        for images in (data.train, data.val):
+            images.twin(0, 0)
+            for index in range(len(images)):
+                images[index]
+
+    def read_clip(path: Path) -> None:
+        CityscapesClips(folder, "val", *SIZE[::-1], frames=2, max_objects=4)[0]
+
     def load_archive(path: Path) -> None:
         weights.read_archive(path, ["x/data.pkl"])
 
@@ -224,6 +154,13 @@ def doors(folder: Path) -> dict[str, Door]:
         return archived(data, rng) if data[:2] == b"PK" else damage(data, rng)
 
     everything = [damage, either]
+    track, mask, flow = write_clips(folder)
+
+    def seed(name: str) -> bytes:
+        return (folder / name).read_bytes()
+
+    saved = "configs/smooth_i2i/emoji64_cpu.yaml", "configs/linear_directions/heads64_cpu.yaml"
+    configs = [(ROOT / name).read_bytes() for name in saved]
     rosinality = {"g_ema": plain, "latent_avg": plain["a"]}
     ours, both = [shipped["StarGAN"]], [damage, rewritten]
     return {
@@ -234,9 +171,15 @@ def doors(folder: Path) -> dict[str, Door]:
         "stylegan2": Door(".pkl", [torch_bytes(rosinality)], everything, read_stylegan2),
         "weights": Door(".pth", states, everything, lambda path: read_state(path, "weights")),
         "arrays": Door(".ckpt", [arrays], [damage, pickled], lambda path: read_pickle(path, "x")),
-        "images": Door(".png", pictures(), [damage], load_image),
+        "images": Door(".png", pictures(), [damage, chunked], load_image),
         "archives": Door(".zip", states[:1], [damage, archived], load_archive),
         "codes": Door(".npy", [codes.getvalue()], [damage], lambda path: read_codes(str(path))),
+        "config": Door("config.yaml", configs, [damage, configured], imported_config),
+        "videos": Door(".mp4", videos(), [damage, claimed], lambda path: Video(path).read(32, 32)),
+        "sets": Door(".zip", zips(), [damage, packed], trained_on),
+        "tracks": Door(track, [seed(track)], [damage, numbered], read_clip),
+        "masks": Door(".png", [seed(mask)], [damage, chunked], lambda path: read_ids(path, SIZE)),
+        "flow": Door(".flow", [seed(flow)], [damage], lambda path: read_flow(path, SIZE)),
     }
 
 
@@ -284,7 +227,7 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: 
     wrong = []
     for case in range(cases):
         rng = random.Random(f"{seed} {name} {case}")
-        path = folder / f"case{door.suffix}"
+        path = folder / door.name
         path.write_bytes(rng.choice(door.makers)(rng.choice(door.seeds), rng))
         Path("/proc/self/clear_refs").write_text(
             "5"
@@ -316,12 +259,13 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: 
 def main() -> None:
     cases, seed, *names = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     torch.set_num_threads(1)
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # it says nothing of broken frames
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         known = doors(folder)
         for door in known.values():  # what each imports for the first time is not the file's doing
             for suffix_seed in door.seeds:
-                path = folder / f"case{door.suffix}"
+                path = folder / door.name
                 path.write_bytes(suffix_seed)
                 try:
                     door.read(path)

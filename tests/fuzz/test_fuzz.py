@@ -11,7 +11,7 @@ import pytest
 ATTACK = Path(__file__).with_name("attack.py")
 DOORS = (
     *("checkpoint", "safetensors", "options", "starganv2", "stylegan2", "weights", "arrays"),
-    *("images", "archives", "codes"),
+    *("images", "archives", "codes", "config", "videos", "sets", "tracks", "masks", "flow"),
 )
 
 
