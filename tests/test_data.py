@@ -300,6 +300,14 @@ def test_unsafe_zip_names_are_refused(root, tmp_path, info, reason):
     assert reason in str(error.value) and repr(info.filename) in str(error.value)
 
 
+def test_a_name_in_a_zip_that_fills_the_page_is_refused(root, tmp_path):
+    path = zipped(root, tmp_path / "bad.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"train/{'x' * 1000}/9.png", b"data")
+    with pytest.raises(ValueError, match=r"bad.zip: refused, 'train/x{50,99} is too long a name"):
+        find_images(path)
+
+
 def test_zip_bombs_and_encryption_are_refused(root, tmp_path, monkeypatch):
     path = zipped(root, tmp_path / "bad.zip")
     monkeypatch.setattr("gen.data.layout.MAX_BYTES", 1000)

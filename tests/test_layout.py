@@ -232,6 +232,8 @@ def test_dataset_json_below_one_folder(made):
         ([[name, 0] for name in [*NAMES, "00002/x.png"]], "got 00002/x.png in it alone"),
         ([[name, 7] for name in NAMES], r"got labels \[7\] of 6 images"),
         ([[name, 0.5] for name in NAMES], r"got labels \[0.5\]"),
+        ([[name, -0.0 if i == 5 else i % 2] for i, name in enumerate(NAMES)], r"got labels \["),
+        ([[name, False if i == 2 else i % 2] for i, name in enumerate(NAMES)], r"got labels \["),
         ([[name, [1, 0]] for name in NAMES], "got unhashable type"),
         ("labels", "got .*update sequence"),
         ([], r"got labels \[\] of 6"),

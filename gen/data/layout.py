@@ -36,6 +36,7 @@ CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
 COUNTER = re.compile(r"[\d._-]+")  # a folder of a year, a day, or a thousand images
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 VAL_SHARE = 0.1  # of a folder without train/ and val/
+MAX_NAME = 1000  # characters of a path in a zip
 FEWEST_VAL = 3  # images a domain that an evaluation needs: a source and two references
 
 
@@ -206,14 +207,15 @@ def _labels(root: Path, top: str, parts: Parts) -> Files | None:
     try:
         of = dict.fromkeys(paths, 0) if labels is None else dict(labels)
         used = sorted(set(of.values()))
-        if not paths or used != list(range(len(used))) or set(map(type, used)) != {int}:
+        whole = set(map(type, of.values())) == {int}  # -0.0 and False are equal to 0
+        if not paths or used != list(range(len(used))) or not whole:
             raise ValueError(f"labels {used[:8]} of {len(paths)} images")
         if odd := sorted(set(paths) ^ set(of))[:1]:
             raise ValueError(f"{odd[0]} in {'it' if odd[0] in of else 'the data set'} alone")
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{root}: expected in dataset.json `labels`, null or a [path, label] for each image, "
-            f"with the labels 0, 1, 2 .. all in use, got {error}"
+            f"with the labels 0, 1, 2 .. all in use, got {error!s:.200}"
         ) from error
     width = len(str(used[-1]))  # so that names are sorted as numbers
     domains: Files = {f"{y:0{width}}" if labels else "all": [] for y in used}
@@ -391,11 +393,13 @@ def _zip_names(root: Path) -> list[str]:
             else "an odd character" if "\\" in name or not name.isprintable()
             else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
             else "an encrypted file" if entry.flag_bits & 1
+            else "too long a name" if len(name) > MAX_NAME
             else "there twice" if counts[entry.filename] > 1
             else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
             else ""
         ):  # fmt: skip
-            raise ValueError(f"{root}: refused, {name!r} is {problem}; zip the plain folder again")
+            told = f"{name!r:.100} is {problem}"
+            raise ValueError(f"{root}: refused, {told}; zip the plain folder again")
     return [entry.filename for entry in entries]
 
 
