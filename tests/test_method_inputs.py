@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gen.cli import main
 from gen.methods.attribute_classifier import AttributeClassifier
 from gen.methods.click_to_move import ClickToMove
 from gen.methods.domain_classifier import DomainClassifier
@@ -13,7 +14,7 @@ from gen.methods.spatial_entropy import SpatialEntropy
 from gen.methods.stargan import StarGAN
 from gen.methods.stylegan2 import StyleGAN2
 from gen.metrics.smoothness import InterpolationSmoothness
-from runs import CLASSIFIER, GENERATOR, VIT, WIDTHS, fit
+from runs import CLASSIFIER, GENERATOR, OPTIONS, TRAINER, VIT, WIDTHS, fit, flags
 from test_data import write
 
 X = torch.zeros(2, 3, 32, 32)
@@ -36,6 +37,22 @@ def test_data_of_another_size_is_refused_before_it_trains(tmp_path, name):
     with pytest.raises(ValueError, match=told):
         fit(name, tmp_path / "run", "--data.img_size=64")
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "method, data, told",
+    [
+        ("StarGAN", "Movers", "images with references for StarGAN, as Domains or Heads give, got"),
+        ("StarGAN", "Heads --data.references=false", "expected images with ref.*got images, from"),
+        ("AttributeClassifier", "Movers", "expected images for .* got clips, from Movers"),
+        ("ClickToMove", "Heads", "expected clips for ClickToMove, as Movers, .* got images with"),
+        ("StyleFunction", "Heads", "expected codes for StyleFunction, as Codes give, got images"),
+    ],
+)
+def test_data_of_another_kind_is_refused(tmp_path, method, data, told):
+    command = f"fit --model={method} --data={data} --out={tmp_path / 'run'} --trainer.max_steps=1"
+    with pytest.raises(ValueError, match=f"^--data: .*{told}"):
+        main([*command.split(), *flags("model", OPTIONS[method]), *flags("trainer", TRAINER)])
 
 
 @pytest.mark.parametrize("option", ["height=16", "width=80", "frames=5"])

@@ -124,7 +124,12 @@ class ImageData(LightningDataModule, ABC):
     Validation batches: x (N,3,S,S), y (N,), index (N,), in order, every image once; with several
     processes rank r gets the images r, r + W, r + 2W, ...
     An epoch is the whole run where the trainer has max_steps, else one data set's length.
+
+    Attributes:
+        kind: what it gives, that methods are asked for in `learns_from`.
     """
+
+    kind = "images"
 
     def __init__(
         self, img_size: int, batch_size: int, val_batch_size: int, num_workers: int, seed: int
@@ -236,6 +241,10 @@ class I2IData(ImageData):
     """For translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
 
     references = True  # False: x, y alone
+
+    @property
+    def kind(self) -> str:
+        return "images with references" if self.references else "images"
 
     def draws(self) -> TrainingDraws:
         return TrainingDraws(self.train, self.seed, self.references)

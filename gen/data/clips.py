@@ -49,6 +49,8 @@ class ClipDraws(Dataset):
 class ClipData(ImageData):
     """Loaders over the clips of `train`, `val` and `test`; batches hold what a clip holds."""
 
+    kind = "clips"
+
     @abstractmethod
     def clips(self, split: str) -> Clips:
         """The clips of "train", "val" or "test"."""

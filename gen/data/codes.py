@@ -60,6 +60,8 @@ class Codes(ImageData):
             (N, L, D), which are taken as they are, truncated or not; empty: z ~ N(0, I).
     """
 
+    kind = "codes"
+
     def __init__(
         self,
         z_dim: int = 512,

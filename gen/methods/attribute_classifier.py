@@ -86,6 +86,7 @@ class AttributeClassifier(ImageJudge):
 
     def setup(self, stage: str) -> None:
         """Compares the names with those of the data; before training, measures the data."""
+        super().setup(stage)
         if (data := self.trainer.datamodule) is not None:
             images = data.train if stage == "fit" else data.val
             self.check_names("attributes", images.attribute_names, data)
@@ -93,7 +94,6 @@ class AttributeClassifier(ImageJudge):
             if stage == "fit":
                 some = range(0, len(images), max(1, len(images) // 10_000))
                 self.measure([images.exact(i) for i in some])
-        super().setup(stage)
 
     def check_names(self, kind: str, got: list[str], data: object) -> None:
         if (expected := self.hparams[kind]) != ",".join(got):

@@ -31,6 +31,8 @@ from gen.metrics.checks import check_images
 from gen.networks.ada import augment
 from gen.weights import WeightsError
 
+SOURCES = {"images": "Domains, Classes or Heads", "images with references": "Domains or Heads"}
+SOURCES |= {"clips": "Movers, Cityscapes or KITTI360", "codes": "Codes"}  # kinds of data
 MORE = 6  # numbers of a model in training to those of a file: copies, averages, discriminators
 
 
@@ -79,6 +81,7 @@ class Method(LightningModule):
     """
 
     ema: ModelEmaV3
+    learns_from = ""  # the kind of data; empty: any
     least_domains = 0  # of data to train on; codes have none
 
     def __init__(self) -> None:
@@ -293,7 +296,17 @@ class Method(LightningModule):
             rank_zero_info(f"init_from: started from {path}")
 
     def check_data(self, data: Any, stage: str) -> None:
-        """Raises ValueError for data of another size, or of too few domains to learn from."""
+        """Raises ValueError for data of another kind or size, or of too few domains to learn from.
+
+        Data of unknown kind, of your own, is not refused for it.
+        """
+        wanted = self.learns_from if stage == "fit" else self.learns_from.partition(" ")[0]
+        kind = getattr(data, "kind", wanted)
+        if not kind.startswith(wanted):
+            raise ValueError(
+                f"--data: expected {wanted} for {type(self).__name__}, as {SOURCES[wanted]} give, "
+                f"got {kind}, from {type(data).__name__}"
+            )
         expected, got = getattr(self, "img_size", None), getattr(data, "img_size", None)
         if expected and got and expected != got:
             raise ValueError(

@@ -81,6 +81,8 @@ class ClickToMove(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    learns_from = "clips"
+
     def __init__(
         self,
         height: int = 128,

@@ -28,6 +28,8 @@ class ImageJudge(Method):
     A subclass has the options of `DomainClassifier` that are read here, and calls `build`.
     """
 
+    learns_from = "images"
+
     def build(self, outputs: int) -> None:
         """Makes the network with its first weights, a function of `seed`."""
         h = self.hparams

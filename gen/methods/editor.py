@@ -30,6 +30,7 @@ class Editor(Method):
     options, {name: (lowest, highest)}.
     """
 
+    learns_from = "codes"
     bounds: dict[str, tuple[float, float]]
 
     def build_generator(self) -> None:

@@ -76,6 +76,7 @@ class SpatialEntropy(Method):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    learns_from = "images"
     least_domains = 2
 
     def __init__(

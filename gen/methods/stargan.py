@@ -113,6 +113,7 @@ class StarGAN(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    learns_from = "images with references"
     least_domains = 2
 
     def __init__(

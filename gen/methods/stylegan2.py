@@ -71,6 +71,8 @@ class StyleGAN2(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    learns_from = "images"
+
     def __init__(
         self,
         img_size: int = 256,
