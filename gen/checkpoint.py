@@ -182,12 +182,16 @@ def find_class(method: type | str, name: str) -> type:
     """The class of the method that a file calls `name`: of this package, or the one that is given.
 
     Raises:
-        WeightsError: `method` is no class of a method, or another than the file's.
+        WeightsError: `method` is no class of a method, or another than the file's, or the package
+            has two of this name.
     """
     import gen.methods
     from gen.methods.base import Method
 
-    cls = method or getattr(gen.methods, name, None)
+    try:
+        cls = method or getattr(gen.methods, name, None)
+    except ImportError as error:
+        raise WeightsError(str(error)) from error
     if isinstance(method, str) and method:  # never what the file says
         place, _, last = method.rpartition(".")
         if os.getcwd() not in sys.path:  # a script has its own folder there

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METHOD = dict(default="", metavar="PKG.CLASS", help="of --checkpoint, where gen.methods has none")
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
 PACKAGE = Path(__file__).resolve().parent
+OURS = PACKAGE, PACKAGE.parent / "scripts"
 EXTRAS = {"gradio": "demo", "resvg_py": "prep", "playwright": "test"}  # module -> extra
 
 
@@ -31,8 +32,9 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
 
     Args:
         ours_alone: other packages' ValueError and RuntimeError keep their traceback: they may come
-            from a method that is being written.
+            from a method that is being written. So it is wherever `--method` is given.
     """
+    ours_alone = ours_alone or any(word.startswith("--method") for word in sys.argv)
     try:
         yield
     except KeyboardInterrupt:
@@ -66,7 +68,7 @@ def find_told(error: BaseException | None) -> BaseException | None:
     """The error, or the one behind it, that was written for a user; None: it is of other code."""
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
-        ours = bool(frames) and PACKAGE in Path(frames[-1].filename).parents
+        ours = bool(frames) and not {*OURS}.isdisjoint(Path(frames[-1].filename).parents)
         if isinstance(error, OSError) or type(error).__name__ == MISCONFIGURED:
             return error
         if ours and isinstance(error, RuntimeError | ValueError):

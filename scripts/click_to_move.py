@@ -53,11 +53,7 @@ def main() -> None:
     # argparse takes -3,0,1 for an option, but not with a blank before it
     words = [f" {word}" if re.match(r"-[\d.]", word) else word for word in sys.argv[1:]]
     parser.add_argument("--method", **METHOD)
-    args = parser.parse_args(words)
-    try:
-        demo(args)
-    except (OSError, RuntimeError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    demo(parser.parse_args(words))
 
 
 def demo(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import gen
+from gen.checkpoint import check_device
 from gen.commands import METHOD, plain_errors
 from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
 from gen.data.kitti360 import is_kitti360
@@ -17,7 +18,7 @@ from gen.evaluation.rows import to_json, to_table
 from gen.evaluation.voc import VOC
 from gen.files import keep_inputs, without_suffix
 from gen.metrics.doubts import doubts
-from gen.weights import WeightsError, write_atomic
+from gen.weights import write_atomic
 
 
 @plain_errors()
@@ -102,39 +103,33 @@ def main() -> None:
         parser.error(f"--voc-size: expected at least 1 px, got {args.voc_size}")
     if args.data == "heads" and args.split not in (None, ["val"]):
         parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
-    try:
-        torch.zeros(1, device=args.device)
-    except (AssertionError, RuntimeError) as error:  # unknown, or not on this machine
-        parser.error(f"--device: {str(error).splitlines()[0]}")
-    try:
-        if args.out:  # before all the work
-            reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
-            writes = (args.out, values_of(args.out))
-            keep_inputs((*reads, args.no_edges, args.voc), writes)
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-        method = gen.load(args.checkpoint, args.device, args.method)
-        classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
-        if not (args.data or editor or (classifier and args.voc)):
-            parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")
-        if editor and not args.classifier:
-            parser.error(
-                "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
-                "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
-            )
-        if args.psi is not None and not editor:
-            parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
-        if editor:
-            rows = of_editor(args, method)
-        elif hasattr(method, "animate"):
-            rows = of_animator(args, method)
-        elif hasattr(method, "generate"):
-            rows = of_generator(args, method)
-        else:
-            rows = of_classifier(args, method) if classifier else of_translator(args, method)
-        if args.out:
-            write_atomic(args.out, to_json(rows).encode())
-    except (OSError, ValueError, WeightsError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    check_device(args.device)
+    if args.out:  # before all the work
+        reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
+        writes = (args.out, values_of(args.out))
+        keep_inputs((*reads, args.no_edges, args.voc), writes)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    method = gen.load(args.checkpoint, args.device, args.method)
+    classifier, editor = hasattr(method, "classify"), hasattr(method, "edit")
+    if not (args.data or editor or (classifier and args.voc)):
+        parser.error("--data: expected a folder, a zip, `heads` or `movers`, got nothing")
+    if editor and not args.classifier:
+        parser.error(
+            "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
+            "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
+        )
+    if args.psi is not None and not editor:
+        parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
+    if editor:
+        rows = of_editor(args, method)
+    elif hasattr(method, "animate"):
+        rows = of_animator(args, method)
+    elif hasattr(method, "generate"):
+        rows = of_generator(args, method)
+    else:
+        rows = of_classifier(args, method) if classifier else of_translator(args, method)
+    if args.out:
+        write_atomic(args.out, to_json(rows).encode())
     print(to_json(rows))
     print(to_table(rows))
     for doubt in doubts(rows):

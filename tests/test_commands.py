@@ -94,6 +94,20 @@ def test_scripts_end_with_one_line(error, line):
     assert code == line if isinstance(line, int) else code.startswith(line) and "\n" not in code
 
 
+def test_an_error_of_a_method_of_your_own_keeps_its_traceback(monkeypatch):
+    def fail():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+    with pytest.raises(SystemExit), plain_errors():
+        fail()
+    for words in (["--method", "mine.Mine"], ["--method=mine.Mine"]):
+        monkeypatch.setattr(sys, "argv", ["translate.py", *words])
+        with pytest.raises(RuntimeError, match="shapes cannot be mult"), plain_errors():
+            fail()
+        with pytest.raises(SystemExit, match="error: none: expected a checkpoint"), plain_errors():
+            gen.load("none")
+
+
 def test_a_mistake_in_the_code_keeps_its_traceback():
     with pytest.raises(KeyError), plain_errors():
         {}["a"]
@@ -260,6 +274,7 @@ def test_every_script_that_loads_a_method_takes_its_class():
 def test_two_classes_of_a_name_are_an_error(tmp_path, monkeypatch):
     """As when stargan.py is copied to mine.py: configs meant the copy, in silence."""
     import gen.methods
+    from gen.methods.stargan import StarGAN
 
     folder = Path(gen.methods.__path__[0])
     for path in folder.glob("*.py"):
@@ -268,6 +283,9 @@ def test_two_classes_of_a_name_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(gen.methods, "__path__", [str(tmp_path)])
     with pytest.raises(ImportError, match="one class StarGAN, got one in each of mine, stargan"):
         _ = gen.methods.StarGAN
+    path = ship(StarGAN(**WIDTHS), tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"{path}: .*one class StarGAN, got one in each of"):
+        gen.load(path)
 
 
 # ---- what is public -----------------------------------------------------------------------------

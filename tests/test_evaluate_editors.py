@@ -438,10 +438,10 @@ def test_the_script_truncates_as_told(files, tmp_path, monkeypatch, lpips_cache)
         (["--max-sources", "0"], "expected count 1 .. 100000, .* got 0"),
     ],
 )
-def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, capsys, options, message):
-    with pytest.raises(SystemExit):
+def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, options, message):
+    with pytest.raises(SystemExit) as end:
         command(monkeypatch, files, "--classifier", str(files / FILES["j"]), *options)
-    assert re.fullmatch(f"evaluate.py: error: .*{message}.*\n", capsys.readouterr().err)
+    assert re.fullmatch(f"error: .*{message}.*", end.value.code)
 
 
 def test_the_script_wants_a_judge(files, monkeypatch, capsys):

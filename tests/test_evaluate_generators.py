@@ -98,6 +98,6 @@ def test_the_script_knows_a_generator(tmp_path, monkeypatch, capsys, lpips_cache
         (["--psi", "0.7"], "--psi: expected an editor of codes, got StyleGAN2"),
     ):
         monkeypatch.setattr(sys, "argv", [*command, *wrong])
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as end:
             runpy.run_path(script, run_name="__main__")
-        assert f"error: {message}" in capsys.readouterr().err
+        assert f"error: {message}" in f"{end.value.code} {capsys.readouterr().err}"

@@ -62,13 +62,13 @@ def run(checkpoint, monkeypatch, capsys, tmp_path):
         out = tmp_path / "out"
         command = [str(SCRIPT), "--checkpoint", str(checkpoint), "--out", str(out), *words]
         monkeypatch.setattr(sys, "argv", [str(word) for word in command])
-        status = 0
+        status, told = 0, ""
         try:
             runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            status = stop.code
+        except SystemExit as stop:  # its code is what Python then prints
+            status, told = 1, stop.code
         said = capsys.readouterr()
-        return said.out + said.err, status, out
+        return said.out + said.err + told, status, out
 
     return script
 
@@ -307,8 +307,8 @@ def test_an_image_without_objects_has_a_camera(write, run):
 def test_the_script_says_what_is_wrong_in_one_line(write, run, words, told):
     frame, masks = write()
     said, status, out = run("--frame", frame, "--masks", masks, *words)
-    assert status == 2 and len(said.splitlines()) == 1 and not out.exists()
-    assert said.startswith("click_to_move.py: error: ")
+    assert status == 1 and len(said.splitlines()) == 1 and not out.exists()
+    assert said.startswith("error: ")
     with pytest.raises(ValueError, match=told):
         raise ValueError(said)
 
@@ -328,7 +328,7 @@ def test_the_script_says_what_is_wrong_with_a_request(write, run, tmp_path, text
     frame, masks = write()
     (tmp_path / "r.json").write_bytes(text)
     said, status, _ = run("--frame", frame, "--masks", masks, "--request", tmp_path / "r.json")
-    assert status == 2 and len(said.splitlines()) == 1
+    assert status == 1 and len(said.splitlines()) == 1
     with pytest.raises(ValueError, match=told):
         raise ValueError(said)
 
