@@ -151,7 +151,7 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
         for child in running:
             tell(child)
         with suppress(OSError):  # the terminal may be gone
-            print("stopping: what runs is waited for till it has saved", file=sys.stderr)
+            sys.stderr.write("stopping: what runs is waited for till it has saved\n")
 
     with caught(hand_on):
         while running or (waiting and not told and 255 not in codes):
