@@ -59,6 +59,24 @@ def lpips_cache():
         pytest.skip("no LPIPS weights in the cache: python -m gen.networks.perceptual fetches them")
 
 
+@pytest.fixture
+def features(monkeypatch):
+    """EfficientNet-Lite0 with random weights: its features are as many."""
+
+    from gen.networks.backbones import _timm
+
+    class Random:
+        def __init__(self):
+            torch.manual_seed(0)
+            self.net = _timm(0).to_empty(device="cpu")
+            for value in self.net.state_dict().values():
+                if value.is_floating_point():
+                    value.normal_(0, 0.1).abs_() if value.ndim == 1 else value.normal_(0, 0.1)
+            self.net.eval().requires_grad_(False)
+
+    monkeypatch.setattr("gen.networks.feature_discriminator.EfficientNetLite0", Random)
+
+
 @pytest.fixture(scope="session")
 def i3d():
     """I3D with random weights of a size that keeps what it sees."""

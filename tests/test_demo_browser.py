@@ -36,6 +36,8 @@ TABS = {  # what each shows first, and the height of its film
 MOST_S = 20  # till its first content: under 5 when the machine has nothing else to do
 CUT_OFF = """[...document.querySelectorAll(".row, .form, .block, label")]
     .filter((x) => x.clientWidth && x.scrollWidth > x.clientWidth + 1).map((x) => x.innerText)"""
+OPACITY = """(x) => { let seen = 1;
+    for (; x; x = x.parentElement) seen *= getComputedStyle(x).opacity; return seen }"""
 NUMBER = re.compile(r"perceptual smoothness (0\.\d+)")
 
 
@@ -274,6 +276,26 @@ def test_edit(browser, address):
     assert Image.open(visit.download("edit.gif")).n_frames >= 16
     assert frames_of(visit.download("edit.mp4")) == 30
     visit.close("edit")
+
+
+def test_an_old_edit_is_pale_till_the_new_one_is_there(browser, address):
+    visit = Visit(browser, address, "Edit")
+    view, page = "#edited .view", visit.page
+    stale, fresh = (page.locator(f"#edited .player{of}") for of in (".stale", ":not(.stale)"))
+    fresh.wait_for()
+    before = visit.pixels(view)
+    for act in (
+        lambda: page.get_by_role("button", name="another").click(),
+        lambda: page.get_by_label("dog", exact=True).check(),
+        lambda: visit.enter("Variations", 2),
+        lambda: visit.enter("First noise", 7),
+    ):
+        act()
+        stale.wait_for(timeout=10_000)
+        assert float(stale.locator(".view").evaluate(OPACITY)) < 1
+        before = visit.changed(view, before)
+        fresh.wait_for()
+    visit.close("edit_stale")
 
 
 def test_edit_a_photo(browser, address, tmp_path):

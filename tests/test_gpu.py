@@ -125,6 +125,7 @@ GENERATED, CODES = dict(x=images(), y=Y), dict(z=images()[:, 0, 0, :8])
 CLIPS = [MoverClips(777, 0, 2, 32, 64, frames=4, max_objects=4)[i] for i in range(2)]
 VIDEO = dict(lambda_smooth=0.1, lambda_perceptual=1.0)
 ADA = dict(ada_target=0.6, augment="bgcf")
+FEATURES = WIDTHS | ADA | dict(lambda_mix=0.5, lambda_other=0.5, lambda_fm=0.5, lambda_tri=1.0)
 MORE = ADA | dict(lambda_cont=1.0, lambda_match=0.5, lambda_other=0.5, lambda_fm=0.5)
 STEPS = {  # name: method, options, batch
     "StarGAN": ("StarGAN", WIDTHS, TRANSLATED),
@@ -134,6 +135,8 @@ STEPS = {  # name: method, options, batch
         TRANSLATED,
     ),
     "SmoothI2I": ("SmoothI2I", WIDTHS | EVERYTHING | MORE, TRANSLATED),
+    "features": ("SmoothI2I", FEATURES | dict(discriminator="features"), TRANSLATED),
+    "both": ("SmoothI2I", FEATURES | dict(discriminator="both"), TRANSLATED),
     "pairwise": ("SmoothI2I", WIDTHS | EVERYTHING | dict(shrink="pairwise"), TRANSLATED),
     "StyleGAN2": ("StyleGAN2", GENERATOR | dict(augment="bgcfnc"), GENERATED),
     "conditional": ("StyleGAN2", GENERATOR | dict(conditional=True, num_domains=2), GENERATED),
@@ -155,7 +158,16 @@ STEPS = {  # name: method, options, batch
 }  # fmt: skip
 
 
-UNORDERED = {"relativistic", "SmoothI2I", "StyleGAN2", "conditional", "ClickToMove", "spade"}
+UNORDERED = {
+    "relativistic",
+    "SmoothI2I",
+    "features",
+    "both",
+    "StyleGAN2",
+    "conditional",
+    "ClickToMove",
+    "spade",
+}
 
 
 class Judge(nn.Module):
@@ -187,6 +199,9 @@ def on_gpu(gpu, name: str):
         method._lpips = (Apart(),)
     else:
         method._judges = (gpu.take(Judge()), Apart())
+    if hasattr(getattr(method, "discriminator", None), "attach"):
+        method.discriminator.attach()
+        gpu.take(method.discriminator._classifier[0])  # no part of it
     method.ada_on_host = torch.tensor(0.9)  # of StyleGAN2: most is augmented
     return gpu.take(method), gpu.send(batch)
 
@@ -203,12 +218,14 @@ def iterate(method, batch, iteration: int) -> None:
             method.average()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", STEPS)
-def test_an_iteration_waits_for_nothing_and_mixes_no_devices(name):
+def test_an_iteration_waits_for_nothing_and_mixes_no_devices(features, name, precision):
     with fake_gpu() as gpu:
         method, batch = on_gpu(gpu, name)
         for iteration in (0, 1):  # every regulariser is due at 0; 1 adapts the augmentation
-            iterate(method, batch, iteration)
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+                iterate(method, batch, iteration)
         assert not gpu.waits
         assert bool(gpu.unordered) == (name in UNORDERED)
         method.check_finite()

@@ -10,7 +10,6 @@ from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import moment_matching
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
-from gen.networks.backbones import _timm
 from gen.networks.feature_discriminator import FeatureDiscriminator
 from gen.networks.stargan import Affine, Discriminator, Generator, Skip, pool, upsample
 from gen.weights import WeightsError
@@ -292,22 +291,6 @@ def test_content_at_moved_phases_weighs_pixels_evenly(lpips_cache):
 
 
 # ---- the discriminator on features --------------------------------------------------------------
-
-
-@pytest.fixture
-def features(monkeypatch):
-    """EfficientNet-Lite0 with random weights: its features are as many."""
-
-    class Random:
-        def __init__(self):
-            torch.manual_seed(0)
-            self.net = _timm(0).to_empty(device="cpu")
-            for value in self.net.state_dict().values():
-                if value.is_floating_point():
-                    value.normal_(0, 0.1).abs_() if value.ndim == 1 else value.normal_(0, 0.1)
-            self.net.eval().requires_grad_(False)
-
-    monkeypatch.setattr("gen.networks.feature_discriminator.EfficientNetLite0", Random)
 
 
 def test_a_discriminator_on_features(features):
