@@ -154,6 +154,8 @@ def test_what_is_wrong_is_named(root, tmp_path):
     complains(track, b"nan,2,3,4,5\n" * 6, "expected lines x,y,w,h,id with")
     complains(track, bytes(range(128, 256)) * 9, "expected lines x,y,w,h,id, got no text")
     complains(track, b"\0\1,\n" * 9, "of numbers")
+    for box in (b"1e308,2,3,4,5", b"1,-1e9,3,4,5", b"1,2,3,1e18,5", b"1,2,1e-320,4,5"):
+        complains(track, (box + b"\n") * 6, "expected boxes within 4 sides")
     complains(track, b"x" * 5000 + b",2,3,4,5\n" * 6, r"of numbers \(.{,200}\)$")
     complains(track, b" " * 5000 + b"1,2,3,-4,5\n" * 6, r"with w, h >= 0, got .{,100}$")
     other = track.rename(track.with_name("movers_000000_000000_26001.txt"))

@@ -28,7 +28,8 @@ from gen.data.images import ImageError, load_image, to_tensor
 
 Start = tuple[str | int, ...]  # city, sequence and first frame, which is last in other layouts too
 MAGIC = b"PIEH"  # 202021.25 as float32
-FARTHEST = 4  # sides of the frame that a flow is long, at most
+FARTHEST = 4  # sides of the frame that a flow is long, and a box away, at most
+SMALLEST = 1e-3  # px of a side of a box that is there: motions are shares of two sides
 
 
 class Layout:
@@ -181,6 +182,13 @@ class CityscapesClips(Clips):
         if not right or (rows[:, 2:4] < 0).any():
             got = f"{lines[0]!r:.100}"
             raise ValueError(f"{path}: expected lines x,y,w,h,id with w, h >= 0, got {got}")
+        sides = rows[:, 2:4][rows[:, 2:4] > 0]
+        most = FARTHEST * max(self.layout.source)
+        if np.abs(rows[:, :4]).max() > most or sides.min(initial=most) < SMALLEST:
+            raise ValueError(
+                f"{path}: expected boxes within {FARTHEST} sides of a frame of "
+                f"{self.layout.source} px, whose w, h are 0 or {SMALLEST} px and more"
+            )
         return rows
 
     def _agree(self, path: Path, boxes: np.ndarray, mask: np.ndarray, kind: np.ndarray) -> None:
