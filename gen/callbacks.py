@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 from pathlib import Path
 from typing import Any
@@ -175,8 +176,9 @@ class Predictions(Callback):
         for i, row in zip(index.tolist(), shares.tolist(), strict=True):
             best = [] if attributes else [names[max(range(len(row)), key=row.__getitem__)]]
             lines.append([str(i), *best, *(f"{p:.6f}" for p in row)])
-        with open(path, "a" if self.started else "w", errors="surrogateescape") as file:
-            file.writelines(",".join(line) + "\n" for line in lines)
+        how = dict(errors="surrogateescape", newline="")
+        with open(path, "a" if self.started else "w", **how) as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)
         self.started = True
 
 
@@ -202,15 +204,17 @@ class Bar(TQDMProgressBar):
 
 
 class Lines(Callback):
-    """Instead of the bar where the output is no terminal: a line each tenth of the run."""
+    """Instead of the bar where the output is no terminal: a line each tenth of the run, each 1,000
+    iterations of one without an end."""
 
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
         total, done = trainer.estimated_stepping_batches, trainer.global_step
-        if total == float("inf"):
-            total = 10_000
-        if done * 10 // total > (done - 1) * 10 // total:
+        ends = total != float("inf")
+        part = total / 10 if ends else 1000
+        if done // part > (done - 1) // part:
             shown = " ".join(f"{k}={v}" for k, v in headline(trainer).items())
-            rank_zero_info(f"iteration {done:,} of {total:,} ({done / total:.0%}) {shown}")
+            of = f" of {total:,} ({done / total:.0%})" if ends else ""
+            rank_zero_info(f"iteration {done:,}{of} {shown}")
 
 
 def headline(trainer: Trainer) -> dict[str, str]:

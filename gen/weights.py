@@ -317,7 +317,14 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises WeightsError with the first names of tensors that have NaN or infinity in them."""
+    """Raises WeightsError with the first names of tensors that have NaN or infinity in them, or are
+    of types, as float8, with which nothing is computed."""
+    small = {str(v.dtype) for v in tensors.values() if v.is_floating_point() and v.itemsize < 2}
+    if small:
+        raise WeightsError(
+            f"{source}: expected floats of 16 bits or more, got {', '.join(sorted(small))}; "
+            "convert the file to float16"
+        )
     if bad := [key for key, value in tensors.items() if not value.isfinite().all()]:
         raise WeightsError(
             f"{source}: expected finite numbers, got NaN or infinity in {', '.join(bad[:3])!s:.200}"

@@ -278,6 +278,15 @@ def entry(name, mode=0o100644):
     return info
 
 
+def test_zips_of_bsdtar_and_names_of_other_spaces_are_read(root, tmp_path):
+    (root / "train/cat/Screenshot 1.45\u202fPM.png").write_bytes(encode(picture(9)))
+    (root / "manifest.json").write_text('{"paired": true}')
+    plain = domains(root)
+    packed = domains(zipped(root, tmp_path / "d.zip", prefix="./"))
+    assert packed.files == plain.files and len(packed.train) == 10
+    assert torch.equal(packed.train[6]["x"], plain.train[6]["x"]) and packed.val.twin(0, 1) == 2
+
+
 @pytest.mark.parametrize(
     "info, reason",
     [

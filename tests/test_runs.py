@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import gen
 from gen import runs
-from gen.callbacks import Evaluate, Last, Predictions
+from gen.callbacks import Evaluate, Last, Lines, Predictions
 from gen.checkpoint import AtomicCheckpointIO
 from gen.cli import main
 from gen.data import Heads
@@ -285,6 +285,28 @@ def test_what_no_callback_measures_is_refused_with_the_script_that_does(
 def test_predict_refuses_what_it_cannot_with_the_script_that_does(tmp_path, method):
     with pytest.raises(ValueError, match=f"a translator or a classifier, got {method}; scripts/"):
         main(["predict", *arguments(method, tmp_path)[1:]])
+
+
+def test_names_of_classes_may_have_commas_and_quotes(tmp_path):
+    names, path = ["cats, small", 'a "dog"'], tmp_path / "predictions.csv"
+    shares, index = torch.tensor([[0.75, 0.25]]), torch.tensor([3])
+    Predictions().write_shares(path, SimpleNamespace(domains=names), shares, index)
+    with path.open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["index", "class", *names],
+            ["3", names[0], "0.750000", "0.250000"],
+        ]
+
+
+def test_a_run_without_an_end_has_no_length(caplog):
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    for total, steps in ((float("inf"), (999, 1000, 1001, 20_000)), (50, (4, 5, 50))):
+        for done in steps:
+            run = SimpleNamespace(global_step=done, callback_metrics={})
+            run.estimated_stepping_batches = total
+            Lines().on_train_batch_end(run, None)
+    said = ["iteration 1,000", "iteration 20,000", "iteration 5 of 50 (10%)"]
+    assert [one.strip() for one in caplog.messages] == [*said, "iteration 50 of 50 (100%)"]
 
 
 @pytest.mark.parametrize("method", ["DomainClassifier", "AttributeClassifier"])

@@ -128,6 +128,15 @@ def test_an_older_file_begins_a_model_without_the_norm(tmp_path):
     torch.testing.assert_close(new.ema.module["generator"].to_rgb[0].scale, wanted)
 
 
+def test_a_fresh_discriminator_begins_without_augmentation(tmp_path, caplog):
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    old = StarGAN(**TINY, ada_target=0.6)
+    old.ada_p.fill_(0.5)
+    assert filled(tmp_path, old, ada_target=0.6).ada_p == 0.5
+    assert filled(tmp_path, old, ada_target=0.6, discriminator="features").ada_p == 0
+    assert "starts with a fresh one" not in caplog.text  # nothing trains
+
+
 def test_another_discriminator_and_no_augmentation_state_are_no_hindrance(tmp_path):
     new = filled(tmp_path, StarGAN(**TINY), discriminator="features", ada_target=0.6)
     assert new.ada_p == 0

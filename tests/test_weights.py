@@ -290,6 +290,13 @@ def test_a_config_with_aliases_is_read(tmp_path):
 # --- safetensors ---
 
 
+def test_floats_of_8_bits_are_refused_by_name(tmp_path):
+    path = tmp_path / "x.safetensors"
+    weights.save_safetensors({"a": torch.ones(3).to(torch.float8_e4m3fn)}, path, {})
+    with pytest.raises(WeightsError, match=f"{path}: .*got torch.float8_e4m3fn; convert the file"):
+        weights.load_safetensors(path)
+
+
 def test_safetensors_round_trip(tmp_path):
     path = tmp_path / "new/folder/x.safetensors"
     tensors = {

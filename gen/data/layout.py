@@ -23,6 +23,7 @@ import zipfile
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from unicodedata import category
 
 from gen.data.images import MAX_BYTES, SUFFIXES, ImageError
 
@@ -34,6 +35,7 @@ SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "va
 SYNONYMS |= {"testing": "test"} | {name: name for name in (*SPLITS, "test")}
 CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
 COUNTER = re.compile(r"[\d._-]+")  # a folder of a year, a day, or a thousand images
+ODD = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, ends of lines and paragraphs
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 VAL_SHARE = 0.1  # of a folder without train/ and val/
 MAX_NAME = 1000  # characters of a path in a zip
@@ -110,7 +112,7 @@ def is_image(name: str) -> bool:
 def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | None]:
     """The file `name` of a data set with images at `paths`, and the folder in which it lies."""
     for top in ("", paths[0].split("/")[0] + "/"):
-        if root.is_file() and f"{top}{name}" in archive(root, os.getpid()).namelist():
+        if root.is_file() and f"{top}{name}" in _zip_names(root):
             return top, read_zip(root, f"{top}{name}")
         if root.is_dir() and (root / top / name).is_file():
             return top, (root / top / name).read_bytes()
@@ -384,23 +386,24 @@ def _zip_names(root: Path) -> list[str]:
         raise
     except Exception as error:  # damaged archives raise nearly anything
         raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
-    counts = Counter(entry.filename for entry in entries)
-    for entry in entries:
+    names = [entry.filename.removeprefix("./") for entry in entries]  # bsdtar writes these
+    counts = Counter(names)
+    for entry, stripped in zip(entries, names, strict=True):
         name = entry.orig_filename
         if problem := (
             "an absolute path" if name.startswith("/") or name[1:2] == ":"
             else "a path with `..`" if ".." in name.split("/")
-            else "an odd character" if "\\" in name or not name.isprintable()
+            else "a name with an odd character" if "\\" in name or ODD & {*map(category, name)}
             else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
             else "an encrypted file" if entry.flag_bits & 1
             else "too long a name" if len(name) > MAX_NAME
-            else "there twice" if counts[entry.filename] > 1
+            else "there twice" if counts[stripped] > 1
             else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
             else ""
         ):  # fmt: skip
             told = f"{name!r:.100} is {problem}"
             raise ValueError(f"{root}: refused, {told}; zip the plain folder again")
-    return [entry.filename for entry in entries]
+    return [name for name in names if name]
 
 
 @lru_cache(maxsize=4)
@@ -416,6 +419,7 @@ def read_zip(root: Path, name: str) -> bytes:
         ImageError: it is damaged.
     """
     try:
-        return archive(root, os.getpid()).read(name)
+        of = archive(root, os.getpid())
+        return of.read(name if name in of.NameToInfo else f"./{name}")
     except Exception as error:  # damaged archives raise nearly anything
         raise ImageError(f"{root / name}: {type(error).__name__}: {error}") from error

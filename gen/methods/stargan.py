@@ -188,15 +188,16 @@ class StarGAN(GANMethod):
         """As its base; what a file of an older or plainer model lacks begins without effect.
 
         A file for inference alone has no discriminator, one of another kind does not fit: ours
-        stays as it is. So does the state of augmentation.
+        stays as it is, and with it the state of augmentation.
         """
         own, D = self.state_dict(), "discriminator."
         theirs = {k: v for k, v in state.items() if k.startswith(D)}
+        kept = {k: v for k, v in own.items() if k.startswith("ada_")}
         if theirs.keys() != {k for k in own if k.startswith(D)}:
             what = "another discriminator" if theirs else "no discriminator"
-            rank_zero_info(f"{source}: has {what}, training starts with a fresh one")
-            theirs = {k: v for k, v in own.items() if k.startswith(D)}
-        kept = {k: v for k, v in own.items() if k.startswith("ada_")}
+            if self._trainer:
+                rank_zero_info(f"{source}: has {what}, training starts with a fresh one")
+            theirs = kept | {k: v for k, v in own.items() if k.startswith(D)}
         state = kept | {k: v for k, v in state.items() if not k.startswith(D)} | theirs
         for prefix in ("generator.", "ema.module.generator."):
             if f"{prefix}from_rgb.weight" in state:
@@ -331,7 +332,8 @@ class StarGAN(GANMethod):
     @torch.no_grad()
     def look_at_validation(self, batch: dict[str, Tensor]) -> Terms:
         """Mean logits of D for this batch and for held-out images: it overfits where the first
-        rise and the second fall."""
+        rise and the second fall. Crops of training are augmented, held-out images are whole:
+        compare how the two go, not how far they are apart."""
         if self._trainer is None or self.trainer.datamodule is None:
             return {}
         D, val = self.discriminator, self.trainer.datamodule.val
