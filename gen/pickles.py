@@ -5,6 +5,7 @@ memo index) make it fill gigabytes, and a short chain of nested tuples as a dict
 for years. So the opcodes are interpreted here. A call becomes a `Call`, which holds the name and
 the arguments; names must be in `ALLOWED`, and are not even imported. Then time and memory grow at
 most linearly with the size of the file. Tensors are cut out of the raw bytes, with all bounds
+checked.
 """
 
 from __future__ import annotations

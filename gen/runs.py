@@ -21,7 +21,7 @@ from lightning import LightningModule
 from gen.checkpoint import find
 from gen.weights import WeightsError, read_yaml
 
-# wandb, which parsing imports, else reports to its makers, offline too
+# Parsing imports wandb, which else sends reports of errors to its makers, offline too.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 

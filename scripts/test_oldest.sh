@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests with the oldest release of every dependency that setup.cfg allows, in an environment of its
-# own; test.sh has the newest.  bash scripts/test_oldest.sh [pytest arguments]
+# own: those that touch these most, or what is given, as `tests` for all; test.sh has the newest.
+#   bash scripts/test_oldest.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0

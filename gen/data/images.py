@@ -123,7 +123,10 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with open(path, "rb") as file:
         canvas = _webp_canvas(file.read(32))
-    return canvas[:2] if canvas else Image.open(path, formats=("PNG", "JPEG", "BMP")).size
+    if canvas:
+        return canvas[:2]
+    with Image.open(path, formats=("PNG", "JPEG", "BMP")) as image:
+        return image.size
 
 
 def _check_size(name: str, width: int, height: int, planes: int) -> None:

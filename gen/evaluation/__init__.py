@@ -30,11 +30,11 @@ from gen.evaluation.measure import (
     Measurement,
 )
 from gen.evaluation.plan import GUIDES, plan
+from gen.metrics.checks import FEWEST
 from gen.report import versions
 from gen.weights import sha256
 
 log = logging.getLogger(__name__)
-FEWEST = 4  # images a side of fidelity
 
 
 def evaluate(

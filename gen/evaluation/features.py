@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from gen.metrics.checks import FEWEST
+
 SECOND = 3  # outputs a source that the second backbone looks at, of all 10
 HELD = 200  # validation images a domain, for what KD is where nothing is generated
 MOST = 1000  # training images a domain that the second backbone looks at
@@ -67,7 +69,7 @@ class Backbone:
         to the other half.
         """
         split, y = (self.train, b) if what == "halves" else (self.held, b if what == "real" else a)
-        count, needed = int((split.labels == y).sum()), 8 if what == "halves" else 4
+        count, needed = int((split.labels == y).sum()), FEWEST * (2 if what == "halves" else 1)
         if count < needed:
             name = split.domains[y]
             log.warning("KD of %s: expected %d images of %s, got %d", what, needed, name, count)

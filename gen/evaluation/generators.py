@@ -13,8 +13,9 @@ from gen import gallery
 from gen.checkpoint import find
 from gen.evaluation.rows import FRAMES, row
 from gen.interpolation import alphas, path
+from gen.metrics.checks import FEWEST
 from gen.metrics.extractors import load_backbone
-from gen.metrics.fidelity import FEWEST, fake_features, fidelity_scores, real_features
+from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
 from gen.metrics.path_length import perceptual_path_length
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap

@@ -20,6 +20,7 @@ from gen.evaluation.plan import Source, draw_styles, ordered_pairs, plan
 from gen.evaluation.rows import FRAMES
 from gen.interpolation import alphas, lerp
 from gen.metrics.accuracy import domain_accuracy
+from gen.metrics.checks import FEWEST
 from gen.metrics.gradual import MIDDLE
 from gen.metrics.identity import identity_similarity
 from gen.metrics.smoothness import resize_frames
@@ -327,7 +328,7 @@ class Measurement:
         S = len(self.images.domains)
         pairs = [(unit, *ab) for unit, ab in enumerate(combinations(range(S), 2))][rank::world]
         counts = torch.bincount(self.images.labels)
-        for guide in (*self.outputs, "dissolve", *["real"] * (int(counts.min()) >= 4)):
+        for guide in (*self.outputs, "dissolve", *["real"] * (int(counts.min()) >= FEWEST)):
             todo = [pair for pair in pairs if pair[0] not in book.done("middle_kd", guide)]
             for unit, a, b in tqdm(todo, f"middle, {guide}", disable=None):
                 began = time.perf_counter()
@@ -336,7 +337,7 @@ class Measurement:
                 else:
                     of_unit, features = self.mid_path(guide, a, b)
                 book.add("middle", guide, time.perf_counter() - began, of_unit)
-                if len(features) >= 4:  # KD needs as many
+                if len(features) >= FEWEST:
                     kd = self.middle.backbone.scores(features, self.middle.real(a, b))
                     seconds = time.perf_counter() - began
                     book.add("middle_kd", guide, seconds, {k: {unit: v} for k, v in kd.items()})

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+FEWEST = 4  # images a side of fidelity: precision and recall look at the third neighbour
+
 
 def check_images(images: Tensor, name: str, ndim: int = 4, frames: int | None = None) -> None:
     """Refuses what is not float (N, 3, H, W), or video (N, T, 3, H, W), in [-1, 1].

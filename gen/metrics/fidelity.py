@@ -27,7 +27,7 @@ from torch_fidelity.utils import (
 )
 
 from gen import viz, weights
-from gen.metrics.checks import check_images
+from gen.metrics.checks import FEWEST, check_images
 from gen.metrics.extractors import load_backbone, repeatable
 from gen.networks.backbones import PACKAGES
 from gen.networks.perceptual import digest
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SCORES = ("fid", "kid", "prc")
 KID_SUBSET = 1000  # images, torch-fidelity's; another number shows in the name
-FEWEST = 4  # images a side: precision and recall look at the third neighbour
 PREPROCESSING = 1  # part of the cache's key; raise it when a backbone sees other pixels
 
 
