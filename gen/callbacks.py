@@ -66,7 +66,7 @@ class Last(Checkpoint):
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.saved, self.validating = -1, True  # a file of this iteration tells of none
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # it may be begun again
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # begun again
             self.save(trainer)  # a signal waits for the end of the validation, which may be long
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:

@@ -149,10 +149,7 @@ def check_types(cls: type[Method], options: dict[str, Any]) -> None:
             kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
             allowed = kinds.get(kind.partition("[")[0], object)
             value = options.get(name)
-            truth = isinstance(value, bool) and allowed not in (
-                bool,
-                object,
-            )  # bool is a kind of int
+            truth = isinstance(value, bool) and allowed not in (bool, object)  # a bool is an int
             if name in options and (truth or not isinstance(value, allowed)):
                 raise TypeError(f"{name}: expected {kind}, got {value!r:.50}")
 

@@ -13,8 +13,9 @@ Names = Iterable[str | Path | None]
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
     """Refuses, before any work, to write to a file that is read, or into a folder that is.
 
-    After it, `print` shows any name. Links are followed, hard ones too of files that are given. Of the folder of a run its
-    checkpoints and its config are read, no more. What does not exist, and None, is left aside.
+    After it, `print` shows any name. Links are followed, of files that are given hard ones too. Of
+    the folder of a run its checkpoints and its config are read, no more. What does not exist, and
+    None, is left aside.
 
     Args:
         reads: files and folders.
