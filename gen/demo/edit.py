@@ -95,6 +95,8 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
             files.row("edit", pictures, draw)
     code = gr.State()
     shown = show, [code, wanted, count, first], [player, pictures]
+    sources = [seed.change, wanted.select, reset.click, count.change, first.change]
+    gr.on(sources, None, js=STALE.format("edited"), **QUIETLY)  # first: a page takes them in turn
     another.click(None, seed, seed, js="(k) => (k || 0) + 1")
     found = seed.change(of_seed, seed, code, trigger_mode="always_last", **QUIETLY)
     waits = QUIETLY | {"show_progress": "full", "show_progress_on": player}
@@ -105,6 +107,4 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
     for before in (found, looked, back, clicked):
         before.success(*shown, **QUIETLY)
     gr.on([count.change, first.change], *shown, trigger_mode="always_last", **QUIETLY)
-    sources = [seed.change, wanted.select, reset.click, count.change, first.change]
-    gr.on(sources, None, js=STALE.format("edited"), **QUIETLY)
     page.load(of_seed, seed, code, **QUIETLY).success(*shown, **QUIETLY)
