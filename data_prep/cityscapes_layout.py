@@ -2,7 +2,8 @@
 
     python data_prep/cityscapes_layout.py --out data/movers --clips 20
 
-writes `train*/` and `val*/` folders as `gen.data.cityscapes` describes them, and `manifest.json`.
+writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them, and
+`manifest.json`.
 Tracks hold the objects that are seen in every frame. Exit codes: see recipe.py.
 """
 
@@ -16,11 +17,11 @@ from PIL import Image
 from recipe import run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.data.cityscapes import MAGIC, Layout, Start
+from gen.data.clips.cityscapes import MAGIC, Layout, Start
 from gen.data.movers import Movers
-from gen.data.movers_shapes import KINDS
-from gen.data.movers_world import INTERACTIONS
-from gen.stills import CLASSES
+from gen.data.movers.dynamics import INTERACTIONS
+from gen.data.movers.sprites import KINDS
+from gen.inference.scenes import CLASSES
 from gen.viz import to_uint8
 from gen.weights import write_atomic
 

@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from gen.data.cityscapes import CityscapesClips
+from gen.data.clips.cityscapes import CityscapesClips
+from gen.data.clips.kitti360 import Kitti360Clips, is_kitti360
 from gen.data.images import SUFFIXES, load_image
-from gen.data.kitti360 import Kitti360Clips, is_kitti360
 from gen.data.layout import FEWEST_VAL, file_names, find_images, is_image
 from gen.files import show_any_name
 

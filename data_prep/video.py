@@ -2,11 +2,12 @@
 
     python data_prep/video.py street.mp4 --out data/street
 
-writes `train*/` and `val*/` folders as `gen.data.cityscapes` describes them (`Cityscapes(root)`
-reads them), `manifest.json`, and `contact_sheet.png`: look at it. The last tenth of the frames is
-for validation; no clip spans a cut. Without `--masks` the camera must stand still and objects must
-move: they are what differs from the background before and after. Masks are those of
-click_to_move.py: trainId * 1000 + number for things, as 13001 for a car, trainIds for the rest.
+writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them
+(`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png`: look at it. The last
+tenth of the frames is for validation; no clip spans a cut. Without `--masks` the camera must stand
+still and objects must move: they are what differs from the background before and after. Masks are
+those of click_to_move.py: trainId * 1000 + number for things, as 13001 for a car, trainIds for the
+rest.
 Flow, visibility and tracks are computed here, with no weights. Exit codes: see recipe.py.
 """
 
@@ -21,12 +22,12 @@ from cityscapes_layout import write_clip
 from PIL import Image
 from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
+from video_flow import dis
+from video_masks import CLASSES, FIRST_THING, MIN_AREA, clip_of_tracks, moving_masks, shots
+from video_tracks import doubtful, track
 
-from gen.data.cityscapes import CityscapesClips
+from gen.data.clips.cityscapes import CityscapesClips
 from gen.data.decoding import Video, kept, read_masks
-from gen.data.flow import dis
-from gen.data.tracks import doubtful, track
-from gen.data.video import CLASSES, FIRST_THING, MIN_AREA, clip_of_tracks, moving_masks, shots
 from gen.files import keep_inputs
 from gen.viz import grid, to_uint8
 from gen.weights import sha256
@@ -62,8 +63,8 @@ def prepare(
         every: take every k-th frame of the video.
         frames: frames a clip.
         stride: frames from the beginning of a clip to that of the next.
-        masks: folder of PNGs as `gen.data.cityscapes.read_ids` says, one a frame, as large as the
-            video; None takes what moves.
+        masks: folder of PNGs as `gen.data.clips.cityscapes.read_ids` says, one a frame, as large as
+            the video; None takes what moves.
         kind: of what moves, one of CLASSES, None: persons; masks say it themselves.
         min_area: of an object, share of the image.
         source: where the video is from, for the manifest.

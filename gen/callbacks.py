@@ -247,8 +247,8 @@ class Evaluate(OfImages):
     Args:
         max_sources: number of validation images used as sources, spread over the domains; of a
             generator number of paths, for PPL 5 times as many.
-        metrics: groups of `gen.evaluation.evaluate`, or of `evaluate_generator`; none: intra, inter
-            and translation, or fidelity.
+        metrics: groups of `gen.evaluation.translators.evaluate`, or of `evaluate_generator`; none:
+            intra, inter and translation, or fidelity.
         seed: of sources, latents and references: the same ones each time.
         images: number of images of a generator that fidelity sees.
     """
@@ -269,8 +269,8 @@ class Evaluate(OfImages):
 
     def run(self, method: LightningModule, data: Any, checked: bool = False) -> Any:
         """The rows, or with `checked` only whether the arguments fit."""
-        from gen import evaluation
-        from gen.evaluation import generators, measure
+        from gen.evaluation import generators, translators
+        from gen.evaluation.translators import measure
 
         if hasattr(method, "generate"):
             groups, counts = self.metrics or ("fidelity",), (self.images, self.max_sources)
@@ -278,10 +278,10 @@ class Evaluate(OfImages):
                 return generators.check(data.train, groups, *counts)
             images = method, data.train, data.val
             return generators.evaluate_generator(*images, groups, *counts, seed=self.seed)
-        groups = self.metrics or evaluation.BASIC
+        groups = self.metrics or translators.BASIC
         looks = not {*groups}.isdisjoint(measure.LOOK_AT_TRAINING)
-        judges = evaluation.Judges(data.train if looks else None)
-        run = evaluation.check if checked else evaluation.evaluate
+        judges = translators.Judges(data.train if looks else None)
+        run = translators.check if checked else translators.evaluate
         options = dict(seed=self.seed, max_sources=self.max_sources)
         return run(method, data.val, groups, judges, **options)
 
@@ -307,15 +307,18 @@ class Samples(OfImages):
     @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            from gen import gallery, viz
+            from gen import viz
+            from gen.inference import common, generation, translation
 
             if hasattr(method, "generate"):
-                picture = viz.grid(gallery.generated(method, range(8 * self.sources)), cell_px=96)
+                picture = viz.grid(
+                    generation.generated(method, range(8 * self.sources)), cell_px=96
+                )
             else:
                 images = trainer.datamodule.val
-                chosen = gallery.pick(images, -(-self.sources // len(images.domains)))
-                x, _ = gallery.batch(method, images, chosen)
-                rows, headers = gallery.latent_grid(method, x, range(self.seeds))
+                chosen = common.pick(images, -(-self.sources // len(images.domains)))
+                x, _ = common.batch(method, images, chosen)
+                rows, headers = translation.latent_grid(method, x, range(self.seeds))
                 picture = viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96)
             path = Path(trainer.default_root_dir, "samples", f"{trainer.global_step:06d}.png")
             path.parent.mkdir(parents=True, exist_ok=True)

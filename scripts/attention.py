@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import attention_viz, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
-from gen.components import component_ids
 from gen.data.classes import plain
 from gen.data.images import load_image
 from gen.files import checkpoint_names, keep_inputs, without_suffix
 from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import attention, map_statistics
+from gen.ops.components import component_ids
+from gen.viz import attention as attention_viz
 
 
 @plain_errors()

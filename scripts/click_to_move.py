@@ -20,9 +20,11 @@ import torch
 from PIL import Image
 
 import gen
-from gen import drags, motion_viz, stills, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
+from gen.inference import dragging, scenes
+from gen.viz import motion as motion_viz
 
 
 @plain_errors()
@@ -44,7 +46,7 @@ def main() -> None:
     add("--scale", action="append", default=[], help="ID:S or X,Y:S: its size in the last frame")
     add("--camera", help="DX,DY,ZOOM: where the ground goes; default: the model invents it")
     add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
-    add("--request", type=Path, help="instead of these: JSON, see gen/drags.py")
+    add("--request", type=Path, help="instead of these: JSON, see gen/inference/dragging.py")
     add("--speed", type=float, default=1.0, help="all goes so many times as far")
     add("--samples", type=int, default=1, help="so many seeds, side by side")
     add("--suggest", action="store_true", help="only arrows.png and the table: fast")
@@ -71,38 +73,40 @@ def demo(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.checkpoint}: expected a ClickToMove, got {type(method).__name__}")
     steps, *size = method.shape
     if given[1]:
-        still = stills.read(*files, size, method.hparams.fit)
+        still = scenes.read(*files, size, method.hparams.fit)
     else:
-        still = stills.drawn(args.scene, size, steps + 1)
+        still = scenes.drawn(args.scene, size, steps + 1)
     if still.note:
         print(f"note: {args.frame}: {still.note}")
     if args.list:
-        if not stills.objects(still):
-            print(stills.NOTHING)
-        for id_, name, x, y in stills.objects(still):
+        if not scenes.objects(still):
+            print(scenes.NOTHING)
+        for id_, name, x, y in scenes.objects(still):
             print(f"{id_}  {name:10}  at {x},{y}")
         return
-    request = drags.faster(wanted(args, still), args.speed)
+    request = dragging.faster(wanted(args, still), args.speed)
     image = [part.to(device) for part in (still.frame, still.semantic, still.instance)]
     seeds = range(request.seed, request.seed + args.samples)
-    asked = [drags.resized(request._replace(seed=seed), *still.scale) for seed in seeds]
+    asked = [dragging.resized(request._replace(seed=seed), *still.scale) for seed in seeds]
     try:
-        clips = [] if args.suggest else [drags.animate(method, *image, one) for one in asked]
-        thetas = [clip.theta for clip in clips] or [drags.predict(method, *image, a) for a in asked]
+        clips = [] if args.suggest else [dragging.animate(method, *image, one) for one in asked]
+        thetas = [clip.theta for clip in clips] or [
+            dragging.predict(method, *image, a) for a in asked
+        ]
     except ValueError as error:
         raise ValueError(
             f"{error} (px of the model; {still.note})" if still.note else error
         ) from error
-    scene, arrows = drags.scene(*image), []
-    by, ids = stills.moved_by(request, scene), scene.ids[scene.present].tolist()
+    scene, arrows = dragging.scene(*image), []
+    by, ids = scenes.moved_by(request, scene), scene.ids[scene.present].tolist()
     way = "" if request.camera is None else "camera {:g}, {:g}, zoom {:g}, ".format(*request.camera)
     for seed, theta in zip(seeds, thetas, strict=True):
-        boxes = drags.positions(scene, theta)[:, : len(ids)]  # (T + 1, M, 4) px
-        print(f"seed {seed}\n{stills.table(still, ids, boxes, by)}")
+        boxes = dragging.positions(scene, theta)[:, : len(ids)]  # (T + 1, M, 4) px
+        print(f"seed {seed}\n{scenes.table(still, ids, boxes, by)}")
         where = still.frame, scene.instance[0], boxes
         arrows.append(motion_viz.arrows(*where, by, ids, f"{way}seed {seed}"))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "request.json").write_text(drags.dump(request) + "\n")
+    (args.out / "request.json").write_text(dragging.dump(request) + "\n")
     Image.fromarray(np.concatenate([np.asarray(a) for a in arrows])).save(args.out / "arrows.png")
     if clips:
         video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
@@ -133,16 +137,16 @@ def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[
     return viz.save_mp4(loop, out / "video.mp4", fps)
 
 
-def wanted(args: argparse.Namespace, still: stills.Still) -> drags.Request:
+def wanted(args: argparse.Namespace, still: scenes.Still) -> dragging.Request:
     words = args.drag, args.pin, args.scale, args.camera
     if args.request and any(words):
         raise ValueError("expected --request, or --drag, --pin, --scale and --camera, got both")
     if args.request:
-        request = drags.read(args.request)
+        request = dragging.read(args.request)
         return request if args.seed is None else request._replace(seed=args.seed)
     if not any(words):
-        raise ValueError(f"expected a --drag or --camera; objects: {stills.listed(still)}")
-    return stills.asked(still, *words, args.seed or 0)
+        raise ValueError(f"expected a --drag or --camera; objects: {scenes.listed(still)}")
+    return scenes.asked(still, *words, args.seed or 0)
 
 
 if __name__ == "__main__":

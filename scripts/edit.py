@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import edits, gallery, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
+from gen.inference import common, editing, generation
 
 
 @plain_errors()
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
-    seeds = gallery.seeds(args.seeds)
+    seeds = common.seeds(args.seeds)
     names = [image.stem for image in args.images] or seeds
     gifs = [args.out / f"{k:02d}-{name}.gif" for k, name in enumerate(names)]
     reads = (*args.images, args.checkpoint, args.classifier)
@@ -57,19 +58,19 @@ def edit(args: argparse.Namespace) -> None:
     ):
         if not hasattr(what, role):
             raise ValueError(f"{path}: expected what can {role}, got {type(what).__name__}")
-    requests = [edits.parse(text, method.attribute_names) for text in args.set]
-    seen = edits.known(method, judge)  # first: it refuses a classifier that does not fit
+    requests = [editing.parse(text, method.attribute_names) for text in args.set]
+    seen = editing.known(method, judge)  # first: it refuses a classifier that does not fit
     shown, texts = [], []
     if args.images:
-        x = torch.cat([gallery.read(method, image) for image in args.images])
+        x = torch.cat([common.read(method, image) for image in args.images])
         ws = method.encode(x, args.steps)  # (N, L, D)
         shown, texts = [x], [("photo", 1)]
     else:
-        ws = method.map_latents(gallery.latents(method, seeds), psi=args.psi)  # (N, L, D)
-    y = edits.labels(method, judge, ws)
-    d = torch.stack([torch.stack([edits.wanted(of, r, seen) for of in y]) for r in requests])
+        ws = method.map_latents(generation.latents(method, seeds), psi=args.psi)  # (N, L, D)
+    y = editing.labels(method, judge, ws)
+    d = torch.stack([torch.stack([editing.wanted(of, r, seen) for of in y]) for r in requests])
     repeats = args.noises if method.noise_dim else 1
-    codes = edits.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)
+    codes = editing.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)
     shown += [method.synthesize(one) for one in (ws, *codes.flatten(0, 1))]
     texts += [("projected" if args.images else "image", 1), *((s, repeats) for s in args.set)]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -79,8 +80,8 @@ def edit(args: argparse.Namespace) -> None:
     picture.save(args.out / "edits.png")
     print(args.out / "edits.png")
     if args.frames:
-        legs = edits.walk(method, [ws, *codes[:, 0]], args.frames)
-        for file, own in zip(gifs, gallery.join(legs).cpu(), strict=True):
+        legs = editing.walk(method, [ws, *codes[:, 0]], args.frames)
+        for file, own in zip(gifs, common.join(legs).cpu(), strict=True):
             viz.save_gif(viz.palindrome([viz.enlarge(frame) for frame in own]), file)
             print(file)
 

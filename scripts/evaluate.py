@@ -11,12 +11,13 @@ import gen
 from gen.checkpoint import check_device
 from gen.commands import METHOD, plain_errors
 from gen.data import KITTI360, Cityscapes, Classes, Domains, Heads, Movers
-from gen.data.kitti360 import is_kitti360
-from gen.drags import MOST
-from gen.evaluation import BASIC, GROUPS, Judges, classifiers, editors, evaluate, generators, videos
-from gen.evaluation.rows import to_json, to_table
-from gen.evaluation.voc import VOC
+from gen.data.clips.kitti360 import is_kitti360
+from gen.data.voc import VOC
+from gen.evaluation import animators, classifiers, editors, generators
+from gen.evaluation.results import to_json, to_table
+from gen.evaluation.translators import BASIC, GROUPS, Judges, evaluate
 from gen.files import keep_inputs, without_suffix
+from gen.inference.dragging import MOST
 from gen.metrics.doubts import doubts
 from gen.weights import write_atomic
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
     parser.add_argument("--data", help="a folder, a zip, `heads`, `movers`; an editor needs none")
-    others = classifiers.GROUPS, generators.GROUPS, editors.GROUPS, videos.GROUPS
+    others = classifiers.GROUPS, generators.GROUPS, editors.GROUPS, animators.GROUPS
     groups = dict.fromkeys(("all", *GROUPS, *sum(others, ())))
     parser.add_argument(
         "--metrics",
@@ -34,7 +35,7 @@ def main() -> None:
         choices=list(groups),
         help=f"default of translators: {' '.join(BASIC)}; classifiers have "
         f"{' '.join(classifiers.GROUPS)}, generators {' '.join(generators.GROUPS)}, "
-        f"editors {' '.join(editors.GROUPS)}, animators {' '.join(videos.GROUPS)}, default all",
+        f"editors {' '.join(editors.GROUPS)}, animators {' '.join(animators.GROUPS)}, default all",
     )
     parser.add_argument(
         "--classifier",
@@ -248,7 +249,7 @@ def of_animator(args: argparse.Namespace, method) -> list[dict]:
     if len(split) > 1:
         raise ValueError(f"--split: expected one for an animator, got {split}")
     groups = args.metrics or ["all"]
-    return videos.evaluate_animator(
+    return animators.evaluate_animator(
         method,
         data.clips(split[0]),
         metrics=None if "all" in groups else groups,

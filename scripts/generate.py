@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import gallery, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
+from gen.inference import common, generation, translation
 
 
 @plain_errors()
@@ -46,24 +47,24 @@ def draw(args: argparse.Namespace):
         raise ValueError(f"--psi: expected one number with --mix, got {len(args.psi)}")
     if args.first is not None and not args.mix:
         raise ValueError("--first: expected it with --mix SEEDS, got it alone")
-    rows, columns, texts = gallery.seeds(args.seeds), gallery.seeds(args.mix or []), {}
+    rows, columns, texts = common.seeds(args.seeds), common.seeds(args.mix or []), {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
     if not hasattr(method, "generate"):
         raise ValueError(f"{args.checkpoint}: expected a generator, got {type(method).__name__}")
     if args.name and not method.classes:
         raise ValueError("--class: expected a conditional generator, got one without classes")
-    y = gallery.domain_index(method, args.name) if args.name else None
+    y = translation.domain_index(method, args.name) if args.name else None
     if args.mix:
         first = 4 if args.first is None else args.first
-        cells = gallery.mixed(method, rows, columns, first, args.psi[0], y or 0)
+        cells = generation.mixed(method, rows, columns, first, args.psi[0], y or 0)
         texts = dict(lead=(1, 1))
     elif len(args.psi) > 1:
-        cells = gallery.truncated(method, rows, args.psi, y or 0)
+        cells = generation.truncated(method, rows, args.psi, y or 0)
         headers = [f"psi {psi:g}" for psi in args.psi]
         texts = dict(headers=headers, captions=[f"seed {seed}" for seed in rows])
     else:
-        cells = gallery.generated(method, rows, psi=args.psi[0], y=y)
+        cells = generation.generated(method, rows, psi=args.psi[0], y=y)
     return viz.grid(cells, cell_px=args.cell_px, **texts)
 
 

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from gen import official, official_isf, official_stylegan2
 from gen.commands import plain_errors
+from gen.convert import isf as official_isf
+from gen.convert import starganv2 as official
+from gen.convert import stylegan2 as official_stylegan2
 from gen.files import keep_inputs, without_suffix
 from gen.weights import sha256
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import gallery, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.files import keep_inputs
+from gen.inference import common, translation
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.weights import WeightsError
 
@@ -53,11 +54,11 @@ def interpolate(args: argparse.Namespace) -> None:
     keep_inputs((*args.images, *args.refs, args.via, args.checkpoint), writes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    gallery.check_translator(method, args.checkpoint)
-    names, keys = gallery.route(method, args.domains, args.refs or args.seeds, args.via)
-    x = torch.cat([gallery.read(method, image) for image in args.images])  # (N, 3, S, S)
-    legs = gallery.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)
-    frames = gallery.join(legs).cpu()  # (N, T', 3, S, S)
+    translation.check_translator(method, args.checkpoint)
+    names, keys = translation.route(method, args.domains, args.refs or args.seeds, args.via)
+    x = torch.cat([common.read(method, image) for image in args.images])  # (N, 3, S, S)
+    legs = translation.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)
+    frames = common.join(legs).cpu()  # (N, T', 3, S, S)
     args.out.mkdir(parents=True, exist_ok=True)
     for base, own in zip(bases, frames, strict=True):
         shown = 1 + len(legs) * 8 if args.frames > 9 else None

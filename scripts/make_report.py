@@ -14,7 +14,7 @@ import torch
 import gen
 from gen.commands import METHOD, plain_errors
 from gen.data import Domains, Heads
-from gen.evaluation.rows import from_json
+from gen.evaluation.results import from_json
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build, build_plain

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 import gen
-from gen import gallery, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
+from gen.inference import common, translation
 
 
 @plain_errors()
@@ -25,15 +26,15 @@ def main() -> None:
     method = gen.load(args.checkpoint, "cpu", args.method)
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
 
-    x, _ = gallery.batch(method, images, gallery.pick(images, -(-args.sources // S)))
-    rows, headers = gallery.latent_grid(method, x, seeds=(0, 1))
+    x, _ = common.batch(method, images, common.pick(images, -(-args.sources // S)))
+    rows, headers = translation.latent_grid(method, x, seeds=(0, 1))
     viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(writes[0])
 
-    x, y = gallery.batch(method, images, gallery.pick(images, 1, shift=0.25))
+    x, y = common.batch(method, images, common.pick(images, 1, shift=0.25))
     names, strips = [], []
     for k in range(S):
-        ends = [gallery.style(method, domain, 0) for domain in (k, (k + 1) % S)]
-        (frames,) = gallery.walk(method, x[k : k + 1], ends, frames=9)  # (1, T, 3, H, W)
+        ends = [translation.style(method, domain, 0) for domain in (k, (k + 1) % S)]
+        (frames,) = translation.walk(method, x[k : k + 1], ends, frames=9)  # (1, T, 3, H, W)
         strips.append([x[k], *frames[0]])
         names.append(f"{method.domains[k]} to {method.domains[(k + 1) % S]}")
     viz.grid(strips, captions=names, lead=(0, 1), cell_px=96).save(writes[1])

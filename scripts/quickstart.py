@@ -10,8 +10,8 @@ import torch
 import gen
 from gen.commands import call, plain_errors
 from gen.data import Domains, Heads
-from gen.evaluation import check, evaluate
-from gen.evaluation.rows import to_json
+from gen.evaluation.results import to_json
+from gen.evaluation.translators import check, evaluate
 from gen.files import keep_inputs
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 import gen
-from gen import gallery, viz
+from gen import viz
 from gen.commands import METHOD, plain_errors
 from gen.data.images import SUFFIXES, ImageError
 from gen.data.layout import images_below
 from gen.files import keep_inputs
+from gen.inference import common, translation
 
 
 @plain_errors()
@@ -37,14 +38,14 @@ def translate(args: argparse.Namespace) -> int:
     keep_inputs((args.input, args.ref, args.checkpoint, *files), files.values())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    gallery.check_translator(method, args.checkpoint)
-    y = gallery.domain_index(method, args.domain)
-    seed_or_ref = gallery.read(method, args.ref) if args.ref else args.seed
-    style = gallery.style(method, y, seed_or_ref, args.psi)  # (1, D)
+    translation.check_translator(method, args.checkpoint)
+    y = translation.domain_index(method, args.domain)
+    seed_or_ref = common.read(method, args.ref) if args.ref else args.seed
+    style = translation.style(method, y, seed_or_ref, args.psi)  # (1, D)
     refused = 0
     for source, target in files.items():
         try:
-            x = gallery.read(method, source)  # (1, 3, S, S)
+            x = common.read(method, source)  # (1, 3, S, S)
         except ImageError as error:
             print(error, file=sys.stderr)
             refused += 1

@@ -1,4 +1,4 @@
-"""FIR resampling with its zeros written out (spec 2.1), and its race with gen.networks.fir."""
+"""FIR resampling with its zeros written out (spec 2.1), and its race with gen.ops.fir."""
 
 import math
 import time
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen.networks import fir
+from gen.ops import fir
 
 
 def literal_upfirdn2d(

@@ -12,8 +12,8 @@ from torch.utils.data import default_collate
 
 from gen.data import Movers
 from gen.methods import ClickToMove
-from gen.networks.animator import Motion, Scene
-from gen.published import Way, race
+from gen.networks.click_to_move.animator import Motion, Scene
+from literal_scores import Way, race
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/click_to_move"
 PRESETS = {"tiny": "movers_tiny", "small": "movers_small", "full": "cityscapes256"}

@@ -133,3 +133,6 @@ def differences(a, b, path: str = "") -> list[str]:
         return missing + [d for i, (p, q) in pairs for d in differences(p, q, f"{path}[{i}]")]
     same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     return [] if same else [path]
+
+
+TINY = EDITED | dict(attributes="a,b,c", noise_dim=4, d_channels=4, d_max_channels=8, lr=1e-3)

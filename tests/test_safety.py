@@ -22,6 +22,7 @@ from gen.checkpoint import AtomicCheckpointIO, export
 from gen.methods.base import GANMethod, NonFiniteLoss, weigh
 from gen.methods.stargan import StarGAN
 from gen.weights import WeightsError, load_safetensors, write_atomic
+from harness import Bomb
 from runs import WIDTHS, arguments, fit, read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,16 +89,6 @@ def test_yaml_is_read_by_the_one_function_that_has_limits():
     readers = {p.name for p in SOURCES for name, _ in calls(ast.parse(p.read_text()))
                if name.startswith("yaml.")}  # fmt: skip
     assert readers == {"weights.py"}
-
-
-class Bomb:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
 
 
 def test_a_checkpoint_with_a_global_is_refused_unrun(checkpoint, tmp_path):

@@ -13,8 +13,8 @@ _HOME = {
     "HeadImages": "heads",
     "Movers": "movers",
     "MoverClips": "movers",
-    "Cityscapes": "cityscapes",
-    "KITTI360": "kitti360",
+    "Cityscapes": "clips.cityscapes",
+    "KITTI360": "clips.kitti360",
 }
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gen.data.cityscapes import read_ids
+from gen.data.clips.cityscapes import read_ids
 
 MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
 MAX_PIXELS = 36_000_000  # of a frame as it is to be seen: 8K; decoders hold several of them

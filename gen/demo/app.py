@@ -17,9 +17,9 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from gen.demo import edit, move, translate  # noqa: E402
-from gen.demo.doors import KEPT_S, Doors  # noqa: E402
-from gen.demo.inputs import MAX_BYTES, Page  # noqa: E402
+from gen.demo.middleware import KEPT_S, Doors  # noqa: E402
 from gen.demo.player import source  # noqa: E402
+from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
 
 WAITING, SESSIONS = 32, 64  # requests in the queue, people whose state is kept

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gen import edits, gallery, viz
+from gen import viz
 from gen.data.images import resize, to_tensor
-from gen.demo import files
-from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
+from gen.demo import downloads
 from gen.demo.player import STALE, component, frames
+from gen.demo.validation import FROM, QUIETLY, SEEDS, picture, whole
+from gen.inference import common, editing, generation
 
 FRAMES, STEPS, MOST = 16, 200, 6  # of a path; of projecting a photo; variations
 
@@ -21,7 +22,7 @@ PROGRESS = gr.Progress(track_tqdm=True)  # of a handler that has it as default
 def tab(page: gr.Blocks, method, judge, about: str) -> None:
     """Fills the tab with an editor of codes, and the judge that sees attributes for it; `about`
     says what they know."""
-    names, seen = judge.attribute_names, edits.known(method, judge)
+    names, seen = judge.attribute_names, editing.known(method, judge)
 
     def vector(words: Sequence[str]) -> Tensor:
         if not isinstance(words, list) or any(word not in names for word in words):
@@ -32,34 +33,37 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
         return [name for name, has in zip(names, y.tolist(), strict=True) if has]
 
     def of_seed(seed: float) -> Tensor:
-        z = gallery.latents(method, [whole(seed, "head number", 0, SEEDS)])
+        z = generation.latents(method, [whole(seed, "head number", 0, SEEDS)])
         return method.map_latents(z)  # (1, L, D)
 
     def of_photo(image: dict | None, progress=PROGRESS) -> Tensor:
         if image is None:
             raise ValueError("expected a photo, got none; upload one")
-        x = to_tensor(resize(picture(image), method.img_size))[None].to(gallery.device(method))
+        x = to_tensor(resize(picture(image), method.img_size))[None].to(common.device(method))
         return method.encode(x, STEPS)
 
     def as_it_is(ws: Tensor) -> list[str]:
-        return words(edits.labels(method, judge, files.kept(ws))[0])
+        return words(editing.labels(method, judge, downloads.kept(ws))[0])
 
     def choose(wanted: Sequence[str], click: gr.SelectData) -> list[str]:
         """What is now wanted: a dog that becomes a cat is no dog any more."""
         (clicked,) = vector([click.value]).nonzero().flatten().tolist()
-        return words(edits.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
+        return words(editing.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
 
     def draw(row: Sequence) -> Image.Image:
         return viz.grid([row], cell_px=192)
 
     def show(ws: Tensor, wanted: Sequence[str], count: float, first: float) -> tuple[dict, list]:
         """Frames of all variations, side by side."""
-        ws = files.kept(ws)
-        y, d = edits.labels(method, judge, ws)[0], edits.wanted(vector(wanted), {}, seen)  # (K,)
+        ws = downloads.kept(ws)
+        y, d = (
+            editing.labels(method, judge, ws)[0],
+            editing.wanted(vector(wanted), {}, seen),
+        )  # (K,)
         count = whole(count, "variations", 1, MOST) if method.noise_dim else 1
         first = whole(first, "noise", 0, SEEDS)
-        codes = edits.edits(method, ws, d[None, None], range(first, first + count))[0]
-        paths = [viz.to_uint8(edits.walk(method, [ws, code], FRAMES)[0][0]) for code in codes]
+        codes = editing.edits(method, ws, d[None, None], range(first, first + count))[0]
+        paths = [viz.to_uint8(editing.walk(method, [ws, code], FRAMES)[0][0]) for code in codes]
         rows = [list(row) for row in zip(*paths, strict=True)]
         changed = [(new, name.replace("_", " "))
                    for name, old, new in zip(names, y, d, strict=True) if old != new]  # fmt: skip
@@ -68,7 +72,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
         return frames([draw(row) for row in rows], ends, wide=True), rows
 
     start = of_seed(0)
-    y = edits.labels(method, judge, start)[0]
+    y = editing.labels(method, judge, start)[0]
     first_lacking = int(y.argmin())
     gr.Markdown(about)
     with gr.Row(equal_height=False):
@@ -83,7 +87,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
                 find = gr.Button("find its code", size="sm")
             wanted = gr.CheckboxGroup(
                 [(name.replace("_", " "), name) for name in names],
-                value=words(edits.wanted(y, {first_lacking: True}, seen)),
+                value=words(editing.wanted(y, {first_lacking: True}, seen)),
                 label="It is to have",
             )
             reset = gr.Button("what it has now", size="sm")
@@ -92,7 +96,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
                 first = gr.Number(0, label="First noise", precision=0, minimum=0, maximum=SEEDS)
         with gr.Column(scale=3, min_width=320):
             player, pictures = component("player", elem_id="edited"), gr.State()
-            files.row("edit", pictures, draw)
+            downloads.row("edit", pictures, draw)
     code = gr.State()
     shown = show, [code, wanted, count, first], [player, pictures]
     sources = [seed.change, wanted.select, reset.click, count.change, first.change]

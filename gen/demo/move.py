@@ -7,11 +7,13 @@ import gradio as gr
 from PIL import Image
 from torch import Tensor
 
-from gen import drags, motion_viz, stills, viz
-from gen.demo import files
-from gen.demo.inputs import QUIETLY, SEEDS, number, photo, uploaded, whole
+from gen import viz
+from gen.demo import downloads
 from gen.demo.player import STALE, component, frames
 from gen.demo.stage import paths, scene
+from gen.demo.validation import QUIETLY, SEEDS, number, photo, uploaded, whole
+from gen.inference import dragging, scenes
+from gen.viz import motion as motion_viz
 
 SCENES = 199  # the last one of the test split
 SPEEDS, ZOOMS = (0.25, 2.0), (0.8, 1.25)
@@ -23,7 +25,7 @@ class Clip(NamedTuple):
     """What was made: frames, and the request in px of the image as it was given."""
 
     pictures: list
-    request: drags.Request
+    request: dragging.Request
 
 
 def tab(page: gr.Blocks, method, about: str) -> None:
@@ -31,53 +33,53 @@ def tab(page: gr.Blocks, method, about: str) -> None:
     steps, *size = method.shape
     device = next(method.parameters()).device
 
-    def shown(still: stills.Still) -> tuple[stills.Still, gr.HTML]:
-        drags.scene(*parts(still))  # refuses what no drag could be asked of
+    def shown(still: scenes.Still) -> tuple[scenes.Still, gr.HTML]:
+        dragging.scene(*parts(still))  # refuses what no drag could be asked of
         still = still._replace(given=still.given.new_zeros(1).expand(still.given.shape))  # its size
         return still, gr.HTML(value=None, scene=scene(still), paths={})
 
     def of_number(k: float):
-        return shown(stills.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
+        return shown(scenes.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
 
     def of_files(image: dict | None, masks: dict | None):
         files_ = photo(image), uploaded(masks, "its masks")
-        still = stills.read(*files_, tuple(size), method.hparams.fit)
-        if not stills.objects(still):
-            raise ValueError(f"masks: expected objects to drag, got {stills.NOTHING}")
+        still = scenes.read(*files_, tuple(size), method.hparams.fit)
+        if not scenes.objects(still):
+            raise ValueError(f"masks: expected objects to drag, got {scenes.NOTHING}")
         if still.note:
             gr.Info(f"Your image: {still.note}")
         return shown(still)
 
-    def parts(still: stills.Still | None) -> list[Tensor]:
-        still = files.kept(still)
+    def parts(still: scenes.Still | None) -> list[Tensor]:
+        still = downloads.kept(still)
         return [part.to(device) for part in (still.frame, still.semantic, still.instance)]
 
-    def wanted(request, seed, speed, steady, zoom) -> drags.Request:
+    def wanted(request, seed, speed, steady, zoom) -> dragging.Request:
         """What the fields ask for, in px of the model."""
-        asked = drags.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
+        asked = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
         if not isinstance(steady, bool):
             raise ValueError(f"steady camera: expected true or false, got {steady!r:.40}")
         if steady and asked.camera is None:
             asked = asked._replace(camera=(0.0, 0.0, 1.0))
         if asked.camera:
             asked = asked._replace(camera=(*asked.camera[:2], number(zoom, "zoom", *ZOOMS)))
-        return drags.faster(asked, number(speed, "speed", *SPEEDS))
+        return dragging.faster(asked, number(speed, "speed", *SPEEDS))
 
-    def ways(still: stills.Still, theta: Tensor) -> tuple[list[int], Tensor]:
+    def ways(still: scenes.Still, theta: Tensor) -> tuple[list[int], Tensor]:
         """Ids, and their boxes (T + 1, M, 4) px."""
-        where = drags.scene(*parts(still))
+        where = dragging.scene(*parts(still))
         ids = where.ids[where.present].tolist()
-        return ids, drags.positions(where, theta)[:, : len(ids)]
+        return ids, dragging.positions(where, theta)[:, : len(ids)]
 
     def predict(still, count, *fields):
-        theta = drags.predict(method, *parts(still), wanted(*fields))
+        theta = dragging.predict(method, *parts(still), wanted(*fields))
         ids, boxes = ways(still, theta)
         return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, steps)]))
 
     def suggest(still, request, seed, speed, *fields):
         """Adds a drag: what moves farthest of what is free, as the model expects it to."""
         asked = wanted(request, seed, speed, *fields)
-        ids, boxes = ways(still, drags.predict(method, *parts(still), asked))
+        ids, boxes = ways(still, dragging.predict(method, *parts(still), asked))
         taken = {drag.id for drag in asked.drags} | {*asked.pins}
         far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
         free = [k for k, id_ in enumerate(ids) if id_ not in taken]
@@ -88,19 +90,19 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         end = boxes[0, best, :2] + FARTHER * far[best]
         end = end.clamp(min=0).minimum(end.new_tensor([W - 1, H - 1]))  # a part of it stays
         way = tuple(round(v / speed, 1) for v in (end - boxes[0, best, :2]).tolist())
-        request = drags.parse(request or {})
-        request = request._replace(drags=(*request.drags, drags.Drag(ids[best], ((0, 0), way))))
-        return gr.HTML(value=json.loads(drags.dump(request)))
+        request = dragging.parse(request or {})
+        request = request._replace(drags=(*request.drags, dragging.Drag(ids[best], ((0, 0), way))))
+        return gr.HTML(value=json.loads(dragging.dump(request)))
 
     def render(still, count, *fields):
         asked, T = wanted(*fields), whole(count, "frames", 1, steps)
         where = parts(still)
-        clip = drags.animate(method, *where, asked)
+        clip = dragging.animate(method, *where, asked)
         clip = clip._replace(**{name: getattr(clip, name)[:, :T] for name in clip._fields})
         pictures = [viz.to_uint8(x) for x in (still.frame, *clip.video[0])]
         ids, boxes = ways(still, clip.theta)
-        by = stills.moved_by(asked, drags.scene(*where))
-        numbered = drags.scene(*where).instance[0]
+        by = scenes.moved_by(asked, dragging.scene(*where))
+        numbered = dragging.scene(*where).instance[0]
         sheets = (
             saved("ways.png", motion_viz.arrows(still.frame, numbered, boxes, by, ids)),
             saved("flow.png", motion_viz.flow_sheet(clip.flow)),
@@ -108,16 +110,16 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         )
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
-        given = drags.resized(asked, *(1 / k for k in still.scale))
+        given = dragging.resized(asked, *(1 / k for k in still.scale))
         made = value, *sheets, Clip(pictures, given)
         return *made, gr.Column(visible=False), gr.Column(visible=True)
 
     def saved(name: str, sheet: Image.Image) -> str:
-        path = files.place(name)
+        path = downloads.place(name)
         sheet.save(path)
         return str(path)
 
-    start = stills.drawn(0, tuple(size), steps + 1)
+    start = scenes.drawn(0, tuple(size), steps + 1)
     still, clip = gr.State(), gr.State()
     gr.Markdown(about)
     with gr.Row(equal_height=False):
@@ -146,9 +148,9 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         with gr.Column(scale=3, min_width=320, visible=False) as after:
             player = component("player", elem_id="moved")
             with gr.Row():
-                files.button("clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip])
-                files.button("clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip])
-                files.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
+                downloads.button("clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip])
+                downloads.button("clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip])
+                downloads.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
             pictures = dict(interactive=False, buttons=["download", "fullscreen"])
             arrows = gr.Image(label="Who moves where", elem_id="ways", **pictures)
             pictures |= dict(show_label=False)
@@ -181,7 +183,7 @@ def _loop(clip: Clip | None) -> list:
 
 
 def _json(clip: Clip | None) -> str:
-    return drags.dump(_made(clip).request) + "\n"
+    return dragging.dump(_made(clip).request) + "\n"
 
 
 def _made(clip: Clip | None) -> Clip:

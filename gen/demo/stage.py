@@ -4,7 +4,7 @@ from torch import Tensor
 
 from gen import viz
 from gen.demo.player import data_url
-from gen.stills import CLASSES, Still
+from gen.inference.scenes import CLASSES, Still
 
 SIDE_PX = 512  # of the picture, at least
 

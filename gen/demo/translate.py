@@ -7,12 +7,13 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from gen import gallery, viz
+from gen import viz
 from gen.data import Heads
 from gen.data.images import resize, to_tensor
-from gen.demo import files
-from gen.demo.inputs import FROM, QUIETLY, SEEDS, picture, whole
+from gen.demo import downloads
 from gen.demo.player import STALE, component, frames
+from gen.demo.validation import FROM, QUIETLY, SEEDS, picture, whole
+from gen.inference import common, translation
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 
@@ -23,12 +24,12 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], a
     """Fills the tab; without LPIPS, paths come without numbers; `about` says what is known."""
 
     def tensor(image: Image.Image) -> torch.Tensor:
-        return to_tensor(resize(image, method.img_size))[None].to(gallery.device(method))
+        return to_tensor(resize(image, method.img_size))[None].to(common.device(method))
 
     def style(name: str, seed: float, reference: dict | None) -> torch.Tensor:
-        y, reference = gallery.domain_index(method, name), picture(reference)
+        y, reference = translation.domain_index(method, name), picture(reference)
         known = whole(seed, "seed", 0, SEEDS) if reference is None else tensor(reference)
-        return gallery.style(method, y, known)  # (1, D)
+        return translation.style(method, y, known)  # (1, D)
 
     def show(image: dict | None, *ends) -> Iterator[tuple[dict | None, list]]:
         """Frames, and again when the distances between them are known; without an image, none."""
@@ -36,7 +37,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], a
             yield None, []
             return
         x = tensor(image)
-        made = gallery.walk(method, x, [style(*ends[:3]), style(*ends[3:])], FRAMES)[0]
+        made = translation.walk(method, x, [style(*ends[:3]), style(*ends[3:])], FRAMES)[0]
         small, names = [viz.to_uint8(x) for x in made[0]], (ends[0], ends[3])
         pictures = [viz.enlarge(x) for x in small]
         yield frames(pictures, names, "measuring …"), small
@@ -61,7 +62,7 @@ def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], a
             ends = [*_end("From", method, 0), *_end("To", method, len(method.domains) // 2)]
         with gr.Column(scale=3, min_width=320):
             player, pictures = component("player", elem_id="translated"), gr.State()
-            files.row("path", pictures)
+            downloads.row("path", pictures)
     fields, shown = [image, *ends], [player, pictures]
     page.load(show, fields, shown, **QUIETLY)
     gr.on([part.change for part in fields], None, js=STALE.format("translated"), **QUIETLY)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gen import gallery
 from gen.checkpoint import find
 from gen.data.groups import read_groups
+from gen.data.voc import VOC
 from gen.devices import float64
-from gen.evaluation.rows import FRAMES
-from gen.evaluation.voc import VOC
+from gen.evaluation.results import FRAMES
+from gen.inference import common
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
@@ -38,7 +38,7 @@ def possible(method, images) -> list[str]:
         maps = hasattr(method, "attention")
         if maps:
             size = method.img_size
-            method.attention(torch.zeros(1, 3, size, size, device=gallery.device(method)))
+            method.attention(torch.zeros(1, 3, size, size, device=common.device(method)))
     except ValueError:  # a model without a map, as a ResNet
         maps = False
     masks = getattr(images, "has_masks", False)
@@ -135,7 +135,7 @@ class _Run:
 
     def __init__(self, method, images, net: str, ignore_void: bool, shift: bool) -> None:
         self.method, self.images, self.ignore_void = method, images, ignore_void
-        self.device, self.net = gallery.device(method), net
+        self.device, self.net = common.device(method), net
         self.lpips = LPIPS(net).to(self.device) if shift else None
         has_files = hasattr(images, "paths")
         self.groups = read_groups(images.root, images.paths) if has_files else None  # (N,)

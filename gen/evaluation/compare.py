@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from gen.metrics.translation import bootstrap
-from gen.page import Table, number
+from gen.report.page import Table, number
 
 CURVE = re.compile(r"(intra|inter)/latent(?:_psi[\d.]+)?/(\w+)")
 POINTS = 5  # of the common range of distances
@@ -45,7 +45,8 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
     """Compares evaluations that share their protocol.
 
     Args:
-        runs: rows of `gen.evaluation.evaluate`, of at least two models on the same images.
+        runs: rows of `gen.evaluation.translators.evaluate`, of at least two models on the same
+            images.
         seed: of the intervals.
 
     Returns:

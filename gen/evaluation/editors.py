@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gen import gallery
 from gen.devices import float64
-from gen.edits import possible
-from gen.evaluation.rows import FRAMES, Singles, Values
+from gen.evaluation.results import FRAMES, Singles, Values
+from gen.inference import common, generation
+from gen.inference.editing import possible
 from gen.interpolation import alphas, path
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import translation_scores
@@ -88,7 +88,8 @@ def evaluate_editor(
         judge_checkpoint: File of the judge, likewise (`judge_sha256`).
 
     Returns:
-        Rows as of `gen.evaluation.evaluate`: ci95 is a bootstrap over sources, values are theirs.
+        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over sources, values
+        are theirs.
 
     Raises:
         ValueError: An unknown group, counts too small, a judge that does not fit, NaN; images that
@@ -136,7 +137,7 @@ class _Editor:
         self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size
         self.net, self.psi, self.names = net, psi, list(method.attribute_names)
         self.outputs = outputs if method.noise_dim else 1  # without noise all are equal
-        self.lpips = LPIPS(net).to(gallery.device(method))
+        self.lpips = LPIPS(net).to(common.device(method))
         self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
         self.singles = Singles()
         others = torch.cat([block.y for block in self.blocks(FIRST_OTHER, OTHERS)])
@@ -247,7 +248,7 @@ class _Editor:
     def blocks(self, first: int, count: int) -> Iterator[_Block]:
         for start in range(first, first + count, self.batch_size):
             numbers = range(start, min(start + self.batch_size, first + count))
-            z = gallery.latents(self.method, [self.seed * 10**6 + i for i in numbers])
+            z = generation.latents(self.method, [self.seed * 10**6 + i for i in numbers])
             ws = self.method.map_latents(z, self.psi)
             x = self.images(ws)
             yield _Block(numbers, ws, x, self.told(x[:, None])[:, 0])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gen import gallery
 from gen.checkpoint import find
-from gen.evaluation.rows import FRAMES, row
+from gen.evaluation.results import FRAMES, row
+from gen.inference import common, generation
 from gen.interpolation import alphas, path
 from gen.metrics.checks import FEWEST
 from gen.metrics.extractors import load_backbone
@@ -65,27 +65,28 @@ def evaluate_generator(
         checkpoint: File whose sha256 the rows state.
 
     Returns:
-        Rows as of `gen.evaluation.evaluate`; ci95 (bootstrap over paths) is None but for paths.
+        Rows as of `gen.evaluation.translators.evaluate`; ci95 (bootstrap over paths) is None but
+        for paths.
 
     Raises:
         ValueError: An unknown group, counts below what a metric needs, NaN.
     """
     check(train, metrics, count, paths, batch_size)
-    device, px = gallery.device(method), f"{method.img_size} px"
+    device, px = common.device(method), f"{method.img_size} px"
     run = _Generator(method, seed, batch_size)
     measures = {
         "fidelity": lambda: run.fidelity(train, val, count, backbone),
         "paths": lambda: run.paths(paths, LPIPS(net).to(device), net),
         "ppl": lambda: run.path_length(5 * paths, device),
     }
-    common = dict(seed=seed, checkpoint_sha256=sha256(find(checkpoint)) if checkpoint else None)
-    common["versions"] = versions()
+    shared = dict(seed=seed, checkpoint_sha256=sha256(find(checkpoint)) if checkpoint else None)
+    shared["versions"] = versions()
     rows = []
     for group in (group for group in GROUPS if group in metrics):
         began = time.perf_counter()
         found = list(measures[group]())
         seconds = {"seconds": round(time.perf_counter() - began, 2)}
-        rows += [row | {"protocol": f"{row['protocol']}, {px}"} | common | seconds for row in found]
+        rows += [row | {"protocol": f"{row['protocol']}, {px}"} | shared | seconds for row in found]
     return rows
 
 
@@ -112,7 +113,7 @@ class _Generator:
     def latents(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Latents (N, Z) and classes (N,) of images first .. first + count - 1."""
         numbers = range(first, first + count)
-        z = gallery.latents(self.method, [self.seed * 10**6 + i for i in numbers])
+        z = generation.latents(self.method, [self.seed * 10**6 + i for i in numbers])
         return z, torch.tensor(numbers, device=z.device) % max(1, self.method.classes)
 
     def images(self, count: int) -> Iterator[Tensor]:
@@ -121,7 +122,7 @@ class _Generator:
             yield self.method.generate(z, y).clamp(-1, 1)
 
     def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Iterator[dict]:
-        extractor = load_backbone(backbone, None, gallery.device(self.method))
+        extractor = load_backbone(backbone, None, common.device(self.method))
         real = real_features(extractor, train, self.batch_size, "training images")
         fake = fake_features(extractor, self.images(count), count, self.batch_size)
         against = f"against {len(real)} training images"

@@ -1,6 +1,6 @@
 """Where objects go, as an animator predicts it and as they truly go; nothing is rendered.
 
-The groups `motion` and `response` of `gen.evaluation.videos`, which says what they are.
+The groups `motion` and `response` of `gen.evaluation.animators`, which says what they are.
 
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from gen import gallery
 from gen.data.clips import Clips
-from gen.data.movers_world import INTERACTIONS
-from gen.evaluation.rows import Values
-from gen.networks.animator import Motion, Scene, true_camera
-from gen.networks.motion import identity, move_boxes
+from gen.data.movers.dynamics import INTERACTIONS
+from gen.evaluation.results import Values
+from gen.inference import common
+from gen.networks.click_to_move.animator import Motion, Scene, true_camera
+from gen.ops.motion import identity, move_boxes
 
 REACTS_PX, RESTS_PX = 0.5, 0.1  # an object whose last place changes by so much does, or does not
 
@@ -33,12 +33,12 @@ class Block(NamedTuple):
 
 
 class Reactions:
-    """What is measured how; see `gen.evaluation.videos.evaluate_animator` for the arguments."""
+    """What is measured how; see `gen.evaluation.animators.evaluate_animator` for the arguments."""
 
     def __init__(self, method, clips: Clips, branches: int, seed: int, no_edges=None) -> None:
         self.method, self.clips, self.branches, self.seed = method, clips, branches, seed
         self.no_edges = no_edges
-        self.device, (self.steps, H, W) = gallery.device(method), method.shape
+        self.device, (self.steps, H, W) = common.device(method), method.shape
         self.half = torch.tensor([(W - 1) / 2, (H - 1) / 2], device=self.device)
 
     # ---- what is asked of the model -------------------------------------------------------------

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen.components import Connectivity, component_sums
 from gen.losses import at_least_fp32
+from gen.ops.components import Connectivity, component_sums
 
 
 def spatial_entropy(

@@ -178,8 +178,8 @@ class Method(LightningModule):
         if tuple(x.shape[2:]) != 2 * (self.img_size,):
             expected, got = 2 * (self.img_size,), tuple(x.shape[2:])
             raise ValueError(
-                f"{name}: expected images of {expected} px, got {got}; gen.gallery.read resizes a "
-                "file, gen.data.images.resize a picture"
+                f"{name}: expected images of {expected} px, got {got}; "
+                "gen.inference.common.read resizes a file, gen.data.images.resize a picture"
             )
         return x
 

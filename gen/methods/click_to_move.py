@@ -22,11 +22,11 @@ from gen.devices import send
 from gen.losses import motion as losses
 from gen.losses.perceptual import content
 from gen.methods.base import GANMethod, inference, judging, weigh
-from gen.networks.animator import Animation, Animator, Motion, Scene, true_camera
-from gen.networks.click_to_move import sample
-from gen.networks.frame_generator import Discriminator
-from gen.networks.motion import about_centres, warp
+from gen.networks.click_to_move.animator import Animation, Animator, Motion, Scene, true_camera
+from gen.networks.click_to_move.encoders import sample
+from gen.networks.click_to_move.frame_generator import Discriminator
 from gen.networks.perceptual import LPIPS
+from gen.ops.motion import about_centres, warp
 
 
 class ClickToMove(GANMethod):
@@ -292,7 +292,7 @@ class ClickToMove(GANMethod):
         object_z: Tensor,
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> Animation:
-        """The frames after a scene's; see `latents`, and `gen.drags` for a user's requests.
+        """The frames after a scene's; see `latents`, and `gen.inference.dragging` for requests.
 
         `bf16` runs convolutions in bfloat16, as training with bf16-mixed does.
         """

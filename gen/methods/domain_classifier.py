@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from gen.devices import rng_on, send
 from gen.methods.base import Method, inference, judging
-from gen.schedules import linear_fall
+from gen.methods.schedules import linear_fall
 
 
 class ImageJudge(Method):

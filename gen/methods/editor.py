@@ -17,8 +17,8 @@ from gen import checkpoint as files
 from gen.devices import full_precision
 from gen.interpolation import alphas, path
 from gen.methods.base import Method, inference
+from gen.methods.projector import project
 from gen.networks.stylegan2 import Generator
-from gen.projector import project
 from gen.weights import WeightsError
 
 SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
@@ -136,7 +136,7 @@ class Editor(Method):
         """Images (N, 3, H, H) in [-1, 1] -> the codes (N, L, D) that come nearest to them.
 
         In the space that is edited, by optimisation, which takes seconds an image and shows a bar:
-        see `gen.projector`.
+        see `gen.methods.projector`.
         """
         self.checked(x)
         with full_precision(self.device):

@@ -32,7 +32,7 @@ from torch.utils.data import default_collate
 from gen.devices import full_precision, send
 from gen.methods.base import inference
 from gen.methods.editor import Editor
-from gen.schedules import half_cosine
+from gen.methods.schedules import half_cosine
 
 RIDGE = 1e-2
 MEASURED = 2000  # codes whose mean and standard deviation are taken

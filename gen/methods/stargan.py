@@ -22,6 +22,7 @@ from gen.losses import at_least_fp32
 from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import l1
 from gen.methods.base import GANMethod, inference, weigh
+from gen.methods.schedules import linear_fall
 from gen.networks.face_masks import FAN
 from gen.networks.feature_discriminator import FeatureDiscriminator
 from gen.networks.stargan import (
@@ -31,7 +32,6 @@ from gen.networks.stargan import (
     StyleEncoder,
     init_weights,
 )
-from gen.schedules import linear_fall
 from gen.weights import WeightsError
 
 Terms = dict[str, Tensor]

@@ -29,9 +29,9 @@ from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
 from gen.methods.base import GANMethod, inference, weigh
 from gen.methods.editor import Editor, rows_of
+from gen.methods.schedules import half_cosine
 from gen.networks import style_function as networks
 from gen.networks.perceptual import LPIPS
-from gen.schedules import half_cosine
 
 
 class StyleFunction(Editor, GANMethod):

@@ -23,8 +23,8 @@ from torch import Tensor
 from gen.devices import full_precision, rng_on
 from gen.losses.adversarial import bce, path_length, path_lengths, r1
 from gen.methods.base import GANMethod, inference
+from gen.methods.schedules import linear_fall
 from gen.networks.stylegan2 import Discriminator, Generator
-from gen.schedules import linear_fall
 
 BOUNDS = {
     **dict.fromkeys(("num_domains", "z_dim", "w_dim", "map_layers"), (1, inf)),

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gen.components import component_count
 from gen.devices import float64
 from gen.interpolation import lerp
 from gen.losses.spatial_entropy import excess, spatial_entropy
+from gen.ops.components import component_count
 
 VOID = 255  # pixels of VOC whose class is not told
 

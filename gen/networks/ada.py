@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gen.devices import send
-from gen.networks.fir import setup_filter, upfirdn2d, upsample2d
+from gen.ops.fir import setup_filter, upfirdn2d, upsample2d
 
 Groups = Literal[
     "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.networks.fir import downsample2d, setup_filter, upfirdn2d, upsample2d
+from gen.ops.fir import downsample2d, setup_filter, upfirdn2d, upsample2d
 
 Noise = Literal["const", "none"] | torch.Generator | Sequence[Tensor]
 SLOPE = 0.2  # of leaky ReLU; after it comes a gain of sqrt(2), which the layers take in before it

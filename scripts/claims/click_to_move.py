@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gen.evaluation.claims import mean_and_interval, read
+from gen.evaluation.statistics import mean_and_interval, read
 
 ACTING = ("collide", "push", "follow")
 

@@ -8,10 +8,10 @@ import numpy as np
 
 import gen
 from gen.data import Heads
-from gen.evaluation import Judges, evaluate
-from gen.evaluation.claims import mean_and_interval
 from gen.evaluation.compare import compare
-from gen.evaluation.rows import to_json
+from gen.evaluation.results import to_json
+from gen.evaluation.statistics import mean_and_interval
+from gen.evaluation.translators import Judges, evaluate
 from gen.weights import write_atomic
 
 GROUPS = ["inter", "psi", "middle", "translation", "accuracy", "fidelity"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gen.commands import call
-from gen.evaluation.claims import mean_and_interval, read
+from gen.evaluation.statistics import mean_and_interval, read
 
 METRICS = {
     "top1": "accuracy",

@@ -45,7 +45,9 @@ from makers import (
 
 import gen
 from gen import checkpoint, weights
-from gen.data.cityscapes import CityscapesClips, Layout, read_flow, read_ids
+from gen.convert.starganv2 import import_starganv2
+from gen.convert.stylegan2 import read_stylegan2
+from gen.data.clips.cityscapes import CityscapesClips, Layout, read_flow, read_ids
 from gen.data.codes import read as read_codes
 from gen.data.decoding import Video
 from gen.data.domains import Domains
@@ -53,8 +55,6 @@ from gen.data.images import load_image
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.linear_directions import LinearDirections
 from gen.methods.stargan import StarGAN
-from gen.official import import_starganv2
-from gen.official_stylegan2 import read_stylegan2
 from gen.pickle_file import read_pickle, read_state
 from gen.report import read_config
 from gen.runs import read_saved

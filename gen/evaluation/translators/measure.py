@@ -1,0 +1,420 @@
+"""How an evaluation measures: blocks of sources, pairs of domains, and who judges them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gen.devices import float64
+from gen.evaluation.features import HELD, MOST, SECOND, Backbone
+from gen.evaluation.ledger import Ledger, fingerprint
+from gen.evaluation.results import FRAMES
+from gen.evaluation.translators.names import CONTROLS, FLOORS, Protocol
+from gen.evaluation.translators.paths import Middle, Paths
+from gen.evaluation.translators.plan import Source, draw_styles, ordered_pairs, plan
+from gen.inference import common
+from gen.interpolation import alphas, lerp
+from gen.metrics.accuracy import domain_accuracy
+from gen.metrics.checks import FEWEST
+from gen.metrics.gradual import MIDDLE
+from gen.metrics.identity import identity_similarity
+from gen.metrics.nearest import Nearest
+from gen.metrics.smoothness import resize_frames
+from gen.metrics.texture import texture_scores
+from gen.metrics.translation import translation_scores
+from gen.networks.perceptual import LPIPS
+
+OF_PATHS = ("intra", "inter", "controls", "psi")
+OF_OUTPUTS = ("translation", "accuracy", "texture", "identity")
+GROUPS = (*OF_PATHS, "middle", *OF_OUTPUTS, "fidelity", "ppl")
+BASIC = ("intra", "inter", "translation")  # what needs validation images and nothing else
+LATENT = ("controls", "psi")  # guided by latents alone
+PSIS = (0.5, 2.0)  # beside 1, which is `intra` and `inter`
+SCORES = ("fid", "kid", "prc")
+OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
+LOOK_AT_TRAINING = ("controls", "psi", "middle", "texture", "fidelity")  # images, where given
+NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file"}
+NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
+
+
+class Judges(NamedTuple):
+    """What measures, beside LPIPS; a group whose judge is missing cannot be asked for."""
+
+    train: object = None  # training images (`data.train`): fidelity, and the nearest of them
+    backbone: str = "effnetlite0"  # features of fidelity, see `gen.metrics.fidelity`
+    classifier: object = None  # a DomainClassifier of the same domains: accuracy
+    arcface: object = None  # `gen.networks.arcface.IRSE50`: identity
+    second: str | None = "mobilenetv2"  # another backbone, which no loss has seen
+
+    def missing(self) -> list[str]:
+        """Groups that cannot be measured without more of us."""
+        given = dict(accuracy=self.classifier, identity=self.arcface)
+        given |= dict(fidelity=self.train, middle=self.train)
+        return [group for group, judge in given.items() if judge is None]
+
+
+class Measurement:
+    """What is measured how; see `gen.evaluation.translators.evaluate` for the arguments."""
+
+    def __init__(
+        self, method, images, metrics, judges, outputs, net, grid, seed, batch_size, max_sources
+    ) -> None:
+        self.method, self.images, self.judges = method, images, judges
+        self.groups = [group for group in GROUPS if group in metrics]
+        self.outputs = outputs  # a source, for each guide
+        self.net, *self.other_nets = [net] if isinstance(net, str) else net
+        self.grid, self.seed, self.batch_size = grid, seed, batch_size
+        self.sources = plan(images, seed, max_sources)
+        self.max_sources = max_sources
+        here, looks = common.device(method), set(metrics) & {*OF_PATHS, "translation"}
+        self.lpips = LPIPS(self.net).to(here) if looks else None
+        self.others = [LPIPS(other).to(here) for other in self.other_nets if looks]
+        self.nearest = Nearest(judges.train) if judges.train is not None else None
+        self.backbones = [
+            Backbone(name, judges.train, images, here, most)
+            for name, most in ((judges.backbone, None), (judges.second, MOST))
+            if name and judges.train is not None
+        ]
+        self.middle = Middle(self.backbones[-1], judges.classifier) if self.backbones else None
+        self.paths = Paths(self.lpips, self.others, grid, self.middle)
+        self.means: dict[int, Tensor] = {}  # centres of the domains' styles
+
+    def names(self) -> dict[str, str]:
+        """Who judges a group: values of another judge are not taken from a ledger."""
+        j, nets = self.judges, " ".join([self.net, *self.other_nets])
+        smooth = f"{nets} {self.grid}, with progress"
+        train = f" {fingerprint(j.train)}" if self.nearest else ""
+        copies = f", nearest of training{train}" if self.nearest else ""
+        unseen = self.middle.backbone.name if self.middle else ""
+        middle = f"{unseen} {_digest(j.classifier)}{copies}"
+        names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
+        names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
+        of = self.max_sources or "all"
+        names["texture"] = copies
+        names["inter"] = names["controls"] = smooth + copies
+        return names | {
+            "psi": f"{smooth} {middle}",
+            **dict.fromkeys(("middle", "middle_kd"), f"{middle} {of} sources, {self.grid}"),
+            "fidelity": f"{j.backbone} {j.second}{train}, {of} sources",
+            "ppl": f"{of} sources",
+        }
+
+    def protocol(self) -> Protocol:
+        judge, method = self.judges.classifier, self.method
+        name = judge.hparams.model_name if judge is not None else ""
+        unseen = self.middle.backbone.name if self.middle else ""
+        options = (self.outputs, self.net, self.grid, name, self.judges.second, unseen, self.seed)
+        return Protocol(list(method.domains), method.img_size, *options)
+
+    # ---- values of single sources ---------------------------------------------------------------
+
+    def measure_sources(self, book: Ledger, rank: int, world: int) -> None:
+        groups = [g for g in self.groups if g in (*OF_PATHS, *OF_OUTPUTS)]
+        mine = self.sources[rank::world] if groups else []
+        for i in tqdm(range(0, len(mine), self.batch_size), "evaluate", disable=None):
+            block = mine[i : i + self.batch_size]
+            units = [s.index for s in block]
+            x, y = common.batch(self.method, self.images, units)  # (N, 3, H, W), (N,)
+            todo = {
+                guide: [
+                    g
+                    for g in groups
+                    if (guide == "latent" or g not in LATENT)
+                    and not book.done(g, guide).issuperset(units)
+                ]
+                for guide in self.outputs
+            }
+            content = self.method.encode(x) if any(todo.values()) else None
+            for guide in self.outputs:
+                began = time.perf_counter()
+                for group, scores in self.score(todo[guide], block, x, y, content, guide):
+                    known = {  # NaN where a source has no twin
+                        name: {u: v for u, v in zip(units, score.tolist(), strict=True) if v == v}
+                        for name, score in scores.items()
+                    }
+                    book.add(group, guide, time.perf_counter() - began, known)
+                    began = time.perf_counter()
+
+    def score(self, groups, block, x, y, content, guide) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Each group's values, (N,), of a block of N sources."""
+        if not groups:
+            return
+        target = self.draw(block, "target", guide)  # (N, K, D)
+        if "intra" in groups:
+            yield "intra", self.paths.scores(self.walk(content, target[:, 0], target[:, 1]))
+        for group in ("inter", "controls", "psi"):
+            if group in groups:
+                yield group, getattr(self, group)(block, x, content, guide)
+        rest = [group for group in groups if group in OF_OUTPUTS]
+        if rest:
+            made = torch.stack([self.decode(content, s) for s in target.unbind(1)], 1)
+        for group in rest:  # made: (N, K, 3, H, W)
+            yield group, getattr(self, group)(block, x, y, made)
+
+    def draw(self, block: Sequence[Source], role: str, guide: str) -> Tensor:
+        """Styles (N, count, D) of the sources' `role`."""
+        count = self.outputs[guide] if role == "target" else 1
+        indices, domains = [s.index for s in block], [getattr(s, role) for s in block]
+        key = dict(seed=self.seed, guide=guide)
+        return draw_styles(self.method, self.images, indices, domains, role, count, **key)
+
+    def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
+        """Images (N, 3, H, W), clamped as when saved."""
+        return self.method.decode(content, s).clamp(-1, 1)
+
+    def walk(self, content, a: Tensor, b: Tensor) -> Tensor:
+        """Frames (N, T, 3, H, W) of one path a source, from style a (N, D) to b."""
+        return self.paths.frames(lambda s: self.decode(content, s), a, b)
+
+    def asked(self, block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """LPIPS (N,) of the true images at both ends of the paths between domains, and these.
+
+        Without a twin the nearest training image stands in; without these the value is NaN.
+        """
+        ends, missing = [], torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for role in ("start", "end"):
+            domains = [getattr(s, role) for s in block]
+            true, absent = self.twins(block, x, domains)
+            if absent.any() and self.nearest:
+                near = self.nearest(x, domains)
+                true = torch.where(absent[:, None, None, None], near, true)
+                absent = torch.zeros_like(absent)
+            ends.append(true)
+            missing |= absent
+        seen = (resize_frames(end, 256, False) for end in ends)
+        return self.lpips(*seen).masked_fill(missing, torch.nan), ends
+
+    def inter(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        start, end = self.ends(block, guide)
+        return self.paths.scores(self.walk(content, start, end), self.asked(block, x)[0])
+
+    def ends(self, block, guide: str) -> list[Tensor]:
+        """Styles (N, D) at the two ends of the paths between domains."""
+        return [self.draw(block, role, guide)[:, 0] for role in ("start", "end")]
+
+    def controls(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        """The paths between domains beside those that no model makes."""
+        asked, true = self.asked(block, x)
+        frames, pairs = self.walk(content, *self.ends(block, guide)), _pairs(block)
+        found = {}
+        for kind in CONTROLS:
+            if kind == "nearest" and not self.nearest:
+                continue
+            if kind == "source":
+                scores = self.paths.standing(asked)
+            else:
+                made = self.paths.control(kind, frames, true, self.nearest, pairs)
+                scores = self.paths.scores(made, asked)
+            if kind == "twins":
+                untrue = asked.isnan()
+                scores = {
+                    k: v.masked_fill(untrue.to(v.device), torch.nan) for k, v in scores.items()
+                }
+            found |= {f"{kind}/{key}": value for key, value in scores.items() if "@" not in key}
+        return found
+
+    def psi(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
+        """Both kinds of path, their styles nearer to the centres of their domains, or farther."""
+        intra = self.draw(block, "target", guide)[:, :2].unbind(1)
+        inter, asked, found = self.ends(block, guide), self.asked(block, x)[0], {}
+        for psi in PSIS:
+            for group, styles, roles in (
+                ("intra", intra, ("target", "target")),
+                ("inter", inter, ("start", "end")),
+            ):
+                ends = [
+                    lerp(self.centres([getattr(s, role) for s in block]), style, psi)
+                    for style, role in zip(styles, roles, strict=True)
+                ]
+                more = (asked, _pairs(block)) if group == "inter" else ()
+                scores = self.paths.scores(self.walk(content, *ends), *more)
+                found |= {f"{group}/{psi:g}/{k}": v for k, v in scores.items() if "@" not in k}
+        return found
+
+    def centres(self, domains: Sequence[int]) -> Tensor:
+        """Mean styles (N, D) of domains."""
+        for y in set(domains) - self.means.keys():
+            self.means[y] = self.method.mean_style(y)
+        return torch.cat([self.means[y] for y in domains])
+
+    def translation(self, block, x, y, made) -> dict[str, Tensor]:
+        """`translation_scores`, NaN in what needs a twin where a source has none."""
+        true, missing = self.twins(block, x, [s.target for s in block])
+        if missing.all():
+            return translation_scores(self.lpips, x, made)
+        near = self.nearest and self.nearest(x, [s.target for s in block])
+        scores = translation_scores(self.lpips, x, made, true, near)
+        free = ("diversity", "content")
+        return {
+            k: v if k.startswith(free) else v.masked_fill(missing, torch.nan)
+            for k, v in scores.items()
+        }
+
+    def twins(self, block, x: Tensor, domains: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """True images (N, 3, H, W) of the sources in a domain each, and (N,) where there is none:
+        there the source itself stands in."""
+        found = [self.images.twin(s.index, y) for s, y in zip(block, domains, strict=True)]
+        true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(found)]
+        return torch.stack(true), torch.tensor([t is None for t in found], device=x.device)
+
+    def accuracy(self, block, x, y, made) -> dict[str, Tensor]:
+        """Of the outputs; of the sources as what they are, and left unchanged as what they should
+        become; of the twins."""
+        target = torch.tensor([s.target for s in block], device=x.device)
+        judge = self.judges.classifier
+        true, missing = self.twins(block, x, target.tolist())
+        return {
+            "accuracy": domain_accuracy(judge, made, target),
+            "real": domain_accuracy(judge, x, y),
+            "unchanged": domain_accuracy(judge, x, target),
+            "twin": domain_accuracy(judge, true, target).masked_fill(missing, torch.nan),
+        }
+
+    def texture(self, block, x, y, made) -> dict[str, Tensor]:
+        """Against the twin; where there is none, against the nearest training image."""
+        domains = [s.target for s in block]
+        real, missing = self.twins(block, x, domains)
+        if missing.any() and self.nearest:
+            near = self.nearest(x, domains)
+            real = torch.where(missing[:, None, None, None], near, real)
+            missing = torch.zeros_like(missing)
+        scores = texture_scores(made, x, real)
+        scores["detail_unchanged"] = texture_scores(x[:, None], x, real)["detail_ratio"]
+        return {name: value.masked_fill(missing, torch.nan) for name, value in scores.items()}
+
+    def identity(self, block, x, y, made) -> dict[str, Tensor]:
+        return {"identity": identity_similarity(self.judges.arcface, x, made)}
+
+    # ---- values of pairs of domains -------------------------------------------------------------
+
+    def measure_pairs(self, book: Ledger, rank: int, world: int) -> None:
+        """Fidelity of each ordered pair, beside what KD is where nothing is generated."""
+        if "fidelity" not in self.groups:
+            return
+        pairs = list(enumerate(ordered_pairs(len(self.images.domains))))[rank::world]
+        for guide in (*self.outputs, *FLOORS):
+            todo = [pair for pair in pairs if pair[0] not in book.done("fidelity", guide)]
+            for unit, (a, b) in tqdm(todo, f"fidelity, {guide}", disable=None):
+                began = time.perf_counter()
+                if guide in FLOORS:
+                    found = {
+                        k: v for bb in self.backbones for k, v in bb.floor(guide, a, b).items()
+                    }
+                else:
+                    found = self.pair(guide, a, b)
+                values = {name: {unit: value} for name, value in found.items()}
+                if values:
+                    book.add("fidelity", guide, time.perf_counter() - began, values)
+
+    def pair(self, guide: str, a: int, b: int) -> dict[str, float]:
+        """Scores of the translations from a to b; KD alone by the second backbone."""
+        first, *second = self.backbones
+        of_a = [s._replace(target=b) for s in self.sources if self.images.labels[s.index] == a]
+        made = torch.cat(list(self.fakes(of_a, guide)))  # (N, K, 3, H, W)
+        found = first.scores(first.features(made.flatten(0, 1)), first.real(b), SCORES)
+        for other in second:
+            fake = other.features(made[:, :SECOND].flatten(0, 1))
+            found |= other.scores(fake, other.real(b))
+        return found
+
+    def measure_middle(self, book: Ledger, rank: int, world: int) -> None:
+        """Mid-path frames between each two domains against the real images of both."""
+        if "middle" not in self.groups:
+            return
+        S = len(self.images.domains)
+        pairs = [(unit, *ab) for unit, ab in enumerate(combinations(range(S), 2))][rank::world]
+        counts = torch.bincount(self.images.labels)
+        for guide in (*self.outputs, "dissolve", *["real"] * (int(counts.min()) >= FEWEST)):
+            todo = [pair for pair in pairs if pair[0] not in book.done("middle_kd", guide)]
+            for unit, a, b in tqdm(todo, f"middle, {guide}", disable=None):
+                began = time.perf_counter()
+                if guide == "real":
+                    of_unit, features = self.unseen(unit, a, b)
+                else:
+                    of_unit, features = self.mid_path(guide, a, b)
+                book.add("middle", guide, time.perf_counter() - began, of_unit)
+                if len(features) >= FEWEST:
+                    kd = self.middle.backbone.scores(features, self.middle.real(a, b))
+                    seconds = time.perf_counter() - began
+                    book.add("middle_kd", guide, seconds, {k: {unit: v} for k, v in kd.items()})
+
+    def unseen(self, unit: int, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
+        """Realism of validation images, numbered through all pairs, and their features."""
+        features = torch.cat([self.middle.backbone.unseen(y) for y in (a, b)])
+        realism = self.middle.realism(features, a, b).tolist()
+        first = unit * 2 * HELD
+        return {"realism": {first + i: value for i, value in enumerate(realism)}}, features
+
+    def mid_path(self, guide: str, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
+        """Values of each source whose path is between a and b, and the features of all frames."""
+        sources = [s for s in self.sources if {s.start, s.end} == {a, b}]
+        of_unit: dict[str, dict[int, float]] = {}
+        features = []
+        for i in range(0, len(sources), self.batch_size):
+            block = sources[i : i + self.batch_size]
+            x, _ = common.batch(self.method, self.images, [s.index for s in block])
+            content = self.method.encode(x)
+            ends = self.ends(block, "latent" if guide == "dissolve" else guide)
+            if guide == "dissolve":
+                last = alphas(FRAMES, self.grid)[-1].item() if self.grid == "released" else 1.0
+                first, final = (self.decode(content, lerp(*ends, t)) for t in (0.0, last))
+                made = [lerp(first, final, t) for t in MIDDLE]
+            else:
+                made = [self.decode(content, lerp(*ends, t)) for t in MIDDLE]
+            frames = torch.stack(made, 1)  # (N, F, 3, H, W)
+            features.append(self.middle.backbone.features(frames.flatten(0, 1)))
+            scores = self.middle.scores(frames, _pairs(block), features[-1])
+            for name, values in scores.items():
+                known = zip((s.index for s in block), values.tolist(), strict=True)
+                of_unit.setdefault(name, {}).update(known)
+        return of_unit, torch.cat(features) if features else torch.zeros(0, 1)
+
+    def measure_lengths(self, book: Ledger, rank: int, world: int) -> None:
+        """StyleGAN's path length in each target domain, every path with a source of its own."""
+        if "ppl" not in self.groups:
+            return
+        from gen.metrics.path_length import perceptual_path_length  # slow to import
+
+        domains = range(len(self.images.domains))
+        todo = [y for y in domains[rank::world] if y not in book.done("ppl", "latent")]
+        for y in tqdm(todo, "path length", disable=None):
+            began = time.perf_counter()
+            units = [s.index for s in self.sources if s.target == y]
+
+            def generate(z: Tensor, source: Tensor, y=y, units=units) -> Tensor:
+                x, _ = common.batch(self.method, self.images, [units[i] for i in source.tolist()])
+                return self.decode(self.method.encode(x), self.method.map_style(z, y))
+
+            found = perceptual_path_length(
+                generate,
+                self.method.latent_dim,
+                PATHS * len(units),
+                classes=len(units),
+                seed=self.seed,
+                batch_size=self.batch_size,
+                device=common.device(self.method),
+            )
+            values = {name: {y: value} for name, value in found.items()}
+            book.add("ppl", "latent", time.perf_counter() - began, values)
+
+    def fakes(self, sources: Sequence[Source], guide: str) -> Iterator[Tensor]:
+        """Translations of the sources, (n, K, 3, H, W) at a time."""
+        for i in range(0, len(sources), self.batch_size):
+            block = sources[i : i + self.batch_size]
+            x, _ = common.batch(self.method, self.images, [s.index for s in block])
+            content = self.method.encode(x)
+            styles = self.draw(block, "target", guide)
+            yield torch.stack([self.decode(content, s) for s in styles.unbind(1)], 1).cpu()
+
+
+def _pairs(block: Sequence[Source]) -> list[tuple[int, int]]:
+    return [(s.start, s.end) for s in block]
+
+
+def _digest(judge: nn.Module | None) -> str:
+    """Which network judges: the sum of its weights."""
+    return "" if judge is None else str(sum(float64(p).sum().item() for p in judge.parameters()))

@@ -1,0 +1,182 @@
+"""What the values of a translator's evaluation are called: `group/what/name_protocol`."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gen.evaluation.features import HELD, SECOND
+from gen.evaluation.ledger import Key, Ledger
+from gen.evaluation.results import FRAMES
+from gen.evaluation.translators.plan import GUIDES, ordered_pairs
+from gen.metrics.gradual import gradual
+from gen.metrics.nearest import NEAREST_PX
+from gen.metrics.smoothness import value_name
+from gen.metrics.translation import bootstrap, protocol_names
+
+FLOORS = {  # fidelity of images that no method made
+    "source": f"up to {HELD} validation images of the source domain, left as they are",
+    "real": f"up to {HELD} validation images of the target domain, on paired data the true twins",
+    "halves": "every other training image of the target domain against the rest",
+}
+CONTROLS = {  # paths between domains that no model makes
+    "dissolve": "the first and the last latent-guided frame, mixed pixel by pixel",
+    "nearest": f"training images nearest to each latent-guided frame at {NEAREST_PX} px",
+    "twins": "the true images of the two domains, mixed pixel by pixel",
+    "source": "the source left as it is",
+}
+Name = tuple[str, str]  # and its protocol
+UNNAMED = "", ""  # a value that is reported elsewhere
+
+
+class Protocol(NamedTuple):
+    """How values were measured."""
+
+    domains: list[str]
+    img_size: int
+    outputs: dict[str, int]  # K for each guide
+    net: str  # LPIPS network
+    grid: str  # alphas of paths
+    classifier: str  # model name of the classifier
+    second: str | None  # second backbone
+    unseen: str  # backbone that judges mid-path frames
+    seed: int
+
+    def rows(self, book: Ledger, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
+        """(group, guide, row) of everything that was measured in `groups`."""
+        pairs = ordered_pairs(len(self.domains))
+        for (group, guide, value), of_unit in [*book.values.items(), *_gradual(book)]:
+            known = group.removesuffix("_kd") in groups
+            if not (of_unit and known and guide in (*self.outputs, *FLOORS, "dissolve")):
+                continue
+            name, protocol = self.name(group, guide, value)
+            if not name:
+                continue
+            ordered = [v for _, v in sorted(of_unit.items())]
+            mean, low, high = bootstrap(ordered, self.seed)
+            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol)
+            yield group, guide, row | {"count": len(ordered), "values": of_unit}
+            if group == "fidelity" and guide not in FLOORS:
+                for unit, v in sorted(of_unit.items()):
+                    a, b = (self.domains[y] for y in pairs[unit])
+                    single = dict(metric=f"{name}/{a}>{b}", value=v, ci95=None, protocol=protocol)
+                    yield group, guide, single | {"count": 1, "values": {unit: v}}
+
+    def name(self, group: str, guide: str, value: str) -> Name:
+        """Name and protocol of a value."""
+        if group == "ppl":
+            name, how = f"latent/{value}", "4 paths a source, mean over target domains"
+        elif group in ("intra", "inter"):
+            name, how = self.path(group, guide, value)
+        elif group == "psi":
+            group, psi, key = value.split("/")
+            name, how = self.path(group, f"{guide}_psi{psi}", key)
+        elif group == "identity":
+            name, how = f"{guide}/identity_irse50", self.made(guide)
+        else:
+            name, how = getattr(self, group)(guide, value)
+        px = f", {self.img_size} px" + " seen at 256 px" * (group in ("intra", "inter"))
+        return (name, how + px) if name else UNNAMED
+
+    def controls(self, guide: str, value: str) -> Name:
+        control, key = value.split("/")
+        name, _ = self.path("inter", control, key)
+        return (name, f"{CONTROLS[control]}, seen at 256 px") if name else UNNAMED
+
+    def middle(self, guide: str, value: str) -> Name:
+        return self.path("inter", guide, value)
+
+    def middle_kd(self, guide: str, value: str) -> Name:
+        held = "against the training images of both, mean over pairs of domains"
+        how = self.path_kind("inter", guide) + ", frames at alpha .4, .5, .6" * (guide != "real")
+        return f"middle/{guide}/{value}", f"{how}, {held}"
+
+    def made(self, guide: str) -> str:
+        return f"{self.outputs[guide]} {guide}-guided outputs a source, clamped as when saved"
+
+    def path(self, group: str, guide: str, value: str) -> Name:
+        key, _, other = value.partition("@")
+        if key == "pplsq" and (other or self.net) != "vgg":
+            return UNNAMED
+        on = "" if self.grid == "released" else f"_{self.grid}"
+        ends = {
+            "released": f"0..{1 - 1 / FRAMES:g}",
+            "strict": "0..1",
+            "uniform": "0..1 in steps equal to the eye",
+        }[self.grid]
+        name = value_name(key, FRAMES, other or self.net) + on
+        how = f"{self.path_kind(group, guide)}, alpha {ends}"
+        if key in ("realism", "membership"):  # of mid-path frames, whatever the grid
+            name = f"{key}_{self.unseen if key == 'realism' else self.classifier}"
+            how = self.path_kind(group, guide)
+            how += ", frames at alpha .4, .5, .6" * (guide != "real")
+        elif key == "gradual":
+            name = f"{name}_{self.unseen}"
+        return f"{group}/{guide}/{name}", how
+
+    def path_kind(self, group: str, guide: str) -> str:
+        """What a path goes between."""
+        if guide in CONTROLS:
+            return CONTROLS[guide]
+        if guide == "real":
+            return "validation images of the two domains"
+        between = {"intra": "two styles of a domain", "inter": "styles of two domains"}[group]
+        of, _, psi = guide.partition("_psi")
+        how = f"{of}-guided, between {between}, lerp"
+        return f"{how}, {psi} times as far from the domains' centres" if psi else how
+
+    def fidelity(self, guide: str, value: str) -> Name:
+        held = "against the training images, mean over ordered pairs of domains"
+        if guide in FLOORS:
+            return f"fidelity/{guide}/{value}", f"{FLOORS[guide]}, {held}"
+        k = self.outputs[guide]
+        if self.second and f"_{self.second}" in value:
+            k, held = min(k, SECOND), f"{held}; the first {SECOND} outputs"
+        return f"fidelity/{guide}/{value}_{k}x", f"{self.made(guide)} {held}"
+
+    def accuracy(self, guide: str, value: str) -> Name:
+        shared = {
+            "real": ("real", "the sources themselves, held out from training"),
+            "unchanged": ("source", "the sources as they are, wanted as their target domains"),
+            "twin": ("twin", "the true targets, held out from training"),
+        }
+        return self.shared(
+            guide, f"accuracy_{self.classifier}", self.made(guide), shared.get(value)
+        )
+
+    def texture(self, guide: str, value: str) -> Name:
+        where, _, what = value.partition("_")
+        of = "of the whole image" if where == "detail" else "where source and true target are flat"
+        how = f"levels of 255, {of}"
+        if what in ("ratio", "unchanged"):
+            how = f"{of}, over that of the true target, without one the nearest training image"
+        shared = {
+            "real": ("twin", "the true target, without one the nearest training image"),
+            "unchanged": ("source", "the source left as it is"),
+        }
+        name = f"texture_{where}" + "_ratio" * (what in ("ratio", "unchanged"))
+        name, made = self.shared(guide, name, self.made(guide), shared.get(what))
+        return (name, f"{made}, {how}") if name else UNNAMED
+
+    def translation(self, guide: str, value: str) -> Name:
+        name, kind = protocol_names(self.outputs[guide], self.net)[value], value.partition("_")[0]
+        shared = {
+            "unchanged": ("source", "the source left as it is"),
+            "nearest": ("nearest", f"training image nearest to the source at {NEAREST_PX} px"),
+        }.get(kind)
+        name = name.replace(kind, "paired") if shared else name
+        return self.shared(guide, name, self.made(guide), shared)
+
+    def shared(self, guide: str, name: str, made: str, shared: Name | None) -> Name:
+        """Of a value that both guides share, once; `shared`: its prefix and what it is of."""
+        if not shared:
+            return f"{guide}/{name}", made
+        return (f"{shared[0]}/{name}", shared[1]) if guide == "latent" else UNNAMED
+
+
+def _gradual(book: Ledger) -> Iterator[tuple[Key, dict[int, float]]]:
+    """From the values of `inter` or `controls` and of `middle`, source by source."""
+    for guide in (*GUIDES, "dissolve"):
+        where = ("inter", guide, "") if guide in GUIDES else ("controls", "latent", f"{guide}/")
+        path = [book.values.get((*where[:2], where[2] + key), {}) for key in ("travel", "progress")]
+        columns = [*path, book.values.get(("middle", guide, "realism"), {})]
+        units = sorted(set.intersection(*map(set, columns)))
+        yield ("middle", guide, "gradual"), {u: gradual(*(c[u] for c in columns)) for u in units}

@@ -1,0 +1,135 @@
+"""Paths between styles, measured: smoothness, and what `gen.metrics.gradual` adds to it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gen.devices import float64
+from gen.evaluation.features import MOST, Backbone, spread
+from gen.evaluation.results import FRAMES
+from gen.interpolation import alphas, lerp, path
+from gen.metrics.checks import check_images
+from gen.metrics.gradual import MIDDLE, Realism, gradual, progress, travel
+from gen.metrics.nearest import Nearest
+from gen.metrics.smoothness import all_distances, path_distances, pixel_steps, smoothness
+from gen.networks.perceptual import LPIPS
+
+Pairs = Sequence[tuple[int, int]]  # domains of the two ends, one for each of N paths
+
+
+class Middle:
+    """What mid-path frames are held against: real images of the two end domains.
+
+    Args:
+        backbone: Gives features; one that no loss has seen.
+        classifier: A DomainClassifier, for membership; None leaves that out.
+    """
+
+    def __init__(self, backbone: Backbone, classifier) -> None:
+        self.backbone, self.classifier = backbone, classifier
+        self.known: dict[tuple[int, ...], Realism] = {}
+
+    def real(self, a: int, b: int) -> Tensor:
+        """(M, D) of at most 1000 training images of either domain."""
+        sides = (self.backbone.real(y) for y in sorted((a, b)))
+        return torch.cat([side[spread(list(range(len(side))), MOST)] for side in sides])
+
+    def realism(self, features: Tensor, a: int, b: int) -> Tensor:
+        """(N, D) -> (N,)."""
+        key = tuple(sorted((a, b)))
+        if key not in self.known:
+            self.known[key] = Realism(self.real(*key))
+        return self.known[key](features)
+
+    def scores(
+        self, frames: Tensor, pairs: Pairs, features: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Frames (N, F, 3, H, W) -> `realism` and, with a classifier, `membership`, each (N,)."""
+        if features is None:
+            features = self.backbone.features(frames.flatten(0, 1))  # (N F, D)
+        of_path = features.unflatten(0, frames.shape[:2])  # (N, F, D)
+        real = [self.realism(f, a, b).mean() for f, (a, b) in zip(of_path, pairs, strict=True)]
+        found = {"realism": float64(torch.stack(real).to(frames.device))}
+        if self.classifier is not None:
+            logits = self.classifier.classify(frames.flatten(0, 1))
+            p = logits.softmax(1).unflatten(0, frames.shape[:2]).mean(1)  # (N, S)
+            both = torch.tensor([(a, b) for a, b in pairs], device=p.device)
+            found["membership"] = float64(p.gather(1, both).sum(1))
+        return found
+
+
+class Paths:
+    """Measures paths; one LPIPS network sees all, others see the model's own paths.
+
+    Args:
+        lpips, others: The networks.
+        grid: See `gen.interpolation.alphas`.
+        middle: Judge of mid-path frames, None where there is none.
+    """
+
+    def __init__(
+        self, lpips: LPIPS, others: Sequence[LPIPS], grid: str, middle: Middle | None
+    ) -> None:
+        self.lpips, self.others, self.grid, self.middle = lpips, others, grid, middle
+        at = alphas(FRAMES, "released" if grid == "released" else "strict")  # (T,)
+        self.at = [int((at - alpha).abs().argmin()) for alpha in MIDDLE]
+
+    def frames(self, decode: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+        """From styles a to b (N, D): (N, T, 3, H, W)."""
+
+        def render(grid: Tensor) -> Tensor:
+            frames = path(decode, a, b, grid)
+            check_images(frames, "frames of a path", ndim=5, frames=FRAMES)
+            return frames
+
+        if self.grid != "uniform":
+            return render(alphas(FRAMES, self.grid))
+        steps, _ = path_distances(self.lpips, render(alphas(FRAMES, "strict")))
+        return render(alphas(FRAMES, "uniform", steps))
+
+    def scores(
+        self, frames: Tensor, asked: Tensor | None = None, pairs: Pairs | None = None
+    ) -> dict[str, Tensor]:
+        """Values (N,) of paths (N, T, 3, H, W); `ps@vgg` is another network's.
+
+        Args:
+            asked: (N,) LPIPS of the true images at the two ends, for `travel`.
+            pairs: The domains of the ends, to hold mid-path frames against; with them `realism`,
+                `membership` and, with `asked`, `gradual`.
+        """
+        steps, first, last = all_distances(self.lpips, frames)
+        found = smoothness(steps, first[:, -1], pixel_steps(frames))
+        found["progress"] = progress(first, last)
+        if asked is not None:
+            found["travel"] = travel(first[:, -1], asked)
+        if pairs is not None and self.middle:
+            found |= self.middle.scores(frames[:, self.at], pairs)
+            if asked is not None:
+                factors = ("travel", "progress", "realism")
+                found["gradual"] = gradual(*(found[key] for key in factors))
+        for lpips in self.others:
+            seen = smoothness(*path_distances(lpips, frames))
+            found |= {f"{key}@{lpips.net}": value for key, value in seen.items()}
+        return found
+
+    def standing(self, asked: Tensor) -> dict[str, Tensor]:
+        """Values of N paths of equal frames, which no network has to see."""
+        still = torch.zeros(len(asked), FRAMES - 1, device=asked.device)
+        found = smoothness(still, still[:, 0], still) | {"progress": float64(still[:, 0])}
+        return found | {"travel": travel(still[:, 0], asked)}
+
+    def control(
+        self, kind: str, frames: Tensor, ends: Sequence[Tensor], near: Nearest, pairs: Pairs
+    ) -> Tensor:
+        """Frames (N, T, 3, H, W) of a path that no model makes, in place of a model's `frames`.
+
+        - `dissolve`: its first and last frame, mixed pixel by pixel.
+        - `nearest`: the training image of the two domains that is nearest to each of its frames.
+        - `twins`: the true images of the two `ends`, each (N, 3, H, W), mixed pixel by pixel.
+        """
+        if kind == "nearest":
+            each = zip(frames, pairs, strict=True)
+            return torch.stack([near(own, [pair] * FRAMES) for own, pair in each])
+        a, b = (frames[:, 0], frames[:, -1]) if kind == "dissolve" else ends
+        return torch.stack([lerp(a, b, t) for t in torch.linspace(0, 1, FRAMES).tolist()], 1)

@@ -1,0 +1,302 @@
+"""What a user asks of a scene: drags of objects, pins, a motion of the camera.
+
+As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
+"camera": [dx, dy, zoom], "seed": 0}. All but `drags` can be left out. Positions are px of the
+frame, x first; of a path only differences matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
+`scale` and `zoom` are those of the last frame. The camera's motion is that of the ground, and what
+is pinned stays on it; without a camera the model invents its motion, and a pin stays in the image.
+
+Letters in shapes: N batch, T frames after the first, M objects, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from torch import Tensor
+
+from gen.devices import float64
+from gen.networks.click_to_move.animator import Animation, Motion, Scene
+from gen.ops.motion import move_boxes, theta_from_boxes
+
+MOST = 40  # objects
+FARTHEST = 4  # a drag is at most so many image sides long
+ZOOMS = 0.25, 4.0  # scales and zooms
+NEAR_PX = 8  # a click so near to an object means it
+
+
+class Drag(NamedTuple):
+    """An object's id, the way (x, y) px that it goes, and its size in the last frame."""
+
+    id: int
+    path: tuple[tuple[float, float], ...]
+    scale: float = 1.0
+
+
+class Request(NamedTuple):
+    """Drags, ids of objects that stay, the camera's (dx, dy, zoom) in the last frame, and a seed:
+    how all that is not asked for turns out."""
+
+    drags: tuple[Drag, ...] = ()
+    pins: tuple[int, ...] = ()
+    camera: tuple[float, float, float] | None = None
+    seed: int = 0
+
+
+def parse(text: str | dict[str, Any]) -> Request:
+    """A request from JSON, as above, or from what it stands for.
+
+    Raises:
+        ValueError: Something else; expected and got.
+    """
+    try:
+        data = json.loads(text) if isinstance(text, str) else text
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"request: expected JSON, got {error}") from None
+    _only(data, {"drags", "pins", "camera", "seed"}, "request")
+    try:
+        drags = []
+        for item in _list(data.get("drags", [])):
+            _only(item, {"id", "path", "scale"}, "a drag")
+            path = tuple((_number(x), _number(y)) for x, y in _list(item["path"]))
+            drags.append(Drag(_whole(item["id"]), path, _number(item.get("scale", 1.0))))
+        pins = tuple(_whole(id_) for id_ in _list(data.get("pins", [])))
+        camera, seed = data.get("camera"), _whole(data.get("seed", 0))
+        if camera is not None:
+            dx, dy, zoom = (_number(v) for v in _list(camera))
+            camera = (dx, dy, zoom)
+        return Request(tuple(drags), pins, camera, seed)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(
+            'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
+            f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data!s:.200} '
+            f"({type(error).__name__}: {error})"
+        ) from None
+
+
+def read(path: str | Path) -> Request:
+    """The request of a JSON file; see `parse`."""
+    try:
+        return parse(Path(path).read_text("utf-8"))
+    except ValueError as error:  # among them bytes that are no text
+        raise ValueError(f"{path}: {error}") from error
+
+
+def dump(request: Request) -> str:
+    """The JSON that `parse` reads as `request`."""
+    drags = [drag._asdict() for drag in request.drags]
+    return json.dumps(request._asdict() | {"drags": drags})
+
+
+def faster(request: Request, speed: float) -> Request:
+    """All goes `speed` times as far in the same frames; scales and zoom are raised to its power."""
+    if not (math.isfinite(speed) and speed > 0):
+        raise ValueError(f"speed: expected a number above 0, got {speed}")
+    out = resized(request, speed, speed)
+    drags = tuple(drag._replace(scale=_power(drag.scale, speed)) for drag in out.drags)
+    camera = out.camera and (*out.camera[:2], _power(out.camera[2], speed))
+    return out._replace(drags=drags, camera=camera)
+
+
+def _power(scale: float, speed: float) -> float:
+    """NaN, which `motion` refuses, where there is none."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(scale) ** speed)
+
+
+def resized(request: Request, x: float, y: float) -> Request:
+    """The same of an image that is x times as wide and y times as high."""
+    drags = tuple(
+        drag._replace(path=tuple((a * x, b * y) for a, b in drag.path)) for drag in request.drags
+    )
+    camera = request.camera and (request.camera[0] * x, request.camera[1] * y, request.camera[2])
+    return request._replace(drags=drags, camera=camera)
+
+
+def _is(value: Any, kinds: tuple[type, ...], what: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"expected {what}, got {value!r:.100}")
+    return value
+
+
+def _list(value: Any) -> list:
+    return list(_is(value, (list, tuple), "a list"))
+
+
+def _number(value: Any) -> float:
+    return float(_is(value, (int, float), "a number"))
+
+
+def _whole(value: Any) -> int:
+    if not _number(value).is_integer():
+        raise TypeError(f"expected a whole number, got {value!r:.100}")
+    return int(value)
+
+
+def _only(data: Any, names: set[str], what: str) -> None:
+    got = sorted(set(data) - names) if isinstance(data, dict) else data
+    if got or not isinstance(data, dict):
+        raise ValueError(f"{what}: expected an object of {', '.join(sorted(names))}, got {got}")
+
+
+def scene(frame: Tensor, semantic: Tensor, instance: Tensor) -> Scene:
+    """A scene (N = 1) of one image with its masks; one without objects has M = 1, and none present.
+
+    Args:
+        frame: (3, H, W) in [-1, 1].
+        semantic: (H, W) trainIds, 255 void.
+        instance: (H, W), trainId * 1000 + number of things, anything below 1000 elsewhere.
+
+    Raises:
+        ValueError: maps of another size than the frame, unknown classes, or more than 40 objects.
+    """
+    H, W = size = tuple(frame.shape[-2:])
+    for name, got in (("semantic", semantic.shape), ("instance", instance.shape)):
+        if tuple(got) != size or tuple(frame.shape) != (3, H, W):
+            raise ValueError(
+                f"{name}: expected maps {size} of a frame (3, {H}, {W}), got {tuple(got)} of "
+                f"{tuple(frame.shape)}"
+            )
+    found = instance[instance >= 1000].unique()  # (K,), sorted
+    if len(found) > MOST or (len(found) and found[-1] >= 19000):
+        raise ValueError(
+            f"instance: expected at most {MOST} objects of ids 1000 .. 18999, trainId * 1000 + "
+            f"number, got {len(found)} up to {int(found[-1])}; merge or remove some"
+        )
+    M = max(len(found), 1)
+    numbered, boxes = torch.zeros_like(instance), torch.zeros(M, 4, device=frame.device)
+    for k, id_ in enumerate(found):
+        mask = instance == id_
+        numbered[mask] = k + 1
+        for axis, n in ((0, W), (1, H)):
+            line = mask.any(axis).nonzero()
+            low, high = line[0, 0], line[-1, 0]
+            boxes[k, axis], boxes[k, 2 + axis] = (low + high) / (n - 1) - 1, (high - low + 1) / n
+    ids, present = boxes.new_zeros(M, dtype=torch.int64), boxes.new_zeros(M, dtype=torch.bool)
+    ids[: len(found)], present[: len(found)] = found, True
+    one = (frame, semantic, numbered, boxes, ids // 1000, ids, present)
+    return Scene(*(value[None] for value in one))
+
+
+def pick(instance: Tensor, x: float, y: float) -> int | None:
+    """The id (H, W) at a click, or of the nearest object within 8 px; None: the background."""
+    row, column = (instance >= 1000).nonzero(as_tuple=True)
+    distance = (column - x).square() + (row - y).square()
+    if not len(row) or distance.min() > NEAR_PX**2:
+        return None
+    return int(instance[row, column][distance.argmin()])
+
+
+def motion(request: Request, scene: Scene, steps: int) -> Motion:
+    """What a request means for a scene (N = 1) of T = `steps` more frames.
+
+    An object's centre goes along the path at even speed: points between the given ones are on a
+    monotone cubic of the way gone (PCHIP). Its size changes evenly.
+
+    Raises:
+        ValueError: ids that are not there or asked for twice; numbers that are not finite or too
+            large; an object that is dragged out of the image.
+    """
+    H, W = scene.frame.shape[-2:]
+    there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
+    asked = [drag.id for drag in request.drags] + list(request.pins)
+    for id_ in asked:
+        if id_ not in there:
+            raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
+        if asked.count(id_) > 1:
+            raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
+    image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves as the camera, like one more object
+    boxes = float64(torch.cat([scene.boxes[0], image]))
+    boxes = boxes.repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)[:, None]
+    px = boxes.new_tensor([2 / (W - 1), 2 / (H - 1)])
+
+    def move(k: int, way: Tensor, scale: float) -> None:  # `way` (T + 1, 2) px
+        boxes[:, k, :2] += way * px
+        boxes[:, k, 2:] *= 1 + (scale - 1) * share
+
+    for drag in request.drags:
+        k = there[drag.id]
+        _check(f"drag of {drag.id}", drag.path, drag.scale, FARTHEST * max(H, W))
+        move(k, torch.from_numpy(resample(drag.path, steps)).to(boxes), drag.scale)
+        out = boxes[:, k, :2].abs() - boxes[:, k, 2:] >= 1  # (T + 1, 2); a box is 2 w / W wide
+        if out.any():
+            x, y = ((boxes[out.any(1)][0, k, :2] + 1) / px).tolist()
+            raise ValueError(
+                f"drag of {drag.id}: expected a part of it to stay in the image of {W} x {H} px, "
+                f"got a drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
+            )
+    *way, zoom = request.camera or (0.0, 0.0, 1.0)
+    _check("camera", ((0, 0), way), zoom, FARTHEST * max(H, W))
+    move(-1, share * boxes.new_tensor(way), zoom)
+    theta = theta_from_boxes(boxes).to(scene.boxes)[None]  # (1, T, M + 1, 2, 3)
+    theta, camera = theta[:, :, :-1], theta[:, :, -1]
+    theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
+    user = torch.isin(scene.ids, scene.ids.new_tensor(asked))
+    return Motion(user, theta, torch.full_like(user[:, 0], request.camera is not None), camera)
+
+
+def _check(what: str, path: tuple, scale: float, most: float) -> None:
+    points = np.asarray(path, np.float64)
+    if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
+        raise ValueError(f"{what}: expected two or more finite points (x, y), got {path!s:.100}")
+    length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+    if length > most:
+        raise ValueError(f"{what}: expected at most {most} px, got {length:.0f} px")
+    if not (math.isfinite(scale) and ZOOMS[0] <= scale <= ZOOMS[1]):
+        raise ValueError(f"{what}: expected a scale in {ZOOMS[0]} .. {ZOOMS[1]}, got {scale}")
+
+
+def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
+    """Points (T + 1, 2), evenly spaced along a path and relative to its start."""
+    points = np.asarray(path, np.float64)
+    steps_px = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    far = steps_px > 1e-9 * max(1.0, steps_px.sum())  # what adds to the length of the way
+    points = points[np.concatenate([[True], far])] - points[0]
+    if len(points) == 1:
+        return np.zeros((steps + 1, 2))
+    gone = np.concatenate([[0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
+    return PchipInterpolator(gone, points)(np.linspace(0, gone[-1], steps + 1))
+
+
+def animate(
+    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+) -> Animation:
+    """What a trained `ClickToMove` makes of one image (N = 1); see `scene` and `motion`."""
+    what, moved, z, object_z = _given(method, frame, semantic, instance, request)
+    return method.animate(what, moved, z, object_z)
+
+
+def predict(method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request) -> Tensor:
+    """How objects move in what `animate` makes (1, T, M, 2, 3), without making it."""
+    what, moved, _, object_z = _given(method, frame, semantic, instance, request)
+    return method.predict_motion(what, moved, object_z)
+
+
+def _given(
+    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+) -> tuple[Scene, Motion, Tensor, Tensor]:
+    steps, *size = method.shape
+    if (got := [*frame.shape[-2:]]) != size:
+        raise ValueError(f"frame: expected (H, W) = {size} px, got {got}; resize it")
+    if not 0 <= request.seed < 2**63:
+        raise ValueError(f"seed: expected a number in 0 .. 2^63 - 1, got {request.seed}")
+    if request.camera is not None and not method.hparams.camera:
+        raise ValueError("camera: expected none of a model that was trained without; leave it out")
+    what = scene(frame, semantic, instance)
+    z, object_z = method.latents(tuple(what.present.shape), request.seed)
+    return what, motion(request, what, steps), z, object_z
+
+
+def positions(scene: Scene, theta: Tensor) -> Tensor:
+    """Where objects are (N = 1): centre x, y, width, height in px, of all frames (T + 1, M, 4)."""
+    H, W = scene.frame.shape[-2:]
+    boxes = torch.cat([scene.boxes[:, None], move_boxes(scene.boxes, theta)], 1)[0]
+    centre = (boxes[..., :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])
+    return torch.cat([centre, boxes[..., 2:] * boxes.new_tensor([W, H])], -1)

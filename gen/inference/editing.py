@@ -1,0 +1,109 @@
+"""What to ask of an editor of codes, and how to show it.
+
+An editor is anything with `attribute_names`, `noise_dim`, `latent_dim`, `img_size`, `map_latents`,
+`synthesize` and `edit`; a judge has `attribute_names` and `classify`. N codes (N, L, D), K
+attributes in {0, 1}, images (N, 3, H, H) in [-1, 1].
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gen.devices import float64
+from gen.inference import common, generation
+from gen.interpolation import alphas, path
+
+
+def labels(method, judge, ws: Tensor) -> Tensor:
+    """Attributes (N, K) that a judge sees in the images of codes."""
+    names = getattr(judge, "attribute_names", None)
+    if names != method.attribute_names or judge.img_size != method.img_size:
+        raise ValueError(
+            f"classifier: expected the attributes {method.attribute_names} at {method.img_size} "
+            f"px, got {names} at {judge.img_size} px; give the AttributeClassifier of this editor"
+        )
+    images = [method.synthesize(part).clamp(-1, 1) for part in ws.split(50)]
+    return torch.cat([(judge.classify(x) > 0).float() for x in images])
+
+
+def known(method, judge, count: int = 500, seed: int = 0) -> Tensor:
+    """Attributes (M, K) of random images: which go together; see `possible`."""
+    seeds = range(10**6 * (seed + 1), 10**6 * (seed + 1) + count)
+    y = labels(method, judge, method.map_latents(generation.latents(method, seeds)))
+    return y[possible(y)].unique(dim=0)
+
+
+def possible(y: Tensor) -> Tensor:
+    """Which (N,) rows of attributes (N, K) have no two that exclude each other.
+
+    Now and then a generator makes a cat that is half a bear, which nobody asks for. Two attributes
+    exclude each other if they are together in less than a quarter of n_i n_j / N rows, as many as
+    chance would give.
+    """
+    y, device = float64(y), y.device
+    n = y.T @ y  # (K, K)
+    apart = n < n.diag()[:, None] * n.diag() / (4 * len(y))
+    return (((y @ apart.double()) * y).sum(1) == 0).to(device)
+
+
+def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
+    """`cat,no-spots` -> {index of cat: True, index of spots: False}.
+
+    Raises:
+        ValueError: An attribute that the editor does not have, or one that is to be and not to be.
+    """
+    request = {}
+    for word in filter(None, text.split(",")):
+        name = word.removeprefix("no-")
+        if name not in names:
+            raise ValueError(f"expected attributes among {', '.join(names)}, got {name!r}")
+        if request.setdefault(names.index(name), word == name) != (word == name):
+            raise ValueError(f"expected {name} or no-{name}, got both in {text!r}")
+    return request
+
+
+def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
+    """Attributes (K,) with what is requested, and as little else changed as images allow.
+
+    Asking a dog for `cat` must take `dog` away, though nobody said so: of the combinations that are
+    seen, it is the one that has what is requested and differs from y in the fewest places.
+
+    Args:
+        y: Attributes (K,) of the source.
+        request: {attribute: whether it is to hold}.
+        seen: Combinations (M, K) that occur, of `known`.
+
+    Raises:
+        ValueError: No combination has what is requested.
+    """
+    where = list(request)
+    asked = torch.tensor([float(request[k]) for k in where], device=seen.device)
+    fits = seen[(seen[:, where] == asked).all(1)]
+    if not len(fits):
+        raise ValueError(
+            f"expected a request that occurs among {len(seen)} combinations of attributes, got "
+            f"{request}; ask for less at once"
+        )
+    return fits[(fits != y).sum(1).argmin()]
+
+
+def noises(method, seeds: Sequence[int]) -> Tensor:
+    """Noise (N, Z), each row a function of its seed."""
+    rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
+    rows = [torch.randn(method.noise_dim, generator=rng) for rng in rngs]
+    return torch.stack(rows).to(common.device(method))
+
+
+def edits(method, ws: Tensor, d: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Edited codes (R, S, N, L, D): R requests with attributes d (R, N, K), S seeds of noise."""
+    z = noises(method, seeds)
+    rows = [[method.edit(ws, of, one.expand(len(ws), -1)) for one in z] for of in d]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def walk(method, keys: Sequence[Tensor], frames: int) -> list[Tensor]:
+    """Frames on straight lines between codes (N, L, D): one (N, T, 3, H, H) a leg, clamped."""
+    t = alphas(frames, "strict").to(keys[0].device)
+    legs = zip(keys[:-1], keys[1:], strict=True)
+    return [path(lambda ws: method.synthesize(ws).clamp(-1, 1), a, b, t) for a, b in legs]

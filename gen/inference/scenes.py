@@ -1,0 +1,206 @@
+"""A still image with masks, from files or drawn, and what is said of it on a command line.
+
+Masks are one PNG of 16 bits as `gen.data.clips.cityscapes.read_ids` reads it, here and in
+data_prep: things are trainId * 1000 + number, all else is its trainId, 255 unknown. Positions are
+px of the image as it was given, x first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gen.data.clips.cityscapes import read_ids
+from gen.data.decoding import NEAREST, Part, fitted, kept
+from gen.data.images import load_image, to_tensor
+from gen.data.movers import BRANCHES, Movers
+from gen.inference.dragging import NEAR_PX, Drag, Request, pick
+from gen.networks.click_to_move.animator import Scene
+
+CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+
+
+NOTHING = "none: things are trainId * 1000 + number in its masks, as 13001 for a car"
+
+
+class Still(NamedTuple):
+    """One image at a model's size, and its masks as they were given."""
+
+    frame: Tensor  # (3, H, W) in [-1, 1]
+    semantic: Tensor  # (H, W) trainIds, 255 void
+    instance: Tensor  # (H, W) ids, below 1000 where no object is
+    given: Tensor  # (h, w) ids
+    note: str  # what was done to it
+    scale: tuple[float, float] = (1.0, 1.0)  # px of the model a px given, along x and y
+
+
+def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str = "crop") -> Still:
+    """An image file and its masks as a frame of (H, W) px.
+
+    Args:
+        fit: how, as `gen.data.decoding.kept` says; what the model was trained with.
+
+    Raises:
+        ValueError: files that are missing, damaged, of different size, or not such masks.
+    """
+    image = load_image(frame)
+    try:
+        ids = read_ids(Path(masks), image.size).astype(np.uint16)
+    except ValueError as error:
+        raise ValueError(f"{error}; masks need one number for each px of {frame}") from error
+    part = kept(ids.shape, *size, fit)
+    small = fitted(ids, *size, fit, NEAREST)
+    pixels = to_tensor(fitted(np.asarray(image), *size, fit))
+    given, maps = (torch.from_numpy(x.astype(np.int64)) for x in (ids, small))
+    semantic = (maps // 1000).where(maps >= 1000, maps)
+    scale = size[1] / part.width, size[0] / part.height
+    return Still(pixels, semantic, maps, given, _note(ids, small, part), scale)
+
+
+def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
+    """What fitting does to an image and its objects."""
+    (h, w), (H, W), notes = ids.shape, small.shape, []
+    if part[2:] != (h, w):
+        notes.append(f"cut to the middle {part.width} x {part.height} of {w} x {h} px")
+    if part[2:] != (H, W):
+        notes.append(f"resized from {part.width} x {part.height} to {W} x {H} px")
+        if abs(part.width / part.height / (W / H) - 1) > 0.02:
+            notes.append("which changes its proportions")
+    top, left, high, wide = part
+    inside = ids[top : top + high, left : left + wide]
+    outside = ids.copy()
+    outside[top : top + high, left : left + wide] = 0
+    every, there, beyond, stay = ({*np.unique(x[x >= 1000]).tolist()}
+                                  for x in (ids, inside, outside, small))  # fmt: skip
+    lost = {
+        "cut off": every - there,
+        "too small to stay": there - stay,
+        "cut in two": stay & beyond,
+    }
+    notes += [f"{how}: {', '.join(map(str, sorted(ids)))}" for how, ids in lost.items() if ids]
+    return ", ".join(notes)
+
+
+def drawn(number: int, size: tuple[int, int], frames: int) -> Still:
+    """The first frame of a scene of the test split of `Movers`, (H, W) px."""
+    clips = Movers(*size, frames, num_workers=0).clips("test")
+    if not 0 <= number < clips.count:
+        raise ValueError(f"scene: expected a number in 0 .. {clips.count - 1}, got {number}")
+    clip = clips[number * len(BRANCHES)]  # as it went
+    numbers, semantic = clip["instance"][0], clip["semantic"][0]
+    ids = clip["ids"][(numbers - 1).clamp(min=0)].where(numbers > 0, semantic)
+    return Still(clip["video"][0], semantic, ids, ids, "")
+
+
+def objects(still: Still) -> list[tuple[int, str, int, int]]:
+    """Id, class and centre x, y px of all objects that the model can see."""
+    found = []
+    for id_ in still.instance[still.instance >= 1000].unique().tolist():
+        y, x = (still.given == id_).nonzero(as_tuple=True)
+        centre = (int((axis.min() + axis.max()) / 2) for axis in (x, y))
+        found.append((id_, CLASSES[id_ // 1000], *centre))
+    return found
+
+
+def listed(still: Still) -> str:
+    """The same in words."""
+    return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or NOTHING
+
+
+def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[str]) -> str:
+    """What objects will have done in the last frame, a line each.
+
+    Args:
+        still: What they are in.
+        ids: M ids.
+        boxes: (T + 1, M, 4) px of the model, see `gen.inference.dragging.positions`.
+        moved_by: M words, see `moved_by`.
+    """
+    lines = [f"{'id':>6}  {'class':10}  {'moved by':8}  {'dx px':>6}  {'dy px':>6}  scale"]
+    ways = ((boxes[-1] - boxes[0])[:, :2].cpu() / torch.tensor(still.scale)).tolist()
+    grown = (boxes[-1] / boxes[0])[:, 2:].prod(1).sqrt().tolist()
+    for id_, by, (dx, dy), s in zip(ids, moved_by, ways, grown, strict=True):
+        name = CLASSES[id_ // 1000]
+        lines.append(f"{id_:6d}  {name:10}  {by:8}  {dx:+6.1f}  {dy:+6.1f}  {s:5.2f}")
+    return "\n".join(lines)
+
+
+def moved_by(request: Request, scene: Scene) -> list[str]:
+    """Who moves each object that is in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
+    who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
+    return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
+
+
+def asked(
+    still: Still,
+    drags: Sequence[str] = (),
+    pins: Sequence[str] = (),
+    scales: Sequence[str] = (),
+    camera: str | None = None,
+    seed: int = 0,
+) -> Request:
+    """A request from words: drags `13001:8,-2`, pins `13002`, scales `13001:1.5`, camera `4,0,1.1`.
+
+    Instead of an id there can be a place x,y in the object, as in `40,22:8,-2`.
+
+    Raises:
+        ValueError: other words, or a place without an object; expected, got, what there is.
+    """
+    form = "ID:DX,DY or X,Y:DX,DY"
+    ways = [(_whose(still, "drag", text, form), _numbers("drag", text, 2, form)) for text in drags]
+    form = "ID:SCALE or X,Y:SCALE"
+    sizes = {_whose(still, "scale", t, form): _numbers("scale", t, 1, form)[0] for t in scales}
+    if len(sizes) < len(scales):
+        raise ValueError(f"scale: expected one for an object, got {', '.join(scales)}")
+    if wrong := [text for text in pins if ":" in text]:
+        raise ValueError(f"pin: expected ID or X,Y, got {wrong[0]!r}")
+    ways += [(id_, (0.0, 0.0)) for id_ in sizes if id_ not in dict(ways)]
+    return Request(
+        tuple(Drag(id_, ((0.0, 0.0), way), sizes.get(id_, 1.0)) for id_, way in ways),
+        tuple(_whose(still, "pin", f"{text}:", "ID or X,Y") for text in pins),
+        None if camera is None else _numbers("camera", f":{camera}", 3, "DX,DY,ZOOM"),
+        seed,
+    )
+
+
+def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:
+    """Those behind the colon."""
+    try:
+        values = tuple(float(v) for v in text.partition(":")[2].split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise ValueError(f"{what}: expected {form} of finite numbers, got {text.strip(':')!r}")
+    return values
+
+
+def _whose(still: Still, what: str, text: str, form: str) -> int:
+    """The id that stands before the colon, or of the object at the place that stands there."""
+    who = text.partition(":")[0]
+    if "," not in who:
+        if not who.isdecimal():
+            raise ValueError(f"{what}: expected {form}, got {text.strip(':')!r}")
+        if (id_ := int(who)) not in {known for known, *_ in objects(still)}:
+            raise ValueError(f"{what}: expected an id of {listed(still)}, got {id_}")
+        return id_
+    (x, y), (h, w) = _numbers(what, f":{who}", 2, "X,Y"), still.given.shape
+    if not (0 <= x < w and 0 <= y < h):
+        raise ValueError(f"{what}: expected a place in the image of {w} x {h} px, got {who}")
+    id_ = pick(still.given, x, y)
+    if id_ not in {known for known, *_ in objects(still)}:
+        got = "none" if id_ is None else f"{id_}, which is cut off or too small"
+        raise ValueError(
+            f"{what}: expected an object within {NEAR_PX} px of {who}, got {got}; there are "
+            f"{listed(still)}"
+        )
+    return id_

@@ -1,0 +1,248 @@
+"""One HTML page of pictures, numbers and curves: all inlined, no scripts, light and dark.
+
+Knows no method; equal inputs give equal bytes.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from gen import viz
+from gen.metrics.doubts import doubts
+from gen.report import charts
+from gen.weights import write_atomic
+
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+# Direction of a metric, by its name or the first word of it.
+HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
+HIGHER += (
+    "straight",
+    "progress",
+    "travel",
+    "realism",
+    "membership",
+    "gradual",
+    "top1",
+    "top5",
+    "class",
+    "jaccard",
+    "auroc",
+)
+LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv")
+LOWER += ("texture_flat", "texture_locked")  # of details and ratios neither
+
+Media = Image.Image | Path | bytes
+
+
+@dataclass
+class Panel:
+    """One picture of a figure, and what stands around it.
+
+    Args:
+        picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
+        title: a line above.
+        headers: column heads of a `viz.grid` as (text, span), set as text over the picture.
+        lead: the grid's columns set apart.
+        notes: (name, value) pairs beside the title.
+        steps: numbers drawn as bars below, e.g. the distance between consecutive frames.
+        motion: a small GIF at the left.
+    """
+
+    picture: Media
+    title: str = ""
+    headers: Sequence[tuple[str, int]] = ()
+    lead: int = 0
+    notes: Sequence[tuple[str, str]] = ()
+    steps: Sequence[float] = ()
+    motion: Media | None = None
+
+
+@dataclass
+class Figure:
+    """Panels with one caption; `beside` sets two panels next to each other where there is room.
+
+    `width_px` > 0 limits the width.
+    """
+
+    caption: str
+    panels: Sequence[Panel]
+    beside: bool = False
+    width_px: int = 0
+
+
+@dataclass
+class Table:
+    """Columns with their heads; lines of a metric ("group/../name"), its protocol, its cells."""
+
+    heads: Sequence[str]
+    lines: Sequence[tuple[str, str, Sequence[str]]]
+    warnings: Sequence[str] = ()  # what of it means nothing
+
+
+def write_report(
+    out_html: str | Path,
+    *,
+    title: str,
+    subtitle: str = "",
+    abstract: Sequence[str] = (),
+    sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
+    metrics: Table | None = None,
+    curves: Sequence[Mapping[str, str]] = (),
+    config_text: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a self-contained HTML page.
+
+    Args:
+        abstract: paragraphs of plain text under the title.
+        sections: heading -> figures; (caption, picture) is a figure of one picture.
+        metrics: what was measured, see `metrics_table`.
+        curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
+        config_text: the exact configuration.
+    """
+    body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs([subtitle] * bool(subtitle), "sub")]
+    body += [*_paragraphs(abstract, "abstract"), "</header>"]
+    for heading, figures in (sections or {}).items():
+        figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
+        body += _section(heading, *map(_figure, figures))
+    if metrics and metrics.lines:
+        body += _section("Measured", *_paragraphs(metrics.warnings, "warning"), _table(metrics))
+    if drawn := charts.plot_curves(curves):
+        caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
+        caption += "top; the number is where the mean ends."
+        inner = f'<div class="charts">{"".join(drawn)}</div><figcaption>{caption}</figcaption>'
+        body += _section("Training", f'<figure class="wide">{inner}</figure>')
+    if config_text:
+        lines = len(config_text.splitlines())
+        body += _section(
+            "Configuration",
+            f"<details><summary>All {lines} lines, as they ran</summary>"
+            f"<pre>{escape(config_text.strip())}</pre></details>",
+        )
+    if versions:
+        pairs = "".join(
+            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in versions.items()
+        )
+        body += _section("Versions", f'<dl class="versions">{pairs}</dl>')
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    write_atomic(out_html, page.encode(errors="backslashreplace"), fsync=False)
+    return Path(out_html)
+
+
+def _section(heading: str, *inner: str) -> list[str]:
+    return ["<section>", f"<h2>{escape(heading)}</h2>", *inner, "</section>"]
+
+
+def _paragraphs(texts: Iterable[str], css: str) -> list[str]:
+    return [f'<p class="{css}">{escape(t)}</p>' for t in texts]
+
+
+def _figure(figure: Figure) -> str:
+    panels = "".join(_panel(p, figure.caption) for p in figure.panels)
+    css = "wide beside" if figure.beside and len(figure.panels) > 1 else "wide"
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
+    limit = f' style="max-width:{figure.width_px}px"' if figure.width_px else ""
+    return f'<figure class="{css}"{limit}><div class="panels">{panels}</div>{caption}</figure>'
+
+
+def _panel(panel: Panel, alt: str) -> str:
+    notes = "".join(f"<span><i>{escape(k)}</i> {escape(v)}</span>" for k, v in panel.notes)
+    title = f'<h3><span>{escape(panel.title)}</span><span class="notes">{notes}</span></h3>'
+    heads = _heads(panel.headers, panel.lead)
+    steps = charts.bars(panel.steps, "distance between frames") if len(panel.steps) else ""
+    motion = panel.motion and _img(panel.motion, f"{panel.title}, moving", "motion")
+    picture = _img(panel.picture, panel.title or alt, "still")
+    still = f'<div class="scroll"><div class="sheet">{heads}{picture}{steps}</div></div>'
+    has_title = title if panel.title or notes else ""
+    return f'<div class="panel">{has_title}<div class="row">{motion or ""}{still}</div></div>'
+
+
+def _heads(headers: Sequence[tuple[str, int]], lead: int) -> str:
+    """Column heads over a grid: each centred on its columns, in % of the picture's width."""
+    n, column, heads = sum(span for _, span in headers), 0, ""
+    at = viz.edges(n, lead)
+    for text, span in headers:
+        x, width = at[column], at[column + span - 1] + 1 - at[column]
+        where = f"left:{100 * x / at[-1]:.3f}%;width:{100 * width / at[-1]:.3f}%"
+        heads += f'<b style="{where}">{escape(text)}</b>'
+        column += span
+    return heads and f'<div class="heads">{heads}</div>'
+
+
+def _img(media: Media, alt: str, css: str) -> str:
+    if isinstance(media, Image.Image):
+        buffer = io.BytesIO()
+        media.save(buffer, "WEBP", quality=88, method=4)
+        media = buffer.getvalue()
+    data = media if isinstance(media, bytes) else Path(media).read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        size, mime = image.size, Image.MIME[image.format]
+    code = base64.b64encode(data).decode()
+    return (
+        f'<img class="{css}" width="{size[0]}" height="{size[1]}" alt="{escape(alt)}" '
+        f'src="data:{mime};base64,{code}">'
+    )
+
+
+def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> Table:
+    """Rows of an evaluation, and of another to stand beside it."""
+    other = {(r["metric"], r.get("protocol")): r["value"] for r in compare}
+    lines = []
+    for r in rows:
+        key = (r["metric"], r.get("protocol"))
+        cells = [number(r["value"]), " – ".join(map(number, r.get("ci95") or ())) or "–"]
+        cells += [number(other[key]) if key in other else "–"] * bool(compare)
+        cells.append(f"{r['count']:,}" if "count" in r else "–")
+        lines.append((r["metric"], r.get("protocol") or "", cells))
+    heads = ["value", "95 % interval", *["shipped"] * bool(compare), "n"]
+    return Table(heads, lines, doubts(rows))
+
+
+def _table(table: Table) -> str:
+    """One block a group of metrics with its protocol, one line a metric."""
+    body, block = [], None
+    for metric, protocol, cells in table.lines:
+        *group, name = metric.split("/")
+        if block != (group, protocol):
+            block = (group, protocol)
+            head, about = (
+                escape(", ".join(group).capitalize()),
+                f"<small>{escape(protocol)}</small>",
+            )
+            body.append(
+                f'<tr class="block"><th colspan="{len(table.heads) + 1}"><div>{head} {about}</div>'
+                "</th></tr>"
+            )
+        columns = "</td><td>".join(escape(cell) for cell in cells)
+        body.append(f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{columns}</td></tr>")
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ("", *table.heads))
+    return (
+        f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></figure>"
+    )
+
+
+def _arrow(metric: str) -> str:
+    """The better direction; nothing for a metric whose direction is not known."""
+    words = metric.lower().split("_")
+    first = "ssim" if "ssim" in words else words[0]
+    for known, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
+        if first in known or metric in known:
+            return f' <abbr title="{text} is better">{arrow}</abbr>'
+    return ""
+
+
+def number(v: float) -> str:
+    return f"{v:.4f}" if abs(v) < 100 else f"{v:.4g}"

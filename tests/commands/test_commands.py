@@ -1,0 +1,303 @@
+"""Mistakes are told in one line, with the way out, by `gen` and by every script."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gen
+from conftest import ROOT
+from gen.cli import main
+from gen.commands import plain_errors
+from gen.evaluation.results import Singles
+from gen.weights import WeightsError, sha256
+from runs import CLASSIFIER, TRAINER, WIDTHS, arguments, fit, flags, ship
+
+MINE = '''
+from gen.methods.stargan import StarGAN
+
+
+class Mine(StarGAN):
+    """A method outside the package.
+
+    Args:
+        lambda_mine: weight of nothing.
+    """
+
+    def __init__(self, lambda_mine: float = 1.0, **options) -> None:
+        super().__init__(**options)
+        self.save_hyperparameters()
+'''
+
+
+def told(monkeypatch, capsys, *words) -> str:
+    """What the command `gen` writes last, when it fails."""
+    monkeypatch.setattr(sys, "argv", ["gen", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code not in (0, None)
+    message = end.value.code if isinstance(end.value.code, str) else capsys.readouterr().err
+    [line] = message.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("--data=Domains --data.root=none", "none"),
+        (
+            "--data=Domains --data.root=caf\udce9",
+            r"got '--data.root=caf\udce9'; rename it, or give",
+        ),
+        ("--ckpt_path=none.ckpt", "none.ckpt: expected a checkpoint"),
+        ("--model.init_from=none.ckpt", "none.ckpt: expected a checkpoint"),
+        ("--trainer.accelerator=gpu", "No supported gpu backend found"),
+        ("--data.batch_size=0", "expected batch_size >= 1, got 0"),
+        ("--trainer.logger=false", "--trainer.logger: expected nothing"),
+    ],
+)
+def test_gen_tells_a_mistake_in_one_line(monkeypatch, capsys, tmp_path, option, words):
+    if torch.cuda.is_available() and "gpu" in option:
+        pytest.skip("this machine has a GPU")
+    line = told(monkeypatch, capsys, *arguments("StarGAN", tmp_path), *option.split())
+    assert line.startswith("error: ") and words in line
+
+
+def test_gen_shows_where_other_code_failed(monkeypatch, tmp_path):
+    """A mistake in a method that is being written keeps its traceback."""
+    monkeypatch.setattr(
+        "gen.methods.stargan.StarGAN.training_step", lambda *_: torch.zeros(2) @ torch.zeros(3)
+    )
+    monkeypatch.setattr(sys, "argv", ["gen", *arguments("StarGAN", tmp_path)])
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        main()
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (KeyboardInterrupt(), 130),
+        (FileNotFoundError(2, "No such file", "a.png"), "error: [Errno 2] No such file: 'a.png'"),
+        (WeightsError("expected a, got b"), "error: expected a, got b"),
+        (ModuleNotFoundError("x", name="gradio.blocks"), "error: expected the extra demo, got no"),
+    ],
+)
+def test_scripts_end_with_one_line(error, line):
+    with pytest.raises(SystemExit) as end, plain_errors():
+        raise error
+    code = end.value.code
+    assert code == line if isinstance(line, int) else code.startswith(line) and "\n" not in code
+
+
+def test_an_error_of_a_method_of_your_own_keeps_its_traceback(monkeypatch):
+    def fail():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+    with pytest.raises(SystemExit), plain_errors():
+        fail()
+    for words in (["--method", "mine.Mine"], ["--method=mine.Mine"]):
+        monkeypatch.setattr(sys, "argv", ["translate.py", *words])
+        with pytest.raises(RuntimeError, match="shapes cannot be mult"), plain_errors():
+            fail()
+        with pytest.raises(SystemExit, match="error: none: expected a checkpoint"), plain_errors():
+            gen.load("none")
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback():
+    with pytest.raises(KeyError), plain_errors():
+        {}["a"]
+    with pytest.raises(ModuleNotFoundError), plain_errors():
+        raise ModuleNotFoundError("x", name="something")
+
+
+def test_every_script_ends_so():
+    for path in ROOT.glob("scripts/*.py"):
+        assert "@plain_errors()\ndef main(" in path.read_text(), path
+
+
+SCRIPTS = {
+    "attention.py": "a.png --out o.png",
+    "compare.py": "none.safetensors --data heads",
+    "edit.py": "--classifier none.ckpt --set cat",
+    "evaluate.py": "--data heads",
+    "export.py": "--out o.safetensors",
+    "generate.py": "",
+    "interpolate.py": "a.png --domains cat",
+    "translate.py": "--input a.png --out o --domain cat",
+    "click_to_move.py": "--scene 1",
+    "pictures.py": "",
+    "make_report.py": "none",
+    "quickstart.py": "--data none",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_missing_file_is_told_in_one_line(name, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = {"compare.py": ["none.ckpt"], "make_report.py": [], "quickstart.py": []}
+    words = given.get(name, ["--checkpoint", "none.ckpt"]) + SCRIPTS[name].split()
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    said = end.value.code if isinstance(end.value.code, str) else capsys.readouterr().err
+    [line] = [one for one in said.splitlines() if "error: " in one]
+    assert "none" in line and os.listdir(tmp_path) == []
+
+
+def test_a_device_that_is_not_there_is_an_error(tmp_path):
+    from gen.methods.stargan import StarGAN
+
+    path = ship(StarGAN(**WIDTHS), tmp_path / "x.safetensors")
+    for device in ("cuda:99", "nonsense"):
+        with pytest.raises(ValueError, match=f"expected one of this machine, got {device}: "):
+            gen.load(path, device)
+
+
+# ---- misspelt options ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config, near",
+    [
+        ({"model": {"class_path": "SmoothI2I", "init_args": {"lamda_sty": 1}}}, "lambda_sty"),
+        ({"data": {"class_path": "Heads", "init_args": {"batchsize": 2}}}, "batch_size"),
+        ({"trainer": {"max_step": 2}}, "trainer.max_steps"),
+        ({"trainr": {"max_steps": 2}}, "trainer.max_steps"),
+        ({"save_evry": 2}, "save_every"),
+        ({"model": {"class_path": "StarGAM"}}, "StarGAN"),
+        ({"model": {"clas_path": "StarGAN"}}, "class_path"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest(capsys, tmp_path, config, near):
+    config = {"model": {"class_path": "StarGAN"}, "data": "Heads"} | config
+    (tmp_path / "x.yaml").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "-c", str(tmp_path / "x.yaml"), f"--out={tmp_path / 'run'}"])
+    [line] = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and line.endswith(f"; did you mean {near}?")
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ("--model.lambda_stt=1", "did you mean lambda_sty?"),
+        ("--trainer.max_step=1", "did you mean trainer.max_steps?"),
+        ("--data.img_size=abc", "img_size: expected int, got abc"),
+        ("--model.nothing_like_it=1", "--help and --model.help NAME list them"),
+    ],
+)
+def test_a_misspelt_option_names_the_nearest(capsys, tmp_path, option, words):
+    with pytest.raises(SystemExit):
+        main([*arguments("StarGAN", tmp_path), option])
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and words in line
+
+
+# ---- the folder of a run is a checkpoint --------------------------------------------------------
+
+
+def test_a_run_folder_is_taken_wherever_a_checkpoint_is(tmp_path):
+    run = fit("StarGAN", tmp_path / "run", steps=1).parent
+    last, x, z = run / "last.ckpt", torch.zeros(1, 3, 32, 32), torch.ones(1, 4)
+    want = gen.load(last).translate(x, 1, z=z)
+    assert torch.equal(gen.load(run).translate(x, 1, z=z), want)
+    gen.checkpoint.export(run, tmp_path / "x.safetensors")
+    assert torch.equal(gen.load(tmp_path / "x.safetensors").translate(x, 1, z=z), want)
+    fit("StarGAN", tmp_path / "tuned", steps=1, init_from=run)
+    rows = Singles()
+    rows.add_whole("g", "m", "p", 1.0, 2)
+    [row] = rows.rows("", 1, checkpoint=run)
+    assert row["checkpoint_sha256"] == sha256(last)
+
+
+# ---- a method outside the package ---------------------------------------------------------------
+
+
+def test_a_method_outside_the_package_trains_loads_and_is_shown(tmp_path, monkeypatch):
+    """By the command, from a folder that Python does not know."""
+    (tmp_path / "mine.py").write_text(MINE)
+    small = [*flags("model", WIDTHS), *flags("trainer", TRAINER | dict(max_steps=1))]
+    data = ["--data=Heads", "--data.img_size=32", "--data.num_workers=0", "--data.batch_size=2"]
+    command = [str(Path(sys.executable).with_name("gen")), "fit", "--model=mine.Mine"]
+    done = subprocess.run(
+        [*command, *small, *data, "--out=run"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        WeightsError, match="expected a method of gen.methods, got 'Mine'; .*method"
+    ):
+        gen.load("run")
+    assert type(gen.load("run", method="mine.Mine")).__name__ == "Mine"
+    mine = sys.modules["mine"].Mine
+    assert type(gen.load("run", method=mine)) is mine
+    for wrong, why in [
+        ("mine.Nobody", "expected package.Class"),
+        ("nobody.Mine", "expected packa"),
+    ]:
+        with pytest.raises(WeightsError, match=why):
+            gen.load("run", method=wrong)
+    with pytest.raises(WeightsError, match="expected a checkpoint of StarGAN, got one of Mine"):
+        gen.load("run", method="gen.methods.StarGAN")
+    with pytest.raises(WeightsError, match="expected a class of a method, got .*int"):
+        gen.load("run", method=int)
+    words = ["--checkpoint", "run", "--input", "a.png", "--out", "o", "--domain", "cat"]
+    from gen.data import Heads
+    from gen.viz import to_pil
+
+    to_pil(Heads(img_size=32, train_images=2, val_images=1).val[0]["x"]).save("a.png")
+    monkeypatch.setattr(sys, "argv", ["translate.py", *words, "--method", "mine.Mine"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts/translate.py"), run_name="__main__")
+    assert end.value.code == 0 and Path("o/a.png").exists()
+    own = CLASSIFIER | dict(attributes="a,b", factors="c")
+    judge = ship(gen.methods.AttributeClassifier(**own), tmp_path / "judge.safetensors")
+    words = ["--translator", "run", "--editor", str(judge), "--method", "mine.Mine"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", *words])
+    with pytest.raises(SystemExit, match="--editor .*editor of codes, got a AttributeClassifier"):
+        runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="__main__")  # the first is taken
+
+
+def test_every_script_that_loads_a_method_takes_its_class():
+    for path in ROOT.glob("scripts/*.py"):
+        if "gen.load(" in path.read_text() and path.stem not in ("quickstart", "benchmark"):
+            assert '"--method", **METHOD' in path.read_text(), path
+        if "load_any(" in path.read_text():  # one of several checkpoints
+            assert '"--method", **' in path.read_text(), path
+
+
+def test_two_classes_of_a_name_are_an_error(tmp_path, monkeypatch):
+    """As when stargan.py is copied to mine.py: configs meant the copy, in silence."""
+    import gen.methods
+    from gen.methods.stargan import StarGAN
+
+    folder = Path(gen.methods.__path__[0])
+    for path in folder.glob("*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "mine.py").write_text((folder / "stargan.py").read_text())
+    monkeypatch.setattr(gen.methods, "__path__", [str(tmp_path)])
+    with pytest.raises(ImportError, match="one class StarGAN, got one in each of mine, stargan"):
+        _ = gen.methods.StarGAN
+    path = ship(StarGAN(**WIDTHS), tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"{path}: .*one class StarGAN, got one in each of"):
+        gen.load(path)
+
+
+# ---- what is public -----------------------------------------------------------------------------
+
+
+def test_dir_lists_what_is_public():
+    assert {"load", "losses", "methods", "metrics", "data", "interpolation"} <= set(dir(gen))
+    assert "importlib" not in dir(gen) and callable(gen.losses.style.shrinkage)
+    assert {"adversarial", "style", "spatial_entropy"} <= set(dir(gen.losses))
+    assert {"smoothness", "fidelity"} <= set(dir(gen.metrics))
+    assert {"Domains", "Heads", "Classes"} <= set(dir(gen.data))
+    names = dir(gen.methods)
+    assert {"StarGAN", "SmoothI2I", "ClickToMove"} <= set(names) and "Phase" not in names
+    for package in (gen, gen.losses, gen.metrics, gen.networks, gen.data, gen.methods):
+        assert all(getattr(package, name) is not None for name in dir(package))

@@ -1,0 +1,185 @@
+"""The page of the demo without a browser: what it is sent, what it says, what it is made of."""
+
+import asyncio
+import os
+import runpy
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
+
+from gen.demo import app, player, stage, translate  # noqa: E402
+from gen.demo import downloads as files  # noqa: E402
+from gen.demo import validation as inputs  # noqa: E402
+from gen.demo.middleware import Doors  # noqa: E402
+from gen.inference import scenes  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Where uploads lie."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def test_an_upload_is_read_and_nothing_else(folder, tmp_path):
+    Image.new("RGB", (8, 4), "red").save(folder / "a.png")
+    assert inputs.photo({"path": str(folder / "a.png")}) == folder / "a.png"
+    Image.new("RGB", (8, 4)).save(tmp_path / "b.png")
+    (folder / "link.png").symlink_to(tmp_path / "b.png")
+    outside = [tmp_path / "b.png", folder / "link.png", folder / ".." / "etc", folder, None, ""]
+    for path in outside:
+        with pytest.raises(ValueError, match="expected an uploaded file, got none"):
+            inputs.photo({"path": path and str(path)})
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that says it is of side x side px."""
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", b"x"))
+    chunks = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_large_image_is_refused_before_it_is_decoded(folder):
+    for side, got in ((6000, "6000 x 6000 px"), (40_000, "far more")):
+        (folder / "bomb.png").write_bytes(bomb(side))
+        with pytest.raises(ValueError, match=f"at most 25 million px, got {got}; shrink it"):
+            inputs.photo({"path": str(folder / "bomb.png")})
+    (folder / "heavy.png").write_bytes(bytes(inputs.MAX_BYTES + 1))
+    with pytest.raises(ValueError, match="at most 10 MB, got more"):
+        inputs.photo({"path": str(folder / "heavy.png")})
+
+
+def test_a_photo_of_a_camera_is_shrunk_on_arrival(folder):
+    Image.new("RGB", (5000, 4000), "teal").save(folder / "photo.jpg")
+    image = inputs.picture({"path": str(folder / "photo.jpg")})
+    assert min(image.size) >= inputs.ENOUGH_PX and max(image.size) < 2048
+    Image.new("RGB", (2100, 30)).save(folder / "wide.png")
+    assert inputs.picture({"path": str(folder / "wide.png")}).size == (2100, 30)
+
+
+def test_the_page_says_what_its_models_know(tmp_path):
+    knows = runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="demo")["knows"]
+    method, path = SimpleNamespace(domains=["cat", "dog"]), tmp_path / "a.safetensors"
+    assert knows(str(path), method) == (
+        "A SimpleNamespace (a) that knows cat, dog. It has seen nothing else: of a "
+        "photograph, say, it makes what it knows."
+    )
+    assert "(mine) that knows cat" in knows(str(tmp_path / "mine/last.ckpt"), method)
+    path.with_suffix(".md").write_text("# a\n\n![p](p.png)\n\nDraws cats\nand dogs.\n\nMore.\n")
+    assert knows(str(path), method).startswith("Draws cats and dogs. It has seen nothing else")
+
+
+@pytest.mark.parametrize(
+    "value", [None, "3", True, 11, -1, float("nan"), float("inf"), [1], 10**400]
+)
+def test_a_field_holds_a_number_in_its_range(value):
+    with pytest.raises(ValueError, match="seed: expected a number in 0 .. 10, got"):
+        inputs.whole(value, "seed", 0, 10)
+    assert inputs.whole(3.0, "seed", 0, 10) == 3
+
+
+def test_hidden_files_are_no_examples(tmp_path):
+    """As the copies that macOS leaves beside images."""
+    for name in ("cat/a.png", "cat/._a.png", ".trash/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert set(translate.examples(tmp_path, tmp_path)) == {str(tmp_path / "cat/a.png")}
+
+
+def test_errors_in_words(folder, capsys):
+    told = inputs.in_words(ValueError(f"{folder}/sub/a.png: expected PNG, got none"))
+    assert isinstance(told, gr.Error) and told.message == "a.png: expected PNG, got none"
+    ours = inputs.in_words(TypeError("'NoneType' object is not subscriptable"))
+    assert "NoneType" not in ours.message and "NoneType" in capsys.readouterr().err
+
+
+def test_frames_lie_below_each_other():
+    pictures = [Image.new("RGB", (12, 8), colour) for colour in ("red", "green", "blue")]
+    value = player.frames(pictures, ("a", "b"), "text", [0.5, 0.25])
+    sheet = Image.open(player_bytes(value["sprite"])).convert("RGB")
+    assert sheet.size == (12, 24) and value["count"] == 3 and value["from"] == "a"
+    middle = np.asarray(sheet)[4::8, 6].astype(int)
+    assert np.abs(middle - [(255, 0, 0), (0, 128, 0), (0, 0, 255)]).max() < 12
+
+
+def player_bytes(url: str):
+    import base64
+    import io
+
+    head, data = url.split(",")
+    assert head == "data:image/webp;base64"
+    return io.BytesIO(base64.b64decode(data))
+
+
+def test_a_scene_says_whose_each_px_is():
+    still = scenes.drawn(0, (32, 64), 6)
+    shown = stage.scene(still)
+    assert len(shown["ids"]) == 32 * 64 and (shown["width"], shown["height"]) == (64, 32)
+    for k, id_ in enumerate(shown["numbers"]):
+        mine = [letter == chr(49 + k) for letter in shown["ids"]]
+        assert torch.equal(torch.tensor(mine), (still.instance == id_).flatten())
+
+
+def test_the_newest_files_stay(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "NEWEST", 3)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    made = [files.place("a.gif") for _ in range(5)]
+    assert [path.parent.exists() for path in made] == [False, False, True, True, True]
+    assert made[-1].parent.parent == tmp_path
+
+
+def test_uploads_of_an_hour_have_an_end(monkeypatch):
+    """What was taken counts, not what a stranger sent."""
+    monkeypatch.setattr("gen.demo.middleware.MOST_BYTES", 1000)
+    body = b'content-disposition: form-data; name="files"; filename="a.png"\r\n' + bytes(400)
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload"}
+
+    def upload(status: int) -> int:
+        """What the server behind the doors would say, and what is said."""
+        said = []
+
+        async def app(scope, receive, send) -> None:
+            assert (await receive())["body"] == body
+            await send({"type": "http.response.start", "status": status})
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: dict) -> None:
+            said.append(message.get("status"))
+
+        doors.app = app
+        asyncio.run(doors(scope, receive, send))
+        return said[0]
+
+    doors = Doors(None)
+    assert [upload(401) for _ in range(3)] == [401, 401, 401]
+    assert [upload(200) for _ in range(3)] == [200, 200, 507]
+    monkeypatch.setattr("gen.demo.middleware.KEPT_S", -1)
+    assert upload(200) == 200  # those before are gone
+
+
+def test_the_page_is_not_shared_without_a_password():
+    for auth in ("", "someone", "someone:", ":secret"):
+        with pytest.raises(ValueError, match="auth: expected USER:PASSWORD with --share"):
+            app.serve(None, None, share=True, auth=auth)
+    command = [sys.executable, "scripts/demo.py", "--share"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "--share: expected --auth" in done.stderr
+
+
+def test_importing_the_demo_writes_nothing_here():
+    assert not list((ROOT / "gen" / "demo").glob("*.pyi"))  # Gradio would, beside subclasses

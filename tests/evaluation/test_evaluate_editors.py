@@ -1,0 +1,451 @@
+"""Evaluation of an editor, on stand-ins of which every value is known."""
+
+import json
+import math
+import re
+import runpy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import ROOT
+from gen.evaluation import editors
+from gen.evaluation.editors import FIRST_OTHER, evaluate_editor
+from gen.methods.attribute_classifier import AttributeClassifier
+from gen.methods.style_function import StyleFunction
+from gen.weights import sha256
+from runs import CLASSIFIER, TINY, ship
+
+NAMES = ["bear", "cat", "dog", "spots"]  # one of the first three holds
+K, SIDE, PATCH = 4, 32, 8
+
+
+class Plain(nn.Module):
+    """Mean squared difference in place of LPIPS."""
+
+    def __init__(self, net="alex"):
+        super().__init__()
+        self.net = net
+
+    def features(self, x):
+        return [x / math.prod(x.shape[1:]) ** 0.5]
+
+    @staticmethod
+    def distance(fa, fb):
+        return sum((a - b).square().sum((1, 2, 3)) for a, b in zip(fa, fb, strict=True))
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    monkeypatch.setattr(editors, "LPIPS", Plain)
+
+
+class Editor(nn.Module):
+    """A code is what patches of the image show: the labels at -1/2 or 1/2, content, noise."""
+
+    attribute_names, latent_dim, img_size = NAMES, 6, SIDE
+
+    def __init__(self, noise_dim=1, hard=False):
+        super().__init__()
+        self.noise_dim, self.hard, self.calls = noise_dim, hard, []
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def map_latents(self, z, psi=None):
+        labels = torch.cat([nn.functional.one_hot(z[:, :3].argmax(1), 3), z[:, 3:4] > 0], 1)
+        rest = (1 if psi is None else psi) * z[:, 4:5].tanh() / 2
+        return torch.cat([labels - 0.5, rest, torch.zeros(len(z), 1)], 1)[:, None]  # (N, 1, 6)
+
+    def synthesize(self, ws):
+        levels = ws.sign() / 2 if self.hard else ws
+        levels = nn.functional.pad(levels[:, 0], (0, 16 - levels.shape[2])).view(-1, 1, 4, 4)
+        return levels.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3).expand(-1, 3, -1, -1)
+
+    def edit(self, ws, d, z):
+        self.calls.append((ws[:, 0], d, z))
+        ways = 0.1 * z if self.noise_dim else torch.zeros(len(ws), 1)
+        return torch.cat([self.labels(ws[:, 0], d) - 0.5, ws[:, 0, 4:5], ways], 1)[:, None]
+
+    def labels(self, code, d):
+        return d
+
+
+class Identity(Editor):
+    def edit(self, ws, d, z):
+        return ws
+
+
+class Careless(Editor):
+    """Has other spots wherever it changes the animal."""
+
+    def labels(self, code, d):
+        changes = (d[:, :3] != (code[:, :3] > 0)).any(1, keepdim=True)
+        return torch.cat([d[:, :3], torch.where(changes, (code[:, 3:4] < 0).float(), d[:, 3:])], 1)
+
+
+class Judge(nn.Module):
+    attribute_names, img_size, factor_std = NAMES, SIDE, torch.full((5,), 0.5)
+
+    def classify(self, x):
+        return self.regress(x)[:, :K]
+
+    def regress(self, x):
+        return x[:, 0, ::PATCH, ::PATCH].flatten(1)[:, :5]
+
+
+def values(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def evaluate(editor=None, judge=None, metrics=editors.GROUPS, count=6, outputs=3, **options):
+    return evaluate_editor(editor or Editor(), judge or Judge(), metrics, count, outputs, **options)
+
+
+def test_a_perfect_editor(plain):
+    editor = Editor()
+    found = values(evaluate(editor, count=20))
+    for name in ["", "_joint", *(f"_{n}" for n in NAMES)]:
+        assert found[f"edits/accuracy{name}"] == 1
+    assert {found[f"single/{what}_{n}"] for what in ("accuracy", "kept") for n in NAMES} == {1}
+    assert found["single/accuracy"] == found["single/kept"] == 1
+    moved = [found[f"single/factors_{n}"] for n in NAMES]  # by 1 of std 1/2, of 5 factors
+    assert moved == pytest.approx([2 * 2 / 5] * 3 + [2 / 5])
+    assert found["single/factors"] == pytest.approx((3 * 0.8 + 0.4) / 4)
+    paths = [found[f"paths/{name}_t20_alex"] for name in ("ps", "eq", "eff", "pir")]
+    assert paths == pytest.approx([1, 1, 1, 0], abs=1e-4)
+
+
+def test_distances_by_hand(plain):
+    """A patch is 1/16 of the image."""
+    editor = Editor()
+    found = values(evaluate(editor, metrics=["edits"], count=4, outputs=3))
+    (code, *_), noise = editor.calls[0], torch.cat([z for *_, z in editor.calls], 1)  # (N, J)
+    assert len(editor.calls) == 3 and code.shape == (4, 6) and noise.shape == (4, 3)
+    ways = 0.1 * noise
+    pairs = [(ways[:, a] - ways[:, b]).square() / 16 for a, b in ((0, 1), (0, 2), (1, 2))]
+    diversity = torch.stack(pairs).mean().item()
+    assert found["edits/diversity_lpips_alex"] == pytest.approx(diversity, rel=1e-4)
+    labels = (editor.calls[0][1] - 0.5 - code[:, :K]).square().sum(1)
+    to_source = (labels[:, None] + ways.square()).mean().item() / 16
+    assert found["edits/lpips_alex"] == pytest.approx(to_source, rel=1e-4)
+    editor.calls.clear()
+    found = values(evaluate(editor, metrics=["single"], count=4))
+    noise = torch.stack([z for *_, z in editor.calls])  # (K, N, 1)
+    expected = (torch.tensor([2.0, 2, 2, 1])[:, None] + (0.1 * noise[..., 0]).square()) / 16
+    got = [found[f"single/lpips_alex_{n}"] for n in NAMES]
+    assert got == pytest.approx(expected.mean(1).tolist(), rel=1e-4)
+    assert found["single/lpips_alex"] == pytest.approx(expected.mean().item(), rel=1e-4)
+
+
+def test_an_editor_that_does_nothing_scores_the_floor(plain):
+    found = values(evaluate(Identity(), metrics=["edits"], count=200, outputs=2))
+    floors = {k: v for k, v in found.items() if k.startswith("unchanged/")}
+    assert len(floors) == K + 2
+    for name, value in floors.items():
+        assert found[name.replace("unchanged", "edits")] == value
+    assert floors["unchanged/accuracy_joint"] == pytest.approx(1 / 6, abs=0.1)
+    assert floors["unchanged/accuracy_cat"] == pytest.approx(5 / 9, abs=0.1)
+    assert floors["unchanged/accuracy_spots"] == pytest.approx(1 / 2, abs=0.1)
+    assert found["edits/lpips_alex"] == 0
+    assert found["edits/diversity_lpips_alex"] == pytest.approx(0, abs=1e-9)
+    found = values(evaluate(Identity(), metrics=["single", "paths"]))
+    assert found["single/kept"] == 1
+    still = ("single/accuracy", "single/lpips_alex", "single/factors")
+    assert [found[name] for name in still] == [0, 0, 0]
+    still = [found["paths/ps_t20_alex"], found["paths/pir_t20_alex"]]
+    assert still == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_floors_by_hand(plain):
+    editor = Editor()
+    rows = {row["metric"]: row for row in evaluate(editor, metrics=["edits"], count=8)}
+    code, d, _ = editor.calls[0]
+    equal = ((code[:, :K] > 0) == d).double()
+    assert rows["unchanged/accuracy"]["values"] == dict(enumerate(equal.mean(1).tolist()))
+    assert rows["unchanged/accuracy_joint"]["values"] == dict(enumerate(equal.amin(1).tolist()))
+    assert list(rows["unchanged/accuracy_dog"]["values"].values()) == equal[:, 2].tolist()
+
+
+def test_what_was_to_stay_and_did_not(plain):
+    found = values(evaluate(Careless(), metrics=["single", "edits"], count=20))
+    assert [found[f"single/accuracy_{n}"] for n in NAMES] == [1] * 4
+    assert [found[f"single/kept_{n}"] for n in NAMES] == [0.5] * 3 + [1]
+    assert found["single/kept"] == pytest.approx((3 * 0.5 + 1) / 4)
+    assert found["edits/accuracy_cat"] == 1 > found["edits/accuracy_spots"]
+    assert found["edits/accuracy_joint"] <= found["edits/accuracy_spots"]
+
+
+def test_wanted_labels(plain):
+    editor = Editor()
+    evaluate(editor, metrics=["single"], count=30, batch_size=30)
+    wanted = torch.stack([d for _, d, _ in editor.calls], 1)  # (N, K, K)
+    code = torch.stack([code for code, *_ in editor.calls], 1)
+    differ = wanted != (code[..., :K] > 0)
+    assert differ.diagonal(dim1=1, dim2=2).all()
+    assert (differ.sum(2) == torch.tensor([2, 2, 2, 1])).all()
+    assert (wanted[..., :3].sum(2) == 1).all()
+    cats = wanted[code[:, 0, 1] > 0][:, 1]  # no longer cats: bears and dogs
+    assert cats[:, 0].any() and cats[:, 2].any()
+    editor.calls.clear()
+    evaluate(editor, metrics=["paths"], count=30, batch_size=30)
+    (_, a, z), (_, b, z2) = editor.calls
+    assert (a != b).any(1).all() and torch.equal(z, z2) and z.unique().numel() == 30
+
+
+class Hybrids(Editor):
+    """A head in fifty is two animals, or three."""
+
+    def map_latents(self, z, psi=None):
+        ws = super().map_latents(z, psi)
+        ws[z[:, 5] > 2.05, 0, :2] = 0.5
+        return ws
+
+
+def test_nobody_wants_two_animals_in_one(plain):
+    editor = Hybrids()
+    evaluate(editor, metrics=["edits", "single", "paths"], count=200, outputs=2, batch_size=200)
+    assert all((d[:, :3].sum(1) == 1).all() for _, d, _ in editor.calls)
+
+
+def test_a_path_that_jumps(plain):
+    """Half-way it takes two steps of half the change, a quarter of the distance each."""
+    found = values(evaluate(Editor(noise_dim=0, hard=True), metrics=["paths"]))
+    assert found["paths/pir_t20_alex"] == pytest.approx(1 / 4, abs=1e-4)
+    assert found["paths/eq_t20_alex"] == pytest.approx(2 / 19, rel=0.01)
+    assert found["paths/eff_t20_alex"] == 1
+
+
+def test_an_editor_without_noise(plain):
+    editor = Editor(noise_dim=0)
+    rows = evaluate(editor, metrics=["edits"])
+    assert len(editor.calls) == 1 and editor.calls[0][2].shape == (6, 0)
+    found = values(rows)
+    assert found["edits/diversity_lpips_alex"] == 0 and found["edits/accuracy"] == 1
+    assert rows[0]["protocol"].startswith("1 edits a source")
+
+
+def test_editors_are_compared_source_by_source(plain):
+    """Whatever the width of their noise, sources and wanted labels are the same."""
+    wanted = []
+    for noise_dim in (0, 1):
+        editor = Editor(noise_dim)
+        evaluate(editor)
+        seen = [editor.calls[0], *editor.calls[-K - 2 :]]
+        wanted.append(torch.cat([torch.cat([code, d], 1) for code, d, _ in seen]))
+    assert torch.equal(*wanted)
+
+
+def test_rows(plain, tmp_path):
+    for name in ("editor", "judge"):
+        (tmp_path / name).write_text(name)
+    files = dict(checkpoint=tmp_path / "editor", judge_checkpoint=tmp_path / "judge")
+    rows = evaluate(Careless(), psi=0.5, **files)
+    assert len(values(rows)) == len(rows) == 2 * (K + 2) + 2 + 4 * (K + 1) + 6
+    for row in rows:
+        low, high = row["ci95"]
+        assert low <= row["value"] <= high and row["count"] == 6 == len(row["values"])
+        assert row["value"] == pytest.approx(sum(row["values"].values()) / 6)
+        assert row["protocol"].endswith("psi 0.5, 32 px") and row["seconds"] >= 0
+        assert row["checkpoint_sha256"] == sha256(tmp_path / "editor")
+        assert row["judge_sha256"] == sha256(tmp_path / "judge") and row["seed"] == 777
+    single = [row["protocol"] for row in rows if row["metric"].startswith("single/factors")]
+    assert all("mean |change| of 5 factors in standard deviations" in text for text in single)
+    rows = evaluate(metrics=["edits"])
+    assert {row["checkpoint_sha256"] for row in rows} == {row["judge_sha256"] for row in rows}
+    assert rows[0]["judge_sha256"] is None and "own psi" in rows[0]["protocol"]
+
+
+def test_values_do_not_depend_on_the_batch_and_grow_with_the_count(plain):
+    rows = evaluate(Careless(), count=5, batch_size=5)
+    assert values(evaluate(Careless(), count=5, batch_size=5)) == values(rows)
+    again = evaluate(Careless(), count=5, batch_size=3)
+    assert values(again) == pytest.approx(values(rows), abs=1e-6)
+    fewer = evaluate(Careless(), count=3, batch_size=2)
+    for row, short in zip(rows, fewer, strict=True):
+        first = {i: row["values"][i] for i in range(3)}
+        assert short["values"] == pytest.approx(first, abs=1e-6), row["metric"]
+    other = values(evaluate(Careless(), metrics=["edits"], count=5, seed=1))
+    assert other["edits/lpips_alex"] != pytest.approx(values(rows)["edits/lpips_alex"], abs=1e-6)
+
+
+def test_groups_do_not_depend_on_each_other(plain):
+    everything = values(evaluate(Careless()))
+    for group in editors.GROUPS:
+        alone = values(evaluate(Careless(), metrics=[group]))
+        assert alone == {name: everything[name] for name in alone}, group
+
+
+class Binary(Editor):
+    """One attribute: its only label is to change, none is to stay."""
+
+    attribute_names = ["cat"]
+
+    def map_latents(self, z, psi=None):
+        code = super().map_latents(z)
+        return torch.cat([code[..., 1:2], code[..., 4:]], 2)
+
+    def edit(self, ws, d, z):
+        return torch.cat([d - 0.5, ws[:, 0, 1:2], 0.1 * z], 1)[:, None]
+
+
+class BinaryJudge(Judge):
+    attribute_names, factor_std = ["cat"], torch.ones(5)
+
+    def classify(self, x):
+        return self.regress(x)[:, :1]
+
+
+def test_nothing_is_to_stay(plain):
+    found = values(evaluate(Binary(), BinaryJudge()))
+    assert found["single/accuracy"] == found["edits/accuracy_joint"] == 1
+    assert not [name for name in found if "kept" in name]
+
+
+class Broken(Editor):
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def edit(self, ws, d, z):
+        return super().edit(ws, d, z) * self.what
+
+
+class NaNLogits(Judge):
+    def classify(self, x):
+        return super().classify(x) * torch.nan
+
+
+class NaNFactors(Judge):
+    def classify(self, x):
+        return super().regress(x)[:, :K]
+
+    def regress(self, x):
+        return super().regress(x) * torch.nan
+
+
+class Bears(Editor):
+    def map_latents(self, z, psi=None):
+        return super().map_latents(torch.cat([z[:, :1] + 1e3, z[:, 1:]], 1))
+
+
+class One(Bears):
+    def map_latents(self, z, psi=None):
+        return super().map_latents(torch.cat([z[:, :3], z[:, 3:4] + 1e3, z[:, 4:]], 1))
+
+
+class OtherNames(Judge):
+    attribute_names = NAMES[::-1]
+
+
+class OtherSize(Judge):
+    img_size = 64
+
+
+class Domains(nn.Module):
+    img_size = SIDE
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(metrics=["ppl"]), "metrics: expected some of"),
+        (dict(metrics="edits"), "metrics: expected some of"),
+        (dict(metrics=[]), "metrics: expected some of"),
+        (dict(count=0), "got 0, 3 and 16"),
+        (dict(count=FIRST_OTHER + 1), "expected count 1 .. 100000, .*got 100001, 3 and 16"),
+        (dict(outputs=1), r"outputs >= 2 \(for diversity\).*got 6, 1 and 16"),
+        (dict(batch_size=0), "got 6, 3 and 0"),
+        (dict(judge=OtherNames()), r"AttributeClassifier of \['bear'.*got a OtherNames of \['spo"),
+        (dict(judge=OtherSize()), "and 32 px, got a OtherSize of .* and 64 px; give the one"),
+        (dict(judge=Domains()), "got a Domains of None and 32 px"),
+        (dict(editor=Broken(math.nan)), "images: expected finite values, got NaN or infinity; try"),
+        (dict(editor=Broken(math.inf)), "images: expected finite values, got NaN or infinity; try"),
+        (dict(judge=NaNLogits()), "logits of the judge: expected finite values"),
+        (dict(judge=NaNFactors()), "factors of the judge: expected finite values"),
+        (dict(editor=Bears()), "with and without each .*got 512 that .* equal in bear, cat, dog;"),
+        (dict(editor=One(), metrics=["paths"]), "equal in bear, cat, dog, spots; take a larger"),
+    ],
+)
+def test_doors(plain, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(**wrong)
+
+
+def test_a_constant_attribute_forbids_single_edits_alone(plain):
+    found = values(evaluate(Bears(), metrics=["edits", "paths"]))
+    assert found["unchanged/accuracy_cat"] == 1 and found["paths/ps_t20_alex"] > 0.99
+
+
+# ---- the command --------------------------------------------------------------------------------
+
+FILES = dict(e="editor.safetensors", j="judge.safetensors")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Untrained, but the judge says both of each attribute."""
+    folder = tmp_path_factory.mktemp("editors")
+    editor = StyleFunction(**TINY)
+    judge = AttributeClassifier(**CLASSIFIER, attributes="a,b,c", factors="f,g")
+    z = torch.randn(64, TINY["z_dim"], generator=torch.Generator().manual_seed(1))
+    logits = judge.classify(editor.synthesize(editor.map_latents(z)).clamp(-1, 1))
+    with torch.no_grad():
+        judge.net.get_classifier().bias[:3] -= logits.median(0).values
+    ship(editor, folder / FILES["e"])
+    ship(judge, folder / FILES["j"])
+    return folder
+
+
+def command(monkeypatch, files, *options):
+    script = str(ROOT / "scripts/evaluate.py")
+    monkeypatch.setattr(sys, "argv", [script, "--checkpoint", str(files / FILES["e"]), *options])
+    runpy.run_path(script, run_name="__main__")
+
+
+def test_the_script_knows_an_editor(files, tmp_path, monkeypatch, capsys, lpips_cache):
+    monkeypatch.setattr(editors, "OTHERS", 64)  # faster
+    out = tmp_path / "rows.jsonl"
+    judge = files / FILES["j"]
+    options = ["--classifier", str(judge), "--count", "2", "--out", str(out)]
+    command(monkeypatch, files, *options)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    names = [row["metric"] for row in rows]
+    assert names[:2] == ["edits/accuracy", "edits/accuracy_joint"]
+    assert {"unchanged/accuracy_a", "single/kept_c", "paths/pir_t20_alex"} <= set(names)
+    assert {row["count"] for row in rows} == {2}
+    assert {row["judge_sha256"] for row in rows} == {sha256(judge)}
+    assert {row["checkpoint_sha256"] for row in rows} == {sha256(files / FILES["e"])}
+    assert "single/factors_b" in capsys.readouterr().out
+    command(monkeypatch, files, *options, "--max-sources", "1", "--metrics", "edits")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["count"] for row in rows} == {1} and "single/kept" not in str(rows)
+
+
+def test_the_script_truncates_as_told(files, tmp_path, monkeypatch, lpips_cache):
+    monkeypatch.setattr(editors, "OTHERS", 64)  # faster
+    out = tmp_path / "rows.jsonl"
+    options = ["--classifier", str(files / FILES["j"]), "--count", "1", "--metrics", "edits"]
+    command(monkeypatch, files, *options, "--psi", "0.25", "--out", str(out))
+    assert "psi 0.25" in json.loads(out.read_text().splitlines()[0])["protocol"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--checkpoint", "none.safetensors"], "none.safetensors"),
+        (["--max-sources", "0"], "expected count 1 .. 100000, .* got 0"),
+    ],
+)
+def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, options, message):
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, files, "--classifier", str(files / FILES["j"]), *options)
+    assert re.fullmatch(f"error: .*{message}.*", end.value.code)
+
+
+def test_the_script_wants_a_judge(files, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, files)
+    error = capsys.readouterr().err
+    assert "--classifier: expected the checkpoint of an AttributeClassifier" in error
+    assert "got nothing" in error and "gen fit --model=AttributeClassifier" in error
