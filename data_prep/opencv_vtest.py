@@ -20,7 +20,7 @@ import cv2
 from recipe import run
 from video import prepare, say
 
-from gen.weights import UnavailableError, WeightsError, cache_dir, verify, write_atomic
+from gen.files import UnavailableError, WeightsError, cache_dir, verify, write_atomic
 
 PACKAGE = "opencv-doc"  # the video is the same in all its versions: that is what is pinned
 MEMBER = "usr/share/doc/opencv-doc/examples/data/vtest.avi"

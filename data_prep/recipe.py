@@ -12,8 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gen.files import show_any_name
-from gen.weights import UnavailableError, WeightsError, write_atomic
+from gen.files import UnavailableError, WeightsError, show_any_name, write_atomic
 
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 

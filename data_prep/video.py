@@ -28,9 +28,8 @@ from video_tracks import doubtful, track
 
 from gen.data.clips.cityscapes import CityscapesClips
 from gen.data.decoding import Video, kept, read_masks
-from gen.files import keep_inputs
+from gen.files import keep_inputs, sha256
 from gen.viz import grid, to_uint8
-from gen.weights import sha256
 
 SIZE = 128, 256  # height and width; of a portrait video the other way round
 ROAD = 0  # trainId of the background

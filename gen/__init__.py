@@ -28,10 +28,11 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
         method: class of a method outside this package, or its path, as "mine.Mine".
 
     Raises:
-        gen.weights.WeightsError: The file is not such a checkpoint; says what was expected.
+        gen.files.WeightsError: The file is not such a checkpoint; says what was expected.
         ValueError: No such device.
     """
-    from gen.checkpoint import check_device, load
+    from gen.checkpoint import check_device
+    from gen.methods.loading import load
 
     check_device(device)
     return load(path, method).to(device).eval()

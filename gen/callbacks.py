@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from gen.devices import Arrival
-from gen.weights import parse_yaml, sweep, write_atomic
+from gen.files import parse_yaml, sweep, write_atomic
 
 
 class Last(Checkpoint):

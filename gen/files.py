@@ -1,13 +1,136 @@
-"""Paths of files that commands read and write."""
+"""Files: read with limits, verified, written whole or not at all; and which ones commands touch."""
 
+from __future__ import annotations
+
+import glob
+import hashlib
 import io
 import os
+import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # of files that are written
+MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: values in it, and characters
 Names = Iterable[str | Path | None]
+
+
+class WeightsError(RuntimeError):
+    """A file is missing, wrong or unsafe. The message has expected, got and the way out."""
+
+
+class UnavailableError(WeightsError):
+    """The registry client is not installed, or its registry does not answer with the file."""
+
+
+def cache_dir() -> Path:
+    """Folder for fetched files: `$GEN_CACHE`, else `~/.cache/gen`. Not created here."""
+    return Path(os.environ.get("GEN_CACHE") or "~/.cache/gen").expanduser()
+
+
+def sha256(path: str | Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(path: str | Path, expected: str) -> Path:
+    """Return `path` if its sha256 is `expected`.
+
+    Raises:
+        WeightsError: the file is missing or differs. It is left where it is.
+    """
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path}: expected a file with sha256 {expected}, got none")
+    if (got := sha256(path)) != expected:
+        raise WeightsError(
+            f"{path}: expected sha256 {expected}, got {got}: damaged, or another version; "
+            "delete it and run the same command again"
+        )
+    return Path(path)
+
+
+def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
+    """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too.
+
+    What earlier writers of `path` left behind when they were killed is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            if fsync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sweep(path: Path) -> None:
+    """Removes what `write_atomic` began for `path` in processes of this computer that are dead."""
+    for left in path.parent.glob(f".{glob.escape(f'{path.name}.{platform.node()}')}.*.tmp"):
+        writer = left.name.split(".")[-2]
+        if writer.isdecimal():
+            try:
+                os.kill(int(writer), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except (OSError, OverflowError):
+                pass  # it lives, as another user
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a config file holds; see `parse_yaml`.
+
+    Raises:
+        WeightsError: also no such file, or not in UTF-8.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(4 * MAX_TEXT + 1).decode()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: expected YAML in UTF-8, got: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, source: str | Path) -> Any:
+    """What YAML says; aliases count as often as they are used. `source` is named in errors.
+
+    Raises:
+        WeightsError: not YAML, or too much of it, or values without an end.
+    """
+    import yaml
+
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | tuple) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES  # what holds itself has no end
+            inner = node if isinstance(node, tuple) else node.value
+            sizes[id(node)] = 1 + sum(map(size, inner)) if not isinstance(inner, str) else 1
+        return sizes[id(node)]
+
+    try:
+        if len(text) > MAX_TEXT:
+            raise WeightsError(f"more than {MAX_TEXT} characters")
+        loader = yaml.SafeLoader(text)
+        if (root := loader.get_single_node()) and size(root) >= MAX_VALUES:
+            raise WeightsError(f"more than {MAX_VALUES} values")
+        return root and loader.construct_document(root)
+    except Exception as error:  # YAML nested too deeply raises more than its own errors
+        raise WeightsError(
+            f"{source}: expected YAML in UTF-8, got {type(error).__name__}: {error!s:.300}"
+        ) from error
 
 
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen.files import WeightsError
 from gen.pickles import (
     ARRAYS,
     FROM_BYTES,
@@ -36,7 +37,7 @@ from gen.pickles import (
     parse,
     plain,
 )
-from gen.weights import WeightsError, check_finite, load_safetensors
+from gen.weights import check_finite, load_safetensors
 
 MAX_TENSORS = 100_000  # that are read from one file
 MAX_SHARE = 2  # bytes of all tensors to those of the file: shared weights may be named twice

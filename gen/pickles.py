@@ -14,7 +14,7 @@ import mmap
 import pickletools
 from typing import Any, BinaryIO, NamedTuple
 
-from gen.weights import WeightsError
+from gen.files import WeightsError
 
 MAX_OPCODES = 500_000  # of one pickle; what large training checkpoints have is half of it
 

@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from lightning import LightningModule
 
 from gen.checkpoint import find
-from gen.weights import WeightsError, read_yaml
+from gen.files import WeightsError, read_yaml
 
 # Parsing imports wandb, which else sends reports of errors to its makers, offline too.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -41,11 +41,11 @@ from torch import Tensor
 import gen
 from gen.commands import plain_errors
 from gen.data import Domains, Heads
+from gen.evaluation.results import versions
+from gen.files import parse_yaml
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
-from gen.report import versions
-from gen.weights import parse_yaml
 from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))

@@ -14,14 +14,14 @@ import torch
 import gen
 from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
-from gen.evaluation.compare import compare, to_table, to_text
-from gen.evaluation.results import to_json
+from gen.evaluation.compare import compare
+from gen.evaluation.results import to_json, versions
 from gen.evaluation.translators import BASIC, GROUPS, Judges, check, evaluate
-from gen.files import checkpoint_names, keep_inputs
+from gen.files import checkpoint_names, keep_inputs, write_atomic
 from gen.networks.perceptual import LPIPS
-from gen.report import paths, samples, versions
+from gen.report import paths, samples
+from gen.report.comparison import to_table, to_text
 from gen.report.page import write_report
-from gen.weights import write_atomic
 
 
 @plain_errors()

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 from gen.commands import METHOD, load_any, plain_errors
-from gen.files import checkpoint_names, without_suffix
+from gen.files import WeightsError, checkpoint_names, without_suffix
 from gen.networks.perceptual import LPIPS
-from gen.weights import WeightsError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 ROLES = {  # what ships, what it has to be, and what only such a method has

@@ -16,10 +16,9 @@ from gen.data.voc import VOC
 from gen.evaluation import animators, classifiers, editors, generators
 from gen.evaluation.results import to_json, to_table
 from gen.evaluation.translators import BASIC, GROUPS, Judges, evaluate
-from gen.files import keep_inputs, without_suffix
+from gen.files import keep_inputs, without_suffix, write_atomic
 from gen.inference.dragging import MOST
 from gen.metrics.doubts import doubts
-from gen.weights import write_atomic
 
 
 @plain_errors()

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from gen.checkpoint import export
 from gen.commands import plain_errors
-from gen.files import keep_inputs
-from gen.weights import sha256
+from gen.files import keep_inputs, sha256
 
 
 @plain_errors()

@@ -7,8 +7,7 @@ from gen.commands import plain_errors
 from gen.convert import isf as official_isf
 from gen.convert import starganv2 as official
 from gen.convert import stylegan2 as official_stylegan2
-from gen.files import keep_inputs, without_suffix
-from gen.weights import sha256
+from gen.files import keep_inputs, sha256, without_suffix
 
 IMPORT = {  # method: what reads its files, and their licence
     "starganv2": (official.import_starganv2, official.LICENCE),

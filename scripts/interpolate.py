@@ -18,10 +18,9 @@ import torch
 import gen
 from gen import viz
 from gen.commands import METHOD, plain_errors
-from gen.files import keep_inputs
+from gen.files import WeightsError, keep_inputs
 from gen.inference import common, translation
 from gen.metrics.smoothness import InterpolationSmoothness
-from gen.weights import WeightsError
 
 
 @plain_errors()

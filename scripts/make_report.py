@@ -15,11 +15,10 @@ import gen
 from gen.commands import METHOD, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import from_json
-from gen.files import keep_inputs
+from gen.files import WeightsError, keep_inputs
 from gen.networks.perceptual import LPIPS
 from gen.report import build, build_plain
 from gen.runs import read_saved
-from gen.weights import WeightsError
 
 
 @plain_errors()

@@ -12,11 +12,10 @@ from gen.commands import call, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import to_json
 from gen.evaluation.translators import check, evaluate
-from gen.files import keep_inputs
+from gen.files import keep_inputs, write_atomic
 from gen.networks.perceptual import LPIPS, fill_cache
 from gen.report import build
 from gen.runs import read_saved
-from gen.weights import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 import gen
 from gen.callbacks import Last
 from gen.checkpoint import AtomicCheckpointIO, export
+from gen.files import WeightsError, write_atomic
 from gen.methods.base import GANMethod, NonFiniteLoss, weigh
 from gen.methods.stargan import StarGAN
-from gen.weights import WeightsError, load_safetensors, write_atomic
+from gen.weights import load_safetensors
 from harness import Bomb
 from runs import WIDTHS, arguments, fit, read
 

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.files import without_suffix
+from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
 from gen.pickle_file import read_pickle
-from gen.weights import WeightsError, check_finite, save_safetensors, sha256, write_atomic
+from gen.weights import check_finite, save_safetensors
 
 State = dict[str, Tensor]
 

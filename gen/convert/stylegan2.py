@@ -24,11 +24,11 @@ from gen.convert.stylegan2_rosinality import (
     shapes,
 )
 from gen.convert.stylegan2_tensorflow import read_tensorflow
-from gen.files import without_suffix
+from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.stylegan2 import TAPS
 from gen.pickle_file import PickleFile, number
 from gen.pickles import PERSISTENT, Call, brief, expect
-from gen.weights import WeightsError, save_safetensors, sha256, write_atomic
+from gen.weights import save_safetensors
 
 WANTED = (
     "a published StyleGAN2 file: NVIDIA's .pkl (PyTorch or TensorFlow), or a .pt of rosinality's "

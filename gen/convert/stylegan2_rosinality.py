@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from gen.convert.starganv2 import State, say
+from gen.files import WeightsError
 from gen.networks.stylegan2 import TAPS, Discriminator, Generator, MappingNetwork
 from gen.ops.fir import setup_filter
 from gen.pickle_file import PickleFile
 from gen.pickles import expect
-from gen.weights import WeightsError
 
 Options = dict[str, Any]
 Read = tuple[str, dict[str, State], dict[str, Options]]  # layout; by network: tensors, options

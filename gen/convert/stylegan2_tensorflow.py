@@ -26,10 +26,10 @@ from gen.convert.stylegan2_rosinality import (
     translated,
     width_options,
 )
+from gen.files import WeightsError
 from gen.networks.stylegan2 import TAPS
 from gen.pickle_file import PickleFile, number
 from gen.pickles import NETWORK, Call, brief, expect
-from gen.weights import WeightsError
 
 MAX_VARIABLES = 1000
 TF_FIXED = {  # options of its networks that ours have as constants

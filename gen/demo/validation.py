@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from gen.data.images import image_size, load_image
-from gen.weights import WeightsError
+from gen.files import WeightsError
 
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 25_000_000  # of a photo: what cameras make

@@ -17,15 +17,14 @@ from gen.checkpoint import find
 from gen.data.groups import read_groups
 from gen.data.voc import VOC
 from gen.devices import float64
-from gen.evaluation.results import FRAMES
+from gen.evaluation.results import FRAMES, versions
+from gen.files import sha256
 from gen.inference import common
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap, resampled_means
 from gen.networks.perceptual import LPIPS
-from gen.report import versions
-from gen.weights import sha256
 
 GROUPS = ("accuracy", "segmentation", "entropy", "shift")
 MASSES = (0.6, 0.4)  # shares of the attention that are the foreground

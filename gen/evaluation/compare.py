@@ -15,7 +15,6 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from gen.metrics.translation import bootstrap
-from gen.report.page import Table, number
 
 CURVE = re.compile(r"(intra|inter)/latent(?:_psi[\d.]+)?/(\w+)")
 POINTS = 5  # of the common range of distances
@@ -140,28 +139,3 @@ def _curves(rows: Sequence[Mapping]) -> dict[tuple[str, str, str], dict[int, lis
             for unit in r["values"].keys() & distance.keys():
                 points[key][unit].append((distance[unit] ** 0.5, r["values"][unit]))
     return {(*key, protocols[key]): of_unit for key, of_unit in points.items()}
-
-
-def to_table(found: Sequence[Compared], names: Sequence[str]) -> Table:
-    """One column a model, and for each but the first its difference, interval and p."""
-    heads = list(names)
-    for name in names[1:]:
-        heads += [f"{name} − {names[0]}", "95 % interval", "p"]
-    lines = []
-    for c in found:
-        cells = [number(v) for v in c.values]
-        for d in c.differences:
-            cells += [f"{d.mean:+.4f}", f"{d.low:+.4f} – {d.high:+.4f}", f"{d.p:.2g}"]
-        lines.append((c.metric, c.protocol, [*cells, f"{c.count:,}"]))
-    return Table([*heads, "n"], lines)
-
-
-def to_text(table: Table) -> str:
-    """The same for a terminal."""
-    grid = [["", *table.heads], *([metric, *cells] for metric, _, cells in table.lines)]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = []
-    for first, *rest in grid:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)

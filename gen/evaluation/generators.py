@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gen.checkpoint import find
-from gen.evaluation.results import FRAMES, row
+from gen.evaluation.results import FRAMES, row, versions
+from gen.files import sha256
 from gen.inference import common, generation
 from gen.interpolation import alphas, path
 from gen.metrics.checks import FEWEST
@@ -20,8 +21,6 @@ from gen.metrics.path_length import perceptual_path_length
 from gen.metrics.smoothness import REPORTED, path_distances, smoothness
 from gen.metrics.translation import bootstrap
 from gen.networks.perceptual import LPIPS
-from gen.report import versions
-from gen.weights import sha256
 
 log = logging.getLogger(__name__)
 GROUPS = ("fidelity", "paths", "ppl")

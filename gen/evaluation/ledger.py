@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from gen.weights import write_atomic
+from gen.files import write_atomic
 
 Key = tuple[str, str, str]  # group, guide, value
 

@@ -1,19 +1,30 @@
 """Rows of an evaluation: means and intervals of values, as JSON lines and as a table."""
 
 import json
+import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gen.checkpoint import find
 from gen.devices import float64
+from gen.files import sha256
 from gen.metrics.translation import bootstrap
-from gen.report import versions
-from gen.weights import sha256
 
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "lpips",
+    "torch-fidelity",
+    "opencv-python-headless",
+)
 FRAMES = 20  # of a path
 
 Values = Iterator[tuple[str, str, Tensor]]  # name, protocol, (N,) with NaN where it has no meaning
@@ -106,3 +117,16 @@ def to_table(rows: Sequence[Mapping]) -> str:
         numbers = f"{r['value']:8.4f}  {interval:>17}  {r['count']:5}"
         lines.append(f"{r['metric']:{width}}  {numbers}  {r['protocol']}")
     return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what produced a result, and the machine's kind (no names, no paths)."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return found

@@ -16,7 +16,7 @@ from torchmetrics import R2Score
 from torchmetrics.classification import MultilabelAccuracy, MultilabelExactMatch
 
 from gen.methods.base import inference
-from gen.methods.domain_classifier import ImageJudge
+from gen.methods.image_classifier import ImageJudge
 
 HEADS = "bear,cat,dog,mouth_open,dark_fur,spots"
 HEADS_FACTORS = (

@@ -27,9 +27,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
 from gen.devices import Arrival, full_precision
+from gen.files import WeightsError
 from gen.metrics.checks import check_images
 from gen.networks.ada import augment
-from gen.weights import WeightsError
 
 SOURCES = {"images": "Domains, Classes or Heads", "images with references": "Domains or Heads"}
 SOURCES |= {"clips": "Movers, Cityscapes or KITTI360", "codes": "Codes"}  # kinds of data
@@ -159,7 +159,7 @@ class Method(LightningModule):
         self._averaged, self._warmup = tuple(networks), warmup
         options = dict(use_warmup=warmup, exclude_buffers=True)
         together = nn.ModuleDict(networks)
-        if next(together.parameters()).is_meta:  # names and shapes alone, see `gen.checkpoint.load`
+        if next(together.parameters()).is_meta:  # names and shapes alone, see `loading.load`
             self.ema = nn.ModuleDict({"module": together})
             return
         self.ema = ModelEmaV3(together, decay, **options)

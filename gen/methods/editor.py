@@ -15,11 +15,12 @@ from torch import Tensor
 
 from gen import checkpoint as files
 from gen.devices import full_precision
+from gen.files import WeightsError
 from gen.interpolation import alphas, path
 from gen.methods.base import Method, inference
+from gen.methods.loading import load
 from gen.methods.projector import project
 from gen.networks.stylegan2 import Generator
-from gen.weights import WeightsError
 
 SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
 
@@ -77,7 +78,7 @@ class Editor(Method):
         super().on_fit_start()
         if not (path := self.hparams.judge):
             raise ValueError("judge: expected a checkpoint of AttributeClassifier, got none")
-        judge = files.load(path).to(self.device)
+        judge = load(path).to(self.device)
         names = getattr(judge, "attribute_names", None)
         if names != self.attribute_names or judge.img_size != self.img_size:
             raise ValueError(

@@ -27,15 +27,14 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from gen.files import WeightsError
 from gen.losses import spatial_entropy as losses
 from gen.methods.base import Method, inference, judging, weigh
 from gen.methods.schedules import half_cosine, ramp
 from gen.metrics.checks import check_images
 from gen.networks.attention_tap import AttentionTap
-from gen.networks.last_block import rewire_last_block
-from gen.networks.timm_classifier import timm_classifier
+from gen.networks.timm_classifier import rewire_last_block, timm_classifier
 from gen.ops.components import component_count
-from gen.weights import WeightsError
 
 NAMES = ("spatial_entropy", "total_variation", "head_decorrelation")
 REGULARIZERS = {name: getattr(losses, name) for name in NAMES}

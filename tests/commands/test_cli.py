@@ -22,9 +22,9 @@ from gen.checkpoint import export
 from gen.cli import main
 from gen.data import Heads
 from gen.evaluation.generators import evaluate_generator
+from gen.files import WeightsError
 from gen.inference import common, translation
 from gen.methods.stargan import StarGAN
-from gen.weights import WeightsError
 from runs import HEADS, arguments, fit, losses, read
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from conftest import ROOT
 from gen.cli import main
 from gen.commands import plain_errors
 from gen.evaluation.results import Singles
-from gen.weights import WeightsError, sha256
+from gen.files import WeightsError, sha256
 from runs import CLASSIFIER, TRAINER, WIDTHS, arguments, fit, flags, ship
 
 MINE = '''

@@ -21,10 +21,10 @@ from gen.callbacks import Evaluate, Last, Lines, Predictions
 from gen.checkpoint import AtomicCheckpointIO
 from gen.cli import main
 from gen.data import Heads
+from gen.files import WeightsError
 from gen.methods import SmoothI2I, SpatialEntropy, StarGAN
 from gen.methods.schedules import half_cosine, linear_fall, ramp
 from gen.report import read_curves
-from gen.weights import WeightsError
 from runs import HEADS, OPTIONS, TRAINER, arguments, differences, fit, read
 
 ONE_BATCH = [f"--trainer.limit_{name}_batches=1" for name in ("val", "test", "predict")]

@@ -9,9 +9,9 @@ import torch
 import gen
 from conftest import ROOT
 from gen.convert.isf import import_isf
+from gen.files import WeightsError
 from gen.methods.stylegan2 import StyleGAN2
 from gen.networks.style_function import AttributeDiscriminator, StyleFunction
-from gen.weights import WeightsError
 from runs import GENERATOR, ship
 
 K, ROWS, WIDTH, NOISE = 2, 8, GENERATOR["w_dim"], 4

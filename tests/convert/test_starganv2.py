@@ -17,10 +17,11 @@ import gen
 from conftest import ROOT
 from gen.checkpoint import export
 from gen.convert.starganv2 import LICENCE, import_starganv2
+from gen.files import WeightsError, sha256
 from gen.methods.stargan import StarGAN
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
-from gen.weights import WeightsError, load_safetensors, save_safetensors, sha256
+from gen.weights import load_safetensors, save_safetensors
 from literal_step import LiteralStep
 from runs import WIDTHS, fit, read
 from steps import PHASES, latents, make, make_batch, sgd

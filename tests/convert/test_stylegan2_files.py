@@ -23,9 +23,9 @@ import torch
 
 from gen.convert.stylegan2 import import_stylegan2, read_stylegan2
 from gen.convert.stylegan2_rosinality import shapes
+from gen.files import WeightsError
 from gen.networks.stylegan2 import Discriminator, Generator, MappingNetwork
 from gen.pickles import ALLOWED, MAX_OPCODES
-from gen.weights import WeightsError
 from stylegan2_files import (
     FILTER,
     D,

@@ -14,8 +14,6 @@ from gen.data.heads import (
     ATTRIBUTES,
     DOMAINS,
     FACTORS,
-    HIGH,
-    LOW,
     Factors,
     HeadImages,
     Heads,
@@ -24,6 +22,7 @@ from gen.data.heads import (
     render,
     vector,
 )
+from gen.data.heads.factors import HIGH, LOW
 
 
 def digest() -> str:

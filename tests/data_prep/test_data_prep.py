@@ -20,9 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gen import weights
+from gen import fetch
 from gen.data import Classes
 from gen.data.groups import read_groups
+from gen.files import cache_dir, sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {
@@ -62,7 +63,7 @@ def package(path, files, prefix="package/"):
             info = tarfile.TarInfo(f"{prefix}{name}.json")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return weights.sha256(path)
+    return sha256(path)
 
 
 def drawing(seed):
@@ -385,7 +386,7 @@ def wheel(path, rows, name=mnist.MEMBER):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, gzip.compress(text.encode()))
-    return weights.sha256(path)
+    return sha256(path)
 
 
 @pytest.fixture
@@ -452,7 +453,7 @@ def test_mnist_mistakes_have_exit_codes(digits, tmp_path, monkeypatch, capsys):
     assert "expected sha256 0000" in capsys.readouterr().err
     monkeypatch.setenv("GEN_CACHE", str(tmp_path / "empty"))
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: no route to the registry")
-    monkeypatch.setattr(weights.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(fetch.subprocess, "run", lambda *_, **__: failed)
     assert mnist.main(["--out", out]) == 69
     assert "no route to the registry" in capsys.readouterr().err
     assert not Path(out).exists()
@@ -462,14 +463,14 @@ def test_emoji_real_packages(tmp_path):
     """The pins, against the tarballs in the cache: counts that data_prep/README.md states."""
     for name, version, _ in emoji.PACKAGES.values():
         folder = f"{name.strip('@').replace('/', '-')}-{version}"
-        if not list((weights.cache_dir() / "npm" / folder).glob("*.tgz")):
+        if not list((cache_dir() / "npm" / folder).glob("*.tgz")):
             pytest.skip(f"{folder} is not in the cache: python data_prep/emoji.py fetches it")
     group = "Activities"
     manifest = emoji.prepare(tmp_path / "out", 32, [group])
     assert len(manifest["images"]) + len(manifest["duplicates"]) == 85
     assert {i["group"] for i in manifest["images"]} == {group}
     assert len(files(tmp_path / "out")) == 4 * len(manifest["images"])
-    common = [emoji.Style(weights.fetch_npm(*pin)).names for pin in emoji.PACKAGES.values()]
+    common = [emoji.Style(fetch.fetch_npm(*pin)).names for pin in emoji.PACKAGES.values()]
     codes = set.intersection(*map(set, common))
     assert len(codes) == 3139
     assert 0.09 < sum(emoji.split(code) == "val" for code in codes) / len(codes) < 0.12

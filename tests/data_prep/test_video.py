@@ -16,9 +16,9 @@ from video_tracks import doubtful, track
 
 from gen.data import Cityscapes
 from gen.data.decoding import Video, fitted, read_masks
+from gen.files import UnavailableError, WeightsError, cache_dir
 from gen.methods.click_to_move import ClickToMove
 from gen.ops.motion import warp
-from gen.weights import UnavailableError, WeightsError, cache_dir
 from runs import CLICK_TO_MOVE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,8 @@ import pytest
 
 import gen
 import gen.data
-from gen.evaluation.compare import compare, to_table, to_text
+from gen.evaluation.compare import compare
+from gen.report.comparison import to_table, to_text
 from toys import Images, Translator
 
 SCRIPT = Path("scripts/compare.py").resolve()

@@ -14,10 +14,10 @@ from gen.data.clips import Clips
 from gen.data.movers import MoverClips
 from gen.evaluation.animators import GROUPS, evaluate_animator, possible
 from gen.evaluation.results import to_json, to_table
+from gen.files import sha256
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.click_to_move.animator import Animation, true_camera
 from gen.ops.motion import identity, move_boxes
-from gen.weights import sha256
 from runs import CLICK_TO_MOVE, ship
 
 SHAPE = dict(height=32, width=64, frames=4, max_objects=4)

@@ -13,9 +13,9 @@ from torch import nn
 from conftest import ROOT
 from gen.evaluation import editors
 from gen.evaluation.editors import FIRST_OTHER, evaluate_editor
+from gen.files import sha256
 from gen.methods.attribute_classifier import AttributeClassifier
 from gen.methods.style_function import StyleFunction
-from gen.weights import sha256
 from runs import CLASSIFIER, TINY, ship
 
 NAMES = ["bear", "cat", "dog", "spots"]  # one of the first three holds

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 
 import gen
 from gen import checkpoint, weights
+from gen.files import WeightsError
+from gen.methods import loading
 from gen.methods.linear_directions import LinearDirections
 from gen.methods.stargan import StarGAN
 from gen.methods.stylegan2 import StyleGAN2
 from gen.pickle_file import read_state
-from gen.weights import WeightsError, load_safetensors, save_safetensors
+from gen.weights import load_safetensors, save_safetensors
 from runs import GENERATOR, OPTIONS, ship
 
 
@@ -57,10 +59,10 @@ def test_types_are_compared_where_they_are_plain():
             pass
 
     for options in (dict(width=3), dict(sizes=[1], rate=2), dict(sizes=None, other="x")):
-        checkpoint.check_types(Foreign, options)
+        loading.check_types(Foreign, options)
     for options in (dict(width=3.0), dict(width=True), dict(rate="1"), dict(img_size="256")):
         with pytest.raises(TypeError, match="expected (int|float), got"):
-            checkpoint.check_types(Foreign, options)
+            loading.check_types(Foreign, options)
 
 
 def test_layers_without_end_are_refused(tmp_path):

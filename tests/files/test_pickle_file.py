@@ -19,12 +19,12 @@ import gen
 from gen import checkpoint
 from gen.convert.starganv2 import import_starganv2
 from gen.convert.stylegan2 import read_stylegan2
+from gen.files import WeightsError
 from gen.methods.attribute_classifier import AttributeClassifier
 from gen.networks import arcface, i3d
 from gen.networks.timm_classifier import timm_classifier
 from gen.pickle_file import read_pickle, read_state
 from gen.pickles import MAX_OPCODES
-from gen.weights import WeightsError
 from runs import differences
 
 

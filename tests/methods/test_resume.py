@@ -10,9 +10,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from gen.callbacks import Last
 from gen.cli import main
+from gen.files import WeightsError
 from gen.methods import SpatialEntropy
 from gen.methods.base import GANMethod
-from gen.weights import WeightsError
 from runs import arguments, differences, fit, losses, read
 
 FIRST, MORE = 3, 4  # iterations before and after the cut

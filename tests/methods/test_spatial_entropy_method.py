@@ -20,6 +20,7 @@ import gen
 from ddp import run
 from gen.checkpoint import AtomicCheckpointIO, export
 from gen.cli import main
+from gen.files import WeightsError
 from gen.losses.spatial_entropy import head_decorrelation, spatial_entropy, total_variation
 from gen.methods import spatial_entropy as module
 from gen.methods.base import NonFiniteLoss
@@ -27,8 +28,7 @@ from gen.methods.schedules import ramp
 from gen.methods.spatial_entropy import SpatialEntropy
 from gen.metrics.attention import map_statistics
 from gen.networks.attention_tap import AttentionTap
-from gen.networks.last_block import LastBlock
-from gen.weights import WeightsError
+from gen.networks.timm_classifier import LastBlock
 from harness import bare
 from runs import HEADS, VIT, arguments, cut_run, differences, fit, losses, read
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen.files import WeightsError
 from gen.losses.style import neighbourhood
 from gen.methods import editor
 from gen.methods.style_function import StyleFunction
 from gen.methods.stylegan2 import StyleGAN2
-from gen.weights import WeightsError
 from harness import bare
 from runs import GENERATOR, TINY, ship
 

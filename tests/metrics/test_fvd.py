@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from gen import weights
+from gen.files import WeightsError
 from gen.metrics import fvd as metric
 from gen.metrics.fvd import fvd, mirrored, video_features
 from gen.networks.i3d import Unit, load, max_pool
-from gen.weights import WeightsError
 from harness import Bomb
 
 CONVS = {  # of the published layout, from the log of a program that lists such a file

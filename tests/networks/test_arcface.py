@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen.files import WeightsError
 from gen.metrics.identity import face_crop, identity_similarity
 from gen.networks.arcface import IRSE50, Unit, load
-from gen.weights import WeightsError
 from harness import Bomb
 
 SHAPES = {  # as the file's keys are generally known

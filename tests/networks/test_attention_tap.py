@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gen.networks.attention_tap import AttentionTap
-from gen.networks.last_block import LastBlock, rewire_last_block
+from gen.networks.timm_classifier import LastBlock, rewire_last_block
 
 SMALL = dict(img_size=(32, 48), patch_size=8, depth=2, embed_dim=32, num_heads=4)  # grid 4 x 6
 SHRINKING = dict(depths=(1, 1, 1, 2), num_heads=(1, 1, 2, 4))

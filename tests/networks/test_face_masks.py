@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gen.files import WeightsError
 from gen.networks.face_masks import FAN, ConvBlock, CoordConv, Hourglass, face_masks
-from gen.weights import WeightsError
 
 
 def landmark_maps(size=256):

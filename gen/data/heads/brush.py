@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from gen.data.heads import Factors
+    from gen.data.heads.factors import Factors
 
 OVERSAMPLE = 4
 UNIT = 0.335  # of the image's side, at scale 1

@@ -9,7 +9,7 @@ import numpy as np
 from gen.data.heads.brush import Brush, curve, ellipse, mix, ramp, rgb, shape, stroke, symmetric
 
 if TYPE_CHECKING:
-    from gen.data.heads import Factors
+    from gen.data.heads.factors import Factors
 
 INK, WHITE, CREAM, PINK = rgb("2e222a"), rgb("ffffff"), rgb("fff4e2"), rgb("f2868c")
 MOUTH, TONGUE = rgb("7a2634"), rgb("f27884")

@@ -20,6 +20,7 @@ from gen.checkpoint import find
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
 from gen.evaluation.ledger import Ledger, fingerprint
+from gen.evaluation.results import versions
 from gen.evaluation.translators.measure import (
     BASIC,
     GROUPS,
@@ -30,9 +31,8 @@ from gen.evaluation.translators.measure import (
     Measurement,
 )
 from gen.evaluation.translators.plan import GUIDES, plan
+from gen.files import sha256
 from gen.metrics.checks import FEWEST
-from gen.report import versions
-from gen.weights import sha256
 
 log = logging.getLogger(__name__)
 
