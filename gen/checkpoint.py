@@ -12,7 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from gen.files import WeightsError, write_atomic
-from gen.pickle_file import read_pickle
+from gen.pickles.files import read_pickle
 from gen.weights import check_digest, check_finite, digest, load_safetensors, save_safetensors
 
 if TYPE_CHECKING:

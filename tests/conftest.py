@@ -41,8 +41,8 @@ def specs() -> Path:
 @pytest.fixture
 def small_files(monkeypatch):
     """Files of large networks are of one number a tensor: torch's own reader expands these."""
-    from gen import pickle_file
     from gen.convert import starganv2 as official
+    from gen.pickles import files as pickle_file
 
     def read(path, wanted):
         return torch.load(path, weights_only=True)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from gen.convert.stylegan2_rosinality import shapes
+from gen.convert.common import shapes
 
 G = dict(
     img_size=16, z_dim=6, c_dim=0, w_dim=6, map_layers=2, channel_base=64, channel_max=8, clamp=256

@@ -45,7 +45,7 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.devices": {"torch"},
     "gen.networks": {
         "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",
-        "gen.pickle_file", "gen.networks", "gen.devices", "gen.ops",
+        "gen.pickles.files", "gen.networks", "gen.devices", "gen.ops",
     },
     "gen.metrics": {
         "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 
 from gen import checkpoint as files
-from gen.convert.starganv2 import State, say
-from gen.convert.stylegan2_rosinality import axis, count
+from gen.convert.common import State, axis, count, say
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.style_function import AttributeDiscriminator, StyleFunction
-from gen.pickle_file import read_pickle
+from gen.pickles.files import read_pickle
 from gen.weights import check_finite, save_safetensors
 
 WANTED = "a checkpoint of ISF-GAN, a dict with `mapnet` and `discriminator`"

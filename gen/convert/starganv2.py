@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gen.convert.common import State, say
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
-from gen.pickle_file import read_pickle
+from gen.pickles.files import read_pickle
 from gen.weights import check_finite, save_safetensors
-
-State = dict[str, Tensor]
 
 LICENCE = "CC BY-NC 4.0 (StarGAN v2 weights; non-commercial use only)"
 WANTED = "the file <iterations>_nets_ema.ckpt that StarGAN v2 published or saved"
@@ -177,13 +176,6 @@ def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) 
         state |= {f"{part}.{key}": got[key] for key in wanted}
     check_finite(state, path)
     return state
-
-
-def say(tensor: Tensor | None) -> str:
-    """float32 (64, 3, 3, 3), or none."""
-    if tensor is None:
-        return "none"
-    return f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
 
 
 def card_text(out: Path, meta: dict[str, str], options: dict[str, Any], names: list[str]) -> str:

@@ -12,22 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gen.convert.starganv2 import State, say
-from gen.convert.stylegan2_rosinality import (
-    Options,
-    Read,
-    check_filter,
-    option,
-    read_rosinality,
-    shapes,
-)
+from gen.convert.common import Options, State, checked
+from gen.convert.stylegan2_nvidia import read_nvidia
+from gen.convert.stylegan2_rosinality import read_rosinality
 from gen.convert.stylegan2_tensorflow import read_tensorflow
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
-from gen.networks.stylegan2 import TAPS
-from gen.pickle_file import PickleFile, number
-from gen.pickles import PERSISTENT, Call, brief, expect
+from gen.pickles import brief
+from gen.pickles.files import PickleFile
 from gen.weights import save_safetensors
 
 WANTED = (
@@ -38,32 +31,6 @@ LICENCE = (
     "that of the file; NVIDIA's own weights are under its Source Code License: research and "
     "evaluation only, not commercial, also after a conversion"
 )
-MAX_DEPTH = 8  # of modules within modules; published ones have 4
-MAX_MODULES = 1000
-MAX_MEMBERS = 100  # parameters, or buffers, or modules, of one module
-OURS = {  # option of our networks -> NVIDIA's, and what that is if the file does not say
-    "img_size": ("img_resolution", None),
-    "z_dim": ("z_dim", None),
-    "c_dim": ("c_dim", None),
-    "w_dim": ("w_dim", None),
-    "map_layers": ("num_layers", 8),
-    "channel_base": ("channel_base", 32768),
-    "channel_max": ("channel_max", 512),
-    "clamp": ("conv_clamp", None),
-    "group": ("mbstd_group_size", 4),
-}
-FIXED = {  # NVIDIA's options that our networks have as constants
-    "activation": "lrelu",
-    "img_channels": 3,
-    "lr_multiplier": 0.01,
-    "mbstd_num_channels": 1,
-    "resample_filter": list(TAPS),
-    "use_noise": True,
-}
-
-
-class OtherNetwork(WeightsError):
-    """Of another class, or other tensors than ours."""
 
 
 class Published(NamedTuple):
@@ -174,108 +141,4 @@ A published StyleGAN2 generator of {g["img_size"]} px, for `gen.load("{out.name}
     return card
 
 
-def checked(got: State, name: str, options: Options) -> State:
-    """The tensors of one network, after each key, shape, type and fixed filter was compared."""
-    wanted = shapes(name, options)
-    for key in [*wanted, *(key for key in got if key not in wanted)]:
-        if say(wanted.get(key)) != say(got.get(key)):
-            raise OtherNetwork(
-                f"{name}.{key}: expected {say(wanted.get(key))}, got {say(got.get(key))}, in a "
-                f"network of {options}: take a StyleGAN2 file as published"
-            )
-        if not got[key].isfinite().all():
-            raise WeightsError(f"{name}.{key}: expected finite numbers, got NaN or infinity")
-        if key.endswith("resample_filter"):
-            check_filter(got[key], f"{name}.{key}")
-    return {key: got[key] for key in wanted}
-
-
 # ---- NVIDIA, PyTorch ----------------------------------------------------------------------------
-
-
-def read_nvidia(file: PickleFile, value: dict) -> Read:
-    """Networks are calls that would run source text; their state is beside that text.
-
-    A discriminator that is not ours, as of other methods with this generator, is left out.
-    """
-    layout, networks, config = "NVIDIA's PyTorch layout, G_ema", {}, {}
-    networks["generator"], config["generator"] = read_network(file, value["G_ema"], "Generator")
-    if value.get("D") is not None:
-        try:
-            tensors, options = read_network(file, value["D"], "Discriminator")
-            networks["discriminator"] = checked(tensors, "discriminator", options)
-            config["discriminator"] = options
-        except OtherNetwork as error:
-            layout += f"; without its discriminator, which is not StyleGAN2's ({error})"
-    return layout, networks, config
-
-
-def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
-    """Its tensors, and the options of ours."""
-    tensors, said = read_module(file, root, kind)
-    known = ["skip"] if kind == "Generator" else ["resnet", "orig"]
-    if (architecture := said.pop("architecture", known[0])) not in known:
-        raise OtherNetwork(
-            f"{kind}: architecture: expected {' or '.join(known)}, got {brief(architecture)}"
-        )
-    if kind == "Discriminator" and said.get("c_dim") == 0:
-        said.pop("num_layers", None)  # it maps nothing; 0 in files that come from TensorFlow
-    absent = {"Generator": ("group",), "Discriminator": ("z_dim", "w_dim")}[kind]
-    options = {
-        ours: option(ours, said.get(theirs, default), kind)
-        for ours, (theirs, default) in OURS.items()
-        if ours not in absent
-    }
-    return tensors, options | (
-        {"residual": architecture == "resnet"} if kind == "Discriminator" else {}
-    )
-
-
-def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
-    """Its tensors by their dotted names, and what its constructor was given, by NVIDIA's names."""
-    tensors, found, count = {}, {}, 0
-    todo = [("", root)]
-    while todo:
-        prefix, module = todo.pop()
-        count += 1
-        if count > MAX_MODULES or prefix.count(".") > MAX_DEPTH:
-            raise WeightsError(f"refused: {prefix!r:.80}: too many modules, or nested too deeply")
-        state = module_state(module, prefix, None if prefix else kind)
-        unsaved = expect(state.get("_non_persistent_buffers_set", set()), set)
-        buffers = {k: v for k, v in members(state, "_buffers").items() if k not in unsaved}
-        for key, value in (members(state, "_parameters") | buffers).items():
-            tensors[f"{prefix}{key}"] = file.tensor(value)
-        for key, child in members(state, "_modules").items():
-            todo.append((f"{prefix}{key}.", child))
-        for name in ("img_resolution", "img_channels", "z_dim", "c_dim", "w_dim", "conv_clamp"):
-            if name in state:  # plain attributes, for what was given by position or by default
-                found.setdefault(name, state[name])
-    given = module_state(root, "", kind)["_init_kwargs"]
-    for part in ("mapping_kwargs", "synthesis_kwargs", "block_kwargs", "epilogue_kwargs"):
-        found |= expect(given.get(part, {}), dict)  # flattened in the stylegan3 repository
-    found |= given
-    found = {key: number(value) for key, value in found.items()}
-    for key, value in FIXED.items():
-        if (got := found.get(key, value)) != value:
-            raise OtherNetwork(f"{kind}: {key}: expected {value}, got {brief(got)}")
-    return tensors, found
-
-
-def module_state(module: Any, prefix: str, kind: str | None) -> dict:
-    """The `__dict__` that a module was saved with. The source text beside it is left alone."""
-    where = prefix.rstrip(".") or "network"
-    if type(module) is not Call or module.name != PERSISTENT:
-        raise WeightsError(f"{where}: expected a module of NVIDIA's, got {brief(module)}")
-    meta = expect(module.args[0], dict)
-    if meta["type"] != "class" or meta["version"] != 6 or kind not in (None, meta["class_name"]):
-        got = ", ".join(brief(meta[key]) for key in ("type", "class_name", "version"))
-        raise OtherNetwork(f"{where}: expected class {kind}, version 6, got {got}")
-    return expect(meta["state"], dict)
-
-
-def members(state: dict, part: str) -> dict[str, Any]:
-    """Parameters, buffers or modules of a module, but those that are None."""
-    found = expect(state[part], dict)
-    if len(found) > MAX_MEMBERS or any(type(k) is not str or len(k) > 40 for k in found):
-        raise WeightsError(f"refused: a module with {len(found)} {part}, or with long names")
-    return {k: v for k, v in found.items() if v is not None}

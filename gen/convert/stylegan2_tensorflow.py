@@ -13,23 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.convert.starganv2 import State, say
-from gen.convert.stylegan2_rosinality import (
+from gen.convert.common import (
     Options,
     Place,
     Read,
+    State,
     axis,
     count,
     img_size,
     option,
+    say,
     shapes,
     translated,
     width_options,
 )
 from gen.files import WeightsError
 from gen.networks.stylegan2 import TAPS
-from gen.pickle_file import PickleFile, number
 from gen.pickles import NETWORK, Call, brief, expect
+from gen.pickles.files import PickleFile, number
 
 MAX_VARIABLES = 1000
 TF_FIXED = {  # options of its networks that ours have as constants

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.devices import full_precision
-from gen.pickle_file import read_state
+from gen.pickles.files import read_state
 from gen.weights import fill
 
 SIZE_PX = 112  # of the input

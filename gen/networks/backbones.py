@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gen import fetch, files, weights
 from gen.files import WeightsError
 from gen.networks.perceptual import digest
-from gen.pickle_file import read_state
+from gen.pickles.files import read_state
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.devices import full_precision
-from gen.pickle_file import read_state
+from gen.pickles.files import read_state
 from gen.weights import fill
 
 FRAMES = 9  # at least, as two steps in time must be left of ceil(T / 8)

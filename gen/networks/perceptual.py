@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from gen import fetch, files, weights
 from gen.devices import full_precision
 from gen.files import WeightsError
-from gen.pickle_file import read_pickle, read_state
+from gen.pickles.files import read_pickle, read_state
 
 log = logging.getLogger(__name__)
 

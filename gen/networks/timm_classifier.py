@@ -11,7 +11,7 @@ from timm.models import clean_state_dict, is_model_in_modules
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from gen.pickle_file import read_state
+from gen.pickles.files import read_state
 
 RESIZABLE = {"vision_transformer", "deit", "eva"}  # modules of timm: other sizes also later
 

@@ -131,7 +131,7 @@ def test_celeba_hq(celeba, caplog):
     assert type(method) is StarGAN and method.domains == ["female", "male"]
     wanted = dict(img_size=256, num_domains=2, style_dim=64, latent_dim=16, w_hpf=1.0)
     assert {k: method.hparams[k] for k in wanted} == wanted
-    assert "has no discriminator, training starts with a fresh one" in caplog.text
+    assert "has no discriminator" not in caplog.text  # which inference does not need
     method.img_size = 64  # G has no layer that fixes the size of its input: a small image will do
     made = method.translate(X, torch.tensor([1]), z=Z)
     image, masks = direct(parts, CELEBA, X, Z, torch.tensor([1]))

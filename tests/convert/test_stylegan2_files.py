@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 
+from gen.convert.common import shapes
 from gen.convert.stylegan2 import import_stylegan2, read_stylegan2
-from gen.convert.stylegan2_rosinality import shapes
 from gen.files import WeightsError
 from gen.networks.stylegan2 import Discriminator, Generator, MappingNetwork
 from gen.pickles import ALLOWED, MAX_OPCODES

@@ -16,7 +16,7 @@ from gen.methods import loading
 from gen.methods.linear_directions import LinearDirections
 from gen.methods.stargan import StarGAN
 from gen.methods.stylegan2 import StyleGAN2
-from gen.pickle_file import read_state
+from gen.pickles.files import read_state
 from gen.weights import load_safetensors, save_safetensors
 from runs import GENERATOR, OPTIONS, ship
 

@@ -23,8 +23,8 @@ from gen.files import WeightsError
 from gen.methods.attribute_classifier import AttributeClassifier
 from gen.networks import arcface, i3d
 from gen.networks.timm_classifier import timm_classifier
-from gen.pickle_file import read_pickle, read_state
 from gen.pickles import MAX_OPCODES
+from gen.pickles.files import read_pickle, read_state
 from runs import differences
 
 

@@ -56,7 +56,7 @@ from gen.files import WeightsError
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.linear_directions import LinearDirections
 from gen.methods.stargan import StarGAN
-from gen.pickle_file import read_pickle, read_state
+from gen.pickles.files import read_pickle, read_state
 from gen.report import read_config
 from gen.runs import read_saved
 from runs import OPTIONS, ship

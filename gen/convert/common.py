@@ -1,0 +1,113 @@
+"""What the readers of published weights share: shapes to expect, and tensors under our names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gen.files import WeightsError
+from gen.networks.stylegan2 import TAPS, Discriminator, Generator
+from gen.ops.fir import setup_filter
+
+State = dict[str, Tensor]
+Options = dict[str, Any]
+Read = tuple[str, dict[str, State], dict[str, Options]]  # layout; by network: tensors, options
+Place = tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]  # key, shape there, to ours
+
+LIMITS = dict(img_size=4096, c_dim=2**16, map_layers=32, channel_base=2**24, group=2**16)
+
+
+class OtherNetwork(WeightsError):
+    """Of another class, or other tensors than ours."""
+
+
+def say(tensor: Tensor | None) -> str:
+    """float32 (64, 3, 3, 3), or none."""
+    if tensor is None:
+        return "none"
+    return f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
+
+
+def shapes(name: str, options: Options) -> State:
+    """Tensors without numbers, as "generator" or "discriminator" with these options has them."""
+    with torch.device("meta"):
+        return (Generator if name == "generator" else Discriminator)(**options).state_dict()
+
+
+def check_filter(got: Tensor, key: str, gain: int = 1) -> None:
+    wanted = setup_filter(TAPS) * gain
+    if got.shape != wanted.shape:
+        raise WeightsError(f"{key}: expected {say(wanted)}, got {say(got)}")
+    if not torch.allclose(got, wanted, atol=1e-6):
+        raise WeightsError(f"{key}: expected the filter {list(TAPS)}, got {got.tolist()}")
+
+
+def option(name: str, value: Any, where: str) -> Any:
+    """`value`, if it is one that the network can be built with."""
+    if name in ("clamp", "group") and value is None:
+        return None
+    low = {"c_dim": 0, "clamp": 1e-6}.get(name, 1)
+    high = LIMITS.get(name, 2**14)
+    if type(value) is not int and not (name == "clamp" and type(value) is float):
+        raise WeightsError(f"{where}: {name}: expected a number, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise WeightsError(f"{where}: {name}: expected {low} to {high}, got {value!r:.30}")
+    return value
+
+
+def axis(state: State, key: str, ndim: int, at: int) -> int:
+    """Size of one axis of a tensor."""
+    got = state.get(key)
+    if got is None or got.ndim != ndim:
+        raise WeightsError(f"{key}: expected {ndim} dimensions, got {say(got)}")
+    return got.shape[at]
+
+
+def count(pattern: str, state: State) -> int:
+    """Keys of this form."""
+    return sum(re.fullmatch(pattern, str(key)) is not None for key in state)
+
+
+def img_size(blocks: int) -> int:
+    """Pixels of a network with so many blocks above 4 px."""
+    return option("img_size", 4 << max(0, min(blocks, 20)), "number of blocks")
+
+
+def width_options(img_size: int, last: int, first: int) -> Options:
+    """channel_base and channel_max, of `last` channels at full size and `first` at 4 px."""
+    return dict(img_size=img_size, channel_base=last * img_size, channel_max=first)
+
+
+def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place]) -> State:
+    """The tensors of `wanted` out of `got`; what is used is taken from `got`."""
+    state = {}
+    for key, tensor in wanted.items():
+        if key.endswith("resample_filter"):
+            state[key] = setup_filter(TAPS)
+            continue
+        theirs, shape, ours = place(key, tensor)
+        value = got.pop(theirs, None)
+        if value is None or value.shape != shape:
+            raise WeightsError(f"{theirs}: expected float32 {shape}, got {say(value)} (our {key})")
+        state[key] = ours(value).contiguous()
+    return state
+
+
+def checked(got: State, name: str, options: Options) -> State:
+    """The tensors of one network, after each key, shape, type and fixed filter was compared."""
+    wanted = shapes(name, options)
+    for key in [*wanted, *(key for key in got if key not in wanted)]:
+        if say(wanted.get(key)) != say(got.get(key)):
+            raise OtherNetwork(
+                f"{name}.{key}: expected {say(wanted.get(key))}, got {say(got.get(key))}, in a "
+                f"network of {options}: take a StyleGAN2 file as published"
+            )
+        if not got[key].isfinite().all():
+            raise WeightsError(f"{name}.{key}: expected finite numbers, got NaN or infinity")
+        if key.endswith("resample_filter"):
+            check_filter(got[key], f"{name}.{key}")
+    return {key: got[key] for key in wanted}
