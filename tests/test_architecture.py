@@ -44,21 +44,65 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.interpolation": {"torch", "gen.devices"},
     "gen.devices": {"torch"},
     "gen.networks": {
-        "torch", "torchvision", "timm", "numpy", "gen.interpolation", "gen.weights",
-        "gen.pickles.files", "gen.networks", "gen.devices", "gen.ops",
+        "torch", "torchvision", "timm", "numpy", "gen.files", "gen.fetch", "gen.weights",
+        "gen.pickles", "gen.networks", "gen.devices", "gen.ops",
     },
     "gen.metrics": {
         "torch", "torchmetrics", "torch_fidelity", "numpy", "scipy", "gen.metrics",
         "gen.networks.backbones", "gen.networks.perceptual", "gen.interpolation", "gen.viz",
-        "gen.weights", "gen.ops", "gen.losses", "gen.devices",
+        "gen.files", "gen.weights", "gen.ops", "gen.losses", "gen.devices",
     },
     "gen.data": {
         "torch", "torchvision", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors",
         "gen.data",
     },
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz"},
-    "gen.weights": {"torch", "numpy", "safetensors", "yaml"},
+    "gen.files": {"yaml"},
+    "gen.fetch": {"gen.files"},
+    "gen.weights": {"torch", "safetensors", "gen.files"},
+    "gen.pickles": {"torch", "numpy", "gen.pickles", "gen.files", "gen.weights"},
 }  # fmt: skip
+
+
+FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
+    "devices files interpolation ops viz data",
+    "fetch weights pickles losses",
+    "networks checkpoint",
+    "metrics inference convert",
+    "methods evaluation demo",
+    "report callbacks commands runs",
+    "cli __main__",
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+
+
+def uses() -> dict[str, set[str]]:
+    """Module of gen -> the modules of gen that it imports, anywhere in it."""
+    known = {module(name) for name in OURS}
+    found = {}
+    for name in OURS:
+        mine = set()
+        for full in imports(TREES[name]):
+            while full and full not in known:
+                full = full.rpartition(".")[0]
+            mine.add(full)
+        found[module(name)] = mine - {module(name), "gen", ""}
+    return found
+
+
+def test_lower_floors_never_import_higher_ones():
+    floors = {m: FLOOR[m.split(".")[1]] for m in uses() if m != "gen"}
+    wrong = {
+        (m, u) for m, used in uses().items() if m != "gen" for u in used if floors[u] > floors[m]
+    }
+    assert wrong == set()
+
+
+def test_imports_go_in_no_circle():
+    left = uses()
+    while free := {m for m, used in left.items() if not used & left.keys()}:
+        left = {m: used for m, used in left.items() if m not in free}
+    assert left == {}
 
 
 @pytest.mark.parametrize("part", RULES)
