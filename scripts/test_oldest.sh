@@ -12,5 +12,8 @@ if [ ! -e "$stamp" ] || [ setup.cfg -nt "$stamp" ] || [ constraints-oldest.txt -
     -c constraints-oldest.txt -e ".[test]"
   touch "$stamp"
 fi
-[ $# -gt 0 ] || set -- tests/test_{cli,cityscapes,decoding,demo,data_prep,fidelity,images,metrics,perceptual,safety,spatial_entropy,stills,video,viz,weights}.py
+[ $# -gt 0 ] || set -- tests/{data_prep,viz,test_safety.py} tests/commands/test_cli.py \
+  tests/data/test_{cityscapes,decoding,images}.py tests/demo/test_demo.py tests/files/test_weights.py \
+  tests/inference/test_scenes.py tests/losses/test_spatial_entropy.py \
+  tests/metrics/test_{fidelity,smoothness}.py tests/networks/test_perceptual.py
 exec .venv-oldest/bin/python -m pytest -n "$(nproc)" --maxprocesses 4 --dist loadfile "$@"
