@@ -24,9 +24,9 @@ a path has frames 0 .. T - 1 and n = T - 1 steps):
                compared at equal `direct` (`gen.evaluation.compare`), never at their own
 
 The five paths have gradual .95, .72 and .07; a jump has .11, white noise .06, standing still 0
-(tests/metrics/test_gradual.py). `straight` is no factor of it: in a movement each step changes other places
-than the one before, so the exact morph has .29, the cross-dissolve .49, a jump 1. Read `straight`
-at equal distance, and beside the dissolve of the same two ends.
+(tests/metrics/test_gradual.py). `straight` is no factor of it: in a movement each step changes
+other places than the one before, so the exact morph has .29, the cross-dissolve .49, a jump 1. Read
+`straight` at equal distance, and beside the dissolve of the same two ends.
 """
 
 import torch
