@@ -46,11 +46,11 @@ from gen.files import parse_yaml
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
-from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from harness import bare
 from literal_fir import fir_rows
+from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 from literal_step import LiteralStep
 from literal_video import PRESETS, video_rows
 

@@ -89,7 +89,7 @@ def test_the_search_for_unsafe_calls_finds_them(line):
 def test_yaml_is_read_by_the_one_function_that_has_limits():
     readers = {p.name for p in SOURCES for name, _ in calls(ast.parse(p.read_text()))
                if name.startswith("yaml.")}  # fmt: skip
-    assert readers == {"weights.py"}
+    assert readers == {"files.py"}
 
 
 def test_a_checkpoint_with_a_global_is_refused_unrun(checkpoint, tmp_path):

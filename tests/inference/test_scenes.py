@@ -281,7 +281,7 @@ def test_an_image_without_objects_has_a_camera(write, run):
     said, status, out = run(*words, "--camera", "-3,0,1")
     assert not status and (out / "video.mp4").exists()
     said, status, _ = run(*words)
-    assert status == 2 and "expected a --drag or --camera; objects: none" in said
+    assert status == 1 and "expected a --drag or --camera; objects: none" in said
     for words in (["--list"], ["--drag", "1:4,0"]):
         said, _, _ = run("--frame", frame, "--masks", masks, *words)
         assert "none: things are trainId * 1000 + number in its masks, as 13001" in said
@@ -338,7 +338,7 @@ def test_the_script_wants_a_model_that_moves(write, run, tmp_path):
     path = ship(DomainClassifier(**CLASSIFIER), tmp_path / "judge.safetensors")
     frame, masks = write()
     said, status, _ = run("--checkpoint", path, "--frame", frame, "--masks", masks, "--list")
-    assert status == 2 and "expected a ClickToMove, got DomainClassifier" in said
+    assert status == 1 and "expected a ClickToMove, got DomainClassifier" in said
 
 
 def test_a_model_without_a_camera_refuses_one(write, run, tmp_path):
@@ -347,4 +347,4 @@ def test_a_model_without_a_camera_refuses_one(write, run, tmp_path):
     words = ["--checkpoint", path, "--frame", frame, "--masks", masks, "--camera", "1,0,1"]
     for more in ([], ["--suggest"]):
         said, status, _ = run(*words, *more)
-        assert status == 2 and "camera: expected none of a model that was trained without" in said
+        assert status == 1 and "camera: expected none of a model that was trained without" in said
