@@ -34,17 +34,18 @@ class AttributeClassifier(ImageJudge):
     factors in units of their standard deviations; both statistics are those of the training data.
 
     Args:
-        model_name: convolutional network of timm.
+        model_name: name of a convolutional network of timm.
         img_size: side of the square images, px.
-        attributes: names of the attributes, as the data has them, separated by commas.
-        factors: names of the factors, likewise.
+        attributes: names of the attributes as in the data, separated by commas.
+        factors: names of the factors as in the data, separated by commas.
         lr: learning rate (AdamW).
-        lr_warmup_iters: iterations over which the rate first rises linearly.
-        lr_decay_start: iteration at which the rate begins to fall.
-        lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
-        weight_decay: decoupled decay of the kernels; biases and norms have none.
-        disturb: strength of the disturbances in training; 0 is none.
-        seed: of the first weights and of the disturbances.
+        lr_warmup_iters: iterations over which the learning rate first rises linearly.
+        lr_decay_start: iteration at which the learning rate begins to fall.
+        lr_decay_iters: iterations over which the learning rate falls linearly to 0; 0 keeps it
+            constant.
+        weight_decay: decoupled weight decay of the kernels; biases and norms have none.
+        disturb: strength of the disturbances of training images (colour, blur, noise); 0 is none.
+        seed: seed of the first weights and of the disturbances.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 

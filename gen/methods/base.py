@@ -1,5 +1,4 @@
-"""What training in Lightning needs, once: the doors of checkpoints and data, randomness, learning
-rates, the NaN stop; and for GANs their steps, freezing and EMA.
+"""Base classes of methods: checks, randomness, learning rates, NaN stop; steps and EMA of GANs.
 
 Lightning counts every `optimizer.step()` of manual optimisation as a global step. Here only the
 step that closes an iteration is counted, so `max_steps`, `every_n_train_steps` and
@@ -93,7 +92,7 @@ class Method(LightningModule):
     # ---- one iteration --------------------------------------------------------------------------
 
     def lr_factor(self, iteration: int) -> float:
-        """What every learning rate is multiplied by at `iteration`, a pure function of it."""
+        """The factor of every learning rate at `iteration`, a pure function of it."""
         return 1.0
 
     def on_train_start(self) -> None:
@@ -337,7 +336,7 @@ class Method(LightningModule):
         self.load_state_dict(full)
 
     def check_extent(self, state: dict[str, Tensor], source: str | Path) -> None:
-        """Of a method on the meta device: raises WeightsError if `state` cannot be its weights.
+        """Raises WeightsError if `state` cannot be the weights of this method, on the meta device.
 
         What it lacks for training is allowed here, up to MORE times what it has.
         """
@@ -440,13 +439,13 @@ class GANMethod(Method):
     def augmented(
         self, x: Tensor, rng: torch.Generator, pixels: torch.Generator | None = None
     ) -> Tensor:
-        """What D is shown of images (N, 3, H, W), real or not; `rng` is on the host, `pixels` draws
-        noise where the images are."""
+        """Images (N, 3, H, W), real or not, augmented as D sees them; `rng` is on the host,
+        `pixels` draws noise where the images are."""
         h = self.hparams
         return augment(x.float(), self.ada_on_host, rng, h.augment, pixels) if h.ada_target else x
 
     def ask_signs(self, iteration: int) -> None:
-        """At the start of an iteration, of every 4th: sends the signs so far to the host."""
+        """Sends the signs so far to the host, at the start of every 4th iteration."""
         if self.hparams.ada_target and iteration % 4 == 1:
             self._signs = Arrival(self.across(self.ada_signs))
             self.ada_signs.zero_()
@@ -457,7 +456,8 @@ class GANMethod(Method):
         self.ada_signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
 
     def adapt(self, images: int) -> None:
-        """Where signs were asked for: more augmentation if D was surer than wanted before it.
+        """Raises augmentation if D was surer than wanted, else lowers it, once `ask_signs` has
+        asked.
 
         At the end of the iteration, of `images`: they have arrived, and no GPU is waited for.
         """
@@ -470,7 +470,7 @@ class GANMethod(Method):
             self.ada_p.fill_(self.ada_on_host.item())
 
     def across(self, value: Tensor) -> Tensor:
-        """Its mean over processes."""
+        """The mean of a value over processes."""
         return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
 
     @property

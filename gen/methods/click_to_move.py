@@ -33,51 +33,63 @@ class ClickToMove(GANMethod):
     """Videos from a frame, its masks, and the motion of the objects that a user moves.
 
     Args:
-        height: of the frames H, px.
-        width: of the frames W, px.
-        steps: frames T after the first.
-        fit: how an image of other proportions becomes a frame, as those of training did: `crop`
-            takes its middle, as data_prep/video.py does; `stretch` all of it.
-        channels: of the first level of the encoders, of the decoder, and of the generator.
-        levels: halvings of the encoders; 6 in the release, for 128 x 256.
-        max_channels: most channels of a level.
-        norm: `batch` as released; `group` for small batches.
-        generator: warps features of the first frame, or SPADE.
-        blocks: its residual blocks.
-        residual: the flow is added to that of the objects, and frames are mixed with the warped
-            first one; without, both are made from nothing, as released.
-        d_channels: channels of the discriminators' first level.
-        d_levels: their halvings.
-        graph_dim: width of the object graph.
-        feature_dim: width of an object's code.
-        edges: objects tell each other how they move; without it is a baseline.
-        z_dim: width Z of the latent of a clip: first half stuff, second half things.
-        object_z_dim: width O of the latent of an object and frame.
-        camera: share of the scenes in training whose camera is known; 0: no control of it.
-        mix: share of the scenes in training that are rendered with predicted motion,
-        mix_start: from this iteration on; the others with the true one.
-        lambda_flow: weight of the flow's error, px, where visible.
-        lambda_visible: weight of cross entropy of what is visible.
-        lambda_warped: weight of the warped first frame's error.
-        lambda_smooth: weight of edge-aware smoothness of the flow.
-        lambda_kl: weight of the posterior's distance from N(0, I), nats a number of z,
-        kl_iters: which rises evenly over so many iterations.
-        free_nats: distance of a number of z that is free.
-        lambda_rec: weight of the frames' error.
-        lambda_ssim: weight of their dissimilarity.
-        lambda_perceptual: weight of LPIPS (VGG) of the frames; their sides are 32 px at least.
-        lambda_translation: weight of the error of objects' shifts,
-        lambda_scale: of their scales,
-        lambda_rotation: and of their rotation and shear.
-        lambda_gan_image: weight of the discriminator of frames; 0: it is not trained.
-        lambda_gan_video: of the discriminator of clips, likewise.
-        lambda_fm_image: weight of feature matching in the first,
-        lambda_fm_video: and in the second; both need the discriminator's weight.
-        lr: learning rate (Adam) of all but
-        lr_graph: the graph
-        lr_d: and the discriminators.
-        ema_decay: decay of the averaged networks, an iteration; short runs forget sooner.
-        seed: of the first weights and of all that is drawn in training.
+        height: height H of the frames, px.
+        width: width W of the frames, px.
+        steps: number T of frames that follow the first frame.
+        fit: how an image of other proportions becomes a frame: `crop` keeps the middle part, as
+            data_prep/video.py does; `stretch` keeps all of the image. Choose as for the training
+            frames.
+        channels: channels of the first level in the encoders, the decoder and the generator.
+        levels: how often the encoders halve the size; 6 in the release, for 128 x 256 px.
+        max_channels: upper limit for the channels of a level.
+        norm: normalisation layers: `batch` as released, `group` for small batches.
+        generator: network that makes the frames: `warp` moves features of the first frame along the
+            flow, `spade` steers a decoder by SPADE layers.
+        blocks: number of residual blocks in the generator.
+        residual: add the predicted flow to the flow of the objects, and mix frames with the warped
+            first frame; false makes flow and frames from nothing, as released.
+        d_channels: channels of the first level in the discriminators.
+        d_levels: how often the discriminators halve the size.
+        graph_dim: width of the features in the object graph.
+        feature_dim: width F of the code of an object.
+        edges: let objects tell each other how they move; false gives a baseline of separate
+            objects.
+        z_dim: width Z of the latent of a clip; first half for stuff, second half for things.
+        object_z_dim: width O of the latent of an object in one frame.
+        camera: share of the training scenes in which the model knows the motion of the camera; with
+            0 the camera cannot be controlled later.
+        mix: share of the training scenes that are rendered with predicted motion; the other scenes
+            have the true motion.
+        mix_start: first iteration at which `mix` applies; earlier every scene has the true motion.
+        lambda_flow: weight of the L1 error of the flow, px, where pixels of the first frame are
+            visible.
+        lambda_visible: weight of the cross entropy of the visibility of pixels.
+        lambda_warped: weight of the L1 error of the first frame warped by the flow.
+        lambda_smooth: weight of the edge-aware smoothness of the flow.
+        lambda_kl: weight of the KL divergence from the posterior of z to N(0, I), nats per number
+            of z.
+        kl_iters: iterations over which lambda_kl rises evenly from 0; 0 means full weight at once.
+        free_nats: KL divergence that costs nothing, nats per number of z.
+        lambda_rec: weight of the L1 error of the frames.
+        lambda_ssim: weight of the structural dissimilarity (1 - SSIM) / 2 of the frames.
+        lambda_perceptual: weight of LPIPS (VGG) between made and true frames; needs frames with
+            sides of 32 px or more.
+        lambda_translation: weight of the L1 error of the shifts of objects.
+        lambda_scale: weight of the L1 error of the scales of objects.
+        lambda_rotation: weight of the L1 error of the rotation and shear of objects.
+        lambda_gan_image: weight of the adversarial loss of single frames; with 0 the discriminator
+            of frames is not trained.
+        lambda_gan_video: weight of the adversarial loss of whole clips; with 0 the discriminator of
+            clips is not trained.
+        lambda_fm_image: weight of feature matching in the discriminator of frames; needs
+            lambda_gan_image.
+        lambda_fm_video: weight of feature matching in the discriminator of clips; needs
+            lambda_gan_video.
+        lr: learning rate (Adam) of everything except the object graph and the discriminators.
+        lr_graph: learning rate (Adam) of the object graph.
+        lr_d: learning rate (Adam) of the discriminators.
+        ema_decay: decay of the averaged networks per iteration, lower in the first iterations.
+        seed: seed of the first weights and of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
@@ -156,7 +168,8 @@ class ClickToMove(GANMethod):
     # ---- training -------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Of all but the graph, of the graph, and of each discriminator that is trained."""
+        """Optimizers: of all but the graph, of the graph, of each discriminator that is trained.
+        """
         h, parts = self.hparams, dict(self.animator.named_children())
         graph = parts.pop("graph").parameters()
         rest = [p for part in parts.values() for p in part.parameters()]
@@ -170,7 +183,7 @@ class ClickToMove(GANMethod):
         return [name for name in self.discriminators if self.hparams[f"lambda_gan_{name}"]]
 
     def weights(self) -> dict[str, float]:
-        """Of the generator's terms at this iteration."""
+        """Weights of the generator's loss terms at this iteration."""
         h = self.hparams
         names = ("flow", "visible", "warped", "smooth", "rec", "ssim", "perceptual")
         names += ("translation", "scale", "rotation")
@@ -257,7 +270,7 @@ class ClickToMove(GANMethod):
         return made.video, {name: term() for name, term in every.items() if w[name]}
 
     def draws(self, batch: dict[str, Tensor]) -> tuple[Scene, Motion, Tensor, Tensor, Tensor]:
-        """What this iteration draws: the user of each scene, who gets predicted motion (N,), noise.
+        """Draws for this iteration: each scene's user, who gets predicted motion (N,), and noise.
 
         A scene's user moves 0 .. all of its objects, each number equally likely, as they moved.
         """
@@ -292,7 +305,7 @@ class ClickToMove(GANMethod):
         object_z: Tensor,
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> Animation:
-        """The frames after a scene's; see `latents`, and `gen.inference.dragging` for requests.
+        """The frames that follow a scene; see `latents`, and `gen.inference.dragging` for requests.
 
         `bf16` runs convolutions in bfloat16, as training with bf16-mixed does.
         """
@@ -304,12 +317,12 @@ class ClickToMove(GANMethod):
 
     @inference
     def predict_motion(self, scene: Scene, motion: Motion, object_z: Tensor) -> Tensor:
-        """What all objects will do (N, T, M, 2, 3), without their frames."""
+        """The predicted motion of all objects (N, T, M, 2, 3), without rendering frames."""
         with judging(self.ema.module["animator"]) as animator:
             return animator.predict(scene, animator.features(scene), motion, object_z)
 
     @inference
     def encode(self, clips: dict[str, Tensor]) -> Tensor:
-        """The mean latent (N, Z) of whole clips: how the rest of their motion was."""
+        """The mean latent (N, Z) of whole clips: the motion that objects do not tell."""
         with judging(self.ema.module["animator"]) as animator:
             return animator.encode(clips)[0]

@@ -22,17 +22,18 @@ class DomainClassifier(ImageJudge):
     """A classifier of domains.
 
     Args:
-        model_name: convolutional network of timm.
+        model_name: name of a convolutional network of timm.
         img_size: side of the square images, px.
         num_domains: number of visual domains S.
         lr: learning rate (AdamW).
-        lr_warmup_iters: iterations over which the rate first rises linearly.
-        lr_decay_start: iteration at which the rate begins to fall.
-        lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
-        weight_decay: decoupled decay of the kernels; biases and norms have none.
+        lr_warmup_iters: iterations over which the learning rate first rises linearly.
+        lr_decay_start: iteration at which the learning rate begins to fall.
+        lr_decay_iters: iterations over which the learning rate falls linearly to 0; 0 keeps it
+            constant.
+        weight_decay: decoupled weight decay of the kernels; biases and norms have none.
         label_smoothing: share of each label that is spread over all domains.
-        disturb: strength of the disturbances in training; 0 is none.
-        seed: of the first weights and of the disturbances.
+        disturb: strength of the disturbances of training images (colour, blur, noise); 0 is none.
+        seed: seed of the first weights and of the disturbances.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What editors of a generator's codes share: the frozen generator, the judge of its images.
+"""The base of editors of a generator's codes: the frozen generator, the judge of its images.
 
 Letters in shapes: N batch, T frames, L rows of a code, D its width, K attributes, Z noise, H image
 side.
@@ -26,9 +26,9 @@ SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_ma
 
 
 class Editor(Method):
-    """A subclass has the options `generator`, `judge`, `attributes`, `psi` and those in `SHAPE`, as
-    `StyleFunction`, calls `build_generator`, and has `edit`, `noise_dim`, and the `bounds` of its
-    options, {name: (lowest, highest)}.
+    """Base of the editors. A subclass has the options `generator`, `judge`, `attributes`, `psi` and
+    those in `SHAPE`, as `StyleFunction`, calls `build_generator`, and has `edit`, `noise_dim`, and
+    the `bounds` of its options, {name: (lowest, highest)}.
     """
 
     learns_from = "codes"
@@ -105,13 +105,13 @@ class Editor(Method):
         return ws
 
     def labels(self, x: Tensor) -> Tensor:
-        """Which attributes the judge sees on images (N, 3, H, H): (N, K) in {0, 1}."""
+        """The attributes that the judge sees on images (N, 3, H, H): (N, K) in {0, 1}."""
         return (self._judges[0].logits(x) > 0).float()
 
     # ---- inference: no gradients, full precision ------------------------------------------------
 
     def check_request(self, ws: Tensor, d: Tensor, z: Tensor | None) -> None:
-        """The door of `edit`."""
+        """Checks the arguments of `edit`."""
         N, Z = len(ws), self.noise_dim
         rows, width, K = self.generator.mapping.rows, self.hparams.w_dim, len(self.attribute_names)
         got = [None if t is None else tuple(t.shape) for t in (ws, d, z if Z else None)]

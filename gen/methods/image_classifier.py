@@ -1,4 +1,4 @@
-"""What classifiers of whole images share: a timm network, its training on disturbed images."""
+"""The base of classifiers of whole images: a timm network, its training on disturbed images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gen.methods.schedules import linear_fall
 
 
 class ImageJudge(Method):
-    """What classifiers of whole images share: a timm network, its training, its judgement.
+    """Base of classifiers of whole images: a timm network, its training, its judgement.
 
     A subclass has the options of `DomainClassifier` that are read here, and calls `build`.
     """

@@ -43,29 +43,30 @@ class LinearDirections(Editor):
     """Linear directions in the codes of a `StyleGAN2`. They know one way to edit: noise has no use.
 
     Args:
-        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) that is edited. Its weights go
-            into the checkpoints of this method, which are whole by themselves.
-        judge: checkpoint of `AttributeClassifier` that labels its images in training.
-        attributes: names of the K attributes, as the classifier has them, separated by commas.
-        img_size: side H of the images, as the generator has it; so the next six.
-        z_dim: width of its latents.
-        w_dim: width D of its codes.
-        map_layers: layers of its mapping network.
-        channel_base: its channels times resolution.
-        channel_max: most channels of a layer.
-        clamp: limit of its activations; 0: none.
-        psi: truncation of the codes that are edited.
-        space: W classifies the mean of a code's rows and moves all rows alike, W+ each row by its
-            own direction.
-        mixing: share of the codes in W+ that get a range of rows of another in training; else rows
-            of mapped codes are equal, and nothing tells which of them matters.
-        loss: of the classifiers: logistic, or the hinge of a support vector machine.
-        strength: score that an edit gives every attribute at least, on the wanted side, in standard
+        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) whose codes are edited.
+            Checkpoints of this method contain its weights, so they need no other file.
+        judge: checkpoint of `AttributeClassifier` that labels the generator's images in training.
+        attributes: names of the K attributes as in the classifier, separated by commas.
+        img_size: side H of the images, px, as in the generator.
+        z_dim: width of the latents, as in the generator.
+        w_dim: width D of the codes, as in the generator.
+        map_layers: layers of the mapping network, as in the generator.
+        channel_base: channels times resolution, as in the generator.
+        channel_max: upper limit for the channels of a layer, as in the generator.
+        clamp: limit of the activations, as in the generator; 0: no limit.
+        psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
+        space: space of the directions: `W` classifies the mean of the rows of a code and moves all
+            rows alike, `W+` moves each row in a direction of its own.
+        mixing: share of the training codes in W+ that get a range of rows of another code; without
+            mixing all rows of a code are equal, and nothing tells which of them matters.
+        loss: loss of the classifiers: `logistic`, or `hinge` as for a support vector machine.
+        strength: least score on the wanted side after an edit, for every attribute, in standard
             deviations of that score over codes.
-        weight_decay: weight of half the squared norm of the normals.
+        weight_decay: weight of half the squared norm of the classifiers' weights.
         lr: learning rate (Adam).
-        lr_iters: iterations in which half a cosine takes it to 0; 0 keeps the rate.
-        seed: of all that is drawn in training.
+        lr_iters: iterations in which the learning rate falls to 0 along half a cosine; 0 keeps it
+            constant.
+        seed: seed of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
@@ -170,7 +171,7 @@ class LinearDirections(Editor):
         self.score_std.lerp_(std, 1 - MEMORY)
 
     def seen(self, ws: Tensor) -> Tensor:
-        """What of codes (N, L, D) the classifiers see, (N, C)."""
+        """The part of codes (N, L, D) that the classifiers see, (N, C)."""
         return ws.flatten(1) if self.hparams.space == "W+" else ws.mean(1)
 
     def scores(self, ws: Tensor) -> Tensor:

@@ -50,17 +50,18 @@ def project(
     `torch.no_grad` and `torch.inference_mode`, too.
 
     Args:
-        generator: Frozen; its gradients are taken with respect to codes only.
-        x: (N, 3, H, H) in [-1, 1], of the generator's size.
-        steps: Of Adam; 1000 as released.
-        space: W: one row for all layers. W+: each layer has its own, which fits real images
-            better, and edits worse the farther the rows drift apart.
-        fit_noise: Also fits the noise maps, as released; codes alone are what can be edited, for
-            images are synthesised with the stored maps.
-        features: Default: of LPIPS with VGG-16, as released.
-        seed: Of the mean code, of the disturbances and of the first noise maps.
-        lr: Highest rate.
-        bar: Shows a progress bar.
+        generator: frozen generator; gradients are taken with respect to codes only.
+        x: images (N, 3, H, H) in [-1, 1], of the generator's size.
+        steps: number of steps of Adam; 1000 as released.
+        space: space of the codes: `W` has one row for all layers; `W+` has a row for each layer,
+            fits real images better, and edits worse the farther the rows drift apart.
+        fit_noise: also fit the noise maps, as released. Only codes can be edited later: images are
+            synthesised with the stored maps.
+        features: network in whose features images are compared; default LPIPS with VGG-16, as
+            released.
+        seed: seed of the mean code, of the disturbances and of the first noise maps.
+        lr: highest learning rate of Adam.
+        bar: show a progress bar.
 
     Raises:
         ValueError: x of another shape, dtype or range, NaN, or steps < 1.
@@ -123,7 +124,7 @@ def apart(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 def autocorrelation(noise: Tensor) -> Tensor:
-    """How much a noise map (N, 1, H, H) is a picture: 0 for white noise, at every scale."""
+    """The autocorrelation of a noise map (N, 1, H, H) at every scale: near 0 for white noise."""
     total = noise.new_zeros(())
     while True:
         for dim in (2, 3):

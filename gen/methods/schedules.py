@@ -1,4 +1,4 @@
-"""How weights and rates change in training: pure functions of the step."""
+"""Schedules of weights and learning rates in training: pure functions of the step."""
 
 import math
 
@@ -14,7 +14,7 @@ def ramp(epoch: int, epochs: int, warmup: int = 10) -> float:
 
 
 def half_cosine(step: int, steps: int) -> float:
-    """From 1 at step 0 to 0 at `steps`, and from there on."""
+    """Half a cosine: 1 at step 0, 0 at `steps` and later."""
     return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
 
 

@@ -54,26 +54,31 @@ class SmoothI2I(StarGAN):
 
     Args:
         lambda_tri: weight of the style triplet loss.
-        margin: margin of the style triplet loss.
+        margin: margin of the style triplet loss, a distance of styles.
         lambda_sr: weight of style compactness (style regularisation) after its ramp.
         lambda_cont: weight of the content loss, LPIPS (AlexNet) between source and translation.
-        content_shift: largest shift, px, by which both images are moved at random for that network,
-            so that it draws no lattice; 0 as published, for parity.
-        content_scale: whole number by which both are enlarged for it, 2 for images below 128 px.
-        lambda_shr: weight of shrinkage after its ramp.
-        shrink: form of shrinkage; pairwise only draws different domains together.
-        ramp_start: iteration at which compactness and shrinkage begin.
-        ramp_iters: iterations over which they then rise linearly to their weight.
-        lambda_mix: weight of style Mixup in D and in G: mixed styles must look real and be read
-            back as mixed.
-        lambda_mix_image: weight of image Mixup in E: the style of a blend is the blend of styles.
-        lambda_mix_d: weight at which D takes blended real images for real.
+        content_shift: largest random shift, px, of source and translation before the content
+            network sees them, so that it does not draw a lattice; 0 as published.
+        content_scale: whole number by which source and translation are enlarged before the content
+            network sees them; 2 for images below 128 px.
+        lambda_shr: weight of shrinkage of the style space after its ramp.
+        shrink: form of shrinkage: `origin` pulls styles to 0, `centroid` to their mean, `pairwise`
+            pulls styles of different domains together.
+        ramp_start: iteration at which the weights of compactness and shrinkage begin to rise.
+        ramp_iters: iterations over which the weights of compactness and shrinkage rise linearly.
+        lambda_mix: weight of style Mixup in D and G: mixed styles must look real and be read back
+            as mixed.
+        lambda_mix_image: weight of image Mixup in E: the style of a blend of images is the blend of
+            styles.
+        lambda_mix_d: weight of image Mixup in D: blended real images count as real.
         mixup_beta: both parameters of the Beta distribution of the mixing factor; 1 is uniform.
         mixup_fraction: share of the batch that is mixed.
-        mixup_phase: guidance under which styles are mixed.
-        paper_intent: the triplet and compactness also train E, on the styles of references.
-        lambda_match: weight at which styles of references get the mean and the spread of those of
-            latents, for each domain; above 0 where outputs ignore their reference.
+        mixup_phase: guidance under which styles are mixed: only `latent`, or `both` latents and
+            references.
+        paper_intent: let the triplet loss and compactness also train E, on the styles of
+            references.
+        lambda_match: weight of moment matching: styles of references get the mean and spread of
+            styles of latents, in each domain. Try above 0 where outputs ignore the reference.
     """
 
     def __init__(
@@ -142,7 +147,8 @@ class SmoothI2I(StarGAN):
         return Mix(lam, y[:m], y[j], j)
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
-        """As its base; mixed fakes share the fakes' weight: (fake + lambda mix) / (1 + lambda)."""
+        """Adds mixed images; mixed fakes share the fakes' weight: (fake + lambda mix) / (1 +
+        lambda)."""
         h, terms = self.hparams, super().discriminator_terms(phases)
         mixed = [
             self.mixed_bce(p.mix.x.detach(), p.mix, p.rng, real=False) for p in phases if p.mix

@@ -47,31 +47,38 @@ class SpatialEntropy(Method):
     """A Vision Transformer of timm, with a regulariser of its last attention.
 
     Args:
-        model_name: model of timm; `gen.networks.attention_tap` says which can be regularised.
+        model_name: name of a model of timm; `gen.networks.attention_tap` says which can be
+            regularised.
         img_size: side of the square training images, px.
         num_classes: number of classes S; `gen fit` takes it from the data.
-        patch_size: side of a patch, px; 0 is the model's own.
-        pretrained: start from timm's weights for `model_name`, which are downloaded.
-        pretrained_file: start from this file of timm's layout (.safetensors, .pth) instead; the
-            head is new where it has another number of classes, positions are resampled.
-        regularizer: spatial_entropy, or a baseline: total_variation of the map,
-            head_decorrelation of what the heads gather (without a class token: would gather for
-            the mean query), none.
-        lambda_reg: its largest weight.
-        lambda_warmup_epochs: epochs over which the weight rises from 0, at most half of all; then
-            it falls to 0 along half a cosine.
-        rewire_last: the last block hands on only what its attention gathered ("nosn").
-        drop_path: largest rate of stochastic depth.
-        lr: learning rate (AdamW). DeiT: 5e-4 for 512 images a step, in proportion.
-        lr_min: where a cosine takes it.
-        lr_warmup_epochs: epochs over which it first rises from 1e-6, at most a quarter of all.
-        weight_decay: decoupled decay of the kernels; biases, norms, tokens, positions have none.
+        patch_size: side of a patch, px; 0 keeps the size of the model.
+        pretrained: start from timm's published weights of `model_name`, which are downloaded.
+        pretrained_file: file of weights in timm's layout (.safetensors, .pth) to start from instead
+            of a download; a head for another number of classes starts anew, positions are
+            resampled.
+        regularizer: term on the attention: `spatial_entropy` of the map, or a baseline:
+            `total_variation` of the map, `head_decorrelation` of what the heads gather (without a
+            class token: would gather for the mean query), `none`.
+        lambda_reg: largest weight of the regulariser.
+        lambda_warmup_epochs: epochs over which the weight of the regulariser rises from 0, at most
+            half of all epochs; later it falls to 0 along half a cosine.
+        rewire_last: let the last block pass on only what attention gathered, without a skip
+            connection ("nosn").
+        drop_path: largest rate of stochastic depth, that of the last block.
+        lr: highest learning rate (AdamW). DeiT: 5e-4 for 512 images a step, in proportion.
+        lr_min: learning rate at the end, reached along half a cosine.
+        lr_warmup_epochs: epochs over which the learning rate first rises from 1e-6, at most a
+            quarter of all epochs.
+        weight_decay: decoupled weight decay of the kernels; biases, norms, tokens, positions have
+            none.
         layer_decay: factor of the learning rate from each block to the one before it.
         label_smoothing: share of each label that is spread over all classes.
-        mixup: Beta parameter of Mixup; 0 is none.
-        cutmix: Beta parameter of CutMix; 0 is none. With both, each batch gets one of them.
-        ema_decay: of the averaged weights, which `classify` uses.
-        seed: of the first weights, Mixup and stochastic depth.
+        mixup: parameter of the Beta distribution of Mixup; 0: no Mixup.
+        cutmix: parameter of the Beta distribution of CutMix; 0: no CutMix. With `mixup` too, each
+            batch gets one of the two.
+        ema_decay: decay of the averaged weights per iteration, lower at first; `classify` uses
+            them.
+        seed: seed of the first weights, of Mixup, CutMix and stochastic depth.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 

@@ -39,7 +39,7 @@ VAL_EVERY, VAL_IMAGES = 50, 16  # iterations between two looks of D at images it
 
 
 class Phase(NamedTuple):
-    """One guided translation of a batch, as the loss terms see it."""
+    """A guided translation of a batch, as the loss terms see it."""
 
     name: str  # "latent" or "ref"
     rng: torch.Generator  # of this iteration
@@ -74,42 +74,48 @@ class StarGAN(GANMethod):
         num_domains: number of visual domains S.
         style_dim: width D of a style code.
         latent_dim: width L of a latent code, z ~ N(0, I).
-        base_channels: width of the first layer; 0 means the published 2**14 / img_size.
-        max_channels: width where doubling stops, also of the mapping network's hidden layers.
-        w_hpf: faces keep their edges, divided by this (CelebA-HQ: 1); needs `init_from`. 0: off.
-        rgb_norm: normalise in front of RGB, as published; false in a small or new model, whose
-            palette and areas are then right.
-        skip_px: size of the encoder's map that goes round the bottleneck, 0 for none, as
+        base_channels: channels of the first layer; 0 means the published 2**14 / img_size.
+        max_channels: upper limit for the channels of a layer; also the width of the mapping
+            network's hidden layers.
+        w_hpf: divisor of the high-pass filter by which faces keep their edges (CelebA-HQ: 1); needs
+            `init_from`. 0: off.
+        rgb_norm: normalise features before the last layer (to RGB), as published; false in a small
+            or new model gives the right colours and areas.
+        skip_px: side, px, of the encoder's map that bypasses the bottleneck; 0 for none, as
             published; 32 where shapes and lines of the source should stay.
-        antialias: resample by [1, 3, 3, 1] filters; against jagged lines; slower.
-        discriminator: network that judges; features is a frozen ImageNet network with small
-            heads, both adds it to the published one, for small data or short runs. Evaluate what
-            it trained by a backbone other than effnetlite0.
-        adversarial: loss of D and G; relativistic pairs real and fake images, for long runs,
-            and has the gradient penalty on fakes too.
+        antialias: resample with [1, 3, 3, 1] filters: fewer jagged lines, but slower.
+        discriminator: network that judges images: `stargan` as published; `features`, small heads
+            on a frozen ImageNet network; `both`. The last two are for small data or short runs;
+            evaluate such models with a backbone other than effnetlite0.
+        adversarial: loss of D and G: `bce` as published; `relativistic` for long runs, which
+            compares pairs of real and fake images and has the gradient penalty on fakes too.
         lambda_reg: weight of R1, the gradient penalty on real images.
-        lambda_other: weight at which D takes real images of other domains for fakes, above 0
+        lambda_other: weight at which D counts real images of other domains as fakes; try above 0
             where outputs stay in the source's domain.
         lambda_sty: weight of style reconstruction, |E(G(x, s)) - s|.
-        lambda_ds: weight of diversity at iteration 0, |G(x, s) - G(x, s2)|, which is maximised.
+        lambda_ds: weight at iteration 0 of diversity |G(x, s) - G(x, s2)|, which is maximised.
         lambda_cyc: weight of cycle consistency, |G(G(x, s), E(x)) - x|.
-        lambda_fm: weight of feature matching, D's features of a source and of its cycle
-            reconstruction; above 0 against blurred reconstructions.
+        lambda_fm: weight of feature matching between a source and its cycle reconstruction in D;
+            above 0 against blurred reconstructions.
         ds_iters: iterations over which lambda_ds falls linearly to 0.
         lr: learning rate of G, E and D (Adam).
         lr_mapping: learning rate of the mapping network F (Adam).
-        lr_decay_start: iteration at which both rates begin to fall.
-        lr_decay_iters: iterations over which they then fall linearly to 0; 0 keeps them.
-        weight_decay: L2 penalty inside Adam's gradient, not decoupled.
-        ema_decay: decay of the averaged networks, an iteration.
-        ema_warmup: average fewer iterations at the start; for runs of some thousand iterations.
-        ada_target: mean sign of real logits that adaptive augmentation (ADA) holds, usually 0.6,
-            for small data or long runs; 0: none.
-        ada_kimg: thousand images in which its probability can rise by 1.
-        augment: kinds of augmentation, the first of blit, geom, color and filter by initials.
-        r1_every: 1 is R1 in every step of D; k > 1 is every k-th iteration, k times as strong.
-        single_d_step: one step of D an iteration, on both fakes, instead of one step for each.
-        seed: of the first weights and of all latents drawn in training.
+        lr_decay_start: iteration at which the learning rates begin to fall.
+        lr_decay_iters: iterations over which the learning rates fall linearly to 0; 0 keeps them
+            constant.
+        weight_decay: weight of the L2 penalty inside Adam's gradient, not decoupled.
+        ema_decay: decay of the averaged networks per iteration.
+        ema_warmup: average over fewer iterations at the start; for runs of some thousand
+            iterations.
+        ada_target: mean sign of the logits of real images that adaptive augmentation (ADA) aims at,
+            usually 0.6, for small data or long runs; 0: no ADA.
+        ada_kimg: thousands of images in which the probability of ADA can rise by 1.
+        augment: kinds of augmentation in ADA: `blit`, or the first of blit, geom, color and filter
+            by initials, such as `bgc`.
+        r1_every: iterations from one R1 penalty to the next; k > 1 makes it k times as strong.
+        single_d_step: make one step of D per iteration, on fakes of latents and of references,
+            instead of a step for each.
+        seed: seed of the first weights and of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
@@ -185,7 +191,7 @@ class StarGAN(GANMethod):
         super().on_fit_start()
 
     def fill(self, state: dict[str, Tensor], source: str) -> None:
-        """As its base; what a file of an older or plainer model lacks begins without effect.
+        """Loads weights; parts that an older or plainer file lacks begin without effect.
 
         A file for inference alone has no discriminator, one of another kind does not fit: ours
         stays as it is, and with it the state of augmentation.
@@ -288,7 +294,7 @@ class StarGAN(GANMethod):
         return phase._replace(fake=self.generator.render(phase.content, phase.s))
 
     def masks(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Where faces (N, 3, H, H) keep their edges, for `Generator.content`."""
+        """The masks in which faces (N, 3, H, H) keep their edges, for `Generator.content`."""
         return self.fan.masks(x) if self.fan else None
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:

@@ -38,48 +38,57 @@ class StyleFunction(Editor, GANMethod):
     """An implicit style function on the codes of a `StyleGAN2`.
 
     Args:
-        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) that is edited. Its weights go
-            into the checkpoints of this method, which are whole by themselves.
-        judge: checkpoint of `AttributeClassifier` that labels its images in training.
-        attributes: names of the K attributes, as the classifier has them, separated by commas.
-        img_size: side H of the images, as the generator has it; so the next six.
-        z_dim: width of its latents.
-        w_dim: width D of its codes.
-        map_layers: layers of its mapping network.
-        channel_base: its channels times resolution.
-        channel_max: most channels of a layer of it.
-        clamp: limit of its activations; 0: none.
-        psi: truncation of the codes that are edited.
-        space: W+ moves each row in its own way, W all rows by as much, as their mean says.
-        first_row: first row that M moves, in training too.
-        last_row: the row before which that ends; 0: all.
-        rows: rows that an edit moves for an attribute that changes, the last included, such as
-            `cat:0-3,spots:4-7`; others move all. What changes, the discriminator sees. Not in
-            training.
+        generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) whose codes are edited.
+            Checkpoints of this method contain its weights, so they need no other file.
+        judge: checkpoint of `AttributeClassifier` that labels the generator's images in training.
+        attributes: names of the K attributes as in the classifier, separated by commas.
+        img_size: side H of the images, px, as in the generator.
+        z_dim: width of the latents, as in the generator.
+        w_dim: width D of the codes, as in the generator.
+        map_layers: layers of the mapping network, as in the generator.
+        channel_base: channels times resolution, as in the generator.
+        channel_max: upper limit for the channels of a layer, as in the generator.
+        clamp: limit of the activations, as in the generator; 0: no limit.
+        psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
+        space: space of the edits: `W+` moves each row of a code in its own way, `W` moves all rows
+            by the same vector, a function of their mean.
+        first_row: first row of a code that M moves, in training too.
+        last_row: row at which M stops, itself not moved, in training too; 0: M moves up to the last
+            row.
+        rows: rows that an edit moves for each changed attribute, both ends included, such as
+            `cat:0-3,spots:4-7`; an attribute not named moves all rows. The discriminator sees what
+            changes. Not used in training.
         noise_dim: width Z of the noise.
-        pre_norm: LayerNorm before the layers, as released for faces; else behind.
-        norm: how a code is normalised before it is modulated.
-        residual: M adds to the code; as released it makes a new one.
-        d_channels: width of the discriminator's first layer.
-        d_max_channels: width where doubling stops.
-        lambda_cls: weight of the attributes, in D and M.
-        lambda_latent_cyc: weight of |M(w1, z, y) - w|, back to the source's attributes y.
-        lambda_image_cyc: weight of the same in pixels.
-        lambda_lpips_cyc: weight of the same in LPIPS.
-        lambda_lpips: weight of LPIPS between source and edit.
-        lambda_nb: weight of the distance between their codes.
-        lambda_ds: weight of the difference of two edits, which is maximised.
-        lambda_reg: weight of R1.
-        r1_target: logits that R1 smooths: of the attributes, as released, or of being real.
-        r1_every: 1 is R1 in every step of D; k > 1 is every k-th iteration, k times as strong.
-        lr: learning rate of M and D (Adam).
-        lr_min: where half a cosine takes it in `lr_iters`.
-        lr_warmup_iters: iterations over which it first rises from 5e-7.
-        lr_iters: iterations of the cosine; 0 keeps the rate.
-        weight_decay: L2 penalty inside Adam's gradient.
-        clip: largest norm of the gradient of each network; 0: any.
-        ema_decay: decay of the averaged M, an iteration.
-        seed: of the first weights and of all that is drawn in training.
+        pre_norm: put LayerNorm before each layer, as released for faces; false puts it behind.
+        norm: normalisation of a code before it is modulated: `adaln` LayerNorm, `adain` without
+            learnt scale and shift, `none`.
+        residual: let M predict a change that is added to the code; false makes a new code, as
+            released.
+        d_channels: channels of the first layer in the discriminator.
+        d_max_channels: upper limit for the channels of a layer in the discriminator.
+        lambda_cls: weight of the classification of attributes, in D and M.
+        lambda_latent_cyc: weight of the cycle loss on codes: an edit back to the source's
+            attributes gives the source's code.
+        lambda_image_cyc: weight of the cycle loss on pixels: an edit back to the source's
+            attributes gives the source image.
+        lambda_lpips_cyc: weight of the cycle loss in LPIPS: an edit back to the source's attributes
+            gives the source image.
+        lambda_lpips: weight of LPIPS between source and edited image.
+        lambda_nb: weight of the distance between the codes of source and edit.
+        lambda_ds: weight of the difference between two edits with different noise, which is
+            maximised.
+        lambda_reg: weight of R1, the gradient penalty on real images.
+        r1_target: logits whose gradient R1 penalises: `cls` those of the attributes, as released;
+            `src` that of being real.
+        r1_every: iterations from one R1 penalty to the next; k > 1 makes it k times as strong.
+        lr: highest learning rate of M and D (Adam).
+        lr_min: learning rate at `lr_iters` and later, reached along half a cosine.
+        lr_warmup_iters: iterations over which the learning rate first rises from 5e-7.
+        lr_iters: iteration at which the cosine of the learning rate reaches lr_min; 0 keeps lr.
+        weight_decay: weight of the L2 penalty inside Adam's gradient.
+        clip: largest norm of the gradient of each network; 0: no limit.
+        ema_decay: decay of the averaged M per iteration.
+        seed: seed of the first weights and of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 

@@ -39,35 +39,42 @@ class StyleGAN2(GANMethod):
 
     Args:
         img_size: side H of the square images, px; a power of two.
-        num_domains: number of classes K, which matter if `conditional`.
+        num_domains: number K of classes, used if `conditional`.
         conditional: generate images of a given class.
         z_dim: width Z of a latent, z ~ N(0, I).
         w_dim: width D of a code.
         map_layers: layers of the mapping network; 8 in the paper, 2 in the release's `auto`.
-        channel_base: channels times resolution; 32768 is config F, half of it usual below 512 px.
-        channel_max: most channels of a layer.
-        clamp: limit of activations, 256 in the release, which computes in fp16; 0: none.
-        noise: add noise between layers, as strong as it learns; without it is 0 for good, so that
-            a code is one image: for images without texture, which else start as noise.
-        residual: residual discriminator; false is the release's for CIFAR-10.
-        group: images whose spread is one more feature of the discriminator; 0: the batch.
-        lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as the release.
+        channel_base: channels times resolution; 32768 is config F, half of it is usual below 512
+            px.
+        channel_max: upper limit for the channels of a layer.
+        clamp: limit of the activations, 256 in the release, which computes in fp16; 0: no limit.
+        noise: add noise between layers, with learnt strength. False: no noise ever, so a code is
+            exactly one image; for images without texture, which else would start as noise.
+        residual: use residual blocks in the discriminator; false as the release does for CIFAR-10.
+        group: number of images whose spread is one more feature of the discriminator; 0: the batch.
+        lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as in the
+            release.
         lambda_pl: weight of path length regularisation.
-        r1_every: R1 is a step of its own every k iterations, k times as strong.
-        pl_every: likewise path length regularisation.
-        pl_shrink: its batch is this much smaller.
-        mixing: probability that a code is made of two latents.
+        r1_every: iterations from one R1 penalty, a step of its own, to the next; k makes it k times
+            as strong.
+        pl_every: iterations from one path length penalty, a step of its own, to the next; k makes
+            it k times as strong.
+        pl_shrink: divisor of the batch size for path length regularisation.
+        mixing: probability that codes are made of two latents.
         lr: learning rate (Adam).
-        lr_decay_start: iteration at which it begins to fall.
-        lr_decay_iters: iterations over which it then falls linearly to 0; 0 keeps it.
-        ema_kimg: thousand images over which the averaged generator forgets half.
-        ema_rampup: it is at most this share of the images seen; 0, or `init_from`: no ramp.
-        ada_target: mean sign of the real images' logits that augmentation holds; 0: none.
-        ada_kimg: thousand images in which its probability can rise by 1; usually 100 where
-            training starts from other weights.
-        augment: its kinds: one of blit, geom, color, filter, noise and cutout, or the first of them
-            by their initials, as bgc or bgcfnc.
-        seed: of the first weights and of all that is drawn in training.
+        lr_decay_start: iteration at which the learning rate begins to fall.
+        lr_decay_iters: iterations over which the learning rate falls linearly to 0; 0 keeps it
+            constant.
+        ema_kimg: thousands of images over which the averaged generator forgets half.
+        ema_rampup: upper limit of ema_kimg as a share of the images seen so far; 0, or `init_from`:
+            no limit.
+        ada_target: mean sign of the logits of real images that adaptive augmentation (ADA) aims at;
+            0: no ADA.
+        ada_kimg: thousands of images in which the probability of ADA can rise by 1; usually 100
+            where training starts from other weights.
+        augment: kinds of augmentation in ADA: one of blit, geom, color, filter, noise and cutout,
+            or the first of them by initials, such as `bgc` or `bgcfnc`.
+        seed: seed of the first weights and of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
@@ -140,7 +147,7 @@ class StyleGAN2(GANMethod):
         self.register_buffer("ada_signs", torch.zeros(2))  # of real logits: sum, count
 
     def fill(self, state: dict[str, Tensor], source: str) -> None:
-        """As its base; a file for inference alone has no discriminator: ours stays as it is."""
+        """Loads weights; a file for inference alone has no discriminator: ours stays as it is."""
         own = self.state_dict()
         kept = {k: v for k, v in own.items() if k.startswith(("discriminator.", "ada_", "pl_"))}
         if not any(key.startswith("discriminator.") for key in state):
