@@ -168,8 +168,7 @@ class ClickToMove(GANMethod):
     # ---- training -------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Optimizers: of all but the graph, of the graph, of each discriminator that is trained.
-        """
+        """Optimizers: of all but the graph, of the graph, of each discriminator that is trained."""
         h, parts = self.hparams, dict(self.animator.named_children())
         graph = parts.pop("graph").parameters()
         rest = [p for part in parts.values() for p in part.parameters()]
