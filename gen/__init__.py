@@ -23,8 +23,8 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
     is executed, and it can only name methods of this package.
 
     Args:
-        path: the file, or the folder of a run.
-        device: cpu, cuda, cuda:1, ..
+        path: path of the file, or of the folder of a run.
+        device: device of the method: cpu, cuda, cuda:1, ..
         method: class of a method outside this package, or its path, as "mine.Mine".
 
     Raises:

@@ -101,7 +101,7 @@ class Config(Callback):
     The checkpoint says it too, in plain text; what differs when it is resumed is printed.
 
     Args:
-        parser, config: of `gen fit`.
+        parser, config: parser and configuration of `gen fit`.
     """
 
     where = ("out", "ckpt_path", "overwrite", "config", "model")  # the method tells of its own
@@ -245,12 +245,12 @@ class Evaluate(OfImages):
     """Measures a translator, or a generator, whenever Lightning validates or tests.
 
     Args:
-        max_sources: number of validation images used as sources, spread over the domains; of a
-            generator number of paths, for PPL 5 times as many.
-        metrics: groups of `gen.evaluation.translators.evaluate`, or of `evaluate_generator`; none:
-            intra, inter and translation, or fidelity.
-        seed: of sources, latents and references: the same ones each time.
-        images: number of images of a generator that fidelity sees.
+        max_sources: number of validation images used as sources, spread over the domains; for a
+            generator the number of paths, and 5 times as many for PPL.
+        metrics: groups of `gen.evaluation.translators.evaluate` or of `evaluate_generator`; empty:
+            intra, inter and translation for a translator, fidelity for a generator.
+        seed: seed of sources, latents and references, equal in every evaluation.
+        images: number of images by which fidelity judges a generator.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Evaluate(OfImages):
         self.max_sources, self.metrics, self.seed, self.images = max_sources, metrics, seed, images
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
-        """What cannot be measured is told before the first iteration."""
+        """Refuses what cannot be measured before the first iteration."""
         if trainer.limit_val_batches:
             self.run(method, trainer.datamodule, checked=True)
 

@@ -31,8 +31,8 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
     """Ends the process with one line where it met a user's mistake, or Ctrl-C.
 
     Args:
-        ours_alone: other packages' ValueError and RuntimeError keep their traceback: they may come
-            from a method that is being written. So it is wherever `--method` is given.
+        ours_alone: show the traceback of ValueError and RuntimeError of other packages: they may
+            come from a method that is being written. Set wherever `--method` is given.
     """
     ours_alone = ours_alone or any(word.startswith("--method") for word in sys.argv)
     try:
@@ -85,7 +85,7 @@ def explain(
     Args:
         options: names of all options but those of classes, as trainer.max_steps.
         classes: names of methods and data sets.
-        words: the command line.
+        words: words of the command line.
     """
     if odd := "surrogates not allowed" in message and [w for w in words if not _is_text(w)]:
         return f"expected options in UTF-8, got {odd[0]!a}; rename it, or give a link to it (ln -s)"

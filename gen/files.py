@@ -141,9 +141,9 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
     None, is left aside.
 
     Args:
-        reads: files and folders.
-        writes: files and folders.
-        option: that says where to write.
+        reads: files and folders that are read.
+        writes: files and folders to be written.
+        option: name of the option that says where to write.
 
     Raises:
         ValueError: naming both paths.

@@ -59,8 +59,8 @@ def alphas(
       still gets the strict grid.
 
     Args:
-        frames: T.
-        protocol: One of the three.
+        frames: number T of frames.
+        protocol: name of one of the three grids.
         steps: (N, n) distances of consecutive frames of a first pass with `alphas(n + 1,
             "strict")`, for `uniform` alone.
 

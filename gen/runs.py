@@ -43,8 +43,8 @@ def check_free(c: Any, arguments: Sequence[str]) -> None:
     """Refuses a fit that would write over a run, or move away what it is to read.
 
     Args:
-        c: config of `gen fit`.
-        arguments: of its command line, for the one that resumes.
+        c: configuration of `gen fit`.
+        arguments: words of the command line, for the one that resumes.
 
     Raises:
         FileExistsError: `out` holds a run; says how to go on.

@@ -33,10 +33,11 @@ def import_isf(
     """A published file to a .safetensors of the method `StyleFunction`; returns its card.
 
     Args:
-        path: the published file; read without running anything in it.
-        out: the .safetensors to write; the card goes beside it, as .md.
-        attributes: names of the K attributes, in their order; none: attribute_0, attribute_1, ..
-        generator: checkpoint of `StyleGAN2` whose codes it edits.
+        path: path of the published file; nothing in it is run.
+        out: path of the .safetensors to write; the card goes beside it, as .md.
+        attributes: names of the K attributes, in the order of the file; none: attribute_0,
+            attribute_1, ..
+        generator: checkpoint of the `StyleGAN2` whose codes are edited.
 
     Raises:
         WeightsError: Not such files, or a tensor that does not fit; expected and got.

@@ -38,9 +38,9 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
     """StarGAN v2's averaged networks to a .safetensors file for `gen.load`; returns its card.
 
     Args:
-        path: the published file; read without running anything in it.
-        out: the .safetensors to write; the card goes beside it, as .md.
-        domains: names, in the order of the labels; none: those of CelebA-HQ or AFHQ.
+        path: path of the published file; nothing in it is run.
+        out: path of the .safetensors to write; the card goes beside it, as .md.
+        domains: names of the domains, in the order of the labels; none: those of CelebA-HQ or AFHQ.
 
     Raises:
         WeightsError: Not such a file, or a tensor that does not fit; expected and got.

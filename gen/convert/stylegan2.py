@@ -84,9 +84,9 @@ def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] =
     """A published file to a .safetensors of the method `StyleGAN2`; returns its card.
 
     Args:
-        path: the published file; read without running anything in it.
-        out: the .safetensors to write; the card goes beside it, as .md.
-        domains: names of the classes, in their order; none: class_0, class_1, ..
+        path: path of the published file; nothing in it is run.
+        out: path of the .safetensors to write; the card goes beside it, as .md.
+        domains: names of the classes, in the order of the labels; none: class_0, class_1, ..
 
     Raises:
         WeightsError: Not such a file, or a tensor that does not fit; expected and got.

@@ -21,9 +21,9 @@ class LabelledImages(Dataset, ABC):
     """Images with a domain each; `[i]` is the plain resized image. Subclasses implement `read`.
 
     Args:
-        domains: names, in the order of their labels.
+        domains: names of the domains, in the order of the labels.
         labels: domain of each image, (N,) int64.
-        img_size: side of what `[i]` and `draw` return, in pixels.
+        img_size: side of the images that `[i]` and `draw` return, px.
 
     Attributes:
         attribute_names, factor_names: of the exact labels, where the data has them.

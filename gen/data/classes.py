@@ -45,12 +45,12 @@ class ClassImages(DomainImages):
     `[i]` has its short side resized to S / crop_pct, bicubic, and the centre cut out.
 
     Args:
-        root: folder or zip.
+        root: folder or zip that holds the images.
         files: for each class the (key, path relative to the root) of its images.
-        img_size: side S in pixels.
+        img_size: side S of the images, px.
         crop_pct: share of the short side that the centre crop keeps.
-        augment: a picture of any size -> (3, S, S), drawing from the global generators of
-            Python, NumPy and torch.
+        augment: function that turns a picture of any size into (3, S, S), drawing from the global
+            generators of Python, NumPy and torch.
         min_scale: smallest part of the area that `augment` cuts out.
     """
 
@@ -121,22 +121,22 @@ class Classes(ImageData):
     [-1, 1], but for erased rectangles, which hold normal noise of deviation 1.
 
     Args:
-        root: folder or zip.
-        img_size: side S of the images in pixels.
-        batch_size: training images a step on one device.
-        val_batch_size: images a validation batch.
+        root: folder or zip that holds the images.
+        img_size: side S of the images, px.
+        batch_size: training images per step on one device.
+        val_batch_size: images per validation batch.
         num_workers: processes that decode; 0 decodes in the training process.
-        seed: with the position it determines the order and every augmentation.
+        seed: seed of the order and of every augmentation.
         share: part of the training images that is kept, in every class, at least one of each. A
-            smaller share is a subset of a larger one, the same for every seed.
+            smaller share is a subset of a larger one, whatever the seed.
         auto_augment: policy in timm's notation; empty: none.
-        color_jitter: strength of brightness, contrast and saturation, where auto_augment is empty
-            (timm has no jitter beside a policy).
-        random_erasing: probability that a rectangle becomes noise.
-        hflip: probability of a mirror.
+        color_jitter: strength of changes of brightness, contrast and saturation, if auto_augment is
+            empty (timm has no jitter beside a policy).
+        random_erasing: probability that a rectangle of the image becomes noise.
+        hflip: probability that an image is mirrored.
         min_scale: smallest part of the area that a random crop keeps; 1: the largest central
             square.
-        crop_pct: in evaluation, share of the short side that the centre crop keeps; 0.875 is usual
+        crop_pct: share of the short side that the centre crop keeps in evaluation; 0.875 is usual
             for photographs.
     """
 

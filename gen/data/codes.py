@@ -51,13 +51,14 @@ class Codes(ImageData):
     """Latents or codes for training an editor of codes, as `StyleFunction`; needs no files.
 
     Args:
-        z_dim: width of a latent, as the generator has it.
-        batch_size: latents a step on one device.
-        val_batch_size: latents a validation batch.
-        seed: with the position it determines every latent.
-        val_count: latents for validation, apart from those of training; the last ones of a file.
-        latents: a .npy or .safetensors file of one array of floats, latents z (N, Z) or codes ws
-            (N, L, D), which are taken as they are, truncated or not; empty: z ~ N(0, I).
+        z_dim: width of a latent, as in the generator.
+        batch_size: latents per step on one device.
+        val_batch_size: latents per validation batch.
+        seed: seed of every latent.
+        val_count: number of latents for validation, apart from those for training; the last ones of
+            a file.
+        latents: file (.npy or .safetensors) of one array of floats, latents z (N, Z) or codes ws
+            (N, L, D), used unchanged, truncated or not; empty: z ~ N(0, I).
     """
 
     kind = "codes"

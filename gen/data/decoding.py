@@ -37,8 +37,8 @@ def kept(size: tuple[int, int], height: int, width: int, fit: str = "crop") -> P
     """The part of an image (h, w) that becomes a frame (height, width).
 
     Args:
-        fit: `crop`: the largest part in the middle that has the frame's proportions; `stretch`:
-            all of it.
+        fit: way to fit: `crop` is the largest part in the middle with the frame's proportions;
+            `stretch` is all of the image.
     """
     h, w = size
     side = min(h / height, w / width)
@@ -201,11 +201,11 @@ def read_masks(
     Numbers of things are those in one frame; they need not be the same in the next.
 
     Args:
-        folder: with PNGs, one a frame of the video in order of names, 9.png before 10.png; of
-            the size of its frames when they are upright.
-        video: whose they are.
-        count: frames that were read of it, every k-th.
-        height, width, every: as they were read.
+        folder: folder with PNGs, one for each frame of the video in order of names, 9.png before
+            10.png; as large as the upright frames.
+        video: video that the masks belong to.
+        count: number of frames that were read of the video, every k-th.
+        height, width, every: arguments with which the frames were read.
 
     Raises:
         ValueError: another number of them or another size, or not such masks.

@@ -27,9 +27,9 @@ class DomainImages(LabelledImages):
     """The images of one split, in the order of their paths.
 
     Args:
-        root: folder or zip.
+        root: folder or zip that holds the images.
         files: for each domain the (key, path relative to the root) of its images.
-        img_size: side in pixels.
+        img_size: side of the images, px.
         cache: keep the images in memory as uint8, shrunk to what the tightest crop needs.
 
     Attributes:
@@ -139,15 +139,15 @@ class Domains(I2IData):
     6 and more. `gen.data.layout` has what else is recognised.
 
     Args:
-        root: folder or zip.
-        img_size: side of the images in pixels; they are resized to a square.
-        batch_size: training elements a step on one device.
-        val_batch_size: images a validation batch.
+        root: folder or zip that holds the images.
+        img_size: side of the images, px; they are resized to a square.
+        batch_size: training elements per step on one device.
+        val_batch_size: images per validation batch.
         num_workers: processes that decode; 0 decodes in the training process.
-        seed: with the position it determines every draw and augmentation.
-        cache: keep the training images in memory as uint8, shared by the workers. Larger files
-            are shrunk until the tightest crop has img_size pixels (short side 1.18 img_size):
-            no resolution is lost, but resampling twice is slightly softer.
+        seed: seed of every draw and augmentation.
+        cache: keep the training images in memory as uint8, shared by the workers. Larger files are
+            shrunk until the tightest crop has img_size px (short side 1.18 img_size): no resolution
+            is lost, but resampling twice is slightly softer.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ def read_groups(root: Path, paths: list[str]) -> Tensor | None:
     word. Nothing is taken from the names of images.
 
     Args:
-        root: Folder or zip of the data set.
-        paths: Of the images, relative to the root; also below its only folder.
+        root: folder or zip of the data set.
+        paths: paths of the images, relative to the root; also below its only folder.
 
     Raises:
         ValueError: the file has other lines, says two groups of an image, or none of `paths`.

@@ -39,10 +39,11 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
     EXIF orientation applied; of an animation the first frame is taken.
 
     Args:
-        source: a path, or the bytes of a file.
-        name: what errors call the image (default: the path).
-        draft_px: > 0 lets JPEG decode at 1/2, 1/4 or 1/8 of its size as long as both sides stay
-            at least this long: several times faster on large photographs, not bit-exact.
+        source: path of a file, or the bytes of a file.
+        name: name of the image in errors (default: the path).
+        draft_px: side, px, above 0, down to which JPEG may decode at 1/2, 1/4 or 1/8 of its size
+            (both sides stay at least this long): several times faster on large photographs, not
+            bit-exact.
 
     Raises:
         ImageError: empty, truncated, damaged, too large, or not PNG, JPEG, WebP or BMP.

@@ -15,9 +15,9 @@ class PositionBatchSampler(Sampler[list[int]]):
     Lightning counts the batches already done as fetched, and stops where the epoch ends.
 
     Args:
-        batch_size: elements a batch on one rank.
-        batches_per_epoch: batches a whole epoch on one rank.
-        step: number of completed iterations, asked each time an iterator is made.
+        batch_size: elements per batch on one rank.
+        batches_per_epoch: number of batches in a whole epoch on one rank.
+        step: function that gives the number of completed iterations, called for each new iterator.
         rank: index of this process.
         world_size: number of processes.
     """

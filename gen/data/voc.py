@@ -18,8 +18,8 @@ class VOC:
     classes, 255 void. Images bilinear, masks nearest. 480 px are those of the release of SAR.
 
     Args:
-        root: Folder that holds VOCdevkit/VOC2012, as the published archive unpacks.
-        img_size: S.
+        root: folder that holds VOCdevkit/VOC2012, as the published archive unpacks.
+        img_size: side S of the images, px.
 
     Raises:
         ValueError: no such folder in root.

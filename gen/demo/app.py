@@ -41,9 +41,9 @@ def build(
     """The page of a translator, an editor of codes with its judge, and a `ClickToMove`.
 
     Args:
-        about: What each tab's models know, in Markdown.
-        lpips: Measures paths; None: they are shown without numbers.
-        emoji: A folder of examples to translate; drawn heads where it is not.
+        about: text on each tab's models, in Markdown.
+        lpips: LPIPS network that measures paths; None: paths are shown without numbers.
+        emoji: folder of examples to translate; drawn heads if it does not exist.
     """
     options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
     with Page(**options) as page:
@@ -63,9 +63,10 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
     """Serves it on 127.0.0.1, and returns its address, and the public one of `share`.
 
     Args:
-        port: None: the first free one from 7860 on.
-        share: Also through a tunnel of Gradio's, to anyone who knows the link and the password.
-        auth: USER:PASSWORD, or empty.
+        port: port number; None: the first free one from 7860 on.
+        share: also serve through a tunnel of Gradio's, to anyone who knows the link and the
+            password.
+        auth: login as USER:PASSWORD, or empty.
 
     Raises:
         ValueError: share without auth, or a port that is taken.

@@ -89,19 +89,20 @@ def evaluate_animator(
       equal counts only. I3D takes some 3 s a clip on one core.
 
     Args:
-        method: `animate`, `predict_motion`, `encode`, `latents`, `shape`, as
+        method: model with `animate`, `predict_motion`, `encode`, `latents`, `shape`, as
             `gen.methods.ClickToMove` has them.
-        clips: of its height, width and number of frames.
-        metrics: which of the groups; None is all that can be measured, and says what is not.
-        count: clips, without branches; None is all.
-        samples: K of `user_bestK`; 1 leaves it out.
-        net: LPIPS network, which looks at the frames' own size.
-        seed: of users, latents and intervals.
+        clips: data set of clips with the method's height, width and number of frames.
+        metrics: groups to measure; None is all that can be measured, and logs what is left out.
+        count: number of clips, without branches; None is all.
+        samples: number K of samples for `user_bestK`; 1 leaves it out.
+        net: name of the LPIPS network, which sees frames at full size.
+        seed: seed of users, latents and intervals.
         batch_size: clips at once; changes no value beyond rounding.
         checkpoint: file whose sha256 the rows state.
         i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
-        no_edges: another method, trained with `edges=False`, for its rows of objects' motion.
-        no_edges_checkpoint: its file, likewise (`no_edges_sha256`).
+        no_edges: another method, trained with `edges=False`, whose motion of objects gets rows of
+            its own.
+        no_edges_checkpoint: file of `no_edges` whose sha256 the rows state (`no_edges_sha256`).
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over clips, values are

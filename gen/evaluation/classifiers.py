@@ -69,18 +69,19 @@ def evaluate_classifier(
     - `shift`: how a map moves while the image moves by one patch, see `shift_path`.
 
     Args:
-        method: `classify(x)` gives logits (N, S). With `attention(x)`, similarities (N, heads, Hg,
-            Wg), the maps are measured too, and both take `averaged`.
-        images: A split of `gen.data.Classes` or `Domains`, or a `VOC`: `[i]["x"]`, `labels`,
+        method: classifier: `classify(x)` gives logits (N, S). With `attention(x)`, similarities (N,
+            heads, Hg, Wg), the maps are measured too, and both take `averaged`.
+        images: split of `gen.data.Classes` or `Domains`, or a `VOC`: `[i]["x"]`, `labels`,
             `domains`, `img_size`; `mask(i)`, bool or classes, or None.
-        split: What the names begin with.
-        metrics: Which of the groups; None is all that are `possible`.
-        net: LPIPS network of the smoothness.
-        seed: Of the intervals, and of which images `max_images` leaves.
-        batch_size: Images at once; changes no value beyond rounding.
-        max_images: At most so many, drawn uniformly.
-        checkpoint: File whose sha256 the rows state.
-        ignore_void: See `jaccard`; False is the protocol of the release (`.._keepvoid`).
+        split: first part of the names, such as "val".
+        metrics: groups to measure; None is all that are `possible`.
+        net: name of the LPIPS network for smoothness.
+        seed: seed of the intervals, and of the choice of images under `max_images`.
+        batch_size: images at once; changes no value beyond rounding.
+        max_images: upper limit for the number of images, which are drawn uniformly.
+        checkpoint: file whose sha256 the rows state.
+        ignore_void: leave void pixels out, see `jaccard`; False is the release's way
+            (`.._keepvoid`).
 
     Returns:
         Rows of metric, value, ci95 (bootstrap over images, or over whole groups of them where the

@@ -46,7 +46,7 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
     Args:
         runs: rows of `gen.evaluation.translators.evaluate`, of at least two models on the same
             images.
-        seed: of the intervals.
+        seed: seed of the intervals.
 
     Returns:
         The metrics that all runs have with the same protocol, in the order of the first run, then

@@ -73,19 +73,19 @@ def evaluate_editor(
       succeed or not: one that does not move has PS 0, but PIR 0, too.
 
     Args:
-        method: `map_latents`, `synthesize`, `edit`, `attribute_names`, `noise_dim`, `latent_dim`,
-            `img_size`, as `gen.methods.StyleFunction` has them.
-        judge: `classify`, `regress`, `factor_std`, `attribute_names`, `img_size`, as
-            `gen.methods.AttributeClassifier` has them; on the same device.
-        metrics: Which of the groups.
-        count: Sources.
-        outputs: Edits of a source in `edits`.
-        net: LPIPS network.
-        seed: Of sources, wanted labels, noise and intervals.
-        batch_size: Sources at once; changes no value beyond rounding.
-        checkpoint: File whose sha256 the rows state.
-        psi: Truncation of the codes; None is the method's own.
-        judge_checkpoint: File of the judge, likewise (`judge_sha256`).
+        method: editor with `map_latents`, `synthesize`, `edit`, `attribute_names`, `noise_dim`,
+            `latent_dim`, `img_size`, as `gen.methods.StyleFunction` has them.
+        judge: classifier with `classify`, `regress`, `factor_std`, `attribute_names`, `img_size`,
+            as `gen.methods.AttributeClassifier` has them; on the same device.
+        metrics: groups to measure, from `GROUPS`.
+        count: number of sources.
+        outputs: number of edits per source in `edits`.
+        net: name of the LPIPS network.
+        seed: seed of sources, wanted labels, noise and intervals.
+        batch_size: sources at once; changes no value beyond rounding.
+        checkpoint: file whose sha256 the rows state.
+        psi: truncation of the codes; None is the method's own.
+        judge_checkpoint: file of the judge whose sha256 the rows state (`judge_sha256`).
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over sources, values

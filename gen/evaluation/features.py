@@ -21,11 +21,11 @@ class Backbone:
     """A feature extractor and the real images of each domain as it sees them.
 
     Args:
-        name: See `gen.metrics.extractors.load_backbone`.
-        train: Training images.
-        held: Validation images.
-        device: Where it runs.
-        most: Training images a domain, evenly spaced; None is all.
+        name: name of a backbone, see `gen.metrics.extractors.load_backbone`.
+        train: data set of training images.
+        held: data set of validation images.
+        device: device on which the backbone runs.
+        most: largest number of training images per domain, evenly spaced; None is all.
     """
 
     def __init__(self, name: str, train, held, device, most: int | None = None) -> None:

@@ -52,16 +52,16 @@ def evaluate_generator(
     Image i is a function of (seed, i).
 
     Args:
-        method: Has `generate`, `map_latents`, `synthesize`, `latent_dim`, `classes`.
-        train, val: Real images: `[i]["x"]`.
-        metrics: Which of the groups.
-        count: Images for fidelity.
-        paths: Paths for smoothness; 5 times as many for PPL.
-        backbone: Of fidelity.
-        net: LPIPS network of smoothness.
-        seed: Of latents and intervals.
-        batch_size: Images at once.
-        checkpoint: File whose sha256 the rows state.
+        method: generator with `generate`, `map_latents`, `synthesize`, `latent_dim`, `classes`.
+        train, val: data sets of real images: `[i]["x"]`.
+        metrics: groups to measure, from `GROUPS`.
+        count: number of images for fidelity.
+        paths: number of paths for smoothness; 5 times as many for PPL.
+        backbone: name of the backbone for fidelity.
+        net: name of the LPIPS network for smoothness.
+        seed: seed of latents and intervals.
+        batch_size: number of images at once.
+        checkpoint: file whose sha256 the rows state.
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`; ci95 (bootstrap over paths) is None but

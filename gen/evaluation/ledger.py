@@ -18,8 +18,9 @@ class Ledger:
 
     Args:
         path: file that is read if it exists, and grows; None keeps all in memory.
-        head: what must be the same for values to be compared or continued: checkpoint, data, seed.
-        judges: who measures a group; lines of another judge are left aside.
+        head: values that must be equal for others to be compared or continued: checkpoint, data,
+            seed.
+        judges: name of the judge of each group; lines of another judge are left aside.
 
     Raises:
         ValueError: the file has another head, or other lines than these.

@@ -149,9 +149,9 @@ def scene(frame: Tensor, semantic: Tensor, instance: Tensor) -> Scene:
     """A scene (N = 1) of one image with its masks; one without objects has M = 1, and none present.
 
     Args:
-        frame: (3, H, W) in [-1, 1].
-        semantic: (H, W) trainIds, 255 void.
-        instance: (H, W), trainId * 1000 + number of things, anything below 1000 elsewhere.
+        frame: image (3, H, W) in [-1, 1].
+        semantic: labels (H, W), trainIds, 255 void.
+        instance: instance ids (H, W), trainId * 1000 + number for things, below 1000 elsewhere.
 
     Raises:
         ValueError: maps of another size than the frame, unknown classes, or more than 40 objects.

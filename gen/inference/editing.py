@@ -70,9 +70,9 @@ def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
     seen, it is the one that has what is requested and differs from y in the fewest places.
 
     Args:
-        y: Attributes (K,) of the source.
-        request: {attribute: whether it is to hold}.
-        seen: Combinations (M, K) that occur, of `known`.
+        y: attributes (K,) of the source.
+        request: wishes {attribute: true to have it, false not to}.
+        seen: combinations (M, K) of the attributes in `known` that occur in images.
 
     Raises:
         ValueError: No combination has what is requested.

@@ -48,7 +48,8 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str =
     """An image file and its masks as a frame of (H, W) px.
 
     Args:
-        fit: how, as `gen.data.decoding.kept` says; what the model was trained with.
+        fit: way to fit the image, as `gen.data.decoding.kept` says; choose what the model was
+            trained with.
 
     Raises:
         ValueError: files that are missing, damaged, of different size, or not such masks.
@@ -121,10 +122,10 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
     """What objects will have done in the last frame, a line each.
 
     Args:
-        still: What they are in.
-        ids: M ids.
-        boxes: (T + 1, M, 4) px of the model, see `gen.inference.dragging.positions`.
-        moved_by: M words, see `moved_by`.
+        still: image that holds the objects.
+        ids: numbers of the M objects.
+        boxes: boxes (T + 1, M, 4), px of the model, see `gen.inference.dragging.positions`.
+        moved_by: words for the M objects, see the function `moved_by`.
     """
     lines = [f"{'id':>6}  {'class':10}  {'moved by':8}  {'dx px':>6}  {'dy px':>6}  scale"]
     ways = ((boxes[-1] - boxes[0])[:, :2].cpu() / torch.tensor(still.scale)).tolist()

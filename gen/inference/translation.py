@@ -53,11 +53,11 @@ def route(
     """Domain names and styles (1, D) on a way, for `walk`.
 
     Args:
-        domains: one for each seed or reference, or one for all of them; without any, references
+        domains: domain for each seed or reference, or one for all of them; without any, references
             are of the domain that their folder is named after.
-        seeds_or_refs: one for each domain, or one for all of them. One domain with one seed k goes
-            from k to k + 1.
-        via: a domain (with the first seed) or an image in a folder of its domain; comes second.
+        seeds_or_refs: seed or reference for each domain, or one for all of them. One domain with
+            one seed k goes from k to k + 1.
+        via: domain (with the first seed) or image in a folder of its domain, which comes second.
 
     Raises:
         ValueError: unknown domain, numbers that do not fit, or fewer than two styles.

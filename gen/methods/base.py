@@ -456,8 +456,8 @@ class GANMethod(Method):
         self.ada_signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
 
     def adapt(self, images: int) -> None:
-        """Raises augmentation if D was surer than wanted, else lowers it, once `ask_signs` has
-        asked.
+        """Raises augmentation if D was surer than wanted, else lowers it; only if signs were asked
+        for.
 
         At the end of the iteration, of `images`: they have arrived, and no GPU is waited for.
         """

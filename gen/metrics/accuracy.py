@@ -23,10 +23,10 @@ def domain_accuracy(classifier: Classifier, images: Tensor, y: Tensor, batch: in
     classifier has not been trained on, and their own domains: how far to trust it.
 
     Args:
-        classifier: On the device of the images, of their size and domains.
-        images: (N, K, 3, H, W) K outputs a source, or (N, 3, H, W), in [-1, 1].
-        y: (N,) int64 domains.
-        batch: Images at once; changes no value.
+        classifier: classifier of domains, on the device of the images, for images of this size.
+        images: outputs (N, K, 3, H, W), K a source, or (N, 3, H, W), in [-1, 1].
+        y: domains (N,) int64.
+        batch: images at once; changes no value.
 
     Returns:
         (N,) float32 in [0, 1].

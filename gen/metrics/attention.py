@@ -49,10 +49,10 @@ def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tu
     of more heads score higher. A mask of one object is a segmentation of one class.
 
     Args:
-        masks: bool (N, heads, Hg, Wg), see `foreground`; enlarged to H x W, nearest.
-        segmentation: int64 (N, H, W) class of each pixel; 0 is background, 255 void.
-        ignore_void: Leave void pixels out. The release means to, but counts them in the union:
-            False is for comparing with its numbers.
+        masks: bool masks (N, heads, Hg, Wg), see `foreground`; enlarged to H x W, nearest.
+        segmentation: int64 class of each pixel (N, H, W); 0 is background, 255 void.
+        ignore_void: leave void pixels out. The release means to, but counts them in the union:
+            False is for comparing with published numbers.
 
     Returns:
         Values (M,) float64 in [0, 1] of the images that show a class, and which those are: (N,)
@@ -106,8 +106,8 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     constant one has 0.5, however large the object.
 
     Args:
-        similarity: float (N, heads, Hg, Wg).
-        segmentation: int64 (N, H, W), see `jaccard`.
+        similarity: float similarities (N, heads, Hg, Wg).
+        segmentation: int64 class of each pixel (N, H, W), see `jaccard`.
 
     Returns:
         Values (M,) float64 of the images that show a class beside something else, and which those
@@ -173,10 +173,10 @@ def shift_path(
     positions moves its map by one cell: what lies between says how smoothly.
 
     Args:
-        similarity: Images (N, 3, H, W) -> (N, heads, Hg, Wg).
-        x: Images.
-        patch: Width of a patch in pixels.
-        frames: T.
+        similarity: function from images (N, 3, H, W) to similarities (N, heads, Hg, Wg).
+        x: images (N, 3, H, W), one path each.
+        patch: width of a patch, px.
+        frames: number T of frames.
     """
     if frames < 2:
         raise ValueError(f"frames: expected at least 2, got {frames}")

@@ -112,9 +112,9 @@ def load_backbone(
     - `tvinception_stargan`: torchvision's Inception, comparable with StarGAN v2's numbers only.
 
     Args:
-        backbone: One of the four.
-        weights_path: Its file; default the cache, then a download.
-        device: CPU or any CUDA device.
+        backbone: name of one of the four.
+        weights_path: file of the weights; default the cache, then a download.
+        device: device of the network, CPU or any CUDA device.
 
     Raises:
         ValueError: An unknown backbone, another device.

@@ -75,11 +75,11 @@ def real_features(
     images are read at each call, but pass the network only once.
 
     Args:
-        extractor: From `load_backbone`.
-        images: `[i]` is float (3, H, W) in [-1, 1], or a dict with that as `x`: for a domain,
-            `Subset(data.train, (data.train.labels == y).nonzero().flatten().tolist())`.
-        batch_size: Images at once; changes no value beyond rounding.
-        name: What errors call the images.
+        extractor: feature extractor that `load_backbone` gives.
+        images: data set: `[i]` is float (3, H, W) in [-1, 1], or a dict with that as `x`: for a
+            domain, `Subset(data.train, (data.train.labels == y).nonzero().flatten().tolist())`.
+        batch_size: images at once; changes no value beyond rounding.
+        name: name of the images in errors.
 
     Raises:
         ValueError: Fewer than 4 images, several sizes, dtype, range, NaN.
@@ -108,10 +108,10 @@ def fake_features(
     """Features (count, D) of images that are generated as they are asked for, in their order.
 
     Args:
-        extractor: From `load_backbone`.
-        batches: Gives float (n, 3, H, W) in [-1, 1], any n, `count` images in all.
-        count: Images to expect.
-        batch_size: Images that the network sees at once; changes no value beyond rounding.
+        extractor: feature extractor that `load_backbone` gives.
+        batches: iterator of float (n, 3, H, W) in [-1, 1], any n, `count` images in all.
+        count: number of images to expect.
+        batch_size: images that the network sees at once; changes no value beyond rounding.
 
     Raises:
         ValueError: Fewer or more images than `count`, fewer than 4, several sizes, dtype, range,
@@ -160,11 +160,11 @@ def fidelity_scores(
     third neighbour).
 
     Args:
-        fake: (N, D) features of generated images.
-        real: (M, D) features of real images.
-        backbone: That gave them.
-        scores: Some of `fid`, `kid`, `prc`.
-        seed: Of the subsets of KID; torch-fidelity's own default.
+        fake: features (N, D) of generated images.
+        real: features (M, D) of real images.
+        backbone: name of the backbone that gave the features.
+        scores: names of scores, some of `fid`, `kid`, `prc`.
+        seed: seed of the subsets of KID; torch-fidelity's own default.
 
     Raises:
         ValueError: Shapes that do not fit, fewer than 4 images, NaN, an unknown score.

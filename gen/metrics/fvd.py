@@ -38,8 +38,8 @@ def video_features(net: nn.Module, video: Tensor) -> Tensor:
     """(N, D) what the network sees in videos; the features of one do not depend on the others.
 
     Args:
-        net: `gen.networks.i3d.load(path)`, on the device of the videos.
-        video: (N, T, 3, H, W) in [-1, 1], the first frame included.
+        net: network `gen.networks.i3d.load(path)`, on the device of the videos.
+        video: videos (N, T, 3, H, W) in [-1, 1], the first frame included.
 
     Raises:
         ValueError: dtype, shape, range, NaN; a network in training mode.
@@ -62,8 +62,8 @@ def fvd(fake: Tensor, real: Tensor) -> float:
     Biased upwards by small numbers of videos: compare it at equal counts only.
 
     Args:
-        fake: (N, D) features of generated videos.
-        real: (M, D) features of real videos.
+        fake: features (N, D) of generated videos.
+        real: features (M, D) of real videos.
 
     Raises:
         ValueError: shapes that do not fit, fewer than 2 videos, NaN.

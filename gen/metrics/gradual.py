@@ -42,8 +42,8 @@ def progress(first: Tensor, last: Tensor) -> Tensor:
     """Share of the way that is made bit by bit, see above: (N,) float64 in [0, 1].
 
     Args:
-        first: (N, T) distances of the frames to the first.
-        last: (N, T) distances of the frames to the last.
+        first: distances (N, T) of the frames to the first.
+        last: distances (N, T) of the frames to the last.
 
     Raises:
         ValueError: shapes that do not fit, negative or non-finite distances.
@@ -64,8 +64,8 @@ def travel(direct: Tensor, asked: Tensor) -> Tensor:
     """Share of the way asked for, (N,) float64 in [0, 1], see above; NaN where asked is 0 or NaN.
 
     Args:
-        direct: (N,) LPIPS of the first and the last frame.
-        asked: (N,) LPIPS of the true images at the two ends.
+        direct: distance (N,) in LPIPS of the first and the last frame.
+        asked: distance (N,) in LPIPS of the true images at the two ends.
     """
     asked = float64(asked)
     asked = asked.where(asked > 0, torch.nan)
@@ -84,7 +84,7 @@ class Realism:
     Models", NeurIPS 2019, section 4.
 
     Args:
-        real: (M, D) features of real images, M > 3.
+        real: features (M, D) of real images, M > 3.
 
     Raises:
         ValueError: too few images.

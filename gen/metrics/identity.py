@@ -26,9 +26,9 @@ def identity_similarity(net: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     and columns 32:220 are averaged down to 112 px. It says something about aligned faces alone.
 
     Args:
-        net: `gen.networks.arcface.load(path)`, on the device of the images.
-        x: (N, 3, H, H) sources in [-1, 1].
-        outputs: (N, K, 3, H, H) their translations in [-1, 1].
+        net: network `gen.networks.arcface.load(path)`, on the device of the images.
+        x: sources (N, 3, H, H) in [-1, 1].
+        outputs: translations (N, K, 3, H, H) in [-1, 1].
 
     Returns:
         (N,) similarities; 1 where the outputs are the source.

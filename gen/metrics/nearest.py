@@ -14,7 +14,7 @@ class Nearest:
     """The image of a domain that is nearest to a source: least squared error at 32 px.
 
     Args:
-        images: a `LabelledImages`; a domain's are read when it is first asked for.
+        images: set of `LabelledImages`; those of a domain are read when it is first asked for.
     """
 
     def __init__(self, images) -> None:

@@ -76,15 +76,16 @@ def perceptual_path_length(
     In float32 so small a step is near rounding: batch sizes agree to about 1e-3, not to 1e-5.
 
     Args:
-        generate: z (N, L) -> images (N, 3, H, W) in [-1, 1]; with `classes` it is called with
-            labels (N,) int64, too, equal at both ends of a step. A translator takes them as the
-            number of its source: `lambda z, i: decode(content[i], map_style(z, y[i])).clamp(-1, 1)`
-        latent_dim: L.
-        count: Paths; StyleGAN's protocol has 50,000.
-        classes: Labels are drawn evenly from 0 .. classes - 1; 0 is none.
-        seed: Of latents and labels.
-        batch_size: Paths at once; `generate` sees twice as many latents.
-        device: Where `generate` wants its latents: CPU or any CUDA device.
+        generate: function z (N, L) -> images (N, 3, H, W) in [-1, 1]; with `classes` it is called
+            with labels (N,) int64, too, equal at both ends of a step. A translator takes them as
+            the number of its source: `lambda z, i: decode(content[i], map_style(z, y[i])).clamp(-1,
+            1)`
+        latent_dim: width L of a latent.
+        count: number of paths; StyleGAN's protocol has 50,000.
+        classes: number of classes; labels are drawn evenly from 0 .. classes - 1; 0 is none.
+        seed: seed of latents and labels.
+        batch_size: paths at once; `generate` sees twice as many latents.
+        device: device of the latents for `generate`: CPU or any CUDA device.
 
     Returns:
         `ppl_eps1e-4_vgg_zend`.

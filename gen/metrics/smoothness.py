@@ -47,9 +47,9 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
     its root is a distance and roots add up along a line: `straight` is the ratio of chord to arc.
 
     Args:
-        steps: (N, T-1) distances of consecutive frames.
-        direct: (N,) distance of the first and the last frame.
-        pixels: (N, T-1) `pixel_steps` of the frames; without it no `istd`.
+        steps: distances (N, T-1) of consecutive frames.
+        direct: distance (N,) of the first and the last frame.
+        pixels: steps in pixels (N, T-1), see `pixel_steps`; without them there is no `istd`.
 
     Returns:
         The values, each (N,) float64.
@@ -133,11 +133,11 @@ def path_distances(
     Holds the features of four frames of `batch` sequences, whatever N and T.
 
     Args:
-        net: Network on the device of `frames`.
-        frames: (N, T, 3, H, W) in [-1, 1], T >= 2.
-        resize: Side in pixels at which the network looks, None for the native size.
-        quantize: Round to 8 bits before and after resizing, as PNG files and PIL do.
-        batch: Sequences at once; changes no value beyond rounding.
+        net: LPIPS network on the device of `frames`.
+        frames: sequences (N, T, 3, H, W) in [-1, 1], T >= 2.
+        resize: side, px, at which the network looks, None for the native size.
+        quantize: round to 8 bits before and after resizing, as PNG files and PIL do.
+        batch: sequences at once; changes no value beyond rounding.
 
     Returns:
         steps (N, T-1) and direct (N,).
@@ -177,12 +177,12 @@ class InterpolationSmoothness(Metric):
     every value of `smoothness`, named with its protocol: `ps_t20_alex`, `eq_t20_alex`, ...
 
     Args:
-        net: `alex` (published protocol), `vgg`, or an LPIPS that several metrics share.
-        frames: T that every update must have.
-        resize: Side in pixels at which LPIPS looks; 256 is the published protocol, None the
-            native size. Other than 256 shows in the names (`ps_t20_alex_native`).
-        quantize: Round to 8 bits as the published evaluation's PNG files do (`.._8bit`).
-        options: torchmetrics' own, as `compute_on_cpu`.
+        net: network: `alex` (published protocol), `vgg`, or an LPIPS that several metrics share.
+        frames: number T of frames that every update must have.
+        resize: side, px, at which LPIPS looks; 256 is the published protocol, None the native size.
+            Other than 256 shows in the names (`ps_t20_alex_native`).
+        quantize: round to 8 bits as the published evaluation's PNG files do (`.._8bit`).
+        options: options of torchmetrics, such as `compute_on_cpu`.
 
     Raises:
         ValueError: in `update` for wrong dtype, shape, T, range, NaN; in `compute` without updates.

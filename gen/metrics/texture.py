@@ -47,9 +47,9 @@ def texture_scores(outputs: Tensor, source: Tensor, real: Tensor) -> dict[str, T
         detail = RMS of the high-pass of the whole image
 
     Args:
-        outputs: (N, K, 3, H, W) in [-1, 1].
-        source: (N, 3, H, W).
-        real: (N, 3, H, W) true target, or a real image to compare with.
+        outputs: outputs (N, K, 3, H, W) in [-1, 1].
+        source: source images (N, 3, H, W).
+        real: true target (N, 3, H, W), or a real image to compare with.
 
     Returns:
         (N,) of each of `flat`, `locked`, `detail`: the mean over outputs, `.._real` the same of

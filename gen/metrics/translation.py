@@ -52,11 +52,11 @@ def translation_scores(
     LPIPS is a squared distance of features, so the mean over pairs is twice their variance.
 
     Args:
-        net: Network on the device of the images; it looks at their own resolution.
-        x: (N, 3, H, W) sources in [-1, 1].
-        outputs: (N, K, 3, H, W) translations in [-1, 1].
-        twin: (N, 3, H, W) true targets, on paired data.
-        nearest: (N, 3, H, W) training images of the target domain, each nearest to its source.
+        net: network on the device of the images; it looks at their own resolution.
+        x: sources (N, 3, H, W) in [-1, 1].
+        outputs: translations (N, K, 3, H, W) in [-1, 1].
+        twin: true targets (N, 3, H, W), on paired data.
+        nearest: training images (N, 3, H, W) of the target domain, each nearest to its source.
 
     Returns:
         (N,) tensors: `diversity` if K > 1; `content_lpips`, `content_l1`; with `twin` also
@@ -115,9 +115,9 @@ class TranslationScores(Metric):
     `content_l1`, and with twins `paired_..`, `paired_best10_..`, `unchanged_..`, `nearest_..`.
 
     Args:
-        net: `alex`, `vgg`, or an LPIPS that several metrics share.
-        outputs: K that every update must have.
-        options: torchmetrics' own, as `compute_on_cpu`.
+        net: network: `alex`, `vgg`, or an LPIPS that several metrics share.
+        outputs: number K of outputs that every update must have.
+        options: options of torchmetrics, such as `compute_on_cpu`.
 
     Raises:
         ValueError: in `update` for dtype, shape, K, range, NaN; in `compute` without updates.

@@ -66,9 +66,9 @@ def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
     and p + d in the image; at least half of the object must be. The first of equals.
 
     Args:
-        first: (3, H, W) in which the object is known.
-        mask: (H, W), 1 on the object.
-        frame: (3, H, W) in which it is looked for.
+        first: frame (3, H, W) in which the object is known.
+        mask: mask (H, W), 1 on the object.
+        frame: frame (3, H, W) in which the object is looked for.
 
     Raises:
         ValueError: an empty mask.

@@ -83,12 +83,12 @@ def augment(
     """Images (N, 3, H, W) -> the same, some of them changed; p = 0 changes nothing.
 
     Args:
-        images: In fp32 or fp64, about [-1, 1], which is no condition. They get gradients, also
-            second ones.
-        p: Probability of each operation, a number or a tensor (); of more than 1: 1.
-        generator: Of all that is drawn, on any device.
-        groups: One of `ORDER`, or the first of them by their initials: `bgc` are three.
-        pixels: Of noise, instead of `generator`.
+        images: images in fp32 or fp64, about [-1, 1], which is no condition. They get gradients,
+            also second ones.
+        p: probability of each operation, a number or a tensor (); above 1 counts as 1.
+        generator: random numbers for everything that is drawn, on any device.
+        groups: one of `ORDER`, or the first of them by initials: `bgc` are three.
+        pixels: random numbers for noise, instead of `generator`.
 
     Raises:
         ValueError: `p` is negative, `groups` is another name, images are not (N, 3, H, W).

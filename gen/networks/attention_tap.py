@@ -140,8 +140,8 @@ class AttentionTap:
     raise in `pop`: torch 2.15 then calls no hooks).
 
     Args:
-        model: A timm model of a family of `SERVED`.
-        bias: Add Swin's relative position bias, which does not depend on the image.
+        model: model of timm of a family of `SERVED`.
+        bias: add Swin's relative position bias, which does not depend on the image.
 
     Raises:
         ValueError: a model that cannot be served, with the reason.

@@ -93,7 +93,7 @@ class EfficientNetLite0(nn.Module):
     (Apache-2.0).
 
     Args:
-        path: A safetensors file that `fill_cache` wrote; default the cache, then the package.
+        path: safetensors file that `fill_cache` wrote; default the cache, then the package.
 
     Raises:
         WeightsError: No weights, or not the published ones.
@@ -126,7 +126,7 @@ class MobileNetV2(nn.Module):
     torchvision's network.
 
     Args:
-        path: A safetensors file that `fill_cache` wrote; default the cache, then the package.
+        path: safetensors file that `fill_cache` wrote; default the cache, then the package.
 
     Raises:
         WeightsError: No weights, or not the published ones.
@@ -159,7 +159,7 @@ class TorchvisionInception(nn.Module):
     which undoes that normalisation, is no part of the protocol. 2048 pooled features.
 
     Args:
-        path: The file `inception_v3_google-0cc3c7bd.pth`; default the cache, then torchvision's
+        path: path of `inception_v3_google-0cc3c7bd.pth`; default the cache, then torchvision's
             download.
 
     Raises:

@@ -28,8 +28,8 @@ class FeatureDiscriminator(nn.Module):
     """D(x, y): images (N, 3, H, H) in [-1, 1], domains (N,) -> logits (N, P), one a position.
 
     Args:
-        num_domains: S.
-        beside: a discriminator (N, 3, H, H), (N,) -> (N,) whose logit counts as much as all others.
+        num_domains: number S of domains.
+        beside: discriminator (N, 3, H, H), (N,) -> (N,) whose logit counts as much as all others.
         channels: width of the projections and of the heads.
     """
 

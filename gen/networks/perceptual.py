@@ -74,8 +74,8 @@ class LPIPS(nn.Module):
     all-zero features (the pip package has it outside; distances agree to 1e-5).
 
     Args:
-        net: `alex` or `vgg`.
-        path: A safetensors file that `fill_cache` wrote; default the cache, then a download.
+        net: name of the network, `alex` or `vgg`.
+        path: safetensors file that `fill_cache` wrote; default the cache, then a download.
 
     Raises:
         WeightsError: No weights, or not the published ones.
@@ -109,7 +109,7 @@ class LPIPS(nn.Module):
         Unit-normalised over channels, times sqrt(head weight), over sqrt(pixels of the layer).
 
         Args:
-            x: (N, 3, H, W) in [-1, 1], H and W >= 32.
+            x: images (N, 3, H, W) in [-1, 1], H and W >= 32.
 
         Returns:
             Five tensors (N, C_l, H_l, W_l) of the network's dtype, float32.

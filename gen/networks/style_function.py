@@ -63,13 +63,13 @@ class StyleFunction(nn.Module):
     """M(w, z, d): a code (N, L, D), noise (N, Z), attributes (N, K) in {0, 1} -> a code (N, L, D).
 
     Args:
-        num_layers: L; 1 edits codes of W.
-        num_attributes: K.
-        dim: D.
-        noise_dim: Z.
-        pre_norm: LayerNorm before each linear layer, else behind.
-        norm: `adaln` LayerNorm with, `adain` without scale and shift of its own, `none`.
-        residual: adds the code; as published it is not added.
+        num_layers: number L of rows; 1 edits codes of W.
+        num_attributes: number K of attributes.
+        dim: width D of a code.
+        noise_dim: width Z of the noise.
+        pre_norm: put LayerNorm before each linear layer, else behind.
+        norm: normalisation: `adaln` LayerNorm with, `adain` without learnt scale and shift, `none`.
+        residual: add the code to the output; as published it is not added.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class AttributeDiscriminator(nn.Module):
     """D(x): image (N, 3, H, H) -> logits of its attributes (N, K), and whether it is real (N,).
 
     Args:
-        img_size: H, a power of two.
-        num_attributes: K.
-        base_channels: Channels of the first layer; None is 2**14 / img_size, as published.
-        max_channels: No layer has more.
+        img_size: side H of the images, px, a power of two.
+        num_attributes: number K of attributes.
+        base_channels: channels of the first layer; None is 2**14 / img_size, as published.
+        max_channels: upper limit for the channels of a layer.
     """
 
     def __init__(

@@ -230,9 +230,9 @@ class SynthesisNetwork(nn.Module):
         """Row i drives convolution i; the RGB layer of a block takes the row of the next one.
 
         Args:
-            ws: (N, L, D).
-            noise: "const": the stored maps. "none". A generator: new maps for each sample. Or L - 1
-                maps (1 or N, 1, H, H), as `noise_maps` makes them.
+            ws: codes (N, L, D), one row for each layer.
+            noise: noise maps: "const", the stored ones; "none"; a generator: new maps for each
+                sample; or L - 1 maps (1 or N, 1, H, H), as `noise_maps` makes them.
         """
         if ws.shape[1:] != (self.rows, self.w_dim):
             want = f"(N, {self.rows}, {self.w_dim})"
@@ -273,12 +273,14 @@ class Generator(nn.Module):
     """G(z, c) = g(f(z, c)): latent (N, Z) -> image (N, 3, R, R), unbounded (no tanh).
 
     Args:
-        img_size: R.
-        z_dim, c_dim, w_dim: Z, the width of a condition such as a one-hot label (0: none), and D.
-        map_layers: 8 in the paper, 2 in the release's `auto` and `cifar` configurations.
-        channel_base, channel_max: 32768 and 512 is "config F"; half that base is the release's
-            usual for less than 512 px.
-        clamp: Limit of activations; 256 in the release, which computes in fp16.
+        img_size: side R of the images, px.
+        z_dim, c_dim, w_dim: width Z of a latent, of a condition such as a one-hot label (0: none),
+            and D of a code.
+        map_layers: number of layers, 8 in the paper, 2 in the release's `auto` and `cifar`
+            configurations.
+        channel_base, channel_max: channels times resolution, and most channels: 32768 and 512 is
+            "config F"; half that base is the release's usual for less than 512 px.
+        clamp: limit of activations; 256 in the release, which computes in fp16.
     """
 
     def __init__(
@@ -406,8 +408,9 @@ class Discriminator(nn.Module):
     the root of their width. See `Generator` for the arguments they share.
 
     Args:
-        group: Samples whose spread is one more feature; None: the batch.
-        residual: False is the release's `orig`, of its conditional CIFAR-10 weights.
+        group: number of samples whose spread is one more feature; None: the batch.
+        residual: use residual blocks; False is the release's `orig`, of its conditional CIFAR-10
+            weights.
     """
 
     def __init__(

@@ -28,13 +28,14 @@ def timm_classifier(
     """The network that timm knows by this name, in training mode.
 
     Args:
-        name: Without a hub or a path.
-        num_classes: Number of logits S: (N, 3, H, H) -> (N, S).
-        img_size: H, px.
-        patch_size: Side of a patch, px; 0 is the model's own.
-        drop_path: Largest rate of stochastic depth.
-        seed: Of the first weights.
-        pretrained: None: random weights, nothing is downloaded. "": timm's. Else a file of them.
+        name: name of a model, without a hub or a path.
+        num_classes: number of logits S: (N, 3, H, H) -> (N, S).
+        img_size: side H of the images, px.
+        patch_size: side of a patch, px; 0 is the model's own.
+        drop_path: largest rate of stochastic depth.
+        seed: seed of the first weights.
+        pretrained: source of weights: None for random ones, nothing is downloaded; "" for timm's;
+            else the path of a file.
 
     Raises:
         ValueError: no model of timm, or one that does not take these options.
@@ -81,7 +82,7 @@ class LastBlock(Block):
     LS is LayerScale, where the model has it, DP stochastic depth.
 
     Args:
-        block: The block whose parts are taken over, with their weights; not to be used again.
+        block: block whose parts are taken over, with their weights; not to be used again.
     """
 
     def __init__(self, block: Block):

@@ -38,12 +38,12 @@ def upfirdn2d(
     """`up` - 1 zeros after each sample, `pad`, true convolution without padding, every `down`-th.
 
     Args:
-        x: (N, C, H, W) of any floating dtype, which it keeps, also under autocast.
-        f: (K, L), or (K,) for both axes one after the other; constant: it gets no gradient.
-        up: H becomes H `up`.
-        down: Of H' samples, ceil(H' / `down`) are left.
-        pad: Zeros left, right, above and below, counted after the first step; negative: a crop.
-        gain: Multiplies `f`.
+        x: samples (N, C, H, W) of any floating dtype, which is kept, also under autocast.
+        f: filter (K, L), or (K,) for both axes one after the other; constant: it gets no gradient.
+        up: factor of upsampling: H becomes H `up`.
+        down: factor of downsampling: ceil(H' / `down`) of H' samples are left.
+        pad: zeros left, right, above and below, counted after upsampling; negative: a crop.
+        gain: factor that multiplies `f`.
 
     Returns:
         (N, C, (H up + above + below - K) // down + 1, (W up + left + right - L) // down + 1)

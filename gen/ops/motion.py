@@ -166,9 +166,9 @@ def rasterise(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, Tens
     """The motion of objects as maps, 0 and visible where no object is or was.
 
     Args:
-        masks: (N, M, H, W) of the objects in frame 0, 1 inside; those of absent ones are 0.
-        theta: (N, T, M, 2, 3), their motions.
-        order: (N, T, M), what is larger is nearer and hides the others, as of `nearness`.
+        masks: masks (N, M, H, W) of the objects in frame 0, 1 inside, all 0 for absent ones.
+        theta: motions (N, T, M, 2, 3) of the objects.
+        order: nearness (N, T, M): a larger number is nearer and hides the others, see `nearness`.
 
     Returns:
         flow: (N, T, 2, H, W) px, where an object is in frame t that of the object.

@@ -80,8 +80,9 @@ def parse(
     `Storage`. A list may hold itself.
 
     Args:
-        beside: filled with the storages that the pickle refers to; None: it may refer to none.
-        limit: Of opcodes.
+        beside: dict that is filled with the storages that the pickle refers to; None: it may refer
+            to none.
+        limit: largest number of opcodes.
 
     Raises:
         WeightsError: A name that is not in `ALLOWED`, an opcode without use here, too many.

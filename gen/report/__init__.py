@@ -51,13 +51,15 @@ def build(
     """Render a method's pictures and write `run_dir/report.html`.
 
     Args:
-        method: what `gen.load` gives, or a method in training.
+        method: method that `gen.load` gives, or a method in training.
         images: validation images, a `DomainImages` (`data.val`).
-        run_dir: holds metrics.csv and config.yaml, at any depth; the newest config counts.
-        title: default: the method's name.
+        run_dir: folder that holds metrics.csv and config.yaml, at any depth; the newest config
+            counts.
+        title: title of the report; default: the method's name.
         shipped: another method with the same domains, shown beside this one.
-        metrics_rows, shipped_rows: as `gen.evaluation.translators.evaluate` gives them.
-        lpips: `gen.networks.perceptual.LPIPS`, measures the strips shown; None leaves that out.
+        metrics_rows, shipped_rows: rows as `gen.evaluation.translators.evaluate` gives them.
+        lpips: network `gen.networks.perceptual.LPIPS` that measures the strips shown; None leaves
+            that out.
 
     Raises:
         ValueError: `shipped` knows other domains, or the images have others than the method.

@@ -79,8 +79,8 @@ def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]
     """One `line_chart` a column of a Lightning metrics.csv, in the order of the file.
 
     Args:
-        rows: as csv.DictReader gives them; empty cells are other loggers' turns.
-        step: the column along x; it and `epoch` are not drawn, nor is a column of < 2 values.
+        rows: rows as csv.DictReader gives them; empty cells are other loggers' turns.
+        step: column along x; it and `epoch` are not drawn, nor is a column of < 2 values.
     """
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in (step, "epoch")]
     charts = []

@@ -45,12 +45,12 @@ class Panel:
 
     Args:
         picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
-        title: a line above.
+        title: line of text above the picture.
         headers: column heads of a `viz.grid` as (text, span), set as text over the picture.
-        lead: the grid's columns set apart.
+        lead: number of the grid's columns that are set apart.
         notes: (name, value) pairs beside the title.
         steps: numbers drawn as bars below, e.g. the distance between consecutive frames.
-        motion: a small GIF at the left.
+        motion: small GIF at the left.
     """
 
     picture: Media
@@ -101,9 +101,9 @@ def write_report(
     Args:
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
-        metrics: what was measured, see `metrics_table`.
+        metrics: rows that were measured, see `metrics_table`.
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
-        config_text: the exact configuration.
+        config_text: text of the exact configuration.
     """
     body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs([subtitle] * bool(subtitle), "sub")]
     body += [*_paragraphs(abstract, "abstract"), "</header>"]

@@ -30,7 +30,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
     The inverse of u / 127.5 - 1: all 256 levels come back exactly.
 
     Args:
-        x: floating (..., 3, H, W), any device, any float type.
+        x: floats (..., 3, H, W), any device, any float type.
 
     Returns:
         uint8 array (..., H, W, 3).
@@ -92,13 +92,13 @@ def grid(
     """Lay pictures out in rows, with domain names above and row names at the left.
 
     Args:
-        rows: equal-length rows of pictures of one size; None leaves a cell empty.
-        headers: one text a column, or (text, span) for one text over several columns.
-        captions: one text a row.
-        labels: one text a cell, under it.
-        lead: how many first rows and columns (references, sources) are set apart.
-        cell_px: cell width; default: the pictures, enlarged to look at (see `enlarge`).
-        background: any PIL colour, or None for just the cells on transparent ground (RGBA).
+        rows: rows of pictures of one size, equally long; None leaves a cell empty.
+        headers: texts, one a column, or (text, span) for one text over several columns.
+        captions: texts, one for each row.
+        labels: texts, one for each cell, under it.
+        lead: number of first rows and columns (references, sources) that are set apart.
+        cell_px: width of a cell, px; default: the pictures, enlarged to look at (see `enlarge`).
+        background: colour as PIL takes it, or None for just the cells on transparent ground (RGBA).
 
     Raises:
         ValueError: ragged rows, or texts that do not add up to the columns, rows or cells.
@@ -153,8 +153,8 @@ def strip(
     """One row of frames, `shown` of them evenly spaced with both ends, e.g. of a path.
 
     Args:
-        captions: one text a shown frame ('' for none), or exactly two: first and last.
-        layout: as `grid` takes it.
+        captions: texts, one a shown frame ('' for none), or exactly two: first and last.
+        layout: options of `grid`, as keyword arguments.
     """
     frames = list(frames)
     keep = np.linspace(0, len(frames) - 1, shown or len(frames)).round().astype(int)

@@ -32,10 +32,10 @@ def parts(picture: Tensor, ids: Tensor, mass: Tensor, px: int = viz.DISPLAY_PX) 
     """The picture in grey, and over it each component of a map in its colour, outlined.
 
     Args:
-        picture: (3, H, W).
-        ids: (Hg, Wg), 0 for none, see `gen.ops.components.component_ids`.
-        mass: (Hg, Wg) what each patch weighs; colours go by the sums, the largest first.
-        px: Least side.
+        picture: image (3, H, W) to show.
+        ids: component ids (Hg, Wg), 0 for none, see `gen.ops.components.component_ids`.
+        mass: weight (Hg, Wg) of each patch; colours go by the sums, the largest first.
+        px: least side of the picture, px.
     """
     grey = _grey(picture, px, 153, 243)  # (H, W, 3)
     ids = ids.cpu().numpy()

@@ -42,12 +42,12 @@ def arrows(
     frame. One that hardly moves has a dot, one that is pinned a ring.
 
     Args:
-        frame: (3, H, W).
-        instance: (H, W), k + 1 of object k, 0: none.
-        boxes: (T + 1, M, 4) px: centre x, y, width, height in each frame.
-        moved_by: M keys of `COLOURS`.
-        ids: M numbers, written beside the objects.
-        note: a text below, at the right.
+        frame: image (3, H, W) to draw on.
+        instance: instances (H, W), k + 1 for object k, 0: none.
+        boxes: boxes (T + 1, M, 4), px: centre x, y, width, height in each frame.
+        moved_by: list of M keys of `COLOURS`.
+        ids: numbers of the M objects, written beside them.
+        note: text below, at the right.
     """
     base = viz.enlarge(frame, ARROWS_PX)
     k, unit = base.height * FINE / frame.shape[1], base.height * FINE / ARROWS_PX  # fine px

@@ -77,10 +77,10 @@ class CityscapesClips(Clips):
 
     Args:
         root: folder of the layout above.
-        split: as "train".
-        height, width: of a frame in px.
-        frames: frames a clip.
-        max_objects: most tracks in a clip.
+        split: name of the split, such as "train".
+        height, width: height and width of a frame, px.
+        frames: number of frames per clip.
+        max_objects: largest number of tracks in a clip.
 
     Raises:
         ValueError: no track, or a file that is damaged or does not fit; it names the file.
@@ -316,15 +316,15 @@ class Cityscapes(ClipData):
     """Clips in the layout of Cityscapes sequences; see `gen.data.clips.cityscapes`. Not augmented.
 
     Args:
-        root: folder of the layout.
-        height: of the frames in pixels; names the folders.
-        width: of the frames in pixels; names the folders.
-        frames: frames a clip, the first included.
-        max_objects: most tracks in a clip; also the length M of lists of objects.
-        batch_size: clips a step on one device.
-        val_batch_size: clips a validation batch.
+        root: folder with the layout of Cityscapes.
+        height: height of the frames, px; part of the folders' names.
+        width: width of the frames, px; part of the folders' names.
+        frames: number of frames per clip, the first included.
+        max_objects: largest number of tracks in a clip; also the length M of lists of objects.
+        batch_size: clips per step on one device.
+        val_batch_size: clips per validation batch.
         num_workers: processes that decode; 0 decodes in the training process.
-        seed: with the position it determines the order of training.
+        seed: seed of the order of training clips.
     """
 
     reader = CityscapesClips

@@ -44,9 +44,10 @@ class HeadImages(LabelledImages):
     """`count` contents in every domain, domain by domain, drawn when asked for.
 
     Args:
-        seed, first: contents are those of indices first .. first + count - 1 of the seed.
-        count: images a domain.
-        img_size: side in pixels.
+        seed, first: seed of the contents, and index of the first one; the last is first + count -
+            1.
+        count: number of images per domain.
+        img_size: side of the images, px.
 
     Attributes:
         keys: the content's index, the same for twins.
@@ -91,7 +92,7 @@ class HeadImages(LabelledImages):
         return Image.fromarray(render(self.factors(index), domain, self.img_size))
 
     def draw(self, index: int, rng: np.random.Generator) -> Tensor:
-        """As `[index]`: place and size are factors already, a crop would only blur."""
+        """The plain image `[index]`: place and size are factors already, a crop would only blur."""
         return to_tensor(self.read(index))
 
 
@@ -102,15 +103,15 @@ class Heads(I2IData):
     x_ref2 too, with `_ref` and `_ref2` at the end of the name.
 
     Args:
-        img_size: side of the images in pixels, 16 to 1024.
-        batch_size: training elements a step on one device.
-        val_batch_size: images a validation batch.
+        img_size: side of the images, px, 16 to 1024.
+        batch_size: training elements per step on one device.
+        val_batch_size: images per validation batch.
         num_workers: processes that draw; 0 draws in the training process.
-        seed: with the position it determines every image and every draw.
-        train_images: contents in the training set; each is drawn in every domain.
-        val_images: contents in the validation set, disjoint from the training set.
-        references: training batches have x_ref, x_ref2 and y_ref; a generator of images needs none
-            and has its batches, else the same, in a third of the time.
+        seed: seed of every image and every draw.
+        train_images: number of contents in the training set; each is drawn in every domain.
+        val_images: number of contents in the validation set, disjoint from the training set.
+        references: put x_ref, x_ref2 and y_ref into training batches. False saves two thirds of the
+            time: a generator of images needs none of them, and gets equal batches otherwise.
     """
 
     def __init__(

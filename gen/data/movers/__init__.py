@@ -42,14 +42,16 @@ class MoverClips(Clips):
     object is hidden or out of view too.
 
     Args:
-        seed, first: scenes are those of indices first .. first + count - 1 of the seed.
-        count: scenes; clips are as many times the branches.
-        height, width: of a frame in px.
-        frames: frames a clip.
-        max_objects: most objects in a clip.
-        branches: whether each scene comes in all three branches: clips 3 i, 3 i + 1, 3 i + 2.
-        antialias: whether colours mix at the edges of things; else each pixel has one owner's.
-        steady: share of the scenes whose camera stands still; all else of them stays.
+        seed, first: seed of the scenes, and index of the first one; the last is first + count - 1.
+        count: number of scenes; with branches there are three clips for each.
+        height, width: height and width of a frame, px.
+        frames: number of frames per clip.
+        max_objects: largest number of objects in a clip.
+        branches: draw each scene in all three branches: clips 3 i, 3 i + 1, 3 i + 2.
+        antialias: mix colours at the edges of things; without, each pixel has the colour of one
+            owner.
+        steady: share of the scenes with a camera that stands still; everything else in them is
+            unchanged.
     """
 
     def __init__(
@@ -135,22 +137,23 @@ class Movers(ClipData):
     """Street scenes with interacting objects, for video generation; needs no files.
 
     Args:
-        height: of the frames in pixels.
-        width: of the frames in pixels.
-        frames: frames a clip, the first included.
-        max_objects: most objects in a clip, 2 at least; also the length M of lists of objects.
-        batch_size: clips a step on one device.
-        val_batch_size: clips a validation batch.
+        height: height of the frames, px.
+        width: width of the frames, px.
+        frames: number of frames per clip, the first included.
+        max_objects: largest number of objects in a clip, 2 at least; also the length M of lists of
+            objects.
+        batch_size: clips per step on one device.
+        val_batch_size: clips per validation batch.
         num_workers: processes that draw; 0 draws in the training process.
-        seed: with the index it determines every clip, with the position every draw.
-        train_clips: clips in the training set.
-        val_clips: clips in the validation set.
-        test_scenes: scenes in the test set, of three clips each: as it went, with another velocity
-            of the object `target`, and without it.
-        antialias: whether colours mix at the edges of things. Without, every pixel of a frame is
-            exactly what its point showed in frame 0, where visible.
-        steady: share of the training clips whose camera stands still, as a user often wants it;
-            by itself it never does quite.
+        seed: seed of every clip and of the order of training.
+        train_clips: number of clips in the training set.
+        val_clips: number of clips in the validation set.
+        test_scenes: number of scenes in the test set, of three clips each: as it went, with another
+            velocity of the object `target`, and without `target`.
+        antialias: mix colours at the edges of things. False: every visible pixel of a frame is
+            exactly the colour that its point had in frame 0.
+        steady: share of the training clips with a camera that stands still, as a user often wants
+            it; in other clips the camera always moves a little.
     """
 
     def __init__(

@@ -75,12 +75,12 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
 
 
 class Stage:
-    """One branch of a scene, to be looked at from T frames.
+    """One branch of a scene, ready to be rendered in T frames.
 
     Args:
-        scene, course: who is there, K movers, and what they do.
-        looks: the background is drawn from it.
-        size: height and width in px.
+        scene, course: scene with K movers, and the course of what they do.
+        looks: generator of random numbers from which the background is drawn.
+        size: height and width, px.
     """
 
     def __init__(

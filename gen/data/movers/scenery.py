@@ -56,9 +56,9 @@ class Scenery:
     """What stands around in one scene.
 
     Args:
-        rng: all is drawn from it.
+        rng: generator of all random numbers of the scenery.
         soft: width of the edges within a layer, in image heights.
-        zebra: where a zebra crossing is, None: nowhere.
+        zebra: place of a zebra crossing, None: there is none.
     """
 
     def __init__(self, rng: np.random.Generator, soft: float, zebra: float | None) -> None:

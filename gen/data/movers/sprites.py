@@ -235,8 +235,8 @@ class Sprite:
     """One mover's looks.
 
     Args:
-        kind: a key of `KINDS`.
-        look: (6,) in [0, 1): what is left to chance of shape and colours.
+        kind: name of a kind, a key of `KINDS`.
+        look: random numbers (6,) in [0, 1) that decide shape and colours.
         soft: width of the edges between parts, in cells.
         hitch: length in cells of a tow bar at the front, 0 for none.
     """

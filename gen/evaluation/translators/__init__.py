@@ -83,19 +83,19 @@ def evaluate(
     that is said; `check` says it beforehand.
 
     Args:
-        method: Has `encode`, `decode`, `map_style`, `encode_style`, `domains`, `img_size` and
-            `latent_dim`; an nn.Module on the device to use.
-        images: Validation images (`data.val`) with the domains and the size of the method.
-        metrics: Which of the groups.
-        judges: What some groups need.
-        net: LPIPS network; of several, those after the first see the paths as well.
-        grid: Alphas of the paths, see `gen.interpolation.alphas`: released 0 .. 0.95, strict or
-            uniform 0 .. 1 (`.._strict`); uniform renders each path twice.
-        seed: Of the order of sources, latents, references and intervals.
-        batch_size: Sources at once.
-        max_sources: At most so many, spread over the domains; None is all.
-        checkpoint: File whose sha256 the rows state.
-        ledger: File of single values; an evaluation that was cut goes on from it.
+        method: translator with `encode`, `decode`, `map_style`, `encode_style`, `domains`,
+            `img_size` and `latent_dim`; an nn.Module on the device to use.
+        images: validation images (`data.val`) with the domains and the size of the method.
+        metrics: groups to measure, from `GROUPS`.
+        judges: models and images that some groups need, see `Judges`.
+        net: name of the LPIPS network; of several, those after the first see the paths as well.
+        grid: kind of grid of the paths, see `gen.interpolation.alphas`: released 0 .. 0.95, strict
+            or uniform 0 .. 1 (`.._strict`); uniform renders each path twice.
+        seed: seed of the order of sources, of latents, references and intervals.
+        batch_size: number of sources at once.
+        max_sources: upper limit for the number of sources, spread over the domains; None is all.
+        checkpoint: file whose sha256 the rows state.
+        ledger: file of single values; an evaluation that was cut goes on from it.
 
     Returns:
         Rows of metric, value, ci95 (bootstrap over sources, or over pairs of domains; None for a

@@ -22,8 +22,8 @@ class Middle:
     """What mid-path frames are held against: real images of the two end domains.
 
     Args:
-        backbone: Gives features; one that no loss has seen.
-        classifier: A DomainClassifier, for membership; None leaves that out.
+        backbone: network that gives features; one that no loss has seen.
+        classifier: classifier of domains for `membership`; None leaves that out.
     """
 
     def __init__(self, backbone: Backbone, classifier) -> None:
@@ -63,9 +63,9 @@ class Paths:
     """Measures paths; one LPIPS network sees all, others see the model's own paths.
 
     Args:
-        lpips, others: The networks.
-        grid: See `gen.interpolation.alphas`.
-        middle: Judge of mid-path frames, None where there is none.
+        lpips, others: main LPIPS network, and the others by name.
+        grid: kind of grid, see `gen.interpolation.alphas`.
+        middle: judge of mid-path frames, None where there is none.
     """
 
     def __init__(

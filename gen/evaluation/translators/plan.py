@@ -48,12 +48,12 @@ def draw_styles(
     """`count` styles for each source, of its wanted domain: (N, count, D).
 
     Args:
-        indices: of the N sources.
-        domains: one for each source.
-        role: what the styles are for; another role draws others.
-        count: styles a source; fewer are the first of more.
+        indices: indices of the N sources.
+        domains: wanted domain of each source.
+        role: purpose of the styles; another role draws other styles.
+        count: styles per source; fewer are the first of more.
         key: `seed` and `guide`, with (role, index) the key of the random numbers. References are
-            validation images of the domain, neither the source nor its twin.
+            validation images of the domain, neither the source nor a twin of it.
     """
     rngs = [
         np.random.default_rng((key["seed"], GUIDES.index(key["guide"]), ROLES.index(role), i))

@@ -94,17 +94,18 @@ class Animator(nn.Module):
     """A scene, what is known of its motion, and latents -> a video.
 
     Args:
-        channels, levels, max_channels, norm: as of `AppearanceEncoder`.
-        generator: warps features of the first frame, or SPADE.
-        blocks: its residual blocks.
-        residual: the flow is added to that of the objects, and frames are mixed with the warped
-            first one; in the release both are made from nothing.
-        graph_dim, edges: as of `ObjectGraph`.
-        feature_dim: width of an object's code.
-        z_dim: Z, of a clip: first half stuff, second half things.
-        object_z_dim: O, of an object and frame.
-        steps: frames that have codes of their own, see `LatentCode`.
-        camera: whether the motion of the camera can be known.
+        channels, levels, max_channels, norm: arguments of `AppearanceEncoder`.
+        generator: network that makes the frames: `warp` moves features of the first frame along the
+            flow, `spade` steers a decoder by SPADE layers.
+        blocks: number of residual blocks in the generator.
+        residual: add the predicted flow to the flow of the objects, and mix frames with the warped
+            first frame; false makes flow and frames from nothing, as released.
+        graph_dim, edges: arguments of `ObjectGraph`.
+        feature_dim: width F of the code of an object.
+        z_dim: width Z of the latent of a clip; first half for stuff, second half for things.
+        object_z_dim: width O of the latent of an object in one frame.
+        steps: number of frames that have codes of their own, see `LatentCode`.
+        camera: let the motion of the camera be told.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Animator(nn.Module):
         return self.render(scene, features, motion, theta, z)
 
     def features(self, scene: Scene) -> list[Tensor]:
-        """Those of `AppearanceEncoder`."""
+        """The features that `AppearanceEncoder` sees in a scene."""
         maps = parts.label_maps(scene.semantic, scene.instance)
         return self.appearance(scene.frame, maps)
 

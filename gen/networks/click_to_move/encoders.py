@@ -100,10 +100,10 @@ class AppearanceEncoder(nn.Module):
 
     Args:
         width: channels of the first level, 32 in the release.
-        levels: L, 6 in the release for 128 x 256; one less for half that size.
-        max_width: most channels, 512 in the release.
-        feature_dim: width of an object's code, 128 in the release.
-        norm: `batch` as released; `group` for small batches.
+        levels: number L of levels, 6 in the release for 128 x 256 px; one less for half that size.
+        max_width: upper limit for the channels of a level, 512 in the release.
+        feature_dim: width F of the code of an object, 128 in the release.
+        norm: normalisation layers: `batch` as released, `group` for small batches.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ class Posterior(nn.Module):
     """A whole clip -> mean and log variance of its latent: one half of things, one of stuff.
 
     Args:
-        width, levels, max_width, norm: as of `AppearanceEncoder`.
-        z_dim: Z, width of the latent, 1024 in the release; half of it each.
+        width, levels, max_width, norm: arguments of `AppearanceEncoder`.
+        z_dim: width Z of the latent, 1024 in the release; half for stuff, half for things.
     """
 
     def __init__(
@@ -208,10 +208,10 @@ class Posterior(nn.Module):
         """Mean and log variance, (N, Z) each; first half stuff, second half things.
 
         Args:
-            video: (N, T + 1, 3, H, W).
-            maps: (N, T + 1, 21, H, W) of `label_maps`.
-            flow: (N, T, 2, H, W) px.
-            visible: (N, T, 1, H, W).
+            video: frames (N, T + 1, 3, H, W).
+            maps: label maps (N, T + 1, 21, H, W) of `label_maps`.
+            flow: flow (N, T, 2, H, W), px.
+            visible: visibility (N, T, 1, H, W).
         """
         T = flow.shape[1]
         moved = torch.cat([video[:, 1:], flow, visible], 2)
@@ -293,8 +293,9 @@ class DenseDecoder(nn.Module):
     """Codes, features and the flow of objects -> the flow of every pixel, and what is visible.
 
     Args:
-        width, levels, max_width, norm: as of `AppearanceEncoder`.
-        residual: the head's flow is added to that of the objects; in the release it is all.
+        width, levels, max_width, norm: arguments of `AppearanceEncoder`.
+        residual: add the head's flow to the flow of the objects; in the release the head gives all
+            of it.
     """
 
     def __init__(
@@ -330,11 +331,11 @@ class DenseDecoder(nn.Module):
         """Flow (N, T, 2, H, W) px, and logits (N, T, 1, H, W) of what is visible in frame 0.
 
         Args:
-            codes: (N, C + 16, T, h, w) of `LatentCode`.
-            features: L of them, of `AppearanceEncoder`.
-            sparse: L - 2 of them, of `SparseEncoder`.
-            flow: (N, T, 2, H, W) px, of the objects: `motion.rasterise`.
-            visible: (N, T, 1, H, W) likewise.
+            codes: codes (N, C + 16, T, h, w) of `LatentCode`.
+            features: list of L features of `AppearanceEncoder`.
+            sparse: list of L - 2 features of `SparseEncoder`.
+            flow: flow of the objects (N, T, 2, H, W), px: `motion.rasterise`.
+            visible: visibility of the objects (N, T, 1, H, W): `motion.rasterise`.
         """
         N, T = flow.shape[:2]
         x = self.first(codes)

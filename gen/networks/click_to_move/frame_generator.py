@@ -47,10 +47,10 @@ class FeatureWarpGenerator(nn.Module):
 
     Args:
         width: channels at full size, 32 in the release.
-        downs: halvings, 3 in the release.
-        blocks: residual blocks, 4 in the release.
-        max_width: most channels.
-        norm: `batch` as released; `group` for small batches.
+        downs: how often the size is halved, 3 in the release.
+        blocks: number of residual blocks, 4 in the release.
+        max_width: upper limit for the channels of a level.
+        norm: normalisation layers: `batch` as released, `group` for small batches.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SpadeGenerator(nn.Module):
         self.image = nn.Conv2d(width, 3, 7, padding=3)
 
     def forward(self, frame: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-        """As `FeatureWarpGenerator`."""
+        """Makes a video from the same arguments as `FeatureWarpGenerator`."""
         N, T = flow.shape[:2]
         x = torch.cat([warp(frame, flow), flow, visible], 2).flatten(0, 1)  # (N T, 6, H, W)
         seen = []
@@ -170,11 +170,12 @@ class Discriminator(nn.Module):
     """Video (N, T, 3, H, W) -> logits of patches (n, 1, h, w), and the features of all levels.
 
     Args:
-        frames: 1 judges each frame by itself (n = N T); T, here 6, all frames as one (n = N).
+        frames: number of frames judged together: 1 judges each frame by itself (n = N T); T, here
+            6, judges all frames as one (n = N).
         width: channels of the first level, 64 in the release.
-        levels: halvings, 4 in the release.
-        max_width: most channels.
-        norm: `batch` as released; `group` for small batches.
+        levels: how often the size is halved, 4 in the release.
+        max_width: upper limit for the channels of a level.
+        norm: normalisation layers: `batch` as released, `group` for small batches.
     """
 
     def __init__(

@@ -67,12 +67,12 @@ class ObjectGraph(nn.Module):
     pins is one that the user moves by the identity.
 
     Args:
-        feature_dim: F.
-        z_dim: Z.
-        dim: D, of x and of y each.
-        heads: A.
-        edges: send messages; without, every object is on its own: a baseline.
-        camera: hear of the camera's motion, where it is known: in the image it moves all objects.
+        feature_dim: width F of the code of an object.
+        z_dim: width Z of the latent of an object.
+        dim: width D of x and of y each.
+        heads: number A of attention heads.
+        edges: send messages between objects; without, every object is on its own: a baseline.
+        camera: read the camera's motion, where it is known: in the image it moves all objects.
         num_classes: number of trainIds.
     """
 
@@ -115,15 +115,19 @@ class ObjectGraph(nn.Module):
         """The backward motion of each object in each frame, (N, T, M, 2, 3).
 
         Args:
-            boxes: (N, M, 4) of frame 0: x_c, y_c normalised, w / W, h / H.
-            classes: (N, M) int64 trainIds.
-            features: (N, M, F) of the image.
-            present: (N, M) bool; absent objects get the identity, and change nothing.
-            user: (N, M) bool, the objects that the user moves.
-            theta: (N, T, M, 2, 3), how; these come back bit by bit, others are not read.
-            latent: (N, M, T, Z) ~ N(0, I), read for the objects that the user does not move.
-            camera: (N, T, 2, 3), the backward motion of the background, read where
-            known: (N,) bool, and of a graph with `camera`; None is nowhere.
+            boxes: boxes (N, M, 4) of frame 0: x_c, y_c normalised, w / W, h / H.
+            classes: classes (N, M) int64, trainIds.
+            features: codes (N, M, F) of the objects from the image.
+            present: bool (N, M); absent objects get the identity, and change nothing.
+            user: bool (N, M), true for the objects that the user moves.
+            theta: motions (N, T, M, 2, 3) of the user's objects, returned bit by bit; others are
+                not read.
+            latent: latents (N, M, T, Z) ~ N(0, I), read for the objects that the user does not
+                move.
+            camera: backward motion of the background (N, T, 2, 3), read in scenes where it is
+                known.
+            known: bool (N,), true where the camera's motion is known, in a graph with `camera`;
+                None is nowhere.
         """
         N, M, T = *present.shape, theta.shape[1]
         if theta.shape != (N, T, M, 2, 3) or latent.shape[:3] != (N, M, T):
