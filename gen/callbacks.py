@@ -1,4 +1,4 @@
-"""What keeps a run safe and visible: checkpoints, stopping on a signal, the progress bar.
+"""Callbacks that keep a run safe and visible: checkpoints, stopping on a signal, progress bar.
 
 `gen fit` installs all of them but `Samples` and `Evaluate`, which a config asks for.
 """
@@ -53,7 +53,7 @@ class Last(Checkpoint):
             self.save(trainer)
 
     def told(self, trainer: Trainer) -> bool:
-        """Whether any process was told to stop: then all must save."""
+        """True if any process was told to stop: then all must save."""
         stop = self.signal is not None
         if trainer.world_size == 1:
             return stop

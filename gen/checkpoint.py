@@ -60,7 +60,7 @@ def find(path: str | Path, out: str | Path = "") -> Path:
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file says: a method of this package, its options, its weights."""
+    """The content of a checkpoint file: a method of this package, its options, its weights."""
 
     method: str
     hparams: dict[str, Any]
@@ -70,7 +70,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_trained(path: str | Path) -> dict[str, Any]:
-    """What a `.ckpt` file holds: tensors and plain values.
+    """The content of a `.ckpt` file: tensors and plain values.
 
     Raises:
         FileNotFoundError: No such file.

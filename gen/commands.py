@@ -1,4 +1,4 @@
-"""What commands share: mistakes told in one line, and children that may end what they do."""
+"""Shared parts of commands: mistakes told in one line, and children that may end what they do."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def find_told(error: BaseException | None) -> BaseException | None:
 def explain(
     message: str, options: Iterable[str], classes: Iterable[str], words: Iterable[str] = ()
 ) -> str:
-    """What is misspelt in an error of the parser, with the nearest name; empty: another error.
+    """Explains what is misspelt in a parser's error, with the nearest name; empty: another error.
 
     Args:
         options: names of all options but those of classes, as trainer.max_steps.
@@ -110,7 +110,7 @@ def explain(
 
 
 def _is_text(word: str) -> bool:
-    """Whether it has no bytes that are not UTF-8, as a name of a file may have."""
+    """True if a text is valid UTF-8, as the name of a file need not be."""
     return not any("\udc80" <= letter <= "\udcff" for letter in word)
 
 

@@ -1,4 +1,4 @@
-"""What a GPU must be told: float32 that is float32, and copies that nobody waits for."""
+"""GPU settings: float32 that is float32, and copies that nobody waits for."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ class Arrival:
             self.event.record()
 
     def value(self) -> Tensor:
-        """On the CPU."""
+        """The value, on the CPU."""
         if self.event is not None:
             self.event.synchronize()  # not the stream: that has the next iteration in it by now
         return self.copy
 
 
 def rng_on(device: torch.device | str, rng: torch.Generator) -> torch.Generator:
-    """For what is as large as an image: `rng` itself on a CPU, elsewhere one of the same seed."""
+    """A generator for what is as large as an image: `rng` on a CPU, else one of the same seed."""
     device = torch.device(device)
     if device.type == "cpu":
         return rng

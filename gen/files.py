@@ -90,7 +90,7 @@ def sweep(path: Path) -> None:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a config file holds; see `parse_yaml`.
+    """The content of a config file; see `parse_yaml`.
 
     Raises:
         WeightsError: also no such file, or not in UTF-8.
@@ -104,7 +104,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, source: str | Path) -> Any:
-    """What YAML says; aliases count as often as they are used. `source` is named in errors.
+    """Parses YAML; aliases count as often as they are used. `source` is named in errors.
 
     Raises:
         WeightsError: not YAML, or too much of it, or values without an end.
@@ -169,7 +169,7 @@ def without_suffix(path: str | Path) -> Path:
 
 
 def checkpoint_names(paths: Iterable[str | Path]) -> list[str]:
-    """What results of checkpoints are called: the names of files and folders, without suffixes.
+    """Names of results of checkpoints: the names of files and folders, without suffixes.
 
     The last.ckpt or best.ckpt of a run has the name of the run, with _last or _best where other
     names would be the same. Names that are still the same are the caller's to refuse.
@@ -198,7 +198,7 @@ def _keys(path: str) -> list:
 
 
 def _run(path: str) -> list[str]:
-    """What is read of the folder of a run; of anything else nothing."""
+    """The files that are read of the folder of a run; of anything else nothing."""
     if not all(os.path.isfile(os.path.join(path, n)) for n in ("last.ckpt", "config.yaml")):
         return []
     names = (n for n in os.listdir(path) if n.endswith(".ckpt") or n == "config.yaml")

@@ -26,7 +26,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
 def is_used(out: str | Path) -> bool:
-    """Whether a folder holds a run: a checkpoint. A config alone is of one that never saved."""
+    """True if a folder holds a run: a checkpoint. A config alone is of one that never saved."""
     names = os.listdir(out) if os.path.isdir(out) else []
     return any(name.endswith((".ckpt", ".safetensors")) for name in names)
 
@@ -78,7 +78,7 @@ def check_free(c: Any, arguments: Sequence[str]) -> None:
 
 
 def is_inside(file: str | Path, folder: str | Path) -> bool:
-    """Whether a file or folder is in a folder, or is it."""
+    """True if a file or folder is in a folder, or is it."""
     file = Path(file).resolve()
     return Path(folder).resolve() in (file, *file.parents)
 
@@ -120,7 +120,7 @@ def check_configs(words: Sequence[str]) -> None:
 
 
 class Saved(NamedTuple):
-    """What a run's config.yaml says; empty where it says nothing."""
+    """The content of a run's config.yaml; empty where it says nothing."""
 
     data: str  # path of the class
     root: str
@@ -128,7 +128,7 @@ class Saved(NamedTuple):
 
 
 def read_saved(path: str | Path) -> Saved:
-    """Of a run's config.yaml what was trained on, and from which weights.
+    """The data that a run was trained on by its config.yaml, and the weights it started from.
 
     Raises:
         WeightsError: it is not such a config.
@@ -210,7 +210,7 @@ def put_integers_first(parser: Any) -> None:
 
 
 def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> list:
-    """What validate and test need besides to measure `method`.
+    """The judges that validate and test need besides `method` itself to measure it.
 
     Raises:
         ValueError: Nothing that these commands, or predict, know is there for such a method.
@@ -241,7 +241,7 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
 
 
 def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[str, Any]:
-    """What the trainer of a run gets: folder, loggers, callbacks, how checkpoints are written."""
+    """The equipment of a run's trainer: folder, loggers, callbacks, how checkpoints are written."""
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 

@@ -1,4 +1,4 @@
-"""What the readers of published weights share: shapes to expect, and tensors under our names."""
+"""Shared parts of the readers of published weights: expected shapes, tensors under our names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = dict(img_size=4096, c_dim=2**16, map_layers=32, channel_base=2**24, gro
 
 
 class OtherNetwork(WeightsError):
-    """Of another class, or other tensors than ours."""
+    """The weights are of another class, or have other tensors than ours."""
 
 
 def say(tensor: Tensor | None) -> str:

@@ -161,7 +161,7 @@ def read_generator(path: str, options: dict[str, Any]) -> files.Checkpoint:
 
 
 def compared(got: State, wanted: State, path: str | Path) -> State:
-    """All tensors, after every key, shape and dtype was found as it must be."""
+    """Returns all tensors, after every key, shape and dtype was found as it must be."""
     for key in [*wanted, *(key for key in got if key not in wanted)]:
         if say(wanted.get(key)) != say(got.get(key)):
             told = f"expected {say(wanted.get(key))}, got {say(got.get(key))}"

@@ -137,7 +137,7 @@ def domain_names(options: dict[str, Any], domains: Sequence[str]) -> list[str]:
 
 
 def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) -> State:
-    """All tensors under our names, after every key, shape and dtype was found as it must be."""
+    """Returns all tensors under our names, after every key, shape and dtype was checked."""
     size, K, style_dim = options["img_size"], options["num_domains"], options["style_dim"]
     try:
         with torch.device("meta"):  # shapes alone

@@ -34,7 +34,7 @@ LICENCE = (
 
 
 class Published(NamedTuple):
-    """What a published file holds.
+    """The content of a published file.
 
     Attributes:
         generator: state dict of `gen.networks.stylegan2.Generator`; of the averaged weights.

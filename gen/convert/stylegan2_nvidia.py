@@ -52,7 +52,7 @@ def read_nvidia(file: PickleFile, value: dict) -> Read:
 
 
 def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
-    """Its tensors, and the options of ours."""
+    """The tensors of the network, and the options of ours."""
     tensors, said = read_module(file, root, kind)
     known = ["skip"] if kind == "Generator" else ["resnet", "orig"]
     if (architecture := said.pop("architecture", known[0])) not in known:
@@ -73,7 +73,7 @@ def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options
 
 
 def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
-    """Its tensors by their dotted names, and what its constructor was given, by NVIDIA's names."""
+    """The tensors of a module by dotted name, and its constructor's arguments by NVIDIA's names."""
     tensors, found, count = {}, {}, 0
     todo = [("", root)]
     while todo:

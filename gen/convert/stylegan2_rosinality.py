@@ -107,7 +107,7 @@ def read_rosinality(file: PickleFile, value: dict) -> Read:
 
 
 def in_generator(key: str, ours: Tensor) -> Place:
-    """Where rosinality's generator has our `key`."""
+    """The name of our `key` in rosinality's generator."""
     parts, shape = key.split("."), tuple(ours.shape)
     if parts[0] == "mapping":
         if parts[1] == "w_avg":
@@ -130,7 +130,7 @@ def in_generator(key: str, ours: Tensor) -> Place:
 
 
 def in_discriminator(size: int) -> Callable[[str, Tensor], Place]:
-    """The same for the discriminator, whose blocks are counted from the largest."""
+    """The name of our `key` in rosinality's discriminator, whose blocks count from the largest."""
 
     def place(key: str, ours: Tensor) -> Place:
         block, leaf = key.split(".", 1)
@@ -146,7 +146,7 @@ def in_discriminator(size: int) -> Callable[[str, Tensor], Place]:
 
 
 def check_kernels(left: State, known: re.Pattern, gain: int) -> None:
-    """All that is left are constant kernels; they are what we compute with."""
+    """Refuses leftover tensors unless they are the constant kernels that we compute with."""
     for key, value in left.items():
         if not known.fullmatch(str(key)):
             raise WeightsError(f"{key!r:.80}: expected none, got {say(value)}")

@@ -113,7 +113,7 @@ def tf_variables(file: PickleFile, network: Any) -> tuple[State, Options]:
 
 
 def in_tensorflow(key: str, ours: Tensor) -> Place:
-    """Where the TensorFlow networks have our `key`; matrices are (I, O) there, kernels HWIO."""
+    """The name of our `key` in the TensorFlow networks; matrices are (I, O) there, kernels HWIO."""
     scope, *parts = key.split(".")
     shape, flip = tuple(ours.shape), False
     if key == "mapping.w_avg":

@@ -1,4 +1,4 @@
-"""What the data sets share: labelled images, training draws, the DataModules."""
+"""Base classes of the data sets: labelled images, training draws, the DataModules."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ class LabelledImages(Dataset, ABC):
         return to_tensor(augment(self.read(index, train=True), self.img_size, rng))
 
     def exact(self, index: int) -> dict[str, Tensor]:
-        """What else is known of image `index`, by name: nothing, unless a subclass knows more."""
+        """More that is known of image `index`, by name: nothing, unless a subclass knows more."""
         return {}
 
     def __len__(self) -> int:
@@ -179,7 +179,7 @@ class ImageData(LightningDataModule, ABC):
             self._choose_length()
 
     def _choose_length(self) -> None:
-        """Of a run with max_steps and max_epochs: with max_steps it has no other epochs."""
+        """Ends a run that has max_steps and max_epochs at the smaller of both."""
         loop, limit = self.trainer.fit_loop, self.trainer.limit_train_batches
         if loop.max_steps < 1 or loop.max_epochs is None or loop.max_epochs < 1:
             return
@@ -238,7 +238,7 @@ class ImageData(LightningDataModule, ABC):
 
 
 class I2IData(ImageData):
-    """For translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
+    """Data for translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
 
     references = True  # False: x, y alone
 

@@ -46,7 +46,7 @@ class ClassImages(DomainImages):
 
     Args:
         root: folder or zip that holds the images.
-        files: for each class the (key, path relative to the root) of its images.
+        files: paths of the images of each class, as (key, path relative to the root).
         img_size: side S of the images, px.
         crop_pct: share of the short side that the centre crop keeps.
         augment: function that turns a picture of any size into (3, S, S), drawing from the global
@@ -77,13 +77,13 @@ class ClassImages(DomainImages):
             return self.augment(image)
 
     def mask(self, index: int) -> Tensor | None:
-        """What is opaque (alpha >= 0.5), in the frame of x: (S, S) bool. None: no alpha channel."""
+        """The opaque part (alpha >= 0.5) in the frame of x: (S, S) bool. None: no alpha channel."""
         alpha = self._load(index, load_alpha)
         return None if alpha is None else self.plain(alpha.convert("RGB"))[0] >= 0
 
     @cached_property
     def has_masks(self) -> bool:
-        """Whether the first image of some class has an alpha channel."""
+        """True if the first image of some class has an alpha channel."""
         _, first = np.unique(self.labels.numpy(), return_index=True)
         return any(self._load(i, load_alpha) is not None for i in first.tolist())
 

@@ -25,7 +25,7 @@ TURNS = cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE
 
 
 class Part(NamedTuple):
-    """What of an image is kept, px of the image."""
+    """The part of an image that is kept, px of the image."""
 
     top: int
     left: int

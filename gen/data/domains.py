@@ -28,7 +28,7 @@ class DomainImages(LabelledImages):
 
     Args:
         root: folder or zip that holds the images.
-        files: for each domain the (key, path relative to the root) of its images.
+        files: paths of the images of each domain, as (key, path relative to the root).
         img_size: side of the images, px.
         cache: keep the images in memory as uint8, shrunk to what the tightest crop needs.
 
@@ -59,7 +59,7 @@ class DomainImages(LabelledImages):
 
     @property
     def paired(self) -> bool:
-        """Whether every image has its twin in every other domain."""
+        """True if every image has its twin in every other domain."""
         return len(self._twins) == len(set(self.keys)) * len(self.domains)
 
     @cached_property

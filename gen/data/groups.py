@@ -1,4 +1,4 @@
-"""Which images of a data set belong together, as drawings of one thing: they are one draw."""
+"""Groups of images that belong together, as drawings of one thing: a group is one draw."""
 
 import csv
 from pathlib import Path

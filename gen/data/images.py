@@ -155,7 +155,7 @@ def _webp_canvas(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _jpeg_scans(data: bytes) -> int:
-    """How often a decoder must pass over all pixels; it stops counting above MAX_SCANS."""
+    """Counts how often a decoder must pass over all pixels; it stops counting above MAX_SCANS."""
     at, scans = 2, 0
     for _ in range(MAX_SEGMENTS):
         if scans > MAX_SCANS or not (found := MARKER.search(data, at)) or found[0] == b"\xff\xd9":
@@ -193,7 +193,7 @@ _dark: set[str] = set()  # folders of which it was said
 
 
 def _say_dark(name: str, image: Image.Image) -> None:
-    """Of a 16-bit file as RGB, once a folder: whether it holds 12 bits, as of a camera, or less."""
+    """Warns, once a folder, of a 16-bit file with 12 bits or less: as RGB it is black."""
     folder = os.path.dirname(name)
     if max(high for _, high in image.getextrema()) <= 16 and folder not in _dark:
         _dark.add(folder)

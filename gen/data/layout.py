@@ -1,4 +1,4 @@
-"""Which images a folder or a zip has, by split and domain. What is in doubt is refused.
+"""Finds the images of a folder or a zip, by split and domain. Refuses what is in doubt.
 
 Recognised, in any case of letters and in one more folder around all of it:
 
@@ -120,7 +120,7 @@ def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | N
 
 
 def is_paired(root: Path, paths: list[str]) -> bool | None:
-    """Whether manifest.json says that images of one name are pairs; None: it does not say."""
+    """True if manifest.json says that images of one name are pairs; None: it does not say."""
     try:
         told = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
     except (ValueError, AttributeError, RecursionError):

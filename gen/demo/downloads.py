@@ -18,7 +18,7 @@ CLICK = "() => document.querySelector('#{0} a, a#{0}, #{0}')?.click()"
 
 
 def kept(value):
-    """What is kept of a person between their requests, which the page fills when it opens.
+    """Returns what a page keeps of a person between requests; it is set when the page opens.
 
     Raises:
         ValueError: it was dropped, as many others have come since.
@@ -29,7 +29,7 @@ def kept(value):
 
 
 def place(name: str) -> Path:
-    """Where a file that a browser asks for is written, in a folder of its own; the oldest goes."""
+    """The path for a file that a browser asks for, in a folder of its own; the oldest goes."""
     folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
     MADE.append(folder)
     while len(MADE) > NEWEST:

@@ -46,7 +46,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
         return words(editing.labels(method, judge, downloads.kept(ws))[0])
 
     def choose(wanted: Sequence[str], click: gr.SelectData) -> list[str]:
-        """What is now wanted: a dog that becomes a cat is no dog any more."""
+        """The attributes that are now wanted: a dog that becomes a cat is no dog any more."""
         (clicked,) = vector([click.value]).nonzero().flatten().tolist()
         return words(editing.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
 

@@ -1,4 +1,4 @@
-"""What the server refuses unread: paths that this page does not need, and large bodies."""
+"""Requests that the server refuses unread: paths that this page does not need, large bodies."""
 
 import re
 import time
@@ -62,7 +62,7 @@ class Doors:
         await self.app(scope, again, count)
 
     def refusal(self, body: bytes) -> tuple[str, int] | None:
-        """What is said of an upload that is not taken, and its status."""
+        """The answer to an upload that is not taken, and its status."""
         parts, now = re.findall(rb"(?i)content-disposition[^\r\n]*", body), time.monotonic()
         if len(parts) != 1 or not IMAGE.fullmatch(parts[0]):
             return "expected one PNG, JPEG, WebP or BMP, got another file", 415

@@ -22,7 +22,7 @@ FPS = 8
 
 
 class Clip(NamedTuple):
-    """What was made: frames, and the request in px of the image as it was given."""
+    """A clip that was made: frames, and the request in px of the image as it was given."""
 
     pictures: list
     request: dragging.Request
@@ -55,7 +55,7 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         return [part.to(device) for part in (still.frame, still.semantic, still.instance)]
 
     def wanted(request, seed, speed, steady, zoom) -> dragging.Request:
-        """What the fields ask for, in px of the model."""
+        """The request that the fields ask for, in px of the model."""
         asked = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
         if not isinstance(steady, bool):
             raise ValueError(f"steady camera: expected true or false, got {steady!r:.40}")

@@ -1,4 +1,4 @@
-"""What the component in which objects are dragged shows; the rest of it is in stage.js."""
+"""The state of the component in which objects are dragged; the rest of it is in stage.js."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ SIDE_PX = 512  # of the picture, at least
 
 
 def scene(still: Still) -> dict:
-    """What is shown of a still; `ids` has a letter for each px: 0 for none, 1 + k for object k."""
+    """The shown part of a still; `ids` has a letter for each px: 0 for none, 1 + k for object k."""
     numbers = still.instance[still.instance >= 1000].unique()  # (M,), at most 40
     letters = [chr(49 + k) for k in range(len(numbers))]
     flat, text = still.instance.flatten(), ["0"] * still.instance.numel()

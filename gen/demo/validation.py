@@ -1,4 +1,4 @@
-"""What comes from a browser: checked before it is used, and errors in words."""
+"""Checks of what comes from a browser, before it is used; errors in words."""
 
 import ctypes
 import os
@@ -33,7 +33,7 @@ def picture(sent: dict | None) -> Image.Image | None:
 
 
 def uploaded(sent: dict | None, what: str = "file") -> Path:
-    """Where a file that was uploaded lies, of at most 10 MB; `sent` by a field of files.
+    """The path of an uploaded file of at most 10 MB; `sent` by a field of files.
 
     Raises:
         ValueError: anything else.
@@ -52,7 +52,7 @@ def uploaded(sent: dict | None, what: str = "file") -> Path:
 
 
 def photo(sent: dict | None) -> Path:
-    """Where an uploaded image lies, of at most 25 million px; it is not decoded for that.
+    """The path of an uploaded image of at most 25 million px; it is not decoded for that.
 
     Raises:
         ValueError: larger, or nothing uploaded.
@@ -88,7 +88,7 @@ def whole(value: float, name: str, low: int, high: int) -> int:
 
 
 def in_words(error: Exception) -> gr.Error:
-    """What a person is told of an error of ours: what was expected, or that it is our mistake."""
+    """A person's text for an error of ours: what was expected, or that it is our mistake."""
     if isinstance(error, (ValueError, OSError, WeightsError)):
         return gr.Error(re.sub(FOLDERS, "", str(error)), print_exception=False)
     traceback.print_exception(error)

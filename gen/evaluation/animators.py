@@ -164,7 +164,7 @@ def possible(clips: Clips, i3d: str | Path | None = None) -> list[str]:
 
 
 class _Videos(Reactions):
-    """And the groups `frames` and `fvd`."""
+    """Measures also the groups `frames` and `fvd`."""
 
     samples: int
     net: str

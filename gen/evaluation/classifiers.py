@@ -126,7 +126,7 @@ def evaluate_classifier(
 
 
 def _drawn(count: int, seed: int, at_most: int | None) -> list[int]:
-    """Which images: fewer are the first of more."""
+    """Draws numbers of images; fewer are the first of more."""
     return np.random.default_rng(seed).permutation(count)[:at_most].tolist()
 
 
@@ -283,7 +283,7 @@ class _Run:
 
 
 def _count(groups: np.ndarray | None) -> str:
-    """For a protocol: how many draws the images are."""
+    """The number of draws (groups) that the images are, as text for a protocol."""
     return "" if groups is None else f", {len(groups)} images in {len(set(groups))} groups"
 
 

@@ -1,4 +1,4 @@
-"""Which of several models is better, source by source, and along paths at equal distance.
+"""Compares several models source by source, and along paths at equal distance.
 
 A model that moves less has shorter steps, so values of paths depend on how far these lead. With
 the group `psi` each source and pair of ends gives a curve of each value over `direct`; models are

@@ -131,7 +131,7 @@ class _Block(NamedTuple):
 
 
 class _Editor:
-    """What is measured how; see `evaluate_editor` for the arguments."""
+    """Measures an editor group by group; see `evaluate_editor` for the arguments."""
 
     def __init__(self, method, judge, outputs, net, seed, batch_size, psi) -> None:
         self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size

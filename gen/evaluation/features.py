@@ -1,4 +1,4 @@
-"""What a backbone makes of images, and of the real ones once for all."""
+"""Features of images by a backbone, and of the real ones once for all."""
 
 import logging
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Backbone:
 
 
 def spread(members: list[int], most: int | None) -> list[int]:
-    """At most so many of them, evenly spaced."""
+    """Takes at most so many of them, evenly spaced."""
     if most is None or len(members) <= most:
         return members
     return [members[int(i)] for i in torch.linspace(0, len(members) - 1, most)]

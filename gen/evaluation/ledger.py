@@ -86,8 +86,8 @@ class Ledger:
 
 
 def fingerprint(images) -> str:
-    """What a set of images is, by its domains, size, the name and label of each image, and whether
-    images of one name are pairs."""
+    """Identifies a set of images by its domains, size, the name and label of each image, and
+    whether images of one name are pairs."""
     labels = images.labels.tolist()
     names = list(getattr(images, "keys", range(len(labels))))
     what = [images.domains, images.img_size, names, labels]

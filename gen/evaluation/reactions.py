@@ -1,4 +1,4 @@
-"""Where objects go, as an animator predicts it and as they truly go; nothing is rendered.
+"""Compares where an animator moves objects with where they truly go; nothing is rendered.
 
 The groups `motion` and `response` of `gen.evaluation.animators`, which says what they are.
 
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 class Reactions:
-    """What is measured how; see `gen.evaluation.animators.evaluate_animator` for the arguments."""
+    """Measures motion; see `gen.evaluation.animators.evaluate_animator` for the arguments."""
 
     def __init__(self, method, clips: Clips, branches: int, seed: int, no_edges=None) -> None:
         self.method, self.clips, self.branches, self.seed = method, clips, branches, seed
@@ -74,13 +74,13 @@ class Reactions:
         return Motion(user, clips["theta"], known, moved.expand(len(user), self.steps, 2, 3))
 
     def places(self, boxes: Tensor, theta: Tensor) -> Tensor:
-        """Where centres of boxes (N, M, 4) are after motions (N, T, M, 2, 3): (N, T, M, 2) px."""
+        """Centres of boxes (N, M, 4) after motions (N, T, M, 2, 3): (N, T, M, 2) px."""
         return move_boxes(boxes, theta)[..., :2] * self.half
 
     def predicted(
         self, block: Block, clips: dict[str, Tensor], user: Tensor, method=None
     ) -> Tensor:
-        """Where a model moves objects if it is told the motion of some: (N, T, M, 2) px."""
+        """Positions where a model moves objects if told the motion of some: (N, T, M, 2) px."""
         method = method or self.method
         motion, object_z = self.told(clips, user), self.latents(block, method=method)[1]
         theta = method.predict_motion(Scene.of(clips), motion, object_z)

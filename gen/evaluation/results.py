@@ -43,7 +43,7 @@ class Singles:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def add(self, group: str, numbers: Sequence[int], values: Values) -> None:
-        """What a group finds of the N sources `numbers`, and how long that takes."""
+        """Adds what a group finds of the N sources `numbers`, and how long that takes."""
         began = time.perf_counter()
         for name, protocol, of_block in values:
             self.protocols[name] = protocol

@@ -1,4 +1,4 @@
-"""What the tables of scripts/claims are made of."""
+"""The statistics that the tables of scripts/claims are made of."""
 
 from pathlib import Path
 

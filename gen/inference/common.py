@@ -1,4 +1,4 @@
-"""What all kinds of methods share at work: images in, seeds, and pictures to choose.
+"""Shared parts of inference: reading images, seeds, and pictures to choose from.
 
 Used by the report, the scripts, callbacks and demos, so that all of them show the same pixels.
 Images are (N, 3, H, W) in [-1, 1].

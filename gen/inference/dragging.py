@@ -1,4 +1,4 @@
-"""What a user asks of a scene: drags of objects, pins, a motion of the camera.
+"""Requests of a user to a scene: drags of objects, pins, a motion of the camera.
 
 As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
 "camera": [dx, dy, zoom], "seed": 0}. All but `drags` can be left out. Positions are px of the
@@ -111,7 +111,7 @@ def _power(scale: float, speed: float) -> float:
 
 
 def resized(request: Request, x: float, y: float) -> Request:
-    """The same of an image that is x times as wide and y times as high."""
+    """Scales a request to an image that is x times as wide and y times as high."""
     drags = tuple(
         drag._replace(path=tuple((a * x, b * y) for a, b in drag.path)) for drag in request.drags
     )
@@ -194,7 +194,7 @@ def pick(instance: Tensor, x: float, y: float) -> int | None:
 
 
 def motion(request: Request, scene: Scene, steps: int) -> Motion:
-    """What a request means for a scene (N = 1) of T = `steps` more frames.
+    """The motion that a request means for a scene (N = 1) of T = `steps` more frames.
 
     An object's centre goes along the path at even speed: points between the given ones are on a
     monotone cubic of the way gone (PCHIP). Its size changes evenly.
@@ -268,13 +268,13 @@ def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
 def animate(
     method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
 ) -> Animation:
-    """What a trained `ClickToMove` makes of one image (N = 1); see `scene` and `motion`."""
+    """The video of a trained `ClickToMove` from one image (N = 1); see `scene` and `motion`."""
     what, moved, z, object_z = _given(method, frame, semantic, instance, request)
     return method.animate(what, moved, z, object_z)
 
 
 def predict(method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request) -> Tensor:
-    """How objects move in what `animate` makes (1, T, M, 2, 3), without making it."""
+    """The motion of objects in what `animate` makes (1, T, M, 2, 3), without making it."""
     what, moved, _, object_z = _given(method, frame, semantic, instance, request)
     return method.predict_motion(what, moved, object_z)
 
@@ -295,7 +295,7 @@ def _given(
 
 
 def positions(scene: Scene, theta: Tensor) -> Tensor:
-    """Where objects are (N = 1): centre x, y, width, height in px, of all frames (T + 1, M, 4)."""
+    """Places of objects (N = 1): centre x, y, width, height in px, of all frames (T + 1, M, 4)."""
     H, W = scene.frame.shape[-2:]
     boxes = torch.cat([scene.boxes[:, None], move_boxes(scene.boxes, theta)], 1)[0]
     centre = (boxes[..., :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])

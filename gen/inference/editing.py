@@ -1,4 +1,4 @@
-"""What to ask of an editor of codes, and how to show it.
+"""Requests to an editor of codes, and pictures of its answers.
 
 An editor is anything with `attribute_names`, `noise_dim`, `latent_dim`, `img_size`, `map_latents`,
 `synthesize` and `edit`; a judge has `attribute_names` and `classify`. N codes (N, L, D), K
@@ -35,7 +35,7 @@ def known(method, judge, count: int = 500, seed: int = 0) -> Tensor:
 
 
 def possible(y: Tensor) -> Tensor:
-    """Which (N,) rows of attributes (N, K) have no two that exclude each other.
+    """Finds the rows of attributes (N, K) in which no two exclude each other: (N,) bool.
 
     Now and then a generator makes a cat that is half a bear, which nobody asks for. Two attributes
     exclude each other if they are together in less than a quarter of n_i n_j / N rows, as many as
@@ -71,7 +71,7 @@ def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
 
     Args:
         y: attributes (K,) of the source.
-        request: wishes {attribute: true to have it, false not to}.
+        request: wishes {number of an attribute: true to have it, false not to}.
         seen: combinations (M, K) of the attributes in `known` that occur in images.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What to show of a generator: images of seeds, truncated and mixed, by its own interface.
+"""Pictures of a generator: images of seeds, truncated and mixed, by its own interface.
 
 A method here is anything with `generate`, `map_latents`, `synthesize` and `latent_dim`.
 """

@@ -34,7 +34,7 @@ NOTHING = "none: things are trainId * 1000 + number in its masks, as 13001 for a
 
 
 class Still(NamedTuple):
-    """One image at a model's size, and its masks as they were given."""
+    """An image at a model's size, and its masks as they were given."""
 
     frame: Tensor  # (3, H, W) in [-1, 1]
     semantic: Tensor  # (H, W) trainIds, 255 void
@@ -69,7 +69,7 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str =
 
 
 def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
-    """What fitting does to an image and its objects."""
+    """A note on what fitting does to an image and its objects."""
     (h, w), (H, W), notes = ids.shape, small.shape, []
     if part[2:] != (h, w):
         notes.append(f"cut to the middle {part.width} x {part.height} of {w} x {h} px")
@@ -114,12 +114,12 @@ def objects(still: Still) -> list[tuple[int, str, int, int]]:
 
 
 def listed(still: Still) -> str:
-    """The same in words."""
+    """The objects of a scene in words."""
     return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or NOTHING
 
 
 def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[str]) -> str:
-    """What objects will have done in the last frame, a line each.
+    """A table of what objects will have done in the last frame, a line each.
 
     Args:
         still: image that holds the objects.
@@ -137,7 +137,7 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
 
 
 def moved_by(request: Request, scene: Scene) -> list[str]:
-    """Who moves each object that is in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
+    """The mover of each object in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
     who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
     return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
 
@@ -175,7 +175,7 @@ def asked(
 
 
 def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:
-    """Those behind the colon."""
+    """The numbers behind the colon."""
     try:
         values = tuple(float(v) for v in text.partition(":")[2].split(","))
     except ValueError:

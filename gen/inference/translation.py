@@ -1,4 +1,4 @@
-"""What to show of a translator: sample grids and style paths, rendered through its own interface.
+"""Pictures of a translator: sample grids and style paths, rendered through its own interface.
 
 A method here is anything with `translate`, `encode`, `decode`, `map_style`, `mean_style`,
 `encode_style`, `domains`, `img_size` and `latent_dim`; images are (N, 3, H, W) in [-1, 1].

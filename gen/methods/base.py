@@ -456,8 +456,7 @@ class GANMethod(Method):
         self.ada_signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
 
     def adapt(self, images: int) -> None:
-        """Raises augmentation if D was surer than wanted, else lowers it; only if signs were asked
-        for.
+        """Changes the augmentation by how sure D was, in an iteration that `ask_signs` asked in.
 
         At the end of the iteration, of `images`: they have arrived, and no GPU is waited for.
         """

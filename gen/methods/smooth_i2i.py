@@ -147,7 +147,7 @@ class SmoothI2I(StarGAN):
         return Mix(lam, y[:m], y[j], j)
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
-        """Adds mixed images; mixed fakes get the share lambda_mix / (1 + lambda_mix) of the fakes."""
+        """Adds mixed images; mixed fakes get the share lambda_mix / (1 + lambda_mix) of fakes."""
         h, terms = self.hparams, super().discriminator_terms(phases)
         mixed = [
             self.mixed_bce(p.mix.x.detach(), p.mix, p.rng, real=False) for p in phases if p.mix

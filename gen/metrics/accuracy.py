@@ -1,4 +1,4 @@
-"""Whether a translation arrives: the share of outputs that a classifier takes for the target."""
+"""Accuracy of translation: the share of outputs that a classifier takes for the target."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from gen.metrics.checks import check_images
 
 
 class Classifier(Protocol):
-    """What `gen.methods.DomainClassifier` offers."""
+    """The interface of a classifier, as `gen.methods.DomainClassifier` offers it."""
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] -> logits (N, S)."""

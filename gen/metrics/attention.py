@@ -137,7 +137,7 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def jaccard_name(mass: float, ignore_void: bool = True) -> str:
-    """What the value is called: `jaccard_t60`, `jaccard_t60_keepvoid`."""
+    """The name of the value: `jaccard_t60`, `jaccard_t60_keepvoid`."""
     return f"jaccard_t{100 * mass:g}{'' if ignore_void else '_keepvoid'}"
 
 

@@ -1,4 +1,4 @@
-"""What every image metric refuses at its door, before any network runs."""
+"""Checks of the input of every image metric, before any network runs."""
 
 import torch
 from torch import Tensor

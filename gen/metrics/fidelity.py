@@ -1,4 +1,4 @@
-"""How near generated images are to real ones: Fréchet and kernel distance, precision, recall.
+"""Distance of generated and real images: Fréchet and kernel distance, precision, recall.
 
 All values are torch-fidelity's: its generator interface, its statistics, its scores. This adds
 backbones that need no hub, doors, names that carry the protocol, and a cache of the real side in
@@ -222,7 +222,7 @@ class _Pixels(Dataset):
         return torch.from_numpy(viz.to_uint8(x)).movedim(-1, 0).contiguous()
 
     def sha256(self) -> str:
-        """Of all pixels in their order, their number and size."""
+        """The sha256 of all pixels in their order, their number and size."""
         total = hashlib.sha256()
         for index in range(len(self)):
             total.update(self[index].numpy())

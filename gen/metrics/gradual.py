@@ -1,4 +1,4 @@
-"""Whether a path changes gradually, as a person would say: what PS cannot tell. Our words, here.
+"""Gradual change along a path, as a person sees it, which PS cannot tell. Our words, here.
 
 PS asks one thing: are the steps equal? Between two Heads an exact morph has .95, a cross-dissolve
 full of ghosts .85, and a drift by a twentieth of the way, which nobody sees, .99. A person asks

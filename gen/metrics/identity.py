@@ -1,4 +1,4 @@
-"""How far a translation keeps the person: cosine similarity of ArcFace embeddings."""
+"""Similarity of the person before and after translation: cosine of ArcFace embeddings."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""How gradual an interpolation is: perceptual smoothness (PS), its factors, and what PS misses.
+"""Smoothness of interpolation: perceptual smoothness (PS), its factors, and what PS misses.
 
 Source: Liu et al., CVPR 2021 (PS); the ISF-GAN evaluation (PIR, mean d); the morphing literature
 (sum and deviation of steps, ISTD). Distances are LPIPS of consecutive frames; every frame passes
@@ -153,7 +153,7 @@ def all_distances(
     quantize: bool = False,
     batch: int = 8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `path_distances`: steps (N, T-1), and of each frame to the first and the last, (N, T)."""
+    """Steps (N, T-1) as of `path_distances`, and of each frame to first and last, (N, T)."""
     found = []
     for block in frames.split(batch):
         first, last = (net.features(resize_frames(block[:, t], resize, quantize)) for t in (0, -1))

@@ -1,4 +1,4 @@
-"""What a translation keeps and what it varies: diversity, content, error to the true target."""
+"""Scores of translation: diversity, kept content, error to the true target."""
 
 from typing import Any
 

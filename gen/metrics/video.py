@@ -1,4 +1,4 @@
-"""What a video gets right, on given pixels: colours, flow, and where an object is.
+"""Errors of a video, on given pixels: colours, flow, and where an object is.
 
 Letters in shapes: N clips, T frames, H height, W width.
 """
@@ -60,7 +60,7 @@ def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
-    """How far (x, y) whole px an object has gone from one frame to another, by its looks alone.
+    """The whole px (x, y) that an object has gone from one frame to another, by its looks alone.
 
     The shift d with the least mean over p of |frame(p + d) - first(p)|^2, p in the object's mask
     and p + d in the image; at least half of the object must be. The first of equals.

@@ -153,7 +153,7 @@ def rotate2d(angle: Tensor) -> Tensor:
 
 
 def blit(draws: Draws, H: int, W: int) -> Tensor:
-    """Where each pixel of the result comes from (N, 3, 3), if only flips and so on are drawn."""
+    """The map (N, 3, 3) from pixels of the result to their source, if only blit is drawn."""
     (flip,) = draws.maybe(draws.uniform(0, 2).floor(), 0.0)
     (turns,) = draws.maybe(draws.uniform(0, 4).floor(), 0.0)
     x, y = draws.maybe(draws.uniform(-0.125, 0.125, 2), 0.0)
@@ -162,7 +162,7 @@ def blit(draws: Draws, H: int, W: int) -> Tensor:
 
 
 def geom(draws: Draws, H: int, W: int) -> Tensor:
-    """Where each pixel of the result comes from (N, 3, 3), if only scale and so on are drawn."""
+    """The map (N, 3, 3) from pixels of the result to their source, if only geom is drawn."""
     (scale,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
     before = rotate2d(draws.rotation())
     (stretch,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
@@ -214,7 +214,7 @@ def bands() -> Tensor:
 
 
 def gains(draws: Draws) -> Tensor:
-    """Of each band (N, 4); whichever is drawn, an image of usual frequencies keeps its power."""
+    """Gains of each band (N, 4); any draw keeps the power of an image of usual frequencies."""
     product = torch.ones(draws.N, 4)
     for band in range(4):
         gain = torch.ones(draws.N, 4)

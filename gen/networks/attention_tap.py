@@ -172,7 +172,7 @@ class AttentionTap:
         return {name: module for name, module in found.items() if module is not None}
 
     def _look(self) -> None:
-        """What the model is now: which token is asked; raises if a watched layer was replaced."""
+        """Finds which token the model asks now; raises if a watched layer was replaced."""
         self.plan = _plan(self.model)
         now = self._watched(self.plan)
         if changed := [name for name in self.watched if now.get(name) is not self.watched[name]]:

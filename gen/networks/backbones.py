@@ -218,7 +218,7 @@ def _timm(num_classes: int) -> nn.Module:
 
 
 def cache_path(backbone: str = "effnetlite0") -> Path:
-    """Where the converted weights of one of PACKAGES lie once `fill_cache` has run."""
+    """The place of the converted weights of one of PACKAGES once `fill_cache` has run."""
     return files.cache_dir() / f"{backbone}.safetensors"
 
 

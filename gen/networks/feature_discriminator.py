@@ -56,7 +56,7 @@ class FeatureDiscriminator(nn.Module):
         return self.head(self.features(x), y)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What all domains share: the mixed maps (N, C, h, h), from fine to coarse.
+        """Features that all domains share: the mixed maps (N, C, h, h), from fine to coarse.
 
         And last, where there is a discriminator beside, what its heads share.
         """

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Net(NamedTuple):
-    """What is published about one LPIPS network; every sha256 is of what the name says."""
+    """Published files of one LPIPS network; every sha256 is of what the name says."""
 
     model: str  # torchvision constructor
     ends: tuple[int, ...]  # `features` is cut behind these ReLUs
@@ -140,7 +140,7 @@ class LPIPS(nn.Module):
 
 
 def cache_path(net: str) -> Path:
-    """Where the converted weights of `net` lie once `fill_cache` has run."""
+    """The place of the converted weights of `net` once `fill_cache` has run."""
     return files.cache_dir() / f"lpips_{net}.safetensors"
 
 

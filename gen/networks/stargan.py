@@ -103,7 +103,7 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor, antialias: bool = False) -> Tensor
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """In place: then the result is all that is kept for the backward pass."""
+    """Leaky ReLU in place: then the result is all that is kept for the backward pass."""
     return F.leaky_relu(x, 0.2, inplace=True)
 
 
@@ -385,7 +385,7 @@ class StyleEncoder(nn.Module):
         return self.head(self.features(x), y)
 
     def features(self, x: Tensor) -> Tensor:
-        """What all heads share: (N, 3, H, H) -> (N, C)."""
+        """Features that all heads share: (N, 3, H, H) -> (N, C)."""
         return self.shared(x).flatten(1)
 
     def head(self, h: Tensor, y: Tensor | int) -> Tensor:
@@ -412,11 +412,11 @@ class Discriminator(nn.Module):
         return self.head(self.features(x), y)
 
     def features(self, x: Tensor) -> Tensor:
-        """What all heads share: (N, 3, H, H) -> (N, C)."""
+        """Features that all heads share: (N, 3, H, H) -> (N, C)."""
         return self.main[:-1](x).flatten(1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What each residual block makes of images (N, 3, H, H): (N, C, H / 2, H / 2) and so on."""
+        """Maps of each residual block for images (N, 3, H, H): (N, C, H / 2, H / 2) and so on."""
         found = [self.main[0](x)]
         for block in (layer for layer in self.main if isinstance(layer, ResBlk)):
             found.append(block(found[-1]))

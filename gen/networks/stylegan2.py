@@ -252,7 +252,7 @@ class SynthesisNetwork(nn.Module):
         return image
 
     def noise_maps(self, N: int, noise: Noise) -> Sequence[Tensor | None]:
-        """What `forward` takes as `noise`, as one map (1 or N, 1, H, H), or None, a convolution."""
+        """A noise map (1 or N, 1, H, H), or None, for each convolution, as `forward` uses them."""
         stored = [m.noise_const for m in self.modules() if isinstance(m, SynthesisLayer)]
         if isinstance(noise, torch.Generator):
             drawn = (

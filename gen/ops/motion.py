@@ -64,7 +64,7 @@ def resize_flow(flow: Tensor, size: Size) -> Tensor:
 
 
 def splat_coverage(flow: Tensor) -> Tensor:
-    """How much arrives at each pixel when all are pushed along a forward flow, 1: hit, 0: a hole.
+    """The share that arrives at each pixel when all follow a forward flow, 1: hit, 0: a hole.
 
     Each p gives its four bilinear weights to the neighbours of p + flow(p) that are in the image.
     `flow` (N, 2, H, W) px -> (N, 1, H, W) in [0, 1]. Deterministic on a CPU.
@@ -136,7 +136,7 @@ def theta_from_boxes(boxes: Tensor) -> Tensor:
 
 
 def move_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
-    """Where boxes (..., M, 4) of frame 0 are after motions (..., T, M, 2, 3): (..., T, M, 4).
+    """Boxes (..., M, 4) of frame 0 after motions (..., T, M, 2, 3): (..., T, M, 4).
 
     Exact for motions without rotation; with one, the size is that of the box before it turned.
     """

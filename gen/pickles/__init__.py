@@ -53,7 +53,7 @@ class Name(str):
 
 
 class Call:
-    """What the pickle wants called, and the state it wants to give to the result. Not called."""
+    """A call that the pickle wants, and the state it wants to give to the result. Not called."""
 
     __slots__ = ("name", "args", "state")
 

@@ -56,7 +56,7 @@ LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.sav
 def legacy(
     file: BinaryIO | mmap.mmap, limit: int = MAX_OPCODES
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """What torch.save wrote before 1.6: the value, and where the bytes of its storages are.
+    """The value that torch.save wrote before 1.6, and where the bytes of its storages are.
 
     Returns:
         (value, {key: (first byte, number of bytes)})
@@ -211,7 +211,7 @@ class PickleFile:
 
 
 def read_pickle(path: str | Path, wanted: str) -> Any:
-    """What a file of `pickle` or `torch.save` holds: tensors, numpy arrays and plain values.
+    """The content of a file of `pickle` or `torch.save`: tensors, numpy arrays and plain values.
 
     Nothing that the file names is called or imported. Time and memory grow at most in proportion to
     its size.

@@ -210,7 +210,7 @@ def paths(methods: Mapping[str, Any], images, lpips) -> dict[str, list[Figure]]:
     x, _ = common.batch(some, images, common.pick(images, 1, shift=0.25))
 
     def strips(far: int, seeds: tuple[int, int]) -> list[Panel]:
-        """From each domain to the one `far` further on."""
+        """Strips from each domain to the one `far` further on."""
         panels = []
         for y in range(min(S, 4)):
             for name, method in methods.items():

@@ -92,7 +92,7 @@ def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]
 
 
 def _ticks(lo: float, hi: float) -> np.ndarray:
-    """At least three round numbers inside [lo, hi] (steps of 1, 2 or 5 times a power of ten)."""
+    """Three or more round numbers inside [lo, hi] (steps of 1, 2 or 5 times a power of ten)."""
     if hi - lo < max(abs(hi) * 1e-6, 1e-12):
         return np.array([lo])
     unit = 10 ** math.floor(math.log10(hi - lo))

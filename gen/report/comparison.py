@@ -21,7 +21,7 @@ def to_table(found: Sequence[Compared], names: Sequence[str]) -> Table:
 
 
 def to_text(table: Table) -> str:
-    """The same for a terminal."""
+    """The comparison as text for a terminal."""
     grid = [["", *table.heads], *([metric, *cells] for metric, _, cells in table.lines)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = []

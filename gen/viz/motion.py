@@ -155,7 +155,7 @@ def _place(
     room: Point,
     unit: float,
 ) -> Plate:
-    """Where a plate beside a box hides least: points (P, 2) to avoid, and other plates."""
+    """A plate's place beside a box that hides least: points (P, 2) to avoid, other plates."""
     (w, h), (x, y), gap = side, middle, 4 * unit
     left, right = (x + sign * (box[0] / 2 + gap + w / 2) for sign in (-1, 1))
     up, down = (y + sign * (box[1] / 2 + gap + h / 2) for sign in (-1, 1))

@@ -1,4 +1,4 @@
-"""What the video data sets share: clips as dicts of tensors, and the DataModule over them."""
+"""Base classes of the video data sets: clips as dicts of tensors, and their DataModule."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property, lru_cache

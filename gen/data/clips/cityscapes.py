@@ -33,7 +33,7 @@ SMALLEST = 1e-3  # px of a side of a box that is there: motions are shares of tw
 
 
 class Layout:
-    """Where the files of a split are, for frames of a size in px."""
+    """The places of a split's files, for frames of a size in px."""
 
     source = (2048, 1024)  # width and height that tracks are measured in
     missing = 1  # px that their boxes lack at w and h, which are max - min
@@ -62,7 +62,7 @@ class Layout:
         return self.tracks / city / f"{city}_{seq}_{frame:06d}_{number}.txt"
 
     def parse(self, track: Path) -> tuple[Start, int] | None:
-        """Of such a file: where its clip begins and that number; None of another file."""
+        """The start of the clip, and the number, in a track's file name; None: another name."""
         if match := re.fullmatch(r"(.+)_(\d{6})_(\d{6})_(\d+)\.txt", track.name):
             city, seq, frame, number = match.groups()
             return (city, seq, int(frame)), int(number)

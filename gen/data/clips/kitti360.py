@@ -23,13 +23,13 @@ from gen.data.clips.cityscapes import Cityscapes, CityscapesClips, Layout, Start
 
 
 def is_kitti360(root: Path) -> bool:
-    """Whether the first track that is found in a folder has a name of this layout."""
+    """True if the first track that is found in a folder has a name of this layout."""
     track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
     return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
 
 
 class Kitti360Layout(Layout):
-    """Where the files of a split are, for frames of a size in px; a start is (drive, frame)."""
+    """The places of a split's files, for frames of a size in px; a start is (drive, frame)."""
 
     source = (1408, 376)
     missing = 0

@@ -101,11 +101,11 @@ class Brush:
         return np.rint((points * self.unit + self.centre) * 16 - 8).astype(np.int32)  # centres = 0
 
     def flat(self, points: np.ndarray, z: float | np.ndarray = 0.0) -> np.ndarray:
-        """As `body`, turned with the head; z = depth of the points, larger is nearer."""
+        """Places points like `body`, turned with the head; z = depth of points, larger is nearer."""
         return self.body((points * self.cos + z * self.sin) @ self.roll)
 
     def face(self, points: np.ndarray, z: float = 0.0) -> np.ndarray:
-        """As `flat`, points on the front of a ball, raised by z."""
+        """Places points like `flat`, on the front of a ball, raised by z."""
         ball = np.sqrt(np.maximum(1.2 - (points**2).sum(1)[:, None], 0)) - 0.1
         return self.flat(points, ball + z)
 
@@ -119,7 +119,7 @@ class Brush:
 
     @contextmanager
     def inside(self, placed: np.ndarray) -> Iterator[None]:
-        """What is filled in this block shows inside the outline only."""
+        """Limits what is filled in this block to the inside of the outline."""
         mask = np.zeros_like(self.figure)
         cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
         below, self.canvas = self.canvas, self.canvas.copy()

@@ -1,4 +1,4 @@
-"""What a picture of `gen.data.heads` shows: numbers drawn from (seed, index), and their labels."""
+"""Factors of a picture of `gen.data.heads`: numbers drawn from (seed, index), and their labels."""
 
 from dataclasses import astuple, dataclass, fields, replace
 
@@ -9,7 +9,7 @@ ATTRIBUTES = ("mouth_open", "dark_fur", "spots")
 
 @dataclass(frozen=True)
 class Factors:
-    """What a picture shows, shared by its twins. Uniform over the ranges given.
+    """The factors of a picture, shared by its twins. Uniform over the ranges given.
 
     None of them is cyclic, so that a regressor can predict each.
     """

@@ -75,7 +75,7 @@ class MoverClips(Clips):
         return self.count * (len(BRANCHES) if self.branches else 1)
 
     def scene(self, index: int) -> tuple[Scene, Course, Stage]:
-        """What is behind clip `index`: who is there, what they do, and how it looks."""
+        """The scene behind clip `index`: who is there, what they do, and how it looks."""
         if not 0 <= index < len(self):
             raise IndexError(f"expected a clip of 0 .. {len(self) - 1}, got {index}")
         index, branch = divmod(index, len(BRANCHES)) if self.branches else (index, 0)

@@ -56,7 +56,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip starts from, all its branches included.
+    """The start of a clip, all its branches included.
 
     Attributes:
         interaction: index into `INTERACTIONS`.
@@ -84,8 +84,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Course:
-    """What became of a scene: x (T, K, 2) on the ground, angle (T, K) in rad clockwise, impact
-    the frame of the first interaction or 0, present (K,)."""
+    """The course of a scene: x (T, K, 2) on the ground, angle (T, K) in rad clockwise, impact the
+    frame of the first interaction or 0, present (K,)."""
 
     x: np.ndarray
     angle: np.ndarray
@@ -213,7 +213,7 @@ class World:
         return acted
 
     def _yield(self, a: np.ndarray, h: float) -> bool:
-        """Who has the other coming from the right brakes before the crossing, then goes on."""
+        """Lets a mover brake before the crossing if another comes from the right, then go on."""
         acted = False
         for p, q in self.pairs:
             axis = int(abs(self.wish[q, 1]) > abs(self.wish[q, 0]))  # of q: 0 x, 1 z

@@ -26,7 +26,7 @@ SOFT_PX = 1.5  # width of edges within a sheet: frames can then be sampled betwe
 
 
 def inverse(m: np.ndarray) -> np.ndarray:
-    """Of affine maps (..., 2, 3)."""
+    """The inverse of affine maps (..., 2, 3)."""
     a = np.linalg.inv(m[..., :2])
     return np.concatenate([a, -a @ m[..., 2:]], -1)
 
@@ -46,7 +46,7 @@ def normalised(m: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def placement(scene: Scene, course: Course, height: int, width: int) -> np.ndarray:
-    """From the sheets' coordinates to pixels, (T, LAYERS + K, 2, 3); a mover's unit is a cell."""
+    """Maps from the sheets' coordinates to px, (T, LAYERS + K, 2, 3); a mover's unit is a cell."""
     camera, frames = scene.camera, len(course.x)
     t = frame_time(frames) * np.arange(frames)
     swing = np.sin(0.9 * t + camera.phase) - np.sin(camera.phase)
@@ -164,14 +164,14 @@ class Stage:
         return owner.reshape(frames, n), rgb.reshape(3, frames, n).swapaxes(0, 1)
 
     def flow(self, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """From points (F, n) of the first F frames to frame 0, (F, 2, n) px."""
+        """The flow at points (F, n) of the first F frames to frame 0, (F, 2, n) px."""
         m = self.to_first[np.arange(len(x))[:, None], owner]  # (F, n, 2, 3)
         u = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2] - x
         v = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2] - y
         return np.stack([u, v], 1)
 
     def visible(self, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Whether points (F, n) of frame 0 lie in it and show the given owner there; bool."""
+        """True where points (F, n) of frame 0 lie in it and show the given owner; bool."""
         height, width = self.size
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         seen, _ = self.trace(x.reshape(1, -1), y.reshape(1, -1), paint=False)

@@ -60,7 +60,7 @@ def cast(rng: np.random.Generator, frames: int, max_objects: int, aspect: float)
 
 
 def _factor(rng: np.random.Generator) -> float:
-    """What do() makes of a velocity: back or nearly still, or faster."""
+    """The factor of a velocity under do(): back or nearly still, or faster."""
     return rng.uniform(-0.5, 0.1) if rng.random() < 0.6 else rng.uniform(1.45, 1.7)
 
 
@@ -219,12 +219,12 @@ def _when(rng: np.random.Generator, frames: int) -> float:
 
 
 def _centre(camera: Camera, frames: int) -> np.ndarray:
-    """Where the ground in the middle of the image is, roughly: (T,)."""
+    """The place of the ground in the middle of the image, roughly: (T,)."""
     return camera.velocity[0] * frame_time(frames) * np.arange(frames)
 
 
 def _legible(scene: Scene, course: Course, aspect: float, frames: int) -> bool:
-    """Whether the interaction happens, in view, and visibly moves who answers."""
+    """True if the interaction happens, in view, and visibly moves who answers."""
     zoom = np.exp(max(scene.camera.zoom, 0) * DURATION)
     seen = np.abs(course.x[..., 0] - _centre(scene.camera, frames)[:, None]) * zoom
     half = np.array([m.half for m in scene.movers])
@@ -263,7 +263,7 @@ def _crowd(rng, scene: Scene, course: Course | None, count: int, aspect, frames)
 
 
 def _apart(one: Mover, path: np.ndarray, other: Mover, beside: np.ndarray) -> bool:
-    """Whether two never touch, and neither hides most of the other at the start or the end."""
+    """True if two never touch, and neither hides most of the other at the start or the end."""
     dx, dz = np.abs(path - beside).T  # (T,)
     width = KINDS[one.kind].width * one.scale + KINDS[other.kind].width * other.scale
     if ((dx < one.half + other.half + 0.06) & (dz < width + 0.04)).any():
@@ -280,7 +280,7 @@ def _apart(one: Mover, path: np.ndarray, other: Mover, beside: np.ndarray) -> bo
 
 
 def _sorted(scene: Scene) -> Scene:
-    """With the movers in the order of their ids."""
+    """Sorts the movers by id."""
     order = sorted(range(len(scene.movers)), key=lambda k: KINDS[scene.movers[k].kind].train_id)
     place = {k: i for i, k in enumerate(order)}
     return replace(

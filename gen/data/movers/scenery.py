@@ -42,7 +42,7 @@ def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def mix(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """From a to b, each (3,), (3, 1) or (3, n), by t (n,) -> (3, n)."""
+    """Mixes a and b, each (3,), (3, 1) or (3, n), by t (n,) -> (3, n)."""
     a, b = (c[:, None] if c.ndim == 1 else c for c in (a, b))
     return a + (b - a) * t
 
@@ -53,7 +53,7 @@ def centred(x: np.ndarray, period: float) -> np.ndarray:
 
 
 class Scenery:
-    """What stands around in one scene.
+    """The things that stand around in one scene.
 
     Args:
         rng: generator of all random numbers of the scenery.

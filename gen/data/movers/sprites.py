@@ -1,4 +1,4 @@
-"""What moves in `gen.data.movers`: seven kinds of sprites made of signed distances.
+"""The moving things in `gen.data.movers`: seven kinds of sprites made of signed distances.
 
 Sprite coordinates: a to the front, b up, origin on the ground below the middle. The unit is a
 cell, 1/64 of the image's height at scale 1. A sprite is a list of parts, painted in order; its
@@ -232,7 +232,7 @@ PARTS = {
 
 
 class Sprite:
-    """One mover's looks.
+    """The looks of one mover.
 
     Args:
         kind: name of a kind, a key of `KINDS`.

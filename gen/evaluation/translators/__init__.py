@@ -141,7 +141,7 @@ def check(
     max_sources: int | None = None,
     seed: int = 777,
 ) -> tuple[list[str], dict[str, int]]:
-    """What `evaluate` will measure: groups, and outputs a source for each guide.
+    """The plan of `evaluate`: groups, and outputs a source for each guide.
 
     It says what is left out. To be called before the hours of training that an evaluation ends.
 

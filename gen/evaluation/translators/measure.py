@@ -1,4 +1,4 @@
-"""How an evaluation measures: blocks of sources, pairs of domains, and who judges them."""
+"""The measuring part of an evaluation: blocks of sources, pairs of domains, judges."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
 
 
 class Judges(NamedTuple):
-    """What measures, beside LPIPS; a group whose judge is missing cannot be asked for."""
+    """The judges beside LPIPS; a group whose judge is missing cannot be asked for."""
 
     train: object = None  # training images (`data.train`): fidelity, and the nearest of them
     backbone: str = "effnetlite0"  # features of fidelity, see `gen.metrics.fidelity`
@@ -58,7 +58,7 @@ class Judges(NamedTuple):
 
 
 class Measurement:
-    """What is measured how; see `gen.evaluation.translators.evaluate` for the arguments."""
+    """Measures group by group; see `gen.evaluation.translators.evaluate` for the arguments."""
 
     def __init__(
         self, method, images, metrics, judges, outputs, net, grid, seed, batch_size, max_sources
@@ -84,7 +84,7 @@ class Measurement:
         self.means: dict[int, Tensor] = {}  # centres of the domains' styles
 
     def names(self) -> dict[str, str]:
-        """Who judges a group: values of another judge are not taken from a ledger."""
+        """The judge of each group: values of another judge are not taken from a ledger."""
         j, nets = self.judges, " ".join([self.net, *self.other_nets])
         smooth = f"{nets} {self.grid}, with progress"
         train = f" {fingerprint(j.train)}" if self.nearest else ""
@@ -262,8 +262,8 @@ class Measurement:
         return torch.stack(true), torch.tensor([t is None for t in found], device=x.device)
 
     def accuracy(self, block, x, y, made) -> dict[str, Tensor]:
-        """Of the outputs; of the sources as what they are, and left unchanged as what they should
-        become; of the twins."""
+        """Accuracy of the outputs; of the sources as what they are, and left unchanged as what they
+        should become; of the twins."""
         target = torch.tensor([s.target for s in block], device=x.device)
         judge = self.judges.classifier
         true, missing = self.twins(block, x, target.tolist())
@@ -416,5 +416,5 @@ def _pairs(block: Sequence[Source]) -> list[tuple[int, int]]:
 
 
 def _digest(judge: nn.Module | None) -> str:
-    """Which network judges: the sum of its weights."""
+    """Identifies a network that judges, by the sum of its weights."""
     return "" if judge is None else str(sum(float64(p).sum().item() for p in judge.parameters()))

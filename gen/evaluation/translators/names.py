@@ -1,4 +1,4 @@
-"""What the values of a translator's evaluation are called: `group/what/name_protocol`."""
+"""Names of the values of a translator's evaluation: `group/what/name_protocol`."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,7 +28,7 @@ UNNAMED = "", ""  # a value that is reported elsewhere
 
 
 class Protocol(NamedTuple):
-    """How values were measured."""
+    """The way in which values were measured."""
 
     domains: list[str]
     img_size: int
@@ -113,7 +113,7 @@ class Protocol(NamedTuple):
         return f"{group}/{guide}/{name}", how
 
     def path_kind(self, group: str, guide: str) -> str:
-        """What a path goes between."""
+        """The kind of a path, by what it goes between."""
         if guide in CONTROLS:
             return CONTROLS[guide]
         if guide == "real":
@@ -166,14 +166,14 @@ class Protocol(NamedTuple):
         return self.shared(guide, name, self.made(guide), shared)
 
     def shared(self, guide: str, name: str, made: str, shared: Name | None) -> Name:
-        """Of a value that both guides share, once; `shared`: its prefix and what it is of."""
+        """The name of a value that both guides share, once; `shared`: prefix, and what it is of."""
         if not shared:
             return f"{guide}/{name}", made
         return (f"{shared[0]}/{name}", shared[1]) if guide == "latent" else UNNAMED
 
 
 def _gradual(book: Ledger) -> Iterator[tuple[Key, dict[int, float]]]:
-    """From the values of `inter` or `controls` and of `middle`, source by source."""
+    """Computes `gradual`, source by source, from `inter` or `controls` and `middle`."""
     for guide in (*GUIDES, "dissolve"):
         where = ("inter", guide, "") if guide in GUIDES else ("controls", "latent", f"{guide}/")
         path = [book.values.get((*where[:2], where[2] + key), {}) for key in ("travel", "progress")]

@@ -19,7 +19,7 @@ Pairs = Sequence[tuple[int, int]]  # domains of the two ends, one for each of N 
 
 
 class Middle:
-    """What mid-path frames are held against: real images of the two end domains.
+    """Judges mid-path frames against real images of the two end domains.
 
     Args:
         backbone: network that gives features; one that no loss has seen.
@@ -63,7 +63,7 @@ class Paths:
     """Measures paths; one LPIPS network sees all, others see the model's own paths.
 
     Args:
-        lpips, others: main LPIPS network, and the others by name.
+        lpips, others: main LPIPS network, and a sequence of others.
         grid: kind of grid, see `gen.interpolation.alphas`.
         middle: judge of mid-path frames, None where there is none.
     """
@@ -76,7 +76,7 @@ class Paths:
         self.at = [int((at - alpha).abs().argmin()) for alpha in MIDDLE]
 
     def frames(self, decode: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-        """From styles a to b (N, D): (N, T, 3, H, W)."""
+        """Renders a path from styles a to b (N, D): (N, T, 3, H, W)."""
 
         def render(grid: Tensor) -> Tensor:
             frames = path(decode, a, b, grid)
@@ -95,8 +95,8 @@ class Paths:
 
         Args:
             asked: (N,) LPIPS of the true images at the two ends, for `travel`.
-            pairs: The domains of the ends, to hold mid-path frames against; with them `realism`,
-                `membership` and, with `asked`, `gradual`.
+            pairs: domains of both ends, whose real images mid-path frames are compared with; adds
+                `realism`, `membership` and, with `asked`, `gradual`.
         """
         steps, first, last = all_distances(self.lpips, frames)
         found = smoothness(steps, first[:, -1], pixel_steps(frames))

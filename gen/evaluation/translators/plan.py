@@ -1,4 +1,4 @@
-"""What an evaluation translates to what, in which style: a function of (seed, data) alone."""
+"""Plans an evaluation: what becomes what, in which style: a function of (seed, data) alone."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Source(NamedTuple):
 
 
 def plan(images, seed: int, max_sources: int | None = None) -> list[Source]:
-    """Which sources in which order, domains in turn; a short plan is the start of a long one."""
+    """The sources in their order, domains in turn; a short plan is the start of a long one."""
     S = len(images.domains)
     pairs = ordered_pairs(S)
     ranked = []

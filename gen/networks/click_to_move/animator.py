@@ -1,4 +1,4 @@
-"""All networks of Click to Move that make a video, as one.
+"""The networks of Click to Move that make a video, as one.
 
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021.
 Its parts are in `click_to_move`, `object_graph` and `frame_generator`. Own choice: the camera. In
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
 
     @classmethod
     def of(cls, clips: dict[str, Tensor]) -> Scene:
-        """Of a batch of clips; objects that the first frame does not show are absent."""
+        """Makes the scenes of a batch of clips; objects not shown in the first frame are absent."""
         video, semantic, instance, boxes = (
             clips[name][:, 0] for name in ("video", "semantic", "instance", "boxes")
         )
@@ -56,7 +56,7 @@ class Scene(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """What is known of the motion in scenes. It points back: p_0 = theta [p_t, 1], normalised."""
+    """The known motion in scenes. It points back: p_0 = theta [p_t, 1], normalised."""
 
     user: Tensor  # (N, M) bool, who is moved by the user; one who stays is moved by the identity
     theta: Tensor  # (N, T, M, 2, 3), how; others are not read
@@ -78,7 +78,7 @@ GROUND = (0, 1, 9)  # trainIds of road, pavement and terrain
 
 
 def true_camera(clips: dict[str, Tensor]) -> Tensor:
-    """How the ground moves in a batch of clips, the shift and zoom (N, T, 2, 3) nearest to it.
+    """The motion of the ground in a batch of clips: shift and zoom (N, T, 2, 3) nearest to it.
 
     A user who moves the camera means what objects stand on; what is farther away moves less. All
     that is no object counts where less than 1 % of the pixels show ground.

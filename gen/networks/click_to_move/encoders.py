@@ -60,7 +60,7 @@ def down(cin: int, cout: int, norm: Norm) -> nn.Sequential:
 
 
 def same(cin: int, cout: int, kernel: int = 3, normed: bool = True) -> nn.Sequential:
-    """At the same size, each map normalised by itself."""
+    """A convolution that keeps the size, each map normalised by itself."""
     middle = [nn.InstanceNorm2d(cout, affine=True)] if normed else []
     return nn.Sequential(conv(cin, cout, kernel), *middle, leaky())
 

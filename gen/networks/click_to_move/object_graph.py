@@ -197,7 +197,7 @@ def clock(steps: int, like: Tensor) -> Tensor:
 
 
 def pairs(boxes: Tensor, before: Tensor, place: Tensor) -> Tensor:
-    """What i may know of j: (N, M, M, 12), from boxes (N, M, 4) of frame 0, a step ago and now.
+    """Facts i may know of j: (N, M, M, 12), from boxes (N, M, 4) of frame 0, a step ago, now.
 
     Where j is from i in frame 0 and now, how fast that changes, both sizes, and the gap between the
     two boxes along x and y, below 0 where they overlap. In UNIT.
