@@ -210,7 +210,7 @@ def put_integers_first(parser: Any) -> None:
 
 
 def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> list:
-    """The judges that validate and test need besides `method` itself to measure it.
+    """The callbacks beside `given` that validate and test need to measure `method`.
 
     Raises:
         ValueError: Nothing that these commands, or predict, know is there for such a method.

@@ -101,7 +101,7 @@ class Brush:
         return np.rint((points * self.unit + self.centre) * 16 - 8).astype(np.int32)  # centres = 0
 
     def flat(self, points: np.ndarray, z: float | np.ndarray = 0.0) -> np.ndarray:
-        """Places points like `body`, turned with the head; z = depth of points, larger is nearer."""
+        """Places points like `body`, turned with the head; z = depth, larger is nearer."""
         return self.body((points * self.cos + z * self.sin) @ self.roll)
 
     def face(self, points: np.ndarray, z: float = 0.0) -> np.ndarray:
