@@ -1,4 +1,4 @@
-"""The words of docstrings in gen/: each line of `Args:` stands alone, openings say what a thing is."""
+"""Words of docstrings in gen/: a line of `Args:` stands alone, openings say what a thing is."""
 
 import ast
 import re
@@ -20,6 +20,9 @@ def docstrings() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
                 yield f"{path.relative_to(ROOT)}:{getattr(node, 'name', 'module')}", text
+
+
+DOCSTRINGS = list(docstrings())
 
 
 def arguments(text: str) -> list[tuple[str, str]]:
@@ -70,12 +73,12 @@ def test_entries_are_read_with_their_continuations():
 
 
 def test_every_argument_stands_alone():
-    entries = [(where, *entry) for where, text in docstrings() for entry in arguments(text)]
+    entries = [(where, *entry) for where, text in DOCSTRINGS for entry in arguments(text)]
     assert len(entries) > 500, "expected the arguments of the whole package"
     bad = [f"{where}: {names}: {said}" for where, names, said in entries if leans(said)]
     assert not bad, "expected lines that stand alone, got\n" + "\n".join(bad)
 
 
 def test_every_docstring_begins_with_what_the_thing_is_or_does():
-    bad = [f"{where}: {text[:60]!r}" for where, text in docstrings() if OPENINGS.match(text)]
+    bad = [f"{where}: {text[:60]!r}" for where, text in DOCSTRINGS if OPENINGS.match(text)]
     assert not bad, "expected a noun or a verb first, got\n" + "\n".join(bad)
