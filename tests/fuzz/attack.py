@@ -216,7 +216,7 @@ def late(*_: object) -> None:
 
 
 def peak_mebibytes() -> int:
-    """Most memory since `clear_refs`. To `getrusage` that of who started this process counts too."""
+    """Most memory since `clear_refs`; `getrusage` never says less than our parent had."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 
