@@ -40,6 +40,8 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(128 + signal.SIGINT)
+    except FileExistsError as error:
+        sys.exit(f"error: {error.filename}: expected a folder, got a file; choose another place")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -71,8 +71,10 @@ def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
             if fsync:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a full disk names no file
         raise
 
 

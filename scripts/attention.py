@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs((*args.images, *args.checkpoint), [args.out])
+    viz.image_format(args.out)  # before the work
     picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct, args.method)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(args.out)
+    viz.save_image(picture, args.out)
 
 
 def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float, method: str):

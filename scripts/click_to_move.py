@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 import gen
 from gen import viz
@@ -107,7 +106,7 @@ def demo(args: argparse.Namespace) -> None:
         arrows.append(motion_viz.arrows(*where, by, ids, f"{way}seed {seed}"))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "request.json").write_text(dragging.dump(request) + "\n")
-    Image.fromarray(np.concatenate([np.asarray(a) for a in arrows])).save(args.out / "arrows.png")
+    viz.save_image(np.concatenate([np.asarray(a) for a in arrows]), args.out / "arrows.png")
     if clips:
         video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
         texts = [f"seed {seed}" for seed in seeds if len(seeds) > 1]
@@ -123,9 +122,11 @@ def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[
     The GIF begins with a second of the arrows. Returns the codec of the MP4.
     """
     flow, visible = torch.cat([c.flow for c in clips]), torch.cat([c.visible for c in clips])
-    motion_viz.flow_sheet(flow, texts).save(out / "flow.png")
-    motion_viz.hidden_sheet(video[:, 1:], visible.sigmoid(), texts).save(out / "visible.png")
-    motion_viz.frames_sheet(video, texts).save(out / "frames.png")
+    viz.save_image(motion_viz.flow_sheet(flow, texts), out / "flow.png")
+    viz.save_image(
+        motion_viz.hidden_sheet(video[:, 1:], visible.sigmoid(), texts), out / "visible.png"
+    )
+    viz.save_image(motion_viz.frames_sheet(video, texts), out / "frames.png")
     shown = [viz.enlarge(frame, motion_viz.ARROWS_PX) for frame in video[0]]
     asked = [ways.crop((0, 0, *shown[0].size)) for ways in arrows]  # without the words below
     if texts:

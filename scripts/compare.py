@@ -18,6 +18,7 @@ from gen.evaluation.compare import compare
 from gen.evaluation.results import to_json, versions
 from gen.evaluation.translators import BASIC, GROUPS, Judges, check, evaluate
 from gen.files import checkpoint_names, keep_inputs, write_atomic
+from gen.inference import translation
 from gen.networks.perceptual import LPIPS
 from gen.report import paths, samples
 from gen.report.comparison import to_table, to_text
@@ -48,6 +49,8 @@ def main() -> None:
     keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
 
     methods = {name: load_any(file, args.device, args.method) for name, file in files.items()}
+    for name, method in methods.items():
+        translation.check_translator(method, str(files[name]))
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None

@@ -77,8 +77,7 @@ def edit(args: argparse.Namespace) -> None:
     rows = [[image.clamp(-1, 1).cpu() for image in row] for row in zip(*shown, strict=True)]
     lead = (0, 2 if args.images else 1)
     picture = viz.grid(rows, headers=texts, lead=lead, cell_px=args.cell_px)
-    picture.save(args.out / "edits.png")
-    print(args.out / "edits.png")
+    print(viz.save_image(picture, args.out / "edits.png"))
     if args.frames:
         legs = editing.walk(method, [ws, *codes[:, 0]], args.frames)
         for file, own in zip(gifs, common.join(legs).cpu(), strict=True):

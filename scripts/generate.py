@@ -35,10 +35,8 @@ def main() -> None:
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs([args.checkpoint], [args.out])
-    picture = draw(args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(args.out)
-    print(args.out)
+    viz.image_format(args.out)  # before the work
+    print(viz.save_image(draw(args), args.out))
 
 
 def draw(args: argparse.Namespace):

@@ -61,7 +61,7 @@ def interpolate(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for base, own in zip(bases, frames, strict=True):
         shown = 1 + len(legs) * 8 if args.frames > 9 else None
-        viz.strip(own, (names[0], names[-1]), shown).save(f"{base}.png")
+        viz.save_image(viz.strip(own, (names[0], names[-1]), shown), f"{base}.png")
         moving = viz.palindrome([viz.enlarge(frame) for frame in own])
         viz.save_gif(moving, f"{base}.gif")
         codec = viz.save_mp4(moving, f"{base}.mp4")

@@ -28,7 +28,7 @@ def main() -> None:
 
     x, _ = common.batch(method, images, common.pick(images, -(-args.sources // S)))
     rows, headers = translation.latent_grid(method, x, seeds=(0, 1))
-    viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96).save(writes[0])
+    viz.save_image(viz.grid(rows, headers=headers, lead=(0, 1), cell_px=96), writes[0])
 
     x, y = common.batch(method, images, common.pick(images, 1, shift=0.25))
     names, strips = [], []
@@ -37,7 +37,7 @@ def main() -> None:
         (frames,) = translation.walk(method, x[k : k + 1], ends, frames=9)  # (1, T, 3, H, W)
         strips.append([x[k], *frames[0]])
         names.append(f"{method.domains[k]} to {method.domains[(k + 1) % S]}")
-    viz.grid(strips, captions=names, lead=(0, 1), cell_px=96).save(writes[1])
+    viz.save_image(viz.grid(strips, captions=names, lead=(0, 1), cell_px=96), writes[1])
 
 
 if __name__ == "__main__":

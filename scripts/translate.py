@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 import gen
 from gen import viz
@@ -50,9 +49,8 @@ def translate(args: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
             refused += 1
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
         fake = method.translate(x, torch.tensor([y], device=x.device), style=style)
-        Image.fromarray(viz.to_uint8(fake[0])).save(target)
+        viz.save_image(fake[0], target)
     print(f"{len(files) - refused} of {len(files)} images written to {args.out}")
     return int(refused > 0)
 

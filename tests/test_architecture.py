@@ -56,7 +56,7 @@ RULES = {  # part -> what it may import besides the standard library
         "torch", "torchvision", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors",
         "gen.data",
     },
-    "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz"},
+    "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz", "gen.files"},
     "gen.files": {"yaml"},
     "gen.fetch": {"gen.files"},
     "gen.weights": {"torch", "safetensors", "gen.files"},

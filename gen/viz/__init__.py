@@ -4,6 +4,7 @@ Everything here takes plain images and knows no network and no method. Equal inp
 bytes.
 """
 
+import io
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+from gen.files import write_atomic
 
 Picture = Tensor | np.ndarray | Image.Image  # (3, H, W) in [-1, 1], uint8 (H, W, 3), or PIL
 DISPLAY_PX = 192  # small images are enlarged by a whole factor to at least this, see `enlarge`
@@ -58,6 +61,31 @@ def to_pil(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     return Image.fromarray(to_uint8(picture) if isinstance(picture, Tensor) else picture)
+
+
+def image_format(path: str | Path) -> str:
+    """Format of a picture that is to be written, by the suffix of its name.
+
+    Raises:
+        ValueError: a suffix of no format that can be written.
+    """
+    found = Image.registered_extensions().get(Path(path).suffix.lower())
+    if found not in Image.SAVE:
+        raise ValueError(f"{path}: expected a name that ends in .png, .webp or .jpg; choose one")
+    return found
+
+
+def save_image(picture: Picture, path: str | Path) -> Path:
+    """Writes a picture whole or not at all, in the format of its suffix; makes its folder.
+
+    Raises:
+        ValueError: a suffix of no format that can be written.
+        OSError: naming the path; as of a full disk.
+    """
+    buffer = io.BytesIO()
+    to_pil(picture).save(buffer, image_format(path))
+    write_atomic(path, buffer.getvalue(), fsync=False)
+    return Path(path)
 
 
 def enlarge(picture: Picture, at_least_px: int = DISPLAY_PX) -> Image.Image:

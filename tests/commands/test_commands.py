@@ -83,6 +83,7 @@ def test_gen_shows_where_other_code_failed(monkeypatch, tmp_path):
     [
         (KeyboardInterrupt(), 130),
         (FileNotFoundError(2, "No such file", "a.png"), "error: [Errno 2] No such file: 'a.png'"),
+        (FileExistsError(17, "File exists", "out"), "error: out: expected a folder, got a file"),
         (WeightsError("expected a, got b"), "error: expected a, got b"),
         (ModuleNotFoundError("x", name="gradio.blocks"), "error: expected the extra demo, got no"),
     ],

@@ -65,6 +65,13 @@ def test_what_means_nothing_is_refused(checkpoint, tmp_path, monkeypatch, option
     assert not (tmp_path / "x.png").exists()
 
 
+def test_a_name_of_no_format_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("gen.inference.generation.generated", pytest.fail)
+    with pytest.raises(SystemExit, match="x.xyz: expected a name that ends in .png, .webp or .jpg"):
+        generate(monkeypatch, checkpoint, tmp_path / "x.xyz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_classes_none_is_chosen(edited, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="--class: expected a conditional generator"):
         generate(monkeypatch, edited["generator"], tmp_path / "x.png", "--class", "a")

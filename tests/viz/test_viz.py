@@ -234,3 +234,21 @@ def test_ticks_are_few_and_inside(lo, hi):
     ticks = charts._ticks(lo, hi)
     assert (1 if lo == hi else 3) <= len(ticks) <= 11
     assert ticks[0] >= lo - 1e-9 and ticks[-1] <= hi + 1e-9 * max(1, hi)
+
+
+def test_pictures_are_written_whole_in_the_format_of_their_name(tmp_path, monkeypatch):
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    path = viz.save_image(picture, tmp_path / "new" / "x.PNG")
+    assert np.array_equal(np.asarray(Image.open(path)), picture)
+    assert Image.open(viz.save_image(picture, tmp_path / "x.webp")).format == "WEBP"
+    with pytest.raises(ValueError, match="x.xyz: expected a name that ends in .png"):
+        viz.save_image(picture, tmp_path / "x.xyz")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left on device: .*x.PNG'"):
+        viz.save_image(picture[::-1], path)
+    assert np.array_equal(np.asarray(Image.open(path)), picture)
+    assert [p.name for p in path.parent.iterdir()] == ["x.PNG"]
