@@ -130,6 +130,14 @@ def test_compare_looks_at_all_runs_before_the_first_takes_its_time(tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
+def test_compare_wants_translators_before_it_looks_at_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(gen, "load", lambda path, *_: {"a": Translator, "b": object}[path.stem]())
+    files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    monkeypatch.setattr(sys, "argv", ["compare", *files, "--data", "none"])
+    with pytest.raises(SystemExit, match="b.safetensors: expected a translator .* got object"):
+        runpy.run_path(str(ROOT / "scripts/compare.py"), run_name="__main__")
+
+
 def test_verify_says_what_few_images_mean(tmp_path, capsys):
     assert verify.main([str(photos(tmp_path / "few", cat=4, dog=9))]) == 0
     told = capsys.readouterr().out
