@@ -57,7 +57,8 @@ def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
     for word in filter(None, text.split(",")):
         name = word.removeprefix("no-")
         if name not in names:
-            raise ValueError(f"expected attributes among {', '.join(names)}, got {name!r}")
+            known = ", ".join(names)
+            raise ValueError(f"expected attributes of {known}, as NAME or no-NAME, got {word!r}")
         if request.setdefault(names.index(name), word == name) != (word == name):
             raise ValueError(f"expected {name} or no-{name}, got both in {text!r}")
     return request
