@@ -88,7 +88,7 @@ def test_requests_that_cannot_be_met_are_refused():
     seen = editing.known(Editor(), Judge())
     with pytest.raises(ValueError, match="combinations of attributes.*ask for less"):
         editing.wanted(seen[0], editing.parse("cat,dog", NAMES), seen)
-    with pytest.raises(ValueError, match="among bear, cat, dog, spots, got 'cow'"):
+    with pytest.raises(ValueError, match="of bear, cat, dog, spots, as NAME or no-NAME, got 'cow'"):
         editing.parse("cow", NAMES)
     with pytest.raises(ValueError, match="expected cat or no-cat, got both in 'cat,dog,no-cat'"):
         editing.parse("cat,dog,no-cat", NAMES)
