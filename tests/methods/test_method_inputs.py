@@ -70,7 +70,10 @@ def test_clips_of_another_size_are_refused_before_training(tmp_path, monkeypatch
         (X.numpy(), "x: expected a float tensor in .* got float32"),
         (X[0], r"x: expected \(N, 3, H, W\)"),
         (X[:, :1], r"x: expected \(N, 3, H, W\)"),
-        (torch.zeros(2, 3, 64, 64), r"expected images of \(32, 32\) px, got \(64, 64\); gen.gall"),
+        (
+            torch.zeros(2, 3, 64, 64),
+            r"expected images of \(32, 32\) px, got \(64, 64\); gen.inference.common.read",
+        ),
         (torch.zeros(2, 3, 32, 48), r"got \(32, 48\)"),
         (X * torch.nan, "x: expected finite values"),
     ],
