@@ -11,7 +11,6 @@ import pickle
 import pickletools
 import random
 import re
-import resource
 import struct
 import sys
 import time
@@ -26,6 +25,7 @@ from gen.convert.stylegan2 import import_stylegan2, read_stylegan2
 from gen.files import WeightsError
 from gen.networks.stylegan2 import Discriminator, Generator, MappingNetwork
 from gen.pickles import ALLOWED, MAX_OPCODES
+from memory import peak_mebibytes, reset_peak
 from stylegan2_files import (
     FILTER,
     D,
@@ -361,7 +361,7 @@ def tiny():
 
 def attempt(path, seconds=15, mebibytes=300):
     """Reads a file that may be bad: a result or one WeightsError, nothing run, within bounds."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = reset_peak()
     events.clear()
     watching.append(1)
     began = time.perf_counter()
@@ -374,7 +374,7 @@ def attempt(path, seconds=15, mebibytes=300):
         watching.clear()
     assert set(events) <= {("open", str(path))}
     assert time.perf_counter() - began < seconds
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < mebibytes * 1024
+    assert peak_mebibytes() - before < mebibytes
     return result
 
 

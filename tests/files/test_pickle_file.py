@@ -3,7 +3,6 @@
 import os
 import pickle
 import pickletools
-import resource
 import struct
 import time
 import zipfile
@@ -25,6 +24,7 @@ from gen.networks import arcface, i3d
 from gen.networks.timm_classifier import timm_classifier
 from gen.pickles import MAX_OPCODES
 from gen.pickles.files import read_pickle, read_state
+from memory import peak_mebibytes, reset_peak
 from runs import differences
 
 
@@ -228,10 +228,10 @@ DOORS = {  # each: what a person calls with a file, and its suffix
 @contextmanager
 def within(seconds: float = 4, mebibytes: int = 200):
     """What a refusal may take."""
-    peak, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, began = reset_peak(), time.process_time()
     yield
     assert time.process_time() - began < seconds
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < mebibytes * 1024
+    assert peak_mebibytes() - before < mebibytes
 
 
 @pytest.mark.parametrize("layout", ["plain", "zip", "legacy"])

@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import random
-import re
 import resource
 import signal
 import sys
@@ -60,6 +59,7 @@ from gen.methods.stargan import StarGAN
 from gen.pickles.files import read_pickle, read_state
 from gen.report import read_config
 from gen.runs import read_saved
+from memory import peak_mebibytes, reset_peak
 from runs import OPTIONS, ship
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,12 +215,6 @@ def late(*_: object) -> None:
     raise TimeoutError
 
 
-def peak_mebibytes() -> int:
-    """Most memory since `clear_refs`; `getrusage` never says less than our parent had."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
-
-
 def begin() -> None:
     """Limits of this process, and the watch over what it runs."""
     repr(torch.ones(2))  # for which torch imports, and that makes named tuples
@@ -236,10 +230,7 @@ def attack(door: Door, name: str, cases: int, seed: int, folder: Path, seconds: 
         rng = random.Random(f"{seed} {name} {case}")
         path = folder / door.name
         path.write_bytes(rng.choice(door.makers)(rng.choice(door.seeds), rng))
-        Path("/proc/self/clear_refs").write_text(
-            "5"
-        )  # else a higher peak before would hide this one
-        before = peak_mebibytes()
+        before = reset_peak()
         ran[:] = ["begin"]
         signal.setitimer(signal.ITIMER_PROF, seconds)
         found = None
