@@ -517,7 +517,7 @@ def test_evaluate_crops(data, tmp_path, monkeypatch):
         ("--voc VOC --voc-size -8", "--voc-size: expected at least 1 px, got -8"),
         ("--data DATA --out DATA", "--out: expected a file to write, got the folder"),
         ("--data DATA --out DATA/rows.jsonl", "--out: expected to write elsewhere than to what is"),
-        ("--data DATA --out /dev/null/x", "error: [Errno"),
+        ("--data DATA --out /dev/null/x", r"error: /dev/null: expected a folder, got a file"),
         ("--data heads --split test", r"--split: expected val, which heads"),
         ("--voc VOC --metrics accuracy", "'shift'), got accuracy"),
     ],
