@@ -42,8 +42,10 @@ one() { # GENERATOR:ARM SEED OPTIONS..
 if [ ! -e "$OUT/judge/done" ]; then
   echo "$OUT/judge: training, see $OUT/judge.txt"
   mkdir -p "$OUT"
+  resume=()
+  if [ -e "$OUT/judge/last.ckpt" ]; then resume=(--ckpt_path last); fi
   .venv/bin/python -m gen fit -c configs/domain_classifier/heads64_cpu.yaml --model.img_size 32 \
-    --data.img_size 32 --out "$OUT/judge" --overwrite >"$OUT/judge.txt" 2>&1
+    --data.img_size 32 --out "$OUT/judge" "${resume[@]}" >>"$OUT/judge.txt" 2>&1
   touch "$OUT/judge/done"
 fi
 sides=$(for generator in ${GENERATORS:-mended published}; do printf "$generator:%s " $arms; done)

@@ -114,7 +114,10 @@ def test_a_generator_of_other_options_is_refused(whole, edited, tmp_path):
 
 def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
     name, _ = whole
-    with pytest.raises(ValueError, match="expected codes for .*, as Codes give, got images"):
+    words = (
+        f"^--data: expected codes for {name}, as Codes give, got images with references, from Heads"
+    )
+    with pytest.raises(ValueError, match=words):
         fit(name, tmp_path, "--data=Heads", "--data.img_size=32", **edited)
 
 
