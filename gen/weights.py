@@ -95,7 +95,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def fill(net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: str) -> nn.Module:
+def load_weights(
+    net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: str
+) -> nn.Module:
     """A network of the meta device with the tensors of a file, frozen, in eval mode, on the CPU.
 
     Memory is taken once all fit. BatchNorm's `num_batches_tracked`, which older files lack and

@@ -147,7 +147,7 @@ def wanted(args: argparse.Namespace, still: scenes.Still) -> dragging.Request:
         return request if args.seed is None else request._replace(seed=args.seed)
     if not any(words):
         raise ValueError(f"expected a --drag or --camera; objects: {scenes.listed(still)}")
-    return scenes.asked(still, *words, args.seed or 0)
+    return scenes.parse_request(still, *words, args.seed or 0)
 
 
 if __name__ == "__main__":

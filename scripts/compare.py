@@ -16,7 +16,7 @@ from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.compare import compare
 from gen.evaluation.results import to_json, versions
-from gen.evaluation.translators import BASIC, GROUPS, Judges, check, evaluate
+from gen.evaluation.translators import BASIC, GROUPS, Scorers, check, evaluate
 from gen.files import checkpoint_names, keep_inputs, write_atomic
 from gen.inference import translation
 from gen.networks.perceptual import LPIPS
@@ -54,7 +54,7 @@ def main() -> None:
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = gen.load(args.classifier, args.device) if args.classifier else None
-    found, judges = [], Judges(data.train, classifier=classifier)
+    found, judges = [], Scorers(data.train, classifier=classifier)
     for name, method in methods.items():  # all, before the first takes its time
         try:
             check(method, data.val, args.metrics, judges, max_sources=args.max_sources)

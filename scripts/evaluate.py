@@ -15,7 +15,7 @@ from gen.data.clips.kitti360 import is_kitti360
 from gen.data.voc import VOC
 from gen.evaluation import animators, classifiers, editors, generators
 from gen.evaluation.results import to_json, to_table
-from gen.evaluation.translators import BASIC, GROUPS, Judges, evaluate
+from gen.evaluation.translators import BASIC, GROUPS, Scorers, evaluate
 from gen.files import keep_inputs, without_suffix, write_atomic
 from gen.inference.dragging import MOST
 from gen.metrics.doubts import doubts
@@ -151,7 +151,7 @@ def of_translator(args: argparse.Namespace, method) -> list[dict]:
 
         arcface = network.load(args.arcface).to(args.device)
     second = args.backbone[1] if len(args.backbone) > 1 else None
-    judges = Judges(data.train, args.backbone[0], classifier, arcface, second)
+    judges = Scorers(data.train, args.backbone[0], classifier, arcface, second)
     groups = args.metrics or BASIC
     if "all" in groups:
         groups = [group for group in GROUPS if group not in judges.missing()]

@@ -32,8 +32,8 @@ def check_nan(name, term, out, monkeypatch):
             terms[term] = terms[term] * torch.nan
         watch(self, terms, batch)
 
-    watch = Method.watch
-    monkeypatch.setattr(Method, "watch", poisoned)
+    watch = Method.log_terms
+    monkeypatch.setattr(Method, "log_terms", poisoned)
     with pytest.raises(NonFiniteLoss, match=rf"^iteration 3: .* in {term}. Its batch is in .*;"):
         fit(name, out, "--save_every=1", steps=1000)
     assert read(out / "last.ckpt")["global_step"] == 2

@@ -21,7 +21,7 @@ class Witness(Callback):
         self.term, self.seen = term, []
 
     def on_train_batch_start(self, trainer, method, batch, index):
-        draws = torch.randn(1, generator=method.draw(0))
+        draws = torch.randn(1, generator=method.step_rng(0))
         self.seen.append({k: v.clone() for k, v in batch.items()} | {"draws": draws})
         if trainer.global_step + 1 == self.term and trainer.is_global_zero:
             os.kill(os.getpid(), signal.SIGTERM)

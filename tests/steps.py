@@ -44,7 +44,7 @@ def make_batch(n=6, seed=0):
 
 
 def latents(method, n=6):
-    rng = method.draw(method.hparams.seed)
+    rng = method.step_rng(method.hparams.seed)
     return torch.randn(2, n, method.latent_dim, generator=rng).double()
 
 

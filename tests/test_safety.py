@@ -20,7 +20,7 @@ import gen
 from gen.callbacks import Last
 from gen.checkpoint import AtomicCheckpointIO, export
 from gen.files import WeightsError, write_atomic
-from gen.methods.base import GANMethod, NonFiniteLoss, weigh
+from gen.methods.base import GANMethod, NonFiniteLoss, weighted_sum
 from gen.methods.stargan import StarGAN
 from gen.weights import load_safetensors
 from harness import Bomb
@@ -288,7 +288,7 @@ def test_a_signal_saves_within_one_iteration(tmp_path, monkeypatch, number):
         return forward(self, seed)
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(GANMethod, "draw", interrupted)
+    monkeypatch.setattr(GANMethod, "step_rng", interrupted)
     monkeypatch.setattr(GANMethod, "on_validation_start", pytest.fail)
     with pytest.raises(SystemExit) as stop:
         fit("StarGAN", tmp_path, "--trainer.limit_val_batches=1", steps=1000)
@@ -333,7 +333,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, seed)
 
-    monkeypatch.setattr(GANMethod, "draw", interrupted)
+    monkeypatch.setattr(GANMethod, "step_rng", interrupted)
     with pytest.raises(SystemExit) as stop:
         fit("StarGAN", tmp_path, steps=1000)
     assert stop.value.code and not (tmp_path / "last.ckpt").exists()
@@ -411,7 +411,7 @@ def test_a_checkpoint_of_fewer_optimizers_is_refused_with_the_way_out(tmp_path):
 
 def test_no_weight_at_all_is_refused():
     with pytest.raises(ValueError, match="expected a weight above 0, got none"):
-        weigh({}, {})
+        weighted_sum({}, {})
 
 
 def test_clips_of_another_size_are_refused(tmp_path):

@@ -25,7 +25,7 @@ class OtherNetwork(WeightsError):
     """The weights are of another class, or have other tensors than ours."""
 
 
-def say(tensor: Tensor | None) -> str:
+def describe(tensor: Tensor | None) -> str:
     """float32 (64, 3, 3, 3), or none."""
     if tensor is None:
         return "none"
@@ -41,7 +41,7 @@ def shapes(name: str, options: Options) -> State:
 def check_filter(got: Tensor, key: str, gain: int = 1) -> None:
     wanted = setup_filter(TAPS) * gain
     if got.shape != wanted.shape:
-        raise WeightsError(f"{key}: expected {say(wanted)}, got {say(got)}")
+        raise WeightsError(f"{key}: expected {describe(wanted)}, got {describe(got)}")
     if not torch.allclose(got, wanted, atol=1e-6):
         raise WeightsError(f"{key}: expected the filter {list(TAPS)}, got {got.tolist()}")
 
@@ -63,7 +63,7 @@ def axis(state: State, key: str, ndim: int, at: int) -> int:
     """Size of one axis of a tensor."""
     got = state.get(key)
     if got is None or got.ndim != ndim:
-        raise WeightsError(f"{key}: expected {ndim} dimensions, got {say(got)}")
+        raise WeightsError(f"{key}: expected {ndim} dimensions, got {describe(got)}")
     return got.shape[at]
 
 
@@ -92,7 +92,9 @@ def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place])
         theirs, shape, ours = place(key, tensor)
         value = got.pop(theirs, None)
         if value is None or value.shape != shape:
-            raise WeightsError(f"{theirs}: expected float32 {shape}, got {say(value)} (our {key})")
+            raise WeightsError(
+                f"{theirs}: expected float32 {shape}, got {describe(value)} (our {key})"
+            )
         state[key] = ours(value).contiguous()
     return state
 
@@ -101,10 +103,11 @@ def checked(got: State, name: str, options: Options) -> State:
     """The tensors of one network, after each key, shape, type and fixed filter was compared."""
     wanted = shapes(name, options)
     for key in [*wanted, *(key for key in got if key not in wanted)]:
-        if say(wanted.get(key)) != say(got.get(key)):
+        if describe(wanted.get(key)) != describe(got.get(key)):
             raise OtherNetwork(
-                f"{name}.{key}: expected {say(wanted.get(key))}, got {say(got.get(key))}, in a "
-                f"network of {options}: take a StyleGAN2 file as published"
+                f"{name}.{key}: expected {describe(wanted.get(key))}, got "
+                f"{describe(got.get(key))}, in a network of {options}: take a "
+                "StyleGAN2 file as published"
             )
         if not got[key].isfinite().all():
             raise WeightsError(f"{name}.{key}: expected finite numbers, got NaN or infinity")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gen import checkpoint as files
-from gen.convert.common import State, axis, count, say
+from gen.convert.common import State, axis, count, describe
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.style_function import AttributeDiscriminator, StyleFunction
 from gen.pickles.files import read_pickle
@@ -163,7 +163,7 @@ def read_generator(path: str, options: dict[str, Any]) -> files.Checkpoint:
 def compared(got: State, wanted: State, path: str | Path) -> State:
     """Returns all tensors, after every key, shape and dtype was found as it must be."""
     for key in [*wanted, *(key for key in got if key not in wanted)]:
-        if say(wanted.get(key)) != say(got.get(key)):
-            told = f"expected {say(wanted.get(key))}, got {say(got.get(key))}"
+        if describe(wanted.get(key)) != describe(got.get(key)):
+            told = f"expected {describe(wanted.get(key))}, got {describe(got.get(key))}"
             raise WeightsError(f"{path}: {key}: {told}: take a checkpoint as published")
     return {key: got[key] for key in wanted}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.convert.common import State, say
+from gen.convert.common import State, describe
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.face_masks import FAN
 from gen.networks.stargan import Generator, HighPass, MappingNetwork, StyleEncoder
@@ -100,7 +100,9 @@ def infer_options(parts: dict[str, State], path: str | Path) -> dict[str, Any]:
     def shape(part: str, key: str, ndim: int) -> torch.Size:
         got = parts[part].get(key)
         if got is None or got.ndim != ndim:
-            raise WeightsError(f"{path}: {part}.{key}: expected {ndim} dimensions, got {say(got)}")
+            raise WeightsError(
+                f"{path}: {part}.{key}: expected {ndim} dimensions, got {describe(got)}"
+            )
         return got.shape
 
     base = shape("generator", "from_rgb.weight", 4)[0]
@@ -168,10 +170,11 @@ def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) 
     for part, network in networks.items():
         wanted, got = network.state_dict(), parts[part]
         for key in [*wanted, *(key for key in got if key not in wanted)]:
-            if say(wanted.get(key)) != say(got.get(key)):
+            if describe(wanted.get(key)) != describe(got.get(key)):
                 raise WeightsError(
-                    f"{path}: {part}.{key}: expected {say(wanted.get(key))}, got "
-                    f"{say(got.get(key))}; other tensors tell {options}: take the file as published"
+                    f"{path}: {part}.{key}: expected {describe(wanted.get(key))}, got "
+                    f"{describe(got.get(key))}; other tensors tell {options}: take the file as "
+                    "published"
                 )
         state |= {f"{part}.{key}": got[key] for key in wanted}
     check_finite(state, path)

@@ -20,9 +20,9 @@ from gen.convert.common import (
     axis,
     check_filter,
     count,
+    describe,
     img_size,
     option,
-    say,
     shapes,
     translated,
     width_options,
@@ -149,7 +149,7 @@ def check_kernels(left: State, known: re.Pattern, gain: int) -> None:
     """Refuses leftover tensors unless they are the constant kernels that we compute with."""
     for key, value in left.items():
         if not known.fullmatch(str(key)):
-            raise WeightsError(f"{key!r:.80}: expected none, got {say(value)}")
+            raise WeightsError(f"{key!r:.80}: expected none, got {describe(value)}")
         check_filter(value, key, gain)
 
 

@@ -20,9 +20,9 @@ from gen.convert.common import (
     State,
     axis,
     count,
+    describe,
     img_size,
     option,
-    say,
     shapes,
     translated,
     width_options,
@@ -78,7 +78,9 @@ def read_tensorflow(file: PickleFile, value: tuple) -> Read:
         config[name] = width_options(size, last, first) | more | dict(clamp=clamp)
         networks[name] = translated(got, shapes(name, config[name]), in_tensorflow)
         if left := [key for key, v in got.items() if v.numel() > 1]:  # single ones: training's
-            raise WeightsError(f"{name}: {left[0]!r:.80}: expected none, got {say(got[left[0]])}")
+            raise WeightsError(
+                f"{name}: {left[0]!r:.80}: expected none, got {describe(got[left[0]])}"
+            )
     return "NVIDIA's TensorFlow layout, Gs", networks, config
 
 

@@ -43,7 +43,7 @@ class LabelledImages(Dataset, ABC):
         """Image `index`, augmented, (3, S, S) in [-1, 1]."""
         return to_tensor(augment(self.read(index, train=True), self.img_size, rng))
 
-    def exact(self, index: int) -> dict[str, Tensor]:
+    def annotations(self, index: int) -> dict[str, Tensor]:
         """More that is known of image `index`, by name: nothing, unless a subclass knows more."""
         return {}
 
@@ -52,7 +52,7 @@ class LabelledImages(Dataset, ABC):
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         x = to_tensor(resize(self.read(index), self.img_size))  # (3, S, S)
-        return {"x": x, "y": int(self.labels[index]), "index": index} | self.exact(index)
+        return {"x": x, "y": int(self.labels[index]), "index": index} | self.annotations(index)
 
 
 class TrainingDraws(Dataset):
@@ -90,7 +90,7 @@ class TrainingDraws(Dataset):
         if self.count == 3:
             element |= {"x_ref": images[1], "x_ref2": images[2], "y_ref": labels[1]}
         for n, which in zip(chosen, ("", "_ref", "_ref2"), strict=False):
-            element |= {name + which: value for name, value in self.images.exact(n).items()}
+            element |= {name + which: value for name, value in self.images.annotations(n).items()}
         return element
 
 

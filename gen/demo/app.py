@@ -17,7 +17,7 @@ from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from gen.demo import edit, move, translate  # noqa: E402
-from gen.demo.middleware import KEPT_S, Doors  # noqa: E402
+from gen.demo.middleware import KEPT_S, RequestLimits  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
@@ -77,7 +77,7 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
         raise ValueError(f"auth: expected USER:PASSWORD{' with --share' * share}, got {got}")
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the rest serves
     hosts = ["127.0.0.1", "localhost", *["*.gradio.live"] * share]  # no name that leads here
-    doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Doors)]
+    doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(RequestLimits)]
     options = dict(
         server_name="127.0.0.1", server_port=port, share=share, app_kwargs={"middleware": doors},
         auth=(user, password) if auth else None, max_file_size=MAX_BYTES,

@@ -23,7 +23,7 @@ IMAGE = re.compile(
 )
 
 
-class Doors:
+class RequestLimits:
     """Paths of this page; bodies of 1 MB; uploads of one image and 10 MB, 200 MB in an hour."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -180,12 +180,12 @@ class _Videos(Reactions):
         copy, nothing = first.expand_as(real), torch.zeros_like(clips["flow"])
         yield from self.pixels("copy", copy, nothing, clips)
         z, object_z = self.latents(block)
-        told = self.told(clips, user)
+        told = self.user_motion(clips, user)
         sides = {"nobody": (told._replace(user=torch.zeros_like(user)), z), "user": (told, z)}
         if self.method.hparams.camera:
-            sides["user_camera"] = (self.told(clips, user, camera=True), z)
+            sides["user_camera"] = (self.user_motion(clips, user, camera=True), z)
         sides["user_posterior"] = (told, self.method.encode(clips))
-        sides["oracle"] = (self.told(clips, scene.present), z)
+        sides["oracle"] = (self.user_motion(clips, scene.present), z)
         for side, (motion, latent) in sides.items():
             made = self.method.animate(scene, motion, latent, object_z)
             video = finite("video", made.video).clamp(-1, 1)
@@ -247,7 +247,7 @@ class _Videos(Reactions):
         first, real = clips["video"][:, :1], clips["video"][:, 1:]
         sides = {"real": real, "copy": first.expand_as(real)}
         for side, users in (("user", block.user), ("oracle", scene.present)):
-            made = self.method.animate(scene, self.told(clips, users), *latents).video
+            made = self.method.animate(scene, self.user_motion(clips, users), *latents).video
             sides[side] = finite("video", made).clamp(-1, 1)
         sides["warp"] = warp(first[:, 0], clips["flow"])
         for side, video in sides.items():

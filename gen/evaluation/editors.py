@@ -163,7 +163,7 @@ class _Editor:
     def edits(self, block: _Block) -> Values:
         d, z = self.draw("edits", block, self.any, self.outputs)  # (N, 1, K), (N, J, Z)
         made = self.edited(block, d.expand(-1, self.outputs, -1), z)  # (N, J, 3, H, H)
-        right = self.told(made) == d  # (N, J, K)
+        right = self.predicted_labels(made) == d  # (N, J, K)
         what = f"{self.outputs} edits a source to the labels of another image"
         floor = "the source left unchanged, held to the labels of another image"
         both = ("edits", what, right), ("unchanged", floor, block.y[:, None] == d)
@@ -181,10 +181,10 @@ class _Editor:
     def single(self, block: _Block) -> Values:
         d, z = self.draw("single", block, self.nearest, len(self.names))  # (N, K, K), (N, K, Z)
         made = self.edited(block, d, z)  # (N, K, 3, H, H), edit k is of attribute k
-        told, y = self.told(made), block.y[:, None]
-        right = (told == d).diagonal(dim1=1, dim2=2)  # (N, K)
+        labels, y = self.predicted_labels(made), block.y[:, None]
+        right = (labels == d).diagonal(dim1=1, dim2=2)  # (N, K)
         stay = d == y  # (N, K, K)
-        kept = (stay & (told == y)).sum(2) / stay.sum(2)  # (N, K), NaN where none is to stay
+        kept = (stay & (labels == y)).sum(2) / stay.sum(2)  # (N, K), NaN where none is to stay
         features = self.lpips.features
         pairs = zip(made, block.x[:, None], strict=True)  # (K, 3, H, H), (1, 3, H, H)
         lpips = [self.lpips.distance(features(images), features(x)) for images, x in pairs]
@@ -251,7 +251,7 @@ class _Editor:
             z = generation.latents(self.method, [self.seed * 10**6 + i for i in numbers])
             ws = self.method.map_latents(z, self.psi)
             x = self.images(ws)
-            yield _Block(numbers, ws, x, self.told(x[:, None])[:, 0])
+            yield _Block(numbers, ws, x, self.predicted_labels(x[:, None])[:, 0])
 
     def edited(self, block: _Block, d: Tensor, z: Tensor) -> Tensor:
         """Images (N, J, 3, H, H) of edits to labels (N, J, K) with noise (N, J, Z)."""
@@ -262,7 +262,7 @@ class _Editor:
         """Codes (N, L, D) -> images (N, 3, H, H) in [-1, 1], as they are saved."""
         return _finite(self.method.synthesize(ws), "images").clamp(-1, 1)
 
-    def told(self, images: Tensor) -> Tensor:
+    def predicted_labels(self, images: Tensor) -> Tensor:
         """Images (N, J, 3, H, H) -> which attributes the judge sees, (N, J, K) bool."""
         logits = _finite(self.judge.classify(images.flatten(0, 1)), "logits of the judge")
         return logits.unflatten(0, images.shape[:2]) > 0

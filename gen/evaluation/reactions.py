@@ -67,7 +67,7 @@ class Reactions:
         z, object_z = zip(*drawn, strict=True)
         return torch.cat(z), torch.cat(object_z)
 
-    def told(self, clips: dict[str, Tensor], user: Tensor, camera: bool = False) -> Motion:
+    def user_motion(self, clips: dict[str, Tensor], user: Tensor, camera: bool = False) -> Motion:
         """The true motion of these objects, and that of the camera or not."""
         known = torch.full((len(user),), camera, device=self.device)
         moved = true_camera(clips) if camera else identity(clips["theta"])
@@ -82,7 +82,7 @@ class Reactions:
     ) -> Tensor:
         """Positions where a model moves objects if told the motion of some: (N, T, M, 2) px."""
         method = method or self.method
-        motion, object_z = self.told(clips, user), self.latents(block, method=method)[1]
+        motion, object_z = self.user_motion(clips, user), self.latents(block, method=method)[1]
         theta = method.predict_motion(Scene.of(clips), motion, object_z)
         return self.places(block.scene.boxes, finite("motion", theta))
 

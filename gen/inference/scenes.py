@@ -142,7 +142,7 @@ def moved_by(request: Request, scene: Scene) -> list[str]:
     return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
 
 
-def asked(
+def parse_request(
     still: Still,
     drags: Sequence[str] = (),
     pins: Sequence[str] = (),

@@ -94,7 +94,7 @@ class AttributeClassifier(ImageJudge):
             self.check_names("factors", images.factor_names, data)
             if stage == "fit":
                 some = range(0, len(images), max(1, len(images) // 10_000))
-                self.measure([images.exact(i) for i in some])
+                self.measure([images.annotations(i) for i in some])
 
     def check_names(self, kind: str, got: list[str], data: object) -> None:
         if (expected := self.hparams[kind]) != ",".join(got):
@@ -131,7 +131,7 @@ class AttributeClassifier(ImageJudge):
         bce = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.pos_weight)
         mse = F.mse_loss(z, self.standard(factors))
         hits = ((logits > 0) == (labels > 0)).float().mean()
-        self.watch({"train/bce": bce, "train/mse": mse, "train/accuracy": hits}, batch)
+        self.log_terms({"train/bce": bce, "train/mse": mse, "train/accuracy": hits}, batch)
         return bce + mse
 
     def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:

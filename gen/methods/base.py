@@ -51,7 +51,7 @@ def inference(method: Callable) -> Callable:
 
 
 @contextmanager
-def judging(net: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode; afterwards in the mode it was in."""
     training = net.training
     try:
@@ -60,7 +60,7 @@ def judging(net: nn.Module) -> Iterator[nn.Module]:
         net.train(training)
 
 
-def weigh(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """sum_k weights[k] * terms[k]."""
     if not terms:
         raise ValueError("expected a weight above 0, got none")
@@ -76,7 +76,7 @@ class Method(LightningModule):
     """Base of every method: a subclass with one optimizer leaves the steps to Lightning.
 
     Its constructor takes plain scalars, `init_from` among them, and calls `save_hyperparameters`.
-    Its `configure_optimizers` returns a list. Its `training_step` calls `watch`.
+    Its `configure_optimizers` returns a list. Its `training_step` calls `log_terms`.
     """
 
     ema: ModelEmaV3
@@ -104,12 +104,12 @@ class Method(LightningModule):
         for group, lr in self._rates:
             group["lr"] = lr * self.lr_factor(self.global_step)
 
-    def draw(self, seed: int) -> torch.Generator:
+    def step_rng(self, seed: int) -> torch.Generator:
         """The random numbers of this iteration: a function of (seed, iteration, rank) alone."""
         key = np.random.SeedSequence((seed, self.global_step, self.global_rank))
         return torch.Generator().manual_seed(int(key.generate_state(1)[0]))  # torch keeps 32 bits
 
-    def watch(self, terms: dict[str, Tensor], batch: Any) -> None:
+    def log_terms(self, terms: dict[str, Tensor], batch: Any) -> None:
         """Logs the terms of an iteration and watches them for NaN, without a wait for the GPU."""
         terms = {name: value.detach().float() for name, value in terms.items()}
         self.log_dict(terms)
@@ -140,7 +140,7 @@ class Method(LightningModule):
     def on_validation_start(self) -> None:
         """Every process judges with the buffers, as running statistics, of the first."""
         if self.trainer.state.fn != "fit" and not self.trainer.ckpt_path:
-            self.start()  # here and not in `setup`: a checkpoint that is given is loaded by now
+            self.load_init()  # here and not in `setup`: a checkpoint that is given is loaded by now
         if self._drawn:
             raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
         if dist.is_available() and dist.is_initialized():
@@ -233,7 +233,7 @@ class Method(LightningModule):
                 "are as given (--trainer.devices 1 takes one device)"
             )
         if not self.trainer.ckpt_path:
-            self.start()
+            self.load_init()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()  # weights that a NaN has touched are never saved
@@ -286,12 +286,12 @@ class Method(LightningModule):
             self.check_domains(names)
             self.check_data(data, stage)
 
-    def start(self) -> None:
+    def load_init(self) -> None:
         """Starts from the weights of `init_from`, if that is given."""
         if path := self.hparams.init_from:
             checkpoint = files.read(path)
             self.check_domains(checkpoint.domains)
-            self.fill(checkpoint.state, path)
+            self.load_weights(checkpoint.state, path)
             rank_zero_info(f"init_from: started from {path}")
 
     def check_data(self, data: Any, stage: str) -> None:
@@ -329,7 +329,7 @@ class Method(LightningModule):
         self._drawn = False
         return super().load_state_dict(*args, **kwargs)
 
-    def fill(self, state: dict[str, Tensor], source: str | Path) -> None:
+    def load_weights(self, state: dict[str, Tensor], source: str | Path) -> None:
         """Loads `state`; averages fill the trained networks too where the file has only those."""
         full = {k: stored(state, k) for k in self.state_dict()}
         self.check_shapes(full, source)
@@ -427,9 +427,9 @@ class GANMethod(Method):
         torch.clear_autocast_cache()
 
     def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
-        """Closes the iteration: EMA, and `watch`."""
+        """Closes the iteration: EMA, and `log_terms`."""
         self.average()
-        self.watch(terms, batch)
+        self.log_terms(terms, batch)
 
     # ---- augmentation of what D sees; options ada_target, ada_kimg, augment ---------------------
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gen.devices import send
 from gen.losses import motion as losses
 from gen.losses.perceptual import content
-from gen.methods.base import GANMethod, inference, judging, weigh
+from gen.methods.base import GANMethod, eval_mode, inference, weighted_sum
 from gen.networks.click_to_move.animator import Animation, Animator, Motion, Scene, true_camera
 from gen.networks.click_to_move.encoders import sample
 from gen.networks.click_to_move.frame_generator import Discriminator
@@ -210,7 +210,7 @@ class ClickToMove(GANMethod):
                     with torch.no_grad():
                         wanted = self.discriminators[name](real[name])[1]
                     terms[f"fm_{name}"] = losses.feature_matching(features, wanted)
-            self.update(weigh(terms, w), opt_g, opt_graph, last=True)
+            self.update(weighted_sum(terms, w), opt_g, opt_graph, last=True)
         self.finish(logs | {f"g/{name}": value for name, value in terms.items()}, batch)
 
     def check_data(self, data: Any, stage: str) -> None:
@@ -273,7 +273,7 @@ class ClickToMove(GANMethod):
 
         A scene's user moves 0 .. all of its objects, each number equally likely, as they moved.
         """
-        h, rng, scene = self.hparams, self.draw(self.hparams.seed), Scene.of(batch)
+        h, rng, scene = self.hparams, self.step_rng(self.hparams.seed), Scene.of(batch)
         (N, M), (T, *_) = scene.present.shape, self.shape
         drawn = send(torch.rand(N, M + 3, generator=rng), scene.boxes)
         keys, share, known, mixed = drawn.split([M, 1, 1, 1], 1)
@@ -309,7 +309,7 @@ class ClickToMove(GANMethod):
         `bf16` runs convolutions in bfloat16, as training with bf16-mixed does.
         """
         fast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
-        with judging(self.ema.module["animator"]) as animator, fast:
+        with eval_mode(self.ema.module["animator"]) as animator, fast:
             if animator.camera is None and motion.known.any():
                 raise ValueError("camera: expected none, or to train with --model.camera 0.5")
             return Animation(*(part.float() for part in animator(scene, motion, z, object_z)))
@@ -317,11 +317,11 @@ class ClickToMove(GANMethod):
     @inference
     def predict_motion(self, scene: Scene, motion: Motion, object_z: Tensor) -> Tensor:
         """The predicted motion of all objects (N, T, M, 2, 3), without rendering frames."""
-        with judging(self.ema.module["animator"]) as animator:
+        with eval_mode(self.ema.module["animator"]) as animator:
             return animator.predict(scene, animator.features(scene), motion, object_z)
 
     @inference
     def encode(self, clips: dict[str, Tensor]) -> Tensor:
         """The mean latent (N, Z) of whole clips: the motion that objects do not tell."""
-        with judging(self.ema.module["animator"]) as animator:
+        with eval_mode(self.ema.module["animator"]) as animator:
             return animator.encode(clips)[0]

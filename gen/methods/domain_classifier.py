@@ -68,7 +68,7 @@ class DomainClassifier(ImageJudge):
         logits = self.net(self.seen(batch)).float()  # (3N, S)
         ce = F.cross_entropy(logits, y, label_smoothing=self.hparams.label_smoothing)
         hits = (logits.argmax(1) == y).float().mean()
-        self.watch({"train/ce": ce, "train/accuracy": hits}, batch)
+        self.log_terms({"train/ce": ce, "train/accuracy": hits}, batch)
         return ce
 
     def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:

@@ -49,12 +49,12 @@ class Editor(Method):
     def attribute_names(self) -> list[str]:
         return self.hparams.attributes.split(",") if self.hparams.attributes else []
 
-    def start(self) -> None:
+    def load_init(self) -> None:
         if not self.hparams.init_from:
-            self.take_over(self.hparams.generator)
-        super().start()
+            self.load_generator(self.hparams.generator)
+        super().load_init()
 
-    def take_over(self, path: str) -> None:
+    def load_generator(self, path: str) -> None:
         """Fills the generator with the averaged one of a checkpoint of `StyleGAN2`."""
         if not path:
             raise ValueError(

@@ -9,7 +9,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
 from gen.devices import rng_on, send
-from gen.methods.base import Method, inference, judging
+from gen.methods.base import Method, eval_mode, inference
 from gen.methods.schedules import linear_fall
 
 
@@ -47,14 +47,14 @@ class ImageJudge(Method):
         x = torch.cat([batch["x"], batch["x_ref"], batch["x_ref2"]])  # (3N, 3, H, H)
         self.check_size(x)
         if self.hparams.disturb:
-            x = disturbed(x, self.hparams.disturb, self.draw(self.hparams.seed))
+            x = disturbed(x, self.hparams.disturb, self.step_rng(self.hparams.seed))
         return x
 
     @inference
     def judge(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> (N, outputs), whatever the mode the network is in."""
         self.check_size(x)
-        with judging(self.net) as net:
+        with eval_mode(self.net) as net:
             return net(x)
 
     def checked(self, x: Tensor, name: str = "x") -> Tensor:

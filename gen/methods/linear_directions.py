@@ -119,8 +119,8 @@ class LinearDirections(Editor):
 
     # ---- training -------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        super().start()
+    def load_init(self) -> None:
+        super().load_init()
         if not self.hparams.init_from:
             data = self.trainer.datamodule.train
             batch = default_collate([data[i] for i in range(min(MEASURED, len(data)))])
@@ -143,7 +143,7 @@ class LinearDirections(Editor):
         return half_cosine(min(iteration, iters), iters) if iters else 1.0
 
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
-        h, rng = self.hparams, self.draw(self.hparams.seed)
+        h, rng = self.hparams, self.step_rng(self.hparams.seed)
         with torch.no_grad():
             ws = self.codes(batch)  # (N, L, D)
             self.follow(self.scores(ws))
@@ -160,7 +160,7 @@ class LinearDirections(Editor):
             terms["penalty"] = h.weight_decay * 0.5 * self.classifiers.weight.square().sum()
         hits = ((scores > 0) == (y > 0)).float().mean()
         logs = terms | {"accuracy": hits}
-        self.watch({f"train/{name}": value for name, value in logs.items()}, batch)
+        self.log_terms({f"train/{name}": value for name, value in logs.items()}, batch)
         return sum(terms.values())
 
     def follow(self, scores: Tensor) -> None:

@@ -106,5 +106,5 @@ def load(path: str | Path, method: type[Method] | str = "") -> Method:
             "take the file as it was written"
         )
     made.domains = checkpoint.domains
-    made.fill(checkpoint.state, path)
+    made.load_weights(checkpoint.state, path)
     return made

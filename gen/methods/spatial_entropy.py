@@ -29,7 +29,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from gen.files import WeightsError
 from gen.losses import spatial_entropy as losses
-from gen.methods.base import Method, inference, judging, weigh
+from gen.methods.base import Method, eval_mode, inference, weighted_sum
 from gen.methods.schedules import half_cosine, ramp
 from gen.metrics.checks import check_images
 from gen.networks.attention_tap import AttentionTap
@@ -166,7 +166,7 @@ class SpatialEntropy(Method):
             rewire_last_block(net)
         return net
 
-    def start(self) -> None:
+    def load_init(self) -> None:
         h = self.hparams
         if (h.pretrained or h.pretrained_file) and not h.init_from:
             source = f"weights of timm's {h.model_name} in {h.pretrained_file or 'its hub'}"
@@ -183,7 +183,7 @@ class SpatialEntropy(Method):
             self.net.load_state_dict(given.state_dict())
             self.ema.set(nn.ModuleDict({"net": self.net}))
             rank_zero_info(f"started from {source}")
-        super().start()
+        super().load_init()
 
     # ---- schedules, pure functions of the iteration ---------------------------------------------
 
@@ -241,7 +241,7 @@ class SpatialEntropy(Method):
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
         x, y = batch["x"], batch["y"]  # (N, 3, H, H), (N,)
         self.check_images(x)
-        seed = self.draw(self.hparams.seed).initial_seed()
+        seed = self.step_rng(self.hparams.seed).initial_seed()
         torch.default_generator.manual_seed(seed)  # stochastic depth draws from it
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -270,8 +270,8 @@ class SpatialEntropy(Method):
                 terms[name], weights[name] = REGULARIZERS[name](about), weight
             if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the logged ones
                 logged |= statistics(similarity.detach())
-        self.watch({f"train/{k}": v for k, v in (terms | logged).items()}, batch)
-        return weigh(terms, weights)
+        self.log_terms({f"train/{k}": v for k, v in (terms | logged).items()}, batch)
+        return weighted_sum(terms, weights)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -298,7 +298,7 @@ class SpatialEntropy(Method):
         """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), of the averaged or the raw weights."""
         self.check_images(x)
         check_images(x, "x")
-        with judging(self.ema.module["net"] if averaged else self.net) as net:
+        with eval_mode(self.ema.module["net"] if averaged else self.net) as net:
             return self.logits(net, x)
 
     @inference
@@ -313,7 +313,7 @@ class SpatialEntropy(Method):
         """
         self.check_images(x, any_size=True)
         check_images(x, "x")
-        with judging(self.ema.module["net"] if averaged else self.net) as net:
+        with eval_mode(self.ema.module["net"] if averaged else self.net) as net:
             tap = AttentionTap(net)
             try:
                 tap.check_size(*x.shape[2:])
@@ -339,6 +339,6 @@ class SpatialEntropy(Method):
 
 
 def statistics(similarity: Tensor) -> dict[str, Tensor]:
-    """Means over maps (N, h, Hg, Wg); NaN is for `watch` to name, without a wait for the GPU."""
+    """Means over maps (N, h, Hg, Wg); NaN is for `log_terms` to name, so no wait for the GPU."""
     parts = component_count(losses.excess(similarity) > 0).float().mean()
     return {"entropy": losses.spatial_entropy(similarity), "components": parts}

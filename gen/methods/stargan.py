@@ -22,7 +22,7 @@ from gen.files import WeightsError
 from gen.losses import at_least_fp32
 from gen.losses.adversarial import bce, feature_matching, r1, relativistic
 from gen.losses.style import l1
-from gen.methods.base import GANMethod, inference, weigh
+from gen.methods.base import GANMethod, inference, weighted_sum
 from gen.methods.schedules import linear_fall
 from gen.networks.face_masks import FAN
 from gen.networks.feature_discriminator import FeatureDiscriminator
@@ -190,7 +190,7 @@ class StarGAN(GANMethod):
             self.discriminator.attach()
         super().on_fit_start()
 
-    def fill(self, state: dict[str, Tensor], source: str) -> None:
+    def load_weights(self, state: dict[str, Tensor], source: str) -> None:
         """Loads weights; parts that an older or plainer file lacks begin without effect.
 
         A file for inference alone has no discriminator, one of another kind does not fit: ours
@@ -213,7 +213,7 @@ class StarGAN(GANMethod):
                 f"{source}: expected the options that the file was trained with (skip_px, "
                 f"rgb_norm, w_hpf: see its card), got others: it also has {', '.join(extra[:3])}"
             )
-        super().fill(state, source)
+        super().load_weights(state, source)
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class StarGAN(GANMethod):
         G, F, E, D = self.generator, self.mapping_network, self.style_encoder, self.discriminator
         opt_g, opt_f, opt_e, opt_d = self.optimizers()
         x, y, x_ref, y_trg = batch["x"], batch["y"], batch["x_ref"], batch["y_ref"]
-        rng, weights, logs = self.draw(self.hparams.seed), self.weights(self.global_step), {}
+        rng, weights, logs = self.step_rng(self.hparams.seed), self.weights(self.global_step), {}
         masks = self.masks(x)
         self.ask_signs(self.global_step)
 
@@ -273,7 +273,7 @@ class StarGAN(GANMethod):
         # Generator, mapping network and style encoder, guided by latents.
         with self.frozen(D):
             terms = self.generator_terms(latent, weights)
-            self.update(weigh(terms, weights), opt_g, opt_f, opt_e)
+            self.update(weighted_sum(terms, weights), opt_g, opt_f, opt_e)
         logs |= {f"latent/{name}": value for name, value in terms.items()}
         del latent
 
@@ -284,7 +284,7 @@ class StarGAN(GANMethod):
                 s, s2, s_org = E(images, torch.cat([y_trg, y_trg, y])).chunk(3)  # (N, D)
             ref = self.phase("ref", rng, batch, None, s, s2, s_org, G.content(x, masks))
             terms = self.generator_terms(ref, weights)
-            self.update(weigh(terms, weights), opt_g, last=True)
+            self.update(weighted_sum(terms, weights), opt_g, last=True)
         logs |= {f"ref/{name}": value for name, value in terms.items()}
         self.finish(logs, batch)
 
@@ -343,7 +343,9 @@ class StarGAN(GANMethod):
         if self._trainer is None or self.trainer.datamodule is None:
             return {}
         D, val = self.discriminator, self.trainer.datamodule.val
-        chosen = torch.randperm(len(val), generator=self.draw(self.hparams.seed + 1))[:VAL_IMAGES]
+        chosen = torch.randperm(len(val), generator=self.step_rng(self.hparams.seed + 1))[
+            :VAL_IMAGES
+        ]
         held_out = [val[i] for i in chosen.tolist()]
         x = send(torch.stack([item["x"] for item in held_out]), self.device)  # (M, 3, H, H)
         y = send(torch.tensor([item["y"] for item in held_out]), self.device)

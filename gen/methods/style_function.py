@@ -27,7 +27,7 @@ from gen.devices import full_precision, send
 from gen.losses.adversarial import bce, r1
 from gen.losses.perceptual import content
 from gen.losses.style import l1, neighbourhood
-from gen.methods.base import GANMethod, inference, weigh
+from gen.methods.base import GANMethod, inference, weighted_sum
 from gen.methods.editor import Editor, rows_of
 from gen.methods.schedules import half_cosine
 from gen.networks import style_function as networks
@@ -193,7 +193,7 @@ class StyleFunction(Editor, GANMethod):
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         h, D, w = self.hparams, self.discriminator, self.weights()
         opt_m, opt_d = self.optimizers()
-        rng = self.draw(h.seed)
+        rng = self.step_rng(h.seed)
         with torch.no_grad():
             ws = self.codes(batch)  # (N, L, D)
             x = self.generator.synthesis(ws)  # (N, 3, H, H)
@@ -224,7 +224,7 @@ class StyleFunction(Editor, GANMethod):
         # Style function.
         with self.frozen(D):
             terms = self.function_terms(ws, x, y, d, (z1, z2, z3), w)
-            self.update(weigh(terms, w), opt_m, last=True, clip=h.clip)
+            self.update(weighted_sum(terms, w), opt_m, last=True, clip=h.clip)
         self.finish(logs | {f"m/{name}": value for name, value in terms.items()}, batch)
 
     def function_terms(

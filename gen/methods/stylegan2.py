@@ -146,13 +146,13 @@ class StyleGAN2(GANMethod):
         self.register_buffer("ada_p", torch.zeros(()))  # probability of each augmentation
         self.register_buffer("ada_signs", torch.zeros(2))  # of real logits: sum, count
 
-    def fill(self, state: dict[str, Tensor], source: str) -> None:
+    def load_weights(self, state: dict[str, Tensor], source: str) -> None:
         """Loads weights; a file for inference alone has no discriminator: ours stays as it is."""
         own = self.state_dict()
         kept = {k: v for k, v in own.items() if k.startswith(("discriminator.", "ada_", "pl_"))}
         if not any(key.startswith("discriminator.") for key in state):
             rank_zero_info(f"{source}: has no discriminator, training starts with a fresh one")
-        super().fill(kept | state, source)
+        super().load_weights(kept | state, source)
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class StyleGAN2(GANMethod):
         opt_g, opt_d = self.optimizers()
         x, c, logs = batch["x"], self.condition(batch["y"]), {}  # (N, 3, H, H), (N, K) or None
         self.ask_signs(i)
-        on_host = self.draw(h.seed)
+        on_host = self.step_rng(h.seed)
         rng = rng_on(x.device, on_host)
 
         # Generator; every few iterations also how far its images move by a code.

@@ -34,7 +34,7 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
         ps       = 2 eq eff / (eq + eff)  in [0, 1], higher is better; 0 if nothing moves
         pir      = (max d - min d) / (D + 1e-6)   lower is better
         peak     = max d / mean d         >= 1, 1 is even
-        ppl      = mean d                 as ISF-GAN in torch; not StyleGAN's
+        path_length = mean d              the ppl of ISF-GAN in torch; not StyleGAN's
         pplsq    = T^2 mean d             as ISF-GAN in TF, there with net="vgg"; not StyleGAN's
         direct   = D                      how far the path leads; without it ps says nothing
         straight = sqrt(D) / sum sqrt(d)  straight way over the way taken, in [0, 1], not clamped;
@@ -84,7 +84,7 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
         "eff": eff,
         "pir": (raw.amax(1) - raw.amin(1)) / (direct + EPS),
         "peak": d.amax(1) / d.mean(1),
-        "ppl": raw.mean(1),
+        "path_length": raw.mean(1),
         "pplsq": raw.mean(1) * (n + 1) ** 2,
         "direct": direct,
         "straight": direct.sqrt() / arc.where(arc > 0, torch.ones_like(arc)),

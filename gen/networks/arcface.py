@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gen.devices import full_precision
 from gen.pickles.files import read_state
-from gen.weights import fill
+from gen.weights import load_weights
 
 SIZE_PX = 112  # of the input
 STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width, units; the first unit halves the side
@@ -99,4 +99,4 @@ def load(path: str | Path) -> IRSE50:
     """
     with torch.device("meta"):
         net = IRSE50()
-    return fill(net, read_state(path, LAYOUT), path, LAYOUT)
+    return load_weights(net, read_state(path, LAYOUT), path, LAYOUT)

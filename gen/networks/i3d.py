@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gen.devices import full_precision
 from gen.pickles.files import read_state
-from gen.weights import fill
+from gen.weights import load_weights
 
 FRAMES = 9  # at least, as two steps in time must be left of ceil(T / 8)
 LAYOUT = (
@@ -153,4 +153,4 @@ def load(path: str | Path) -> I3D:
     bias = state.get("logits.conv3d.bias")
     with torch.device("meta"):
         net = I3D(400 if bias is None else bias.numel())
-    return fill(net, state, path, LAYOUT)
+    return load_weights(net, state, path, LAYOUT)

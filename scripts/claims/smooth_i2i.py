@@ -11,7 +11,7 @@ from gen.data import Heads
 from gen.evaluation.compare import compare
 from gen.evaluation.results import to_json
 from gen.evaluation.statistics import mean_and_interval
-from gen.evaluation.translators import Judges, evaluate
+from gen.evaluation.translators import Scorers, evaluate
 from gen.files import write_atomic
 
 GROUPS = ["inter", "psi", "middle", "translation", "accuracy", "fidelity"]
@@ -28,7 +28,7 @@ def measure(run: Path, judge: Path, count: int) -> list[dict]:
     """Rows of a run, with values of single sources; what its ledger holds is not done again."""
     method = gen.load(run / "last.ckpt")
     data = Heads(img_size=method.img_size, train_images=REAL)
-    judges = Judges(data.train, classifier=gen.load(judge))
+    judges = Scorers(data.train, classifier=gen.load(judge))
     files = dict(checkpoint=run / "last.ckpt", ledger=run / "values.jsonl")
     rows = evaluate(method, data.val, GROUPS, judges, max_sources=count, **files)
     write_atomic(run / "test.jsonl", to_json(rows).encode())

@@ -202,7 +202,7 @@ def test_batches_hold_the_labels_of_their_images_and_training_draws_are_as_witho
     assert set(first) == {"x", "y", "index", "attributes", "factors"}
     assert torch.equal(first["attributes"], torch.stack([val.attributes(i) for i in range(5)]))
     assert torch.equal(first["factors"], torch.stack([val.factor_vector(i) for i in range(5)]))
-    monkeypatch.setattr(HeadImages, "exact", LabelledImages.exact)
+    monkeypatch.setattr(HeadImages, "annotations", LabelledImages.annotations)
     bare = next(iter(data.train_dataloader()))
     assert set(bare) == {"x", "y", "x_ref", "x_ref2", "y_ref"}
     assert all(torch.equal(bare[k], batch[k]) for k in bare)

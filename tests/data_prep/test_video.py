@@ -390,7 +390,7 @@ def test_what_is_no_object_is_left_out_and_told(lingers, tmp_path):
     path = write(tmp_path / "stands.avi", frames)
     manifest = recipe.prepare(path, tmp_path / "out", 64, 128, frames=4, stride=4)
     assert manifest["left_out"] == {"hardly move": 1}
-    assert "objects left out: 1 that hardly move" in recipe.say(tmp_path / "out", manifest)
+    assert "objects left out: 1 that hardly move" in recipe.describe(tmp_path / "out", manifest)
     clips = Cityscapes(str(tmp_path / "out"), frames=4, num_workers=0, **SIZE)
     for split in ("train", "val"):
         for k in range(len(clips.clips(split))):
@@ -407,13 +407,13 @@ def test_a_portrait_video_keeps_its_height(scene, tmp_path, monkeypatch):
     path, out = write(tmp_path / "portrait.avi", frames), tmp_path / "out"
     manifest = recipe.prepare(path, out, frames=4, stride=4)
     assert (manifest["recipe"]["height"], manifest["recipe"]["width"]) == (64, 32)
-    assert manifest["kept"] == [128, 256] and "cut to" not in recipe.say(out, manifest)
+    assert manifest["kept"] == [128, 256] and "cut to" not in recipe.describe(out, manifest)
     data = Cityscapes(str(out), 64, 32, frames=4, max_objects=4, batch_size=2, num_workers=0)
     method = ClickToMove(**CLICK_TO_MOVE | {"height": 64, "width": 32})
     video, terms = method.training_terms(next(iter(data.train_dataloader())), method.weights())
     assert video.shape == (2, 3, 3, 64, 32) and all(map(torch.isfinite, terms.values()))
     manifest |= {"kept": [128, 16]}
-    assert "cut to the middle 128 x 16 px of 128 x 256 px" in recipe.say(out, manifest)
+    assert "cut to the middle 128 x 16 px of 128 x 256 px" in recipe.describe(out, manifest)
 
 
 @pytest.fixture

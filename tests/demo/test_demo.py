@@ -20,7 +20,7 @@ gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 from gen.demo import app, player, stage, translate  # noqa: E402
 from gen.demo import downloads as files  # noqa: E402
 from gen.demo import validation as inputs  # noqa: E402
-from gen.demo.middleware import Doors  # noqa: E402
+from gen.demo.middleware import RequestLimits  # noqa: E402
 from gen.inference import scenes  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def test_uploads_of_an_hour_have_an_end(monkeypatch):
         asyncio.run(doors(scope, receive, send))
         return said[0]
 
-    doors = Doors(None)
+    doors = RequestLimits(None)
     assert [upload(401) for _ in range(3)] == [401, 401, 401]
     assert [upload(200) for _ in range(3)] == [200, 200, 507]
     monkeypatch.setattr("gen.demo.middleware.KEPT_S", -1)

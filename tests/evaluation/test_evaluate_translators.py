@@ -18,7 +18,7 @@ import gen.data
 from gen.data.domains import Domains
 from gen.evaluation.ledger import Ledger, fingerprint
 from gen.evaluation.results import to_json
-from gen.evaluation.translators import Judges, evaluate, measure
+from gen.evaluation.translators import Scorers, evaluate, measure
 from gen.evaluation.translators.plan import draw_styles, plan
 from gen.inference import common
 from gen.metrics.nearest import Nearest
@@ -51,7 +51,7 @@ def test_rows(rows):
         f"{group}/{guide}/{key}_t20_alex"
         for guide in ("latent", "reference")
         for group in ("intra", "inter")
-        for key in (*REPORTED, "peak", "ppl", "sum", "max", "pdv", "progress")
+        for key in (*REPORTED, "peak", "path_length", "sum", "max", "pdv", "progress")
     ]
     smooth += [f"inter/{guide}/travel_t20_alex" for guide in ("latent", "reference")]
     smooth += [
@@ -302,7 +302,7 @@ class Tints(nn.Module):
 
 
 def test_accuracy_stands_beside_that_on_held_out_images(net):
-    judges = Judges(classifier=Tints())
+    judges = Scorers(classifier=Tints())
     found = evaluate(Translator(), Images(), ["accuracy"], judges, max_sources=4)
     right = dict.fromkeys(("latent", "reference", "real", "twin"), 1.0) | {"source": 0.0}
     assert table(found) == {f"{of}/accuracy_tints": share for of, share in right.items()}
@@ -323,13 +323,13 @@ def test_the_nearest_training_image_is_found_and_scored_against_the_twin(net, mo
     other = images[7]["x"][None]  # of domain 1, among all
     assert torch.equal(Nearest(images)(other, [(0, 1, 2)]), other)
     assert not torch.equal(Nearest(images)(other, [(0, 2)]), other)
-    judges, options = Judges(images), dict(metrics=["translation"], max_sources=3)
+    judges, options = Scorers(images), dict(metrics=["translation"], max_sources=3)
     same = table(evaluate(Translator(), images, judges=judges, **options))
     assert [same[f"nearest/{name}"] for name in ERRORS] == pytest.approx([0, 1, 0], abs=1e-6)
     other = Images()
     monkeypatch.setattr(other, "count", 1)  # one content in all domains: no copy is near
     other.labels = torch.arange(3)
-    far = table(evaluate(Translator(), images, judges=Judges(other), **options))
+    far = table(evaluate(Translator(), images, judges=Scorers(other), **options))
     assert far["nearest/paired_l1"] > 0.02 and far["nearest/paired_ssim"] < 0.9
 
 
@@ -341,7 +341,7 @@ def toy_backbone(tmp_path, monkeypatch):
 
 
 def test_fidelity_of_every_ordered_pair_and_their_mean(toy_backbone, tmp_path):
-    judges, path = Judges(Images(8), backbone="toy"), tmp_path / "values.jsonl"
+    judges, path = Scorers(Images(8), backbone="toy"), tmp_path / "values.jsonl"
     found = evaluate(Translator(), Images(), ["fidelity"], judges, ledger=path)
     rows = {row["metric"]: row for row in found}
     mean = rows["fidelity/latent/fid_toy_10x"]
@@ -373,7 +373,7 @@ def test_fidelity_of_every_ordered_pair_and_their_mean(toy_backbone, tmp_path):
 
 
 def test_floors_of_fidelity_need_enough_images(toy_backbone, caplog):
-    few = evaluate(Translator(), Images(3), ["fidelity"], Judges(Images(5), backbone="toy"))
+    few = evaluate(Translator(), Images(3), ["fidelity"], Scorers(Images(5), backbone="toy"))
     assert {name.split("/")[1] for name in table(few)} == {"latent", "reference"}
     assert "KD of source: expected 4 images of blue, got 3" in caplog.text
     assert "KD of halves: expected 8 images of green, got 5" in caplog.text
@@ -399,7 +399,7 @@ class Discs(Images):
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_texture_rows_find_a_lattice(paired):
-    judges = Judges(Discs()) if not paired else None
+    judges = Scorers(Discs()) if not paired else None
     found = {
         kind.__name__: table(evaluate(kind(), Discs(paired=paired), ["texture"], judges))
         for kind in (Translator, Weaver)
@@ -431,7 +431,7 @@ def colours(toy_backbone, monkeypatch):
     monkeypatch.setattr(measure, "LPIPS", Colour)
 
     def rows(method=None, path=None, **changes):
-        judges = Judges(Images(8), "toy", Tints(), second=None)
+        judges = Scorers(Images(8), "toy", Tints(), second=None)
         groups = ["intra", "inter", "controls", "psi", "middle"]
         options = dict(metrics=groups, judges=judges, ledger=path, grid="strict", max_sources=6)
         found = evaluate(method or Pale(0.3), Images(4), **options | changes)
@@ -592,10 +592,10 @@ def test_values_of_other_training_images_are_left_aside(net):
         options = ({"latent": 2}, "alex", "strict", 0, 2, None)
         return measure.Measurement(Translator(), Images(), measure.GROUPS, train, *options).names()
 
-    few, more, none = (names(Judges(train)) for train in (Images(5), Images(6), None))
+    few, more, none = (names(Scorers(train)) for train in (Images(5), Images(6), None))
     seen = {group for group in measure.GROUPS if few[group] != more[group]}
     assert seen == {*measure.GROUPS} - {"intra", "accuracy", "identity", "ppl"}
-    assert few == names(Judges(Images(5))) and none["translation"] == "alex"
+    assert few == names(Scorers(Images(5))) and none["translation"] == "alex"
 
 
 def test_values_of_another_judge_are_left_aside(tmp_path):

@@ -14,7 +14,7 @@ import gen.data
 from conftest import ROOT
 from gen.data.domains import Domains
 from gen.evaluation import generators, translators
-from gen.evaluation.translators import Judges, check, evaluate, measure
+from gen.evaluation.translators import Scorers, check, evaluate, measure
 from runs import GENERATOR, fit
 from toys import Images, Toy, Translator
 
@@ -56,13 +56,13 @@ def test_without_references_what_latents_guide_is_evaluated(lpips_cache, caplog,
 
 
 def test_what_needs_sources_of_every_domain_is_left_out_beforehand(caplog):
-    judges = Judges(Images())
+    judges = Scorers(Images())
     everything = ["intra", "fidelity", "ppl"]
     assert check(Translator(), Images(), everything, judges)[0] == everything
     assert check(Translator(), Images(), everything, judges, max_sources=2)[0] == ["intra"]
     for group in ("fidelity", "ppl"):
         assert f"left out: {group}, which needs" in caplog.text
-    few = Judges(Images(3))  # training images
+    few = Scorers(Images(3))  # training images
     assert check(Translator(), Images(), everything, few)[0] == ["intra", "ppl"]
     with pytest.raises(ValueError, match=r"expected images enough for one of \['ppl'\]"):
         evaluate(Translator(), Images(), ["ppl"], max_sources=1)

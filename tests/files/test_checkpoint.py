@@ -79,7 +79,7 @@ def test_layers_without_end_are_refused(tmp_path):
 
 def test_a_model_of_far_more_numbers_than_its_file_is_refused(tmp_path, shipped, monkeypatch):
     """Also where no tensor has another shape: only what training adds may be missing."""
-    monkeypatch.setattr(StarGAN, "fill", lambda *_: pytest.fail("built in full"))
+    monkeypatch.setattr(StarGAN, "load_weights", lambda *_: pytest.fail("built in full"))
     _, meta = load_safetensors(shipped)
     save_safetensors({"other": torch.zeros(10)}, tmp_path / "few.safetensors", meta)
     options = {"base_channels": 512, "max_channels": 1024}

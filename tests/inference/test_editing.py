@@ -120,7 +120,7 @@ def checkpoint(edited, tmp_path_factory):
     from runs import STYLE_FUNCTION, ship
 
     method = StyleFunction(**STYLE_FUNCTION)
-    method.take_over(edited["generator"])
+    method.load_generator(edited["generator"])
     return ship(method, tmp_path_factory.mktemp("editor") / "editor.safetensors")
 
 

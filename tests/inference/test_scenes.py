@@ -108,9 +108,9 @@ def test_other_proportions_are_cut_as_training_cuts_them(write):
     assert still.scale == (0.5, 0.5) and scenes.objects(still)[1][:2] == (13001, "car")
     pixels = np.asarray(Image.open(frame))
     assert np.array_equal(viz.to_uint8(still.frame), fitted(pixels, H // 2, W // 2))
-    assert scenes.asked(still, ["8,38:4,0"]).drags[0].id == 13001  # px of what was given
+    assert scenes.parse_request(still, ["8,38:4,0"]).drags[0].id == 13001  # px of what was given
     with pytest.raises(ValueError, match="got 13007, which is cut off or too small; there are"):
-        scenes.asked(still, ["6,6:4,0"])
+        scenes.parse_request(still, ["6,6:4,0"])
     still = scenes.read(frame, masks, (H, W), "stretch")
     assert still.note.startswith(
         "resized from 64 x 96 to 64 x 32 px, which changes its proportions"
@@ -174,12 +174,12 @@ def test_a_drawn_scene():
 
 def test_words_are_a_request(write):
     still = scenes.read(*write(), (H, W))
-    got = scenes.asked(still, ["13001:8,-2"], ["11002"], ["13001:1.5"], "-4,0,1.1", 3)
+    got = scenes.parse_request(still, ["13001:8,-2"], ["11002"], ["13001:1.5"], "-4,0,1.1", 3)
     way = ((0.0, 0.0), (8.0, -2.0))
     assert got == Request((Drag(13001, way, 1.5),), (11002,), (-4.0, 0.0, 1.1), 3)
-    clicked = scenes.asked(still, ["5,6:8,-2"], ["33,24"], ["6,6:1.5"], "-4,0,1.1", 3)
+    clicked = scenes.parse_request(still, ["5,6:8,-2"], ["33,24"], ["6,6:1.5"], "-4,0,1.1", 3)
     assert clicked == got
-    grown = scenes.asked(still, scales=["13001:2"])
+    grown = scenes.parse_request(still, scales=["13001:2"])
     assert grown == Request((Drag(13001, ((0.0, 0.0), (0.0, 0.0)), 2.0),))
 
 
@@ -202,7 +202,7 @@ def test_words_are_a_request(write):
 )
 def test_wrong_words(write, words, told):
     with pytest.raises(ValueError, match=told):
-        scenes.asked(scenes.read(*write(), (H, W)), **words)
+        scenes.parse_request(scenes.read(*write(), (H, W)), **words)
 
 
 def test_a_table_is_in_px_of_the_image_given(write):

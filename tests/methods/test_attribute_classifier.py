@@ -176,7 +176,7 @@ def test_other_names_than_those_of_the_data_are_refused(option, tmp_path):
 
 
 def test_data_without_exact_labels_are_refused(tmp_path, monkeypatch):
-    for name in ("attribute_names", "factor_names", "exact"):
+    for name in ("attribute_names", "factor_names", "annotations"):
         monkeypatch.setattr(HeadImages, name, getattr(LabelledImages, name))
     with pytest.raises(ValueError, match="expected data with the attributes bear,.*with none; "):
         fit(NAME, tmp_path)

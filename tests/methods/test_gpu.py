@@ -103,7 +103,7 @@ def test_pretrained_weights_start_a_run_on_a_gpu(tmp_path):
     method = SpatialEntropy(**VIT, pretrained_file=str(path), mixup=0.0, cutmix=0.0)
     given = SpatialEntropy(**VIT, seed=1).net.state_dict()
     with fake_gpu() as gpu:
-        gpu.take(method).start()
+        gpu.take(method).load_init()
     for network in (method.net, method.ema.module["net"]):
         found = network.state_dict()
         assert all(torch.equal(on_host(found[k]), v) for k, v in given.items() if "head" not in k)

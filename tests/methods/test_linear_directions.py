@@ -262,7 +262,7 @@ def test_more_attributes_than_numbers_of_a_code_are_solved_as_well_as_can_be():
 
 def test_the_judge_must_be_one_of_its_attributes(edited):
     made = LinearDirections(**TINY | dict(judge=edited["judge"], init_from="x"))
-    made.start, made._trainer = (
+    made.load_init, made._trainer = (
         lambda: None,
         SimpleNamespace(accumulate_grad_batches=1, ckpt_path="", world_size=1),
     )

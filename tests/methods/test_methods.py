@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gen.methods
-from gen.methods.base import weigh
+from gen.methods.base import weighted_sum
 from gen.methods.smooth_i2i import SmoothI2I
 from gen.methods.stargan import StarGAN
 from steps import SMOOTH, TINY, make, make_batch
@@ -143,8 +143,8 @@ def test_draws_are_a_function_of_seed_iteration_and_rank():
     for seed in (0, 1, 777):
         for At.global_step in (0, 1, 2, 1000, 60_000):
             for At.global_rank in (0, 1, 7):
-                value = torch.randn(2, generator=method.draw(seed))
-                assert torch.equal(value, torch.randn(2, generator=method.draw(seed)))
+                value = torch.randn(2, generator=method.step_rng(seed))
+                assert torch.equal(value, torch.randn(2, generator=method.step_rng(seed)))
                 seen[tuple(value.tolist())] = True
     assert len(seen) == 3 * 5 * 3
 
@@ -213,7 +213,7 @@ def test_a_step_modifies_no_batch():
 
 def test_weigh_is_the_weighted_sum():
     terms = dict(a=torch.tensor(2.0), b=torch.tensor(3.0))
-    assert weigh(terms, dict(a=1.0, b=-2.0, c=9.0)) == -4.0
+    assert weighted_sum(terms, dict(a=1.0, b=-2.0, c=9.0)) == -4.0
 
 
 def test_frozen_networks_pass_gradients_and_take_none():

@@ -154,7 +154,7 @@ def test_mixed_images_have_mixed_labels_and_the_batch_stays_as_it_was():
     method.logits = lambda net, x: seen.append(x) or forward(net, x)
     loss = method.training_step(images)
     assert not differences(images, kept)
-    legacy(method.draw(method.hparams.seed).initial_seed())
+    legacy(method.step_rng(method.hparams.seed).initial_seed())
     x, y = method.mix(images["x"].clone(), images["y"])
     assert torch.equal(seen[0], x) and not torch.equal(x, images["x"]) and y.shape == (6, 3)
     expected = -(y * forward(method.net, x).log_softmax(1)).sum(1).mean()
@@ -369,12 +369,12 @@ def test_a_constant_that_training_left_alone_is_not_missing(tmp_path, monkeypatc
     assert len(source["layers.0.blocks.0.attn.logit_scale"].unique()) == 1  # as it began
     method = SpatialEntropy(**options, pretrained_file=str(tmp_path / "w.pth"))
     torch.save(source, tmp_path / "w.pth")
-    method.start()
+    method.load_init()
     key = "layers.0.blocks.0.mlp.fc1.weight"
     assert torch.equal(method.net.state_dict()[key], source[key])
     monkeypatch.setattr(SpatialEntropy, "build", lambda *_: copy.deepcopy(method.net))
     with pytest.raises(WeightsError, match="got none for .'patch_embed.proj.weight', 'layers.0"):
-        method.start()
+        method.load_init()
 
 
 @pytest.mark.parametrize("content", [None, b"junk", "other"])
@@ -395,7 +395,7 @@ def test_the_head_of_a_pretrained_model_is_a_function_of_the_seed(tmp_path):
     for seed, noise in ((1, 1), (1, 2), (2, 1)):
         method = SpatialEntropy(**TINY, seed=seed, pretrained_file=str(tmp_path / "w.safetensors"))
         torch.manual_seed(noise)
-        method.start()
+        method.load_init()
         assert torch.equal(method.net.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
         heads.append(method.net.head.weight)
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])

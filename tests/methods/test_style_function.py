@@ -257,7 +257,7 @@ def test_the_generator_is_taken_over_and_must_fit(tmp_path):
     path = str(ship(source, tmp_path / "g.safetensors"))
     made = StyleFunction(**TINY | dict(generator=path))
     made._trainer = SimpleNamespace(state=None)
-    made.start()
+    made.load_init()
     for key, value in source.generator.state_dict().items():
         assert torch.equal(made.generator.state_dict()[key], value)
     z = batch()["z"]
@@ -266,7 +266,7 @@ def test_the_generator_is_taken_over_and_must_fit(tmp_path):
     )
     other = StyleFunction(**TINY | dict(generator=path, w_dim=16))
     with pytest.raises(WeightsError, match="expected a StyleGAN2 with .*'w_dim': 16.*got a StyleG"):
-        other.start()
+        other.load_init()
 
 
 def test_neighbourhood_has_a_finite_gradient_where_nothing_moves():

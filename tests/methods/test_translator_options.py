@@ -106,7 +106,7 @@ def test_antialiasing_reaches_every_network_that_resamples():
 def filled(tmp_path, source, **options):
     file = ship(source, tmp_path / "old.safetensors")
     method = StarGAN(**TINY, init_from=str(file), **options)
-    method.start()
+    method.load_init()
     return method
 
 

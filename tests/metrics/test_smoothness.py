@@ -54,7 +54,7 @@ def test_published_check_values():
     even = torch.full((1, 19), 0.1 / 19, dtype=torch.float64)
     assert value(even, 0.1, "ps") == pytest.approx(0.9999050090241426, abs=1e-12)
     assert value(STEPS, 0.2, "pir") == pytest.approx(0.19999900000499996, abs=1e-12)
-    assert value(STEPS, 0.2, "ppl") == pytest.approx(0.26 / 9)
+    assert value(STEPS, 0.2, "path_length") == pytest.approx(0.26 / 9)
     assert value(STEPS, 0.2, "pplsq") == pytest.approx(100 * 0.26 / 9)
     assert value(STEPS, 0.2, "peak") == pytest.approx(0.05 / (0.26 / 9), abs=1e-3)
 
@@ -164,7 +164,7 @@ def test_metric_names_say_the_protocol(net):
         metric.update(frames(1, 3))
         return list(metric.compute())
 
-    keys = ["ps", "eq", "eff", "pir", "peak", "ppl", "pplsq"]
+    keys = ["ps", "eq", "eff", "pir", "peak", "path_length", "pplsq"]
     keys += ["direct", "straight", "sum", "pdv", "max"]
     assert names() == [*(f"{key}_t3_alex" for key in keys), "istd_t3"]
     assert names(resize=None)[0] == "ps_t3_alex_native"

@@ -75,13 +75,13 @@ class HeadImages(LabelledImages):
 
     def attributes(self, index: int) -> Tensor:
         """The multi-label attributes of image `index`: (K,) float32 of 0 and 1."""
-        return self.exact(index)["attributes"]
+        return self.annotations(index)["attributes"]
 
     def factor_vector(self, index: int) -> Tensor:
         """The factors of image `index`: (F,) float32, in the units of `Factors`."""
-        return self.exact(index)["factors"]
+        return self.annotations(index)["factors"]
 
-    def exact(self, index: int) -> dict[str, Tensor]:
+    def annotations(self, index: int) -> dict[str, Tensor]:
         f, labels = self.factors(index), torch.zeros(len(self.attribute_names))
         labels[self.labels[index]] = 1
         labels[len(DOMAINS) :] = torch.from_numpy(attributes(f))

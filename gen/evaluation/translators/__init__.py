@@ -27,8 +27,8 @@ from gen.evaluation.translators.measure import (
     NEEDS,
     OF_PATHS,
     OUTPUTS,
-    Judges,
     Measurement,
+    Scorers,
 )
 from gen.evaluation.translators.plan import GUIDES, plan
 from gen.files import sha256
@@ -41,7 +41,7 @@ def evaluate(
     method,
     images,
     metrics: Collection[str] = BASIC,
-    judges: Judges | None = None,
+    judges: Scorers | None = None,
     net: str | Sequence[str] = "alex",
     grid: Literal["released", "strict", "uniform"] = "released",
     seed: int = 777,
@@ -87,7 +87,7 @@ def evaluate(
             `img_size` and `latent_dim`; an nn.Module on the device to use.
         images: validation images (`data.val`) with the domains and the size of the method.
         metrics: groups to measure, from `GROUPS`.
-        judges: models and images that some groups need, see `Judges`.
+        judges: models and images that some groups need, see `Scorers`.
         net: name of the LPIPS network; of several, those after the first see the paths as well.
         grid: kind of grid of the paths, see `gen.interpolation.alphas`: released 0 .. 0.95, strict
             or uniform 0 .. 1 (`.._strict`); uniform renders each path twice.
@@ -107,7 +107,7 @@ def evaluate(
         ValueError: images that do not fit the method, an unknown group or one whose judge is
             missing, fewer than 2 domains, a domain without images, or a method that gives NaN.
     """
-    judges = judges or Judges()
+    judges = judges or Scorers()
     metrics, outputs = check(method, images, metrics, judges, batch_size, max_sources, seed)
     options = (outputs, net, grid, seed, batch_size, max_sources)
     run = Measurement(method, images, metrics, judges, *options)
@@ -136,7 +136,7 @@ def check(
     method,
     images,
     metrics: Collection[str] = BASIC,
-    judges: Judges | None = None,
+    judges: Scorers | None = None,
     batch_size: int = 16,
     max_sources: int | None = None,
     seed: int = 777,
@@ -148,7 +148,7 @@ def check(
     Raises:
         ValueError: as `evaluate`, or nothing is left.
     """
-    judges = judges or Judges()
+    judges = judges or Scorers()
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if missing := [f"{g} ({NEEDS[g]})" for g in judges.missing() if g in metrics]:

@@ -41,7 +41,7 @@ NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file"}
 NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
 
 
-class Judges(NamedTuple):
+class Scorers(NamedTuple):
     """The judges beside LPIPS; a group whose judge is missing cannot be asked for."""
 
     train: object = None  # training images (`data.train`): fidelity, and the nearest of them

@@ -19,7 +19,7 @@ Pairs = Sequence[tuple[int, int]]  # domains of the two ends, one for each of N 
 
 
 class Middle:
-    """Judges mid-path frames against real images of the two end domains.
+    """Scorers mid-path frames against real images of the two end domains.
 
     Args:
         backbone: network that gives features; one that no loss has seen.
