@@ -243,7 +243,7 @@ def test_a_checkpoint_that_is_missing_is_an_error_before_anything_is_built(
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
 def test_random_weights_are_told_by_what_was_loaded(run, tmp_path, monkeypatch, command):
     """Not by the option: here it is given, and nothing comes of it."""
-    monkeypatch.setattr("gen.methods.stargan.StarGAN.start", lambda self: None)
+    monkeypatch.setattr("gen.methods.stargan.StarGAN.load_init", lambda self: None)
     with pytest.raises(ValueError, match="got random weights"):
         more = (f"--model.init_from={run / 'last.ckpt'}", *ONE_BATCH)
         main([command, *arguments("StarGAN", tmp_path, *more)[1:]])
