@@ -252,51 +252,14 @@ def rosinality(g, d, size=16, new=True, more=()):
     return buffer.getvalue()
 
 
-def tensorflow(g, d, size=16, version=4, protocol=3, **static):
-    """(G, D, Gs) by the rules of the specification, in the direction from our tensors to theirs."""
+def tensorflow(protocol=3):
+    """(G, D, Gs) as NVIDIA's TensorFlow releases pickle it, its networks all but empty."""
 
-    def net(variables, components=None):
-        pairs = [(k, np.float32(v) if v.ndim == 0 else v.numpy()) for k, v in variables.items()]
+    def net(name):
         return Network(
-            dict(version=version, name="x", static_kwargs=EasyDict(static), build_func_name="f",
-                 components=EasyDict(components or {}), build_module_src=SOURCE, variables=pairs)
+            dict(version=4, name=name, static_kwargs=EasyDict(num_channels=3), build_func_name="f",
+                 components=EasyDict(), build_module_src=SOURCE, variables=[("lod", np.float32(0))])
         )  # fmt: skip
 
-    hwio = (2, 3, 1, 0)
-    mapping, synthesis, discriminator = {}, {"lod": torch.zeros(())}, {"lod": torch.zeros(())}
-    for j in range(2):
-        mapping[f"Dense{j}/weight"] = g[f"mapping.fc{j}.weight"].t()
-        mapping[f"Dense{j}/bias"] = g[f"mapping.fc{j}.bias"]
-    synthesis["4x4/Const/const"] = g["synthesis.b4.const"][None]
-    for r in [2**i for i in range(2, int(math.log2(size)) + 1)]:
-        noise = 2 * int(math.log2(r))
-        for ours, theirs in (
-            ("conv0", "Conv0_up"),
-            ("conv1", "Conv1" if r > 4 else "Conv"),
-            ("torgb", "ToRGB"),
-        ):
-            a, b = f"synthesis.b{r}.{ours}", f"{r}x{r}/{theirs}"
-            if r == 4 and ours == "conv0":
-                continue
-            weight = g[f"{a}.weight"].permute(hwio)
-            synthesis[f"{b}/weight"] = weight.flip(0, 1) if ours == "conv0" else weight
-            synthesis[f"{b}/bias"] = g[f"{a}.bias"]
-            synthesis[f"{b}/mod_weight"] = g[f"{a}.affine.weight"].t()
-            synthesis[f"{b}/mod_bias"] = g[f"{a}.affine.bias"] - 1
-            if ours != "torgb":
-                synthesis[f"{b}/noise_strength"] = g[f"{a}.noise_strength"]
-                at = noise - (5 if ours == "conv0" else 4)
-                synthesis[f"noise{at}"] = g[f"{a}.noise_const"][None, None]
-        names = dict(conv0="Conv0", conv1="Conv1_down", skip="Skip", fromrgb="FromRGB", conv="Conv")
-        for ours, theirs in names.items():
-            for leaf in ("weight", "bias"):
-                if (value := d.get(f"b{r}.{ours}.{leaf}")) is not None:
-                    value = value.permute(hwio) if leaf == "weight" else value
-                    discriminator[f"{r}x{r}/{theirs}/{leaf}"] = value
-    for ours, theirs in (("fc", "4x4/Dense0"), ("out", "Output")):
-        discriminator[f"{theirs}/weight"] = d[f"b4.{ours}.weight"].t()
-        discriminator[f"{theirs}/bias"] = d[f"b4.{ours}.bias"]
-    parts = dict(synthesis=net(synthesis), mapping=net(mapping))
-    Gs = net({"dlatent_avg": g["mapping.w_avg"], "lod": torch.zeros(())}, parts)
     with stubs():
-        return pickle.dumps((net({}), net(discriminator), Gs), protocol)
+        return pickle.dumps((net("G"), net("D"), net("Gs")), protocol)

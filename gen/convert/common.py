@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from gen.ops.fir import setup_filter
 State = dict[str, Tensor]
 Options = dict[str, Any]
 Read = tuple[str, dict[str, State], dict[str, Options]]  # layout; by network: tensors, options
-Place = tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]  # key, shape there, to ours
 
 LIMITS = dict(img_size=4096, c_dim=2**16, map_layers=32, channel_base=2**24, group=2**16)
 
@@ -70,33 +68,6 @@ def axis(state: State, key: str, ndim: int, at: int) -> int:
 def count(pattern: str, state: State) -> int:
     """Keys of this form."""
     return sum(re.fullmatch(pattern, str(key)) is not None for key in state)
-
-
-def img_size(blocks: int) -> int:
-    """Pixels of a network with so many blocks above 4 px."""
-    return option("img_size", 4 << max(0, min(blocks, 20)), "number of blocks")
-
-
-def width_options(img_size: int, last: int, first: int) -> Options:
-    """channel_base and channel_max, of `last` channels at full size and `first` at 4 px."""
-    return dict(img_size=img_size, channel_base=last * img_size, channel_max=first)
-
-
-def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place]) -> State:
-    """The tensors of `wanted` out of `got`; what is used is taken from `got`."""
-    state = {}
-    for key, tensor in wanted.items():
-        if key.endswith("resample_filter"):
-            state[key] = setup_filter(TAPS)
-            continue
-        theirs, shape, ours = place(key, tensor)
-        value = got.pop(theirs, None)
-        if value is None or value.shape != shape:
-            raise WeightsError(
-                f"{theirs}: expected float32 {shape}, got {describe(value)} (our {key})"
-            )
-        state[key] = ours(value).contiguous()
-    return state
 
 
 def checked(got: State, name: str, options: Options) -> State:

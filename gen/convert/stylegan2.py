@@ -1,10 +1,10 @@
 """Published StyleGAN2 weights, under NVIDIA's names: read as data, checked, never run.
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, and
-"Training Generative Adversarial Networks with Limited Data", NeurIPS 2020. Four layouts are read:
+"Training Generative Adversarial Networks with Limited Data", NeurIPS 2020. Three layouts are read:
 pickles of the PyTorch releases (stylegan2-ada-pytorch, and stylegan3 for its StyleGAN2 networks),
-pickles of the TensorFlow release, and torch.save files of rosinality's implementation and of the
-encoders pSp and e4e, which hold its generator.
+and torch.save files of rosinality's implementation and of the encoders pSp and e4e, which hold its
+generator. Pickles of the TensorFlow releases are not: NVIDIA's own tool converts them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gen.convert.common import Options, State, checked
 from gen.convert.stylegan2_nvidia import read_nvidia
 from gen.convert.stylegan2_rosinality import read_rosinality
-from gen.convert.stylegan2_tensorflow import read_tensorflow
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
-from gen.pickles import brief
+from gen.pickles import NETWORK, Call, brief
 from gen.pickles.files import PickleFile
 from gen.weights import save_safetensors
 
 WANTED = (
-    "a published StyleGAN2 file: NVIDIA's .pkl (PyTorch or TensorFlow), or a .pt of rosinality's "
+    "a published StyleGAN2 file: NVIDIA's .pkl of PyTorch, or a .pt of rosinality's "
     "implementation, pSp or e4e"
+)
+TENSORFLOW = (
+    "a TensorFlow pickle; make a PyTorch one of it with NVIDIA's converter, legacy.py of stylegan3 "
+    "or stylegan2-ada-pytorch (which runs what the file holds: only if you trust who made it): "
+    "python legacy.py --source IN.pkl --dest OUT.pkl"
 )
 LICENCE = (
     "that of the file; NVIDIA's own weights are under its Source Code License: research and "
@@ -61,15 +65,15 @@ def read_stylegan2(path: str | Path) -> Published:
     try:
         file = PickleFile(path)
         value = file.value
-        if type(value) is tuple and len(value) == 3:
-            layout, networks, config = read_tensorflow(file, value)
-        elif type(value) is dict and "G_ema" in value:
+        if type(value) is dict and "G_ema" in value:
             layout, networks, config = read_nvidia(file, value)
         elif type(value) is dict and {"g_ema", "state_dict"} & set(value):
             layout, networks, config = read_rosinality(file, value)
         else:
             got = f"one with {list(value)[:8]!s:.200}" if type(value) is dict else brief(value)
-            raise WeightsError(f"expected {WANTED}, got {got}")
+            raise WeightsError(
+                f"expected {WANTED}, got {TENSORFLOW if of_tensorflow(value) else got}"
+            )
         state = {name: checked(got, name, config[name]) for name, got in networks.items()}
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
@@ -78,6 +82,12 @@ def read_stylegan2(path: str | Path) -> Published:
         raise WeightsError(f"{path}: expected {WANTED}, got one that ends in {what}") from error
     source = f"{Path(path).name}, sha256 {sha256(path)}; {layout}"
     return Published(state["generator"], state.get("discriminator"), config, source)
+
+
+def of_tensorflow(value: Any) -> bool:
+    """Whether it is what NVIDIA's TensorFlow releases pickle: networks (G, D, Gs), or one."""
+    networks = value if type(value) is tuple else (value,)
+    return any(type(item) is Call and item.name == NETWORK for item in networks)
 
 
 def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] = ()) -> Path:
@@ -139,6 +149,3 @@ A published StyleGAN2 generator of {g["img_size"]} px, for `gen.load("{out.name}
 """
     write_atomic(card, text.encode())
     return card
-
-
-# ---- NVIDIA, PyTorch ----------------------------------------------------------------------------

@@ -14,31 +14,24 @@ from torch import Tensor
 
 from gen.convert.common import (
     Options,
-    Place,
     Read,
     State,
     axis,
     check_filter,
     count,
     describe,
-    img_size,
     option,
     shapes,
-    translated,
-    width_options,
 )
 from gen.files import WeightsError
-from gen.networks.stylegan2 import MappingNetwork
+from gen.networks.stylegan2 import TAPS, MappingNetwork
+from gen.ops.fir import setup_filter
 from gen.pickles import expect
 from gen.pickles.files import PickleFile
 
+Place = tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]  # key, shape there, to ours
+
 CODES = 10_000  # latents whose mean code stands in for a missing average
-
-
-# ---- names and sizes ----------------------------------------------------------------------------
-
-
-# ---- rosinality ---------------------------------------------------------------------------------
 
 IN_LAYER = {
     "weight": "conv.weight",
@@ -104,6 +97,33 @@ def read_rosinality(file: PickleFile, value: dict) -> Read:
         networks["discriminator"] = translated(got, wanted, in_discriminator(size))
         check_kernels(got, D_KERNELS, 1)
     return layout, networks, config
+
+
+def img_size(blocks: int) -> int:
+    """Pixels of a network with so many blocks above 4 px."""
+    return option("img_size", 4 << max(0, min(blocks, 20)), "number of blocks")
+
+
+def width_options(img_size: int, last: int, first: int) -> Options:
+    """channel_base and channel_max, of `last` channels at full size and `first` at 4 px."""
+    return dict(img_size=img_size, channel_base=last * img_size, channel_max=first)
+
+
+def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place]) -> State:
+    """The tensors of `wanted` out of `got`; what is used is taken from `got`."""
+    state = {}
+    for key, tensor in wanted.items():
+        if key.endswith("resample_filter"):
+            state[key] = setup_filter(TAPS)
+            continue
+        theirs, shape, ours = place(key, tensor)
+        value = got.pop(theirs, None)
+        if value is None or value.shape != shape:
+            raise WeightsError(
+                f"{theirs}: expected float32 {shape}, got {describe(value)} (our {key})"
+            )
+        state[key] = ours(value).contiguous()
+    return state
 
 
 def in_generator(key: str, ours: Tensor) -> Place:

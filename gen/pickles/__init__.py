@@ -26,7 +26,7 @@ ITEM_BYTES = {
 }
 DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict"}
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-NETWORK = "dnnlib.tflib.network.Network"
+NETWORK = "dnnlib.tflib.network.Network"  # of TensorFlow: read only to say what the file is
 PARAMETER = "torch._utils._rebuild_parameter"
 OLD_PARAMETER = "torch.nn.parameter.Parameter"  # its state is (tensor, ..), before torch 0.4
 TENSORS = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}

@@ -11,7 +11,7 @@ from conftest import ROOT
 from gen.convert.stylegan2 import import_stylegan2
 from gen.networks.stylegan2 import Discriminator, Generator
 from runs import fit, read
-from stylegan2_files import D, G, made, nvidia, rosinality, same, tensorflow, write
+from stylegan2_files import D, G, made, nvidia, rosinality, same, write
 
 
 def latents():
@@ -43,7 +43,6 @@ def test_the_command_writes_a_checkpoint_and_a_card(tmp_path):
     "layout, options",
     [
         (nvidia, dict(flat=True)),
-        (tensorflow, {}),
         (rosinality, dict(new=True)),
         (rosinality, dict(new=False)),
     ],

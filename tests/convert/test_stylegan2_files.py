@@ -16,7 +16,6 @@ import sys
 import time
 import zipfile
 
-import numpy as np
 import pytest
 import torch
 
@@ -31,7 +30,6 @@ from stylegan2_files import (
     D,
     EasyDict,
     G,
-    Network,
     init_kwargs,
     made,
     module,
@@ -254,32 +252,15 @@ def test_a_rosinality_tensor_that_does_not_fit_is_named(tmp_path, change, messag
         read_stylegan2(write(tmp_path / "x.pt", rosinality(g, d, more=dict(g_ema=g_ema))))
 
 
-# ---- NVIDIA's TensorFlow layout -----------------------------------------------------------------
+# ---- NVIDIA's TensorFlow pickles ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_tensorflow(tmp_path, protocol):
-    g, d = made()
-    g |= {k: v.round(decimals=3) + 1 for k, v in g.items() if k.endswith("affine.bias")}
-    got = read_stylegan2(write(tmp_path / "x.pkl", tensorflow(g, d, protocol=protocol)))
-    assert list(got.generator) == list(g)
-    for key, value in g.items():  # 1 - 1 + 1 rounds
-        assert torch.allclose(got.generator[key], value, rtol=0, atol=2.5e-7), key
-    same(got.discriminator, d)
-    assert got.config["generator"] == G | dict(clamp=None)
-
-
-@pytest.mark.parametrize(
-    "static, message",
-    [
-        (dict(version=3), "expected a StyleGAN2 network of version 4 or above, got 3"),
-        (dict(label_size=10), "label_size: expected 0, got 10"),
-        (dict(architecture="orig"), "architecture: expected skip, got 'orig'"),
-    ],
-)
-def test_a_tensorflow_network_that_we_do_not_have_is_named(tmp_path, static, message):
-    with pytest.raises(WeightsError, match=message):
-        read_stylegan2(write(tmp_path / "x.pkl", tensorflow(*made(), **static)))
+def test_a_tensorflow_pickle_is_refused_with_the_way_out(tmp_path, warm, protocol):
+    message = attempt(path := write(tmp_path / "ffhq-config-f.pkl", tensorflow(protocol)))
+    assert f"{path}: expected a published StyleGAN2 file" in message
+    assert "got a TensorFlow pickle" in message and "legacy.py" in message
+    assert "python legacy.py --source IN.pkl --dest OUT.pkl" in message
 
 
 # ---- as published -------------------------------------------------------------------------------
@@ -344,7 +325,7 @@ def warm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
     for codec in ("cp437", "raw_unicode_escape"):  # of names in archives, of old text
         "x".encode(codec)
-    files = dict(nvidia=nvidia(*tiny(), TINY_G, TINY_D), tf=tensorflow(*tiny(), 8))
+    files = dict(nvidia=nvidia(*tiny(), TINY_G, TINY_D))
     files |= {f"ros{new}": rosinality(*tiny(), 8, new=new) for new in (False, True)}
     for name, data in files.items():
         read_stylegan2(write(folder / name, data))
@@ -533,16 +514,6 @@ def test_what_would_be_walked_many_times_is_short(tmp_path, warm, part, value, m
     assert message in attempt(write(tmp_path / "x.pkl", data))
 
 
-@pytest.mark.parametrize(
-    "key, message", [(["x"], "expected a str, got list"), ("x" * 10**6, "ToRGB.*got none")]
-)
-def test_names_of_variables_are_short_texts(tmp_path, warm, key, message):
-    state = dict(version=4, static_kwargs={}, components={}, variables=[(key, np.float32(1))] * 100)
-    with stubs():
-        data = pickle.dumps((None, None, Network(state)), 4)
-    assert re.search(message, attempt(write(tmp_path / "x.pkl", data)))
-
-
 def test_sizes_are_checked_before_memory_is_taken(tmp_path, warm):
     """Storages and tensors that claim more than the file has; archives that unpack to more."""
     g, _ = tiny()
@@ -651,7 +622,7 @@ def fuzz(warm, path, times, seed):
     rng, read = random.Random(seed), 0
     for turn in range(times):
         name = rng.choice(list(warm))
-        plain = name in ("nvidia", "tf") and turn % 2
+        plain = name == "nvidia" and turn % 2
         data = at_an_opcode(warm[name], rng) if plain else mutated(warm[name], rng)
         if not isinstance(attempt(write(path, data)), str):
             import_stylegan2(path, path.with_suffix(".safetensors"))
