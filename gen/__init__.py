@@ -38,8 +38,13 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
     return load(path, method).to(device).eval()
 
 
-def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """(__getattr__, __dir__) of a package: it lists its modules, and imports one when asked."""
+def lazy(package: str, *public: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """(__getattr__, __dir__) of a package: it lists its modules, and imports one when asked.
+
+    Args:
+        package: name of the package.
+        public: names of what its own file defines and is listed, too.
+    """
     module = sys.modules[package]
 
     def modules() -> set[str]:
@@ -52,10 +57,9 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        own = {k for k, v in vars(module).items() if getattr(v, "__module__", "") == package}
-        return sorted(modules() | {name for name in own if not name.startswith("_")})
+        return sorted(modules() | {*public})
 
     return get, names
 
 
-__getattr__, __dir__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__, "load")

@@ -16,10 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gen.files import show_any_name
+
 if TYPE_CHECKING:
     from gen.methods.base import Method
 
-METHOD = dict(default="", metavar="PKG.CLASS", help="of --checkpoint, where gen.methods has none")
+METHOD = dict(default="", metavar="PKG.CLASS", help="of a checkpoint, where gen.methods has none")
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
 PACKAGE = Path(__file__).resolve().parent
 OURS = PACKAGE, PACKAGE.parent / "scripts"
@@ -30,10 +32,13 @@ EXTRAS = {"gradio": "demo", "resvg_py": "prep", "playwright": "test"}  # module 
 def plain_errors(ours_alone: bool = False) -> Iterator[None]:
     """Ends the process with one line where it met a user's mistake, or Ctrl-C.
 
+    `print` shows any name of a file from then on, see `show_any_name`.
+
     Args:
         ours_alone: show the traceback of ValueError and RuntimeError of other packages: they may
             come from a method that is being written. Set wherever `--method` is given.
     """
+    show_any_name()
     ours_alone = ours_alone or any(word.startswith("--method") for word in sys.argv)
     try:
         yield

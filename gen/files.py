@@ -138,7 +138,7 @@ def parse_yaml(text: str, source: str | Path) -> Any:
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
     """Refuses, before any work, to write to a file that is read, or into a folder that is.
 
-    After it, `print` shows any name. Links are followed, of files that are given hard ones too. Of
+    Links are followed, of files that are given hard ones too. Of
     the folder of a run its checkpoints and its config are read, no more. What does not exist, and
     None, is left aside.
 
@@ -150,7 +150,6 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
     Raises:
         ValueError: naming both paths.
     """
-    show_any_name()  # of what was read and written, which every caller prints
     read = {}  # real path or, of a file, (device, inode) -> as it was given
     for path in (str(p) for p in reads if p is not None and os.path.exists(p)):
         for name in _run(path) or (_folders(path) if os.path.isdir(path) else [path]):

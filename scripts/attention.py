@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-import gen
 from gen import viz
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, load_any, plain_errors
 from gen.data.classes import plain
 from gen.data.images import load_image
 from gen.files import checkpoint_names, keep_inputs, without_suffix
@@ -46,7 +45,7 @@ def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float, m
             f"expected --cell-px >= 1 and --crop-pct in (0, 1], got {px} and {crop_pct:g}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    methods = [gen.load(path, device, method) for path in checkpoints]
+    methods = [load_any(path, device, method) for path in checkpoints]
     for path, method in zip(checkpoints, methods, strict=True):
         if not hasattr(method, "attention"):
             name = type(method).__name__

@@ -25,13 +25,15 @@ from gen.files import keep_inputs
 from gen.inference import dragging, scenes
 from gen.viz import motion as motion_viz
 
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints/click_to_move_movers.safetensors"
+
 
 @plain_errors()
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add("--checkpoint", default="checkpoints/click_to_move_movers.safetensors")
+    add("--checkpoint", default=str(SHIPPED), help="default: the shipped one")
     add("--frame", type=Path, help="an image")
     add("--masks", type=Path, help="its masks")
     add("--scene", type=int, help="instead of them: the number of a scene of Movers")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-import gen
 from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.compare import compare
@@ -53,7 +52,7 @@ def main() -> None:
         translation.check_translator(method, str(files[name]))
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
-    classifier = gen.load(args.classifier, args.device) if args.classifier else None
+    classifier = args.classifier and load_any(args.classifier, args.device, args.method)
     found, judges = [], Scorers(data.train, classifier=classifier)
     for name, method in methods.items():  # all, before the first takes its time
         try:

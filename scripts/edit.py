@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 
-import gen
 from gen import viz
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, load_any, plain_errors
 from gen.files import keep_inputs
 from gen.inference import common, editing, generation
 
@@ -50,8 +49,8 @@ def edit(args: argparse.Namespace) -> None:
         got = f"{args.noises} and {args.frames}"
         raise ValueError(f"expected --noises >= 1 and --frames 0 or >= 2, got {got}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    method = gen.load(args.checkpoint, device, args.method)
-    judge = gen.load(args.classifier, device)
+    method = load_any(args.checkpoint, device, args.method)
+    judge = load_any(args.classifier, device, args.method)
     for role, what, path in (
         ("edit", method, args.checkpoint),
         ("classify", judge, args.classifier),

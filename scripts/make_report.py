@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-import gen
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import from_json
 from gen.files import WeightsError, keep_inputs
@@ -38,7 +37,7 @@ def report(args: argparse.Namespace) -> Path:
     root = args.data or data_of(config)
     keep_inputs((args.checkpoint, args.shipped, root), [args.run_dir / "report.html"], "RUN_DIR")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    method = gen.load(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
+    method = load_any(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
     rows = args.run_dir / "metrics.jsonl"
     metrics = from_json(rows) if rows.exists() else []
     if not hasattr(method, "encode_style"):
@@ -56,7 +55,7 @@ def report(args: argparse.Namespace) -> Path:
         method,
         data.val,
         args.run_dir,
-        shipped=args.shipped and gen.load(args.shipped, device),
+        shipped=args.shipped and load_any(args.shipped, device, args.method),
         metrics_rows=metrics,
         lpips=lpips,
     )

@@ -10,12 +10,14 @@ from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
 from gen.inference import common, translation
 
+EMOJI = Path(__file__).resolve().parents[1] / "data/emoji"
+
 
 @plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data", default="data/emoji")
+    parser.add_argument("--data", default=str(EMOJI), help="default: data/emoji")
     parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gen import lazy
 
-__getattr__, __dir__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__, "at_least_fp32")
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

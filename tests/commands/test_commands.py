@@ -1,11 +1,15 @@
 """Mistakes are told in one line, with the way out, by `gen` and by every script."""
 
+import ast
+import io
 import json
 import os
 import runpy
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -114,6 +118,14 @@ def test_a_mistake_in_the_code_keeps_its_traceback():
         {}["a"]
     with pytest.raises(ModuleNotFoundError), plain_errors():
         raise ModuleNotFoundError("x", name="something")
+
+
+def test_a_command_prints_names_that_are_not_utf8(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8", errors="strict"))
+    with plain_errors():
+        print(os.fsdecode(b"caf\xe9"), flush=True)
+    assert printed.getvalue() == b"caf\\udce9\n"
 
 
 def test_every_script_ends_so():
@@ -272,6 +284,56 @@ def test_every_script_that_loads_a_method_takes_its_class():
             assert '"--method", **' in path.read_text(), path
 
 
+def test_the_class_is_of_any_checkpoint_that_is_asked_for():
+    """Evaluate.py has it for --checkpoint alone, as README says."""
+    for path in ROOT.glob("scripts/*.py"):
+        if '"--method", **' in path.read_text() and path.stem != "evaluate":
+            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            loads = [n for n in calls if ast.unparse(n.func) in ("gen.load", "load_any")]
+            assert loads and all(len(n.args) == 3 for n in loads), path
+            assert len(loads) == 1 or "gen.load(" not in path.read_text(), path
+
+
+def test_a_checkpoint_to_show_beside_may_be_of_a_class_of_your_own(tmp_path, monkeypatch):
+    from gen.methods.stargan import StarGAN
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(MINE)
+    from mine import Mine
+
+    ship(StarGAN(**WIDTHS), tmp_path / "run.safetensors", ["a", "b"])
+    ship(Mine(**WIDTHS), tmp_path / "mine.safetensors", ["a", "b"])
+    shown = []
+    monkeypatch.setattr("gen.report.build", lambda *_, shipped, **__: shown.append(shipped))
+    words = ["--checkpoint", "run.safetensors", "--data", "heads", "--shipped", "mine.safetensors"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["make_report.py", ".", *words, "--method", "mine.Mine"])
+    runpy.run_path(str(ROOT / "scripts/make_report.py"), run_name="__main__")
+    assert [type(one).__name__ for one in shown] == ["Mine"]
+
+
+@pytest.mark.parametrize("name, words", [("click_to_move", "--scene 1 --list"), ("demo", "--help")])
+def test_what_ships_is_found_from_any_folder(tmp_path, monkeypatch, capsys, name, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words.split()])
+    with suppress(SystemExit):
+        runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="__main__")
+    assert {"click_to_move": " at ", "demo": "usage"}[name] in capsys.readouterr().out
+
+
+def test_no_script_reads_by_default_from_the_folder_it_is_run_in():
+    """Defaults that are paths as text are places to write."""
+    for path in ROOT.glob("scripts/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                ("add_argument", "add")
+            ):
+                for word in node.keywords:
+                    if word.arg == "default" and isinstance(word.value, ast.Constant):
+                        assert "/" not in str(word.value.value), (path, ast.unparse(node))
+
+
 def test_two_classes_of_a_name_are_an_error(tmp_path, monkeypatch):
     """As when stargan.py is copied to mine.py: configs meant the copy, in silence."""
     import gen.methods
@@ -302,3 +364,5 @@ def test_dir_lists_what_is_public():
     assert {"StarGAN", "SmoothI2I", "ClickToMove"} <= set(names) and "Phase" not in names
     for package in (gen, gen.losses, gen.metrics, gen.networks, gen.data, gen.methods):
         assert all(getattr(package, name) is not None for name in dir(package))
+        assert not [name for name in dir(package) if name.startswith("_") or name == "lazy"]
+    assert [name for name in dir(gen) if not isinstance(getattr(gen, name), ModuleType)] == ["load"]
