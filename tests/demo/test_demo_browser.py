@@ -568,8 +568,8 @@ def test_a_stage_without_a_mouse(browser, address):
 def test_errors_are_told(browser, address, tmp_path):
     visit = Visit(browser, address, "Translate")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot at all")
-    Image.new("RGB", (6000, 5000)).save(tmp_path / "huge.png")
-    told = {"huge.png": "25 million px, got 6000 x 5000 px", "broken.png": "expected PNG"}
+    Image.new("RGB", (8500, 8000)).save(tmp_path / "huge.png")
+    told = {"huge.png": "64 million px, got 8500 x 8000 px", "broken.png": "expected PNG"}
     for name, text in told.items():
         visit.page.get_by_role("button", name="Remove Image").first.click()
         visit.page.locator("#translated .view").wait_for(state="hidden")
