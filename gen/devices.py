@@ -37,6 +37,15 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
                     restore()
 
 
+def slow_bf16(device: torch.device) -> str:
+    """The kind of CPU if `device` is one that computes bfloat16 several times slower than float32.
+
+    Empty: it is fast there, or no CPU. Without AVX-512 each number is unpacked and packed again.
+    """
+    kind = torch.backends.cpu.get_cpu_capability()
+    return "" if device.type != "cpu" or kind.startswith("AVX512") else kind
+
+
 def _switch_off() -> list[partial]:
     """Sets all products and convolutions to float32; what to call, in order, to undo it."""
     backends, set_products = torch.backends, torch.set_float32_matmul_precision

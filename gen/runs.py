@@ -125,6 +125,7 @@ class Saved(NamedTuple):
     data: str  # path of the class
     root: str
     init_from: str
+    precision: str  # as --trainer.precision
 
 
 def read_saved(path: str | Path) -> Saved:
@@ -135,11 +136,12 @@ def read_saved(path: str | Path) -> Saved:
     """
     config = read_yaml(path)
 
-    def text(*keys: str) -> str:
+    def text(*keys: str, or_number: bool = False) -> str:
         value = config
         try:
             for key in keys:
                 value = (value or {}).get(key)
+            value = str(value or "") if or_number and isinstance(value, int) else value
             return "" + (value or "")
         except (AttributeError, TypeError) as error:
             raise WeightsError(
@@ -149,7 +151,10 @@ def read_saved(path: str | Path) -> Saved:
 
     init = "init_args"
     return Saved(
-        text("data", "class_path"), text("data", init, "root"), text("model", init, "init_from")
+        text("data", "class_path"),
+        text("data", init, "root"),
+        text("model", init, "init_from"),
+        text("trainer", "precision", or_number=True),
     )
 
 

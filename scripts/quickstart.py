@@ -10,6 +10,7 @@ import torch
 import gen
 from gen.commands import call, plain_errors
 from gen.data import Domains, Heads
+from gen.devices import slow_bf16
 from gen.evaluation.results import to_json
 from gen.evaluation.translators import check, evaluate
 from gen.files import keep_inputs, write_atomic
@@ -65,6 +66,22 @@ def check_run(out: Path, data: Domains | Heads, start: str) -> None:
             )
 
 
+def choose_precision(resumed: Path | None) -> list[str]:
+    """Options of a fit: a run goes on as it began, else no bfloat16 where it is slow; it is told.
+
+    Args:
+        resumed: folder of the run that is resumed, if one is.
+    """
+    config = resumed and resumed / "config.yaml"
+    if config and config.exists():
+        return ["--trainer.precision", read_saved(config).precision or "32-true"]
+    other = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if other or not (kind := slow_bf16(torch.device("cpu"))):
+        return []
+    print(f"precision: 32-true, since bfloat16 is slow on this CPU ({kind}, no AVX512)")
+    return ["--trainer.precision", "32-true"]
+
+
 @plain_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Install to pictures in ten minutes.")
@@ -92,11 +109,19 @@ def main() -> None:
     if resume and gen.checkpoint.read(last).iteration >= steps:
         print(f"{last} has its {steps} iterations already; --steps N or --out DIR trains on")
     else:
+        precision = choose_precision(out if resume else None)
         source = (
             ["--data", "gen.data.Heads"] if isinstance(data, Heads) else ["--data.root", data.root]
         )
         fit = ["-m", "gen", "fit", "-c", CONFIG, *source, "--out", out]
-        fit += [*start, *GENTLY * bool(start), *resume, "--trainer.max_steps", str(steps)]
+        fit += [
+            *start,
+            *GENTLY * bool(start),
+            *precision,
+            *resume,
+            "--trainer.max_steps",
+            str(steps),
+        ]
         if code := run(sys.executable, *fit):
             sys.exit(code)
 

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from gen import checkpoint as files
-from gen.devices import Arrival, full_precision
+from gen.devices import Arrival, full_precision, slow_bf16
 from gen.files import WeightsError
 from gen.metrics.checks import check_images
 from gen.networks.ada import augment
@@ -231,6 +231,12 @@ class Method(LightningModule):
             rank_zero_info(
                 f"batch: {batch} on each of {world} devices, {batch * world} an iteration; rates "
                 "are as given (--trainer.devices 1 takes one device)"
+            )
+        kind = slow_bf16(self.trainer.strategy.root_device)
+        if kind and "16" in (precision := str(self.trainer.precision)):
+            rank_zero_info(
+                f"precision: {precision} takes several times as long as 32-true on this CPU "
+                f"({kind}, no AVX512); faster: --trainer.precision 32-true"
             )
         if not self.trainer.ckpt_path:
             self.load_init()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -96,6 +97,28 @@ def test_the_same_data_resume_the_run(quickstart, tmp_path):
     fit("StarGAN", out, "--data=Domains", f"--data.root={a}", steps=1)
     options = quickstart("--data", a, "--out", out, "--steps", 2)
     assert options["--ckpt_path"] == str(out / "last.ckpt") and options["--out"] == str(out)
+
+
+@pytest.mark.parametrize("kind, choice", [("AVX2", "32-true"), ("AVX512", None)])
+def test_a_new_run_takes_the_precision_that_is_fast(quickstart, monkeypatch, capsys, kind, choice):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kind)
+    assert quickstart().get("--trainer.precision") == choice
+    assert capsys.readouterr().out.count("precision: 32-true, since") == (choice is not None)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("kind", ["AVX2", "AVX512"])
+def test_a_run_goes_on_in_the_precision_it_began_in(
+    quickstart, monkeypatch, tmp_path, kind, precision
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kind)
+    a, out = photos(tmp_path / "a"), tmp_path / "run"
+    more = ["--data=Domains", f"--data.root={a}", f"--trainer.precision={precision}"]
+    fit("StarGAN", out, *more, steps=1)
+    options = quickstart("--data", a, "--out", out, "--steps", 2)
+    assert options["--trainer.precision"] == precision and "--ckpt_path" in options
 
 
 def test_a_missing_folder_is_told_in_one_line(quickstart, tmp_path):

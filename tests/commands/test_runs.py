@@ -21,6 +21,7 @@ from gen.callbacks import Evaluate, Last, Lines, Predictions
 from gen.checkpoint import AtomicCheckpointIO
 from gen.cli import main
 from gen.data import Heads
+from gen.devices import slow_bf16
 from gen.files import WeightsError
 from gen.methods import SmoothI2I, SpatialEntropy, StarGAN
 from gen.methods.schedules import half_cosine, linear_fall, ramp
@@ -435,17 +436,20 @@ def test_a_config_says_what_a_run_was_trained_on(run, tmp_path):
     assert (out.data, out.root, out.init_from) == ("gen.data.Heads", "", "")
     config = tmp_path / "config.yaml"
     config.write_text("data: {init_args: {root: a/b}}\nmodel: {init_args: {init_from: c}}")
-    assert runs.read_saved(config) == ("", "a/b", "c")
+    assert runs.read_saved(config) == ("", "a/b", "c", "")
+    for value in ("bf16-mixed", "32"):
+        config.write_text(f"trainer: {{precision: {value}}}")
+        assert runs.read_saved(config).precision == value
     for nothing in ("", "data:", "{}"):
         config.write_text(nothing)
-        assert runs.read_saved(config) == ("", "", "")
+        assert runs.read_saved(config) == ("", "", "", "")
 
 
 ODD = [
     *("3", "[1]", "text", "data: x", "data: [1]", "data: {class_path: {a: 1}}"),
     "data: {init_args: 3}",
     "data: {init_args: {root: [1]}}", "data: {class_path: !!binary aaaa}",
-    "model: {init_args: {init_from: 2}}",
+    "model: {init_args: {init_from: 2}}", "trainer: {precision: [1]}",
 ]  # fmt: skip
 
 
@@ -454,3 +458,25 @@ def test_a_config_of_no_run_is_refused_in_words(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(WeightsError, match="config.yaml: expected the config of a run, with text"):
         runs.read_saved(tmp_path / "config.yaml")
+
+
+# ---- precision ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, precision, told",
+    [("AVX2", "bf16-mixed", 1), ("AVX2", "32-true", 0), ("AVX512", "bf16-mixed", 0)],
+)
+def test_bfloat16_on_a_cpu_where_it_is_slow_is_told(
+    tmp_path, monkeypatch, caplog, kind, precision, told
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kind)
+    caplog.set_level("INFO")
+    fit("StarGAN", tmp_path / "run", f"--trainer.precision={precision}", steps=1)
+    lines = [m for m in caplog.messages if "--trainer.precision 32-true" in m]
+    assert len(lines) == told and all("AVX2, no AVX512" in line for line in lines)
+
+
+def test_bfloat16_is_slow_on_cpus_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert [slow_bf16(torch.device(d)) for d in ("cpu", "cuda", "mps")] == ["AVX2", "", ""]
