@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import sys
 import warnings
 from contextlib import ExitStack, nullcontext
 from typing import Any, Literal, NoReturn
 
-from gen.commands import explain, plain_errors
+from gen.commands import explain, import_modules, plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -49,10 +47,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
     sys.path.append(os.getcwd())  # for a method of your own; the script `gen` has its own folder
     noise = "in eval mode at the start|by the model summary|treespec, LeafSpec"
     warnings.filterwarnings("ignore", f".*({noise})")
-    for package in (gen.data, gen.methods):  # so that the parser finds `SmoothI2I`, `Heads`
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
-
+    import_modules(gen.data, gen.methods)  # so that the parser finds `SmoothI2I`, `Heads`
     parsers: list[LightningArgumentParser] = []
 
     class Parser(LightningArgumentParser):

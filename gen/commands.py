@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import os
+import pkgutil
 import re
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gen.files import show_any_name
@@ -119,6 +122,13 @@ def explain(
 def _is_text(word: str) -> bool:
     """True if a text is valid UTF-8, as the name of a file need not be."""
     return not any("\udc80" <= letter <= "\udcff" for letter in word)
+
+
+def import_modules(*packages: ModuleType) -> None:
+    """Imports every module that lies in the packages; not those of packages within them."""
+    for package in packages:
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
 
 def call(*command: str | Path, cwd: str | Path | None = None) -> int:

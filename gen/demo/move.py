@@ -28,33 +28,49 @@ class Clip(NamedTuple):
     request: dragging.Request
 
 
-def tab(page: gr.Blocks, method, about: str) -> None:
-    """Fills the tab with a `ClickToMove`; `about` says what it knows."""
-    steps, *size = method.shape
-    device = next(method.parameters()).device
+class Handlers:
+    """Handlers of the events of the tab: values of its fields in, values for its parts out.
 
-    def shown(still: scenes.Still) -> tuple[scenes.Still, gr.HTML]:
-        dragging.scene(*parts(still))  # refuses what no drag could be asked of
+    Args:
+        method: a `ClickToMove` in eval mode.
+    """
+
+    def __init__(self, method):
+        self.method = method
+        self.steps, *size = method.shape
+        self.size = tuple(size)
+        self.device = next(method.parameters()).device
+
+    def drawn(self, number: int) -> scenes.Still:
+        """The start of a scene of the test split."""
+        return scenes.drawn(number, self.size, self.steps + 1)
+
+    def shown(self, still: scenes.Still) -> tuple[scenes.Still, gr.HTML]:
+        """A still that can be worked on, and the stage with it and without a request."""
+        dragging.scene(*self.parts(still))  # refuses what no drag could be asked of
         still = still._replace(given=still.given.new_zeros(1).expand(still.given.shape))  # its size
         return still, gr.HTML(value=None, scene=scene(still), paths={})
 
-    def of_number(k: float):
-        return shown(scenes.drawn(whole(k, "scene", 0, SCENES), tuple(size), steps + 1))
+    def of_number(self, k: float):
+        """Opens a drawn scene."""
+        return self.shown(self.drawn(whole(k, "scene", 0, SCENES)))
 
-    def of_files(image: dict | None, masks: dict | None):
+    def of_files(self, image: dict | None, masks: dict | None):
+        """Opens an uploaded image with its masks."""
         files_ = photo(image), uploaded(masks, "its masks")
-        still = scenes.read(*files_, tuple(size), method.hparams.fit)
+        still = scenes.read(*files_, self.size, self.method.hparams.fit)
         if not scenes.objects(still):
             raise ValueError(f"masks: expected objects to drag, got {scenes.NOTHING}")
         if still.note:
             gr.Info(f"Your image: {still.note}")
-        return shown(still)
+        return self.shown(still)
 
-    def parts(still: scenes.Still | None) -> list[Tensor]:
+    def parts(self, still: scenes.Still | None) -> list[Tensor]:
+        """Frame, semantic map and instance ids, where the model is."""
         still = downloads.kept(still)
-        return [part.to(device) for part in (still.frame, still.semantic, still.instance)]
+        return [part.to(self.device) for part in (still.frame, still.semantic, still.instance)]
 
-    def wanted(request, seed, speed, steady, zoom) -> dragging.Request:
+    def wanted(self, request, seed, speed, steady, zoom) -> dragging.Request:
         """The request that the fields ask for, in px of the model."""
         asked = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
         if not isinstance(steady, bool):
@@ -65,28 +81,29 @@ def tab(page: gr.Blocks, method, about: str) -> None:
             asked = asked._replace(camera=(*asked.camera[:2], number(zoom, "zoom", *ZOOMS)))
         return dragging.faster(asked, number(speed, "speed", *SPEEDS))
 
-    def ways(still: scenes.Still, theta: Tensor) -> tuple[list[int], Tensor]:
+    def ways(self, still: scenes.Still, theta: Tensor) -> tuple[list[int], Tensor]:
         """Ids, and their boxes (T + 1, M, 4) px."""
-        where = dragging.scene(*parts(still))
+        where = dragging.scene(*self.parts(still))
         ids = where.ids[where.present].tolist()
         return ids, dragging.positions(where, theta)[:, : len(ids)]
 
-    def predict(still, count, *fields):
-        theta = dragging.predict(method, *parts(still), wanted(*fields))
-        ids, boxes = ways(still, theta)
-        return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, steps)]))
+    def predict(self, still, count, *fields):
+        """The stage with the paths that the objects will take."""
+        theta = dragging.predict(self.method, *self.parts(still), self.wanted(*fields))
+        ids, boxes = self.ways(still, theta)
+        return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, self.steps)]))
 
-    def suggest(still, request, seed, speed, *fields):
+    def suggest(self, still, request, seed, speed, *fields):
         """Adds a drag: what moves farthest of what is free, as the model expects it to."""
-        asked = wanted(request, seed, speed, *fields)
-        ids, boxes = ways(still, dragging.predict(method, *parts(still), asked))
+        asked = self.wanted(request, seed, speed, *fields)
+        ids, boxes = self.ways(still, dragging.predict(self.method, *self.parts(still), asked))
         taken = {drag.id for drag in asked.drags} | {*asked.pins}
         far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
         free = [k for k, id_ in enumerate(ids) if id_ not in taken]
         if not free:
             raise ValueError("expected an object that is free, got none; undo a drag")
         best = max(free, key=lambda k: far[k].norm().item())
-        H, W = size
+        H, W = self.size
         end = boxes[0, best, :2] + FARTHER * far[best]
         end = end.clamp(min=0).minimum(end.new_tensor([W - 1, H - 1]))  # a part of it stays
         way = tuple(round(v / speed, 1) for v in (end - boxes[0, best, :2]).tolist())
@@ -94,19 +111,20 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         request = request._replace(drags=(*request.drags, dragging.Drag(ids[best], ((0, 0), way))))
         return gr.HTML(value=json.loads(dragging.dump(request)))
 
-    def render(still, count, *fields):
-        asked, T = wanted(*fields), whole(count, "frames", 1, steps)
-        where = parts(still)
-        clip = dragging.animate(method, *where, asked)
+    def render(self, still, count, *fields):
+        """The video, what belongs to it, and the switch to where it is shown."""
+        asked, T = self.wanted(*fields), whole(count, "frames", 1, self.steps)
+        where = self.parts(still)
+        clip = dragging.animate(self.method, *where, asked)
         clip = clip._replace(**{name: getattr(clip, name)[:, :T] for name in clip._fields})
         pictures = [viz.to_uint8(x) for x in (still.frame, *clip.video[0])]
-        ids, boxes = ways(still, clip.theta)
+        ids, boxes = self.ways(still, clip.theta)
         by = scenes.moved_by(asked, dragging.scene(*where))
         numbered = dragging.scene(*where).instance[0]
         sheets = (
-            saved("ways.png", motion_viz.arrows(still.frame, numbered, boxes, by, ids)),
-            saved("flow.png", motion_viz.flow_sheet(clip.flow)),
-            saved("hidden.png", motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())),
+            _saved("ways.png", motion_viz.arrows(still.frame, numbered, boxes, by, ids)),
+            _saved("flow.png", motion_viz.flow_sheet(clip.flow)),
+            _saved("hidden.png", motion_viz.hidden_sheet(clip.video.cpu(), clip.visible.sigmoid())),
         )
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
@@ -114,12 +132,11 @@ def tab(page: gr.Blocks, method, about: str) -> None:
         made = value, *sheets, Clip(pictures, given)
         return *made, gr.Column(visible=False), gr.Column(visible=True)
 
-    def saved(name: str, sheet: Image.Image) -> str:
-        path = downloads.place(name)
-        sheet.save(path)
-        return str(path)
 
-    start = scenes.drawn(0, tuple(size), steps + 1)
+def tab(page: gr.Blocks, method, about: str) -> None:
+    """Fills the tab with a `ClickToMove`; `about` says what it knows."""
+    handlers = Handlers(method)
+    start = handlers.drawn(0)
     still, clip = gr.State(), gr.State()
     gr.Markdown(about)
     with gr.Row(equal_height=False):
@@ -132,7 +149,7 @@ def tab(page: gr.Blocks, method, about: str) -> None:
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, **wide)
                 speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", **wide)
                 zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", **wide)
-                count = gr.Slider(1, steps, steps, step=1, label="Frames", **wide)
+                count = gr.Slider(1, handlers.steps, handlers.steps, step=1, label="Frames", **wide)
             steady = gr.Checkbox(True, label="Steady camera, unless it is moved")
             with gr.Accordion("or your image and its masks", open=False):
                 image = gr.File(
@@ -163,15 +180,22 @@ def tab(page: gr.Blocks, method, about: str) -> None:
     page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
     stale = dict(fn=None, js=STALE.format("moved"), **QUIETLY)
     pick.change(**stale)
-    pick.change(of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
-    load.click(of_files, [image, masks], opened, **QUIETLY).success(**stale)
+    pick.change(handlers.of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
+    load.click(handlers.of_files, [image, masks], opened, **QUIETLY).success(**stale)
     gr.on(
         [stage.change, count.change, *(part.change for part in fields[1:])],
-        predict, [still, count, *fields], stage, trigger_mode="always_last", **QUIETLY,
+        handlers.predict, [still, count, *fields], stage, trigger_mode="always_last", **QUIETLY,
     )  # fmt: skip
-    stage.select(suggest, [still, *fields], stage, **QUIETLY)
+    stage.select(handlers.suggest, [still, *fields], stage, **QUIETLY)
     made = [player, arrows, flow, hidden, clip, before, after]
-    go.click(render, [still, count, *fields], made, **QUIETLY | {"show_progress": "full"})
+    go.click(handlers.render, [still, count, *fields], made, **QUIETLY | {"show_progress": "full"})
+
+
+def _saved(name: str, sheet: Image.Image) -> str:
+    """Path of a new file with the picture."""
+    path = downloads.place(name)
+    sheet.save(path)
+    return str(path)
 
 
 def _large(picture: viz.Picture) -> Image.Image:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import mmap
 import pickletools
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from gen.files import WeightsError
 
@@ -39,13 +40,8 @@ ALLOWED = frozenset(
     | {"builtins.set", OLD_PARAMETER, "torch.Size"}
 )
 
-LITERALS = frozenset(
-    """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
-    BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8""".split()
-)
-CONSTANTS = dict(NONE=None, NEWTRUE=True, NEWFALSE=False)
-EMPTY = dict(EMPTY_DICT=dict, EMPTY_LIST=list, EMPTY_SET=set)
-TUPLES = dict(EMPTY_TUPLE=0, TUPLE1=1, TUPLE2=2, TUPLE3=3)
+LITERALS = """INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING
+SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"""
 
 
 class Name(str):
@@ -69,6 +65,152 @@ class Storage(NamedTuple):
     numel: int
 
 
+class Machine:
+    """Stack, marks and memo of one pickle; each public method but `since_mark` is a step.
+
+    Args:
+        beside: dict that is filled with the storages that the pickle refers to; None: it may refer
+            to none.
+    """
+
+    def __init__(self, beside: dict[str, Storage] | None):
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[str | int, Any] = {}
+        self.beside = beside
+
+    def since_mark(self) -> list:
+        """Takes all above the last mark from the stack, and the mark."""
+        at = self.marks.pop()
+        items = self.stack[at:]
+        del self.stack[at:]
+        return items
+
+    def skip(self, _: Any) -> None:
+        """Nothing: the opcode is about the file alone."""
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self, _: Any) -> None:
+        self.stack.pop()
+
+    def mark(self, _: Any) -> None:
+        self.marks.append(len(self.stack))
+
+    def pop_mark(self, _: Any) -> None:
+        self.since_mark()
+
+    def put(self, key: Any) -> None:
+        self.memo[plain(key)] = self.stack[-1]
+
+    def memoize(self, _: Any) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def get(self, key: Any) -> None:
+        self.stack.append(self.memo[key])
+
+    def tuple_since_mark(self, _: Any) -> None:
+        self.stack.append(tuple(self.since_mark()))
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.stack.pop() for _ in range(count)]
+        self.stack.append(tuple(items[::-1]))
+
+    def list_since_mark(self, _: Any) -> None:
+        self.stack.append(self.since_mark())
+
+    def append(self, _: Any) -> None:
+        value = self.stack.pop()
+        expect(self.stack[-1], list).append(value)
+
+    def extend(self, _: Any) -> None:
+        items = self.since_mark()
+        expect(self.stack[-1], list).extend(items)
+
+    def add_to_set(self, _: Any) -> None:
+        items = self.since_mark()
+        expect(self.stack[-1], set).update(map(plain, items))
+
+    def dict_since_mark(self, _: Any) -> None:
+        items = self.since_mark()
+        self.stack.append({})
+        self._store(items)
+
+    def set_item(self, _: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._store([key, value])
+
+    def set_items(self, _: Any) -> None:
+        self._store(self.since_mark())
+
+    def _store(self, items: list) -> None:
+        """Keys and values in turn, into the dict on top."""
+        into = expect(self.stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            into[plain(key)] = value
+
+    def name(self, words: str) -> None:
+        self.stack.append(allowed(words.replace(" ", ".")))
+
+    def name_of_stack(self, _: Any) -> None:
+        name, module = expect(self.stack.pop(), str), expect(self.stack.pop(), str)
+        self.stack.append(allowed(f"{module}.{name}"))
+
+    def call(self, _: Any) -> None:
+        args, name = expect(self.stack.pop(), tuple), expect(self.stack.pop(), Name)
+        self.stack.append(called(name, args))
+
+    def build(self, _: Any) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], dict):  # an OrderedDict's attributes
+            expect(self.stack[-1], Call).state = state
+
+    def storage(self, _: Any) -> None:
+        if self.beside is None:
+            refuse("BINPERSID")
+        storage = stored(expect(self.stack.pop(), tuple))
+        if self.beside.setdefault(storage.key, storage) != storage:
+            raise WeightsError(f"expected one size and type of storage {storage.key!r:.50}")
+        self.stack.append(storage)
+
+
+Step = Callable[[Machine, Any], None]  # the second is what the opcode has in the file, or None
+STEPS: dict[str, Step] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), Machine.skip),
+    **dict.fromkeys(LITERALS.split(), Machine.push),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_SET": lambda machine, _: machine.push(set()),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "TUPLE": Machine.tuple_since_mark,
+    "LIST": Machine.list_since_mark,
+    "DICT": Machine.dict_since_mark,
+    "APPEND": Machine.append,
+    "APPENDS": Machine.extend,
+    "ADDITEMS": Machine.add_to_set,
+    "SETITEM": Machine.set_item,
+    "SETITEMS": Machine.set_items,
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), Machine.put),
+    "MEMOIZE": Machine.memoize,
+    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), Machine.get),
+    "MARK": Machine.mark,
+    "POP": Machine.pop,
+    "POP_MARK": Machine.pop_mark,
+    "GLOBAL": Machine.name,
+    "STACK_GLOBAL": Machine.name_of_stack,
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), Machine.call),
+    "BUILD": Machine.build,
+    "BINPERSID": Machine.storage,
+}
+
+
 def parse(
     file: BinaryIO | mmap.mmap,
     beside: dict[str, Storage] | None = None,
@@ -88,86 +230,18 @@ def parse(
         WeightsError: A name that is not in `ALLOWED`, an opcode without use here, too many.
         Exception: Nearly any other one, for a damaged pickle.
     """
-    stack, marks, memo = [], [], {}
-
-    def since_mark() -> list:
-        at = marks.pop()
-        items = stack[at:]
-        del stack[at:]
-        return items
-
-    def store(items: list) -> None:
-        into = expect(stack[-1], dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            into[plain(key)] = value
-
+    machine = Machine(beside)
     for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
         if count >= limit:
             raise WeightsError(f"refused: more than {limit} opcodes in a pickle")
-        op = opcode.name
-        if op in LITERALS:
-            stack.append(arg)
-        elif op in CONSTANTS:
-            stack.append(CONSTANTS[op])
-        elif op in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[plain(arg)] = stack[-1]
-        elif op == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif op in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[arg])
-        elif op == "MARK":
-            marks.append(len(stack))
-        elif op == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif op in TUPLES:
-            items = [stack.pop() for _ in range(TUPLES[op])]
-            stack.append(tuple(items[::-1]))
-        elif op in EMPTY:
-            stack.append(EMPTY[op]())
-        elif op == "LIST":
-            stack.append(since_mark())
-        elif op == "DICT":
-            items = since_mark()
-            stack.append({})
-            store(items)
-        elif op == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            store([key, value])
-        elif op == "SETITEMS":
-            store(since_mark())
-        elif op == "APPEND":
-            value = stack.pop()
-            expect(stack[-1], list).append(value)
-        elif op == "APPENDS":
-            items = since_mark()
-            expect(stack[-1], list).extend(items)
-        elif op == "ADDITEMS":
-            items = since_mark()
-            expect(stack[-1], set).update(map(plain, items))
-        elif op == "GLOBAL":
-            stack.append(allowed(arg.replace(" ", ".")))
-        elif op == "STACK_GLOBAL":
-            name, module = expect(stack.pop(), str), expect(stack.pop(), str)
-            stack.append(allowed(f"{module}.{name}"))
-        elif op in ("REDUCE", "NEWOBJ"):
-            args, name = expect(stack.pop(), tuple), expect(stack.pop(), Name)
-            stack.append(called(name, args))
-        elif op == "BUILD":
-            state = stack.pop()
-            if not isinstance(stack[-1], dict):  # an OrderedDict's attributes
-                expect(stack[-1], Call).state = state
-        elif op == "BINPERSID" and beside is not None:
-            storage = stored(expect(stack.pop(), tuple))
-            if beside.setdefault(storage.key, storage) != storage:
-                raise WeightsError(f"expected one size and type of storage {storage.key!r:.50}")
-            stack.append(storage)
-        elif op == "POP":
-            stack.pop()
-        elif op == "POP_MARK":
-            since_mark()
-        elif op not in ("PROTO", "FRAME", "STOP"):
-            raise WeightsError(f"refused: opcode {op}, which no published file has")
-    return stack.pop()
+        if opcode.name not in STEPS:
+            refuse(opcode.name)
+        STEPS[opcode.name](machine, arg)
+    return machine.stack.pop()
+
+
+def refuse(opcode: str) -> NoReturn:
+    raise WeightsError(f"refused: opcode {opcode}, which no published file has")
 
 
 def expect(value: Any, kind: type) -> Any:
