@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -15,8 +15,7 @@ from gen.files import WeightsError, write_atomic
 from gen.pickles.files import read_pickle
 from gen.weights import check_digest, check_finite, digest, load_safetensors, save_safetensors
 
-if TYPE_CHECKING:
-    pass
+EMA = "ema.module."  # what the names of averaged tensors begin with
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -67,6 +66,16 @@ class Checkpoint(NamedTuple):
     state: dict[str, Tensor]
     domains: list[str]
     iteration: int
+
+    def network(self, name: str) -> dict[str, Tensor]:
+        """The state dict of one network, the averaged one where there is one."""
+        state = self.state | averages(self.state)
+        return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+
+def averages(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged tensors under the names of those that they are averages of."""
+    return {k.removeprefix(EMA): v for k, v in state.items() if k.startswith(EMA)}
 
 
 def read_trained(path: str | Path) -> dict[str, Any]:
@@ -147,9 +156,8 @@ def export(path: str | Path, out: str | Path, half: bool = False) -> None:
         ValueError: `half`, and a weight beyond 65,504, the largest number of float16.
     """
     checkpoint = read(path)
-    prefix, state = "ema.module.", checkpoint.state
-    averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    rest = {k: v for k, v in state.items() if not k.startswith(prefix) and k not in averaged}
+    averaged, state = averages(checkpoint.state), checkpoint.state
+    rest = {k: v for k, v in state.items() if not k.startswith(EMA) and k not in averaged}
     weights = averaged | rest
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}

@@ -32,13 +32,12 @@ GENERATOR = dict(
     img_size=32, channel_base=128, channel_max=16, z_dim=8, w_dim=8, map_layers=2, group=2,
     r1_every=2, pl_every=2, ada_target=0.6,
 )  # fmt: skip
-EDITED = dict(
-    {k: GENERATOR[k] for k in ("img_size", "channel_base", "channel_max", "z_dim", "w_dim")},
-    map_layers=2, attributes="bear,cat,dog,mouth_open,dark_fur,spots",
-)  # fmt: skip
+SIZES = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max")
+EDITED = {k: GENERATOR[k] for k in SIZES} | dict(clamp=0.0)
+EDITED |= dict(attributes="bear,cat,dog,mouth_open,dark_fur,spots")
 STYLE_FUNCTION = EDITED | dict(noise_dim=4, d_channels=4, d_max_channels=8, lr_warmup_iters=0)
 NO_LPIPS = dict(lambda_lpips=0.0, lambda_lpips_cyc=0.0)
-CODES = dict(z_dim=8, batch_size=4)
+CODES = dict(batch_size=4)
 MOVERS = dict(
     height=32, width=64, frames=4, max_objects=4, batch_size=2, num_workers=0, train_clips=8,
     val_clips=4, test_scenes=1,
@@ -83,8 +82,11 @@ def flags(prefix: str, options: dict) -> list[str]:
 def arguments(method: str, out: Path, *more: str, steps: int = 2, **model) -> list[str]:
     """The command line of a tiny `gen fit` into `out`."""
     data, options = DATA.get(method, ("Heads", HEADS))
+    given = OPTIONS[method]
+    if data == "Codes":  # their generator's file states its sizes
+        given = {k: v for k, v in given.items() if k not in (*SIZES, "clamp")}
     return [
-        *("fit", f"--model={method}", *flags("model", OPTIONS[method] | model)),
+        *("fit", f"--model={method}", *flags("model", given | model)),
         *(f"--data={data}", *flags("data", options)),
         *flags("trainer", TRAINER | QUIET | dict(max_steps=steps)),
         *(f"--out={out}", *more),

@@ -18,12 +18,12 @@ from gen import checkpoint as files
 from gen.convert.common import State, axis, count, describe
 from gen.files import WeightsError, sha256, without_suffix, write_atomic
 from gen.networks.style_function import AttributeDiscriminator, StyleFunction
+from gen.networks.stylegan2 import SIZES
 from gen.pickles.files import read_pickle
 from gen.weights import check_finite, save_safetensors
 
 WANTED = "a checkpoint of ISF-GAN, a dict with `mapnet` and `discriminator`"
 LICENCE = "that of the file, and that of its generator"
-SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
 MOST = 64  # attributes, and rows of a code
 
 
@@ -57,7 +57,7 @@ def import_isf(
         raise ValueError(f"domains: expected {K} names without commas, got {names}")
     made = read_generator(generator, options)
     state = {f"generator.{k}": v for k, v in made.state.items()}
-    shape = {key: made.hparams.get(key, 0.0) for key in SHAPE}
+    shape = {key: made.hparams.get(key, 0.0) for key in SIZES}
     rows = options.pop("rows")
     form = rows, K, options.pop("w_dim"), *(options[k] for k in ("noise_dim", "pre_norm", "norm"))
     with torch.device("meta"):
@@ -153,11 +153,7 @@ def read_generator(path: str, options: dict[str, Any]) -> files.Checkpoint:
         raise WeightsError(f"{path}: expected {wanted}, got a {made.method}, w_dim {w_dim}")
     if rows not in (1, has):
         raise WeightsError(f"{path}: expected {wanted} and {rows} rows, got {has} at {size} px")
-    averaged = {k.removeprefix("ema.module."): v for k, v in made.state.items()}
-    state = {
-        k.removeprefix("generator."): v for k, v in averaged.items() if k.startswith("generator.")
-    }
-    return made._replace(state=state)
+    return made._replace(state=made.network("generator"))
 
 
 def compared(got: State, wanted: State, path: str | Path) -> State:

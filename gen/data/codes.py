@@ -51,7 +51,7 @@ class Codes(ImageData):
     """Latents or codes for training an editor of codes, as `StyleFunction`; needs no files.
 
     Args:
-        z_dim: width of a latent, as in the generator.
+        z_dim: width of a latent; 0: as in the generator whose codes are edited.
         batch_size: latents per step on one device.
         val_batch_size: latents per validation batch.
         seed: seed of every latent.
@@ -65,7 +65,7 @@ class Codes(ImageData):
 
     def __init__(
         self,
-        z_dim: int = 512,
+        z_dim: int = 0,
         batch_size: int = 8,
         val_batch_size: int = 32,
         seed: int = 777,
@@ -73,14 +73,27 @@ class Codes(ImageData):
         latents: str = "",
     ) -> None:
         super().__init__(1, batch_size, val_batch_size, 0, seed)  # nothing is decoded
-        if z_dim < 1 or val_count < 1:
-            raise ValueError(f"expected z_dim and val_count >= 1, got {z_dim} and {val_count}")
+        if z_dim < 0 or val_count < 1:
+            told = f"got {val_count} and {z_dim}"
+            raise ValueError(f"expected val_count >= 1 and z_dim >= 0, {told}")
         self.img_size = 0  # there are no images
         self.z_dim, self.val_count, self.latents = z_dim, val_count, latents
 
     @property
     def domains(self) -> list[str]:
         return []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Takes the width of a latent from the method; and see `ImageData.setup`."""
+        method = self.trainer and self.trainer.lightning_module
+        width = getattr(method, "latent_dim", 0)
+        if width and self.z_dim not in (0, width) and not self.latents:
+            raise ValueError(
+                f"--data.z_dim: expected {width}, as wide as the generator's latents, got "
+                f"{self.z_dim}; leave it out"
+            )
+        self.z_dim = self.z_dim or width
+        super().setup(stage)
 
     def images(self, split: str) -> Latents | Rows:
         """`train` never ends; its length is what an epoch has."""
@@ -89,6 +102,8 @@ class Codes(ImageData):
             if split == "train":
                 return Rows(self.rows[:end], self.seed)
             return Rows(self.rows[end:], None)
+        if not self.z_dim:
+            raise ValueError("--data.z_dim: expected the width of a latent, got none; give it")
         first, count = {"train": (0, 10_000), "val": (FIRST_VAL, self.val_count)}[split]
         return Latents(self.z_dim, count, self.seed, first)
 
@@ -104,7 +119,7 @@ class Codes(ImageData):
         """
         rows = read(self.latents)
         shape, z = tuple(rows.shape), self.z_dim
-        fits = rows.ndim == 3 or (rows.ndim == 2 and shape[1] == z)
+        fits = rows.ndim == 3 or (rows.ndim == 2 and z in (0, shape[1]))
         if not (fits and rows.is_floating_point() and rows[:1].numel()):
             raise ValueError(
                 f"{self.latents}: expected floats of shape (N, {z}), latents of --data.z_dim {z}, "

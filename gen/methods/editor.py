@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,32 +20,40 @@ from gen.devices import full_precision
 from gen.files import WeightsError
 from gen.interpolation import alphas, path
 from gen.methods.base import Method, inference
-from gen.methods.loading import load
+from gen.methods.loading import Sketch, check_types, load
 from gen.methods.projector import project
-from gen.networks.stylegan2 import Generator
+from gen.networks.stylegan2 import SIZES, Generator
+from gen.weights import load_weights
 
-SHAPE = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
+OPEN = dict.fromkeys(SIZES, 0) | {"clamp": -1.0}  # values that leave a size to the file
+BOUNDS = dict.fromkeys(("z_dim", "w_dim", "map_layers"), (1, inf)) | {"clamp": (0, inf)}
 
 
 class Editor(Method):
     """Base of the editors. A subclass has the options `generator`, `judge`, `attributes`, `psi` and
-    those in `SHAPE`, as `StyleFunction`, calls `build_generator`, and has `edit`, `noise_dim`, and
-    the `bounds` of its options, {name: (lowest, highest)}.
+    those in `OPEN`, as `StyleFunction`, calls `build_generator`, and has `edit`, `noise_dim`, and
+    the `bounds` of its other options, {name: (lowest, highest)}.
     """
 
     learns_from = "codes"
     bounds: dict[str, tuple[float, float]]
 
     def build_generator(self) -> None:
-        """Makes the frozen generator; `start` fills it, or the checkpoint of this method."""
+        """Makes the frozen generator; `load_init` fills it, or the checkpoint of this method.
+
+        Sizes that are not given come from the file that will fill it, and are saved.
+        """
         h = self.hparams
-        for name, (low, high) in self.bounds.items():
+        if left := [name for name, value in OPEN.items() if h[name] == value]:
+            if torch.empty(0).is_meta:  # see `loading.load`: no checkpoint has another file read
+                raise ValueError(f"{left[0]}: expected the size in it, got {h[left[0]]}")
+            h.update(self.read_generator(h.init_from or h.generator)[0])
+        for name, (low, high) in (BOUNDS | self.bounds).items():
             if not low <= h[name] <= high:
                 raise ValueError(f"expected {name} in {low} .. {high}, got {h[name]}")
-        self.img_size, self.latent_dim = h.img_size, h.z_dim
-        widths = h.w_dim, h.map_layers, h.channel_base, h.channel_max
-        self.generator = Generator(h.img_size, h.z_dim, 0, *widths, h.clamp or None)
-        self.generator.requires_grad_(False)
+        self.img_size, self.latent_dim, self.width = h.img_size, h.z_dim, h.w_dim
+        self.generator = build({name: h[name] for name in OPEN}).requires_grad_(False)
+        self.rows = self.generator.mapping.rows
 
     @property
     def attribute_names(self) -> list[str]:
@@ -56,23 +66,49 @@ class Editor(Method):
 
     def load_generator(self, path: str) -> None:
         """Fills the generator with the averaged one of a checkpoint of `StyleGAN2`."""
+        self.generator.load_state_dict(self.read_generator(path)[1].state_dict())
+        rank_zero_info(f"generator: took over {path}")
+
+    def read_generator(self, path: str) -> tuple[dict[str, Any], Generator]:
+        """The sizes of the generator in a checkpoint, and the generator itself.
+
+        It is of `StyleGAN2`, whose averaged generator it is, or, if `init_from`, of this method.
+
+        Raises:
+            ValueError: no path is given.
+            WeightsError: it is of another method, has classes, its weights do not fit its options,
+                or it contradicts the sizes that are given; expected and got.
+        """
         if not path:
             raise ValueError(
                 "generator: expected a checkpoint of StyleGAN2, got none; give its path"
             )
         found = files.read(path)
-        expected = {key: self.hparams[key] for key in SHAPE} | {"conditional": False}
-        got = {key: found.hparams.get(key, 0.0) for key in expected}
-        if found.method != "StyleGAN2" or got != expected:
+        classes = found.hparams.get("conditional")
+        if classes or found.method != "StyleGAN2" and path != self.hparams.init_from:
+            got = f"{found.method}{' with classes' if classes else ''}"
             raise WeightsError(
-                f"{path}: expected a StyleGAN2 with {expected}, got a {found.method} "
-                f"with {got}; give this method the options of that file, or it another generator"
+                f"{path}: expected a StyleGAN2 without classes, got a {got}; give another generator"
             )
-        averaged = {k.removeprefix("ema.module."): v for k, v in found.state.items()}
-        prefix = "generator."
-        state = {k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)}
-        self.generator.load_state_dict(state)
-        rank_zero_info(f"generator: took over {path}")
+        sizes = {name: found.hparams.get(name, 0.0) for name in OPEN}
+        state = found.network("generator")
+        try:
+            check_types(type(self), sizes)
+            with Sketch(limit=3000 + 50 * len(state)):
+                generator = build(sizes)
+            load_weights(generator, state, path, "a generator")
+        except Exception as error:  # options of strangers raise nearly anything
+            raise WeightsError(
+                f"{path}: expected sizes of a generator that has its weights, got {sizes!s:.300}: "
+                f"{error!s:.300}; take the file as it was written"
+            ) from error
+        for name, value in sizes.items():
+            if self.hparams[name] not in (OPEN[name], value):
+                raise WeightsError(
+                    f"{path}: expected a generator with {name} {self.hparams[name]}, as given, got "
+                    f"{name} {value}; leave the option out, or give another generator"
+                )
+        return sizes, generator
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -96,7 +132,7 @@ class Editor(Method):
             raise ValueError(f"data: expected latents `z` or codes `ws`, got {got}; --data=Codes")
         if "ws" not in batch:
             return self.generator.mapping(batch["z"], psi=self.hparams.psi)
-        ws, rows, width = batch["ws"], self.generator.mapping.rows, self.hparams.w_dim
+        ws, rows, width = batch["ws"], self.rows, self.width
         if ws.shape[1:] != (rows, width):
             raise ValueError(
                 f"ws: expected codes (N, {rows}, {width}) of the generator, got "
@@ -113,7 +149,7 @@ class Editor(Method):
     def check_request(self, ws: Tensor, d: Tensor, z: Tensor | None) -> None:
         """Checks the arguments of `edit`."""
         N, Z = len(ws), self.noise_dim
-        rows, width, K = self.generator.mapping.rows, self.hparams.w_dim, len(self.attribute_names)
+        rows, width, K = self.rows, self.width, len(self.attribute_names)
         got = [None if t is None else tuple(t.shape) for t in (ws, d, z if Z else None)]
         if got != [(N, rows, width), (N, K), (N, Z) if Z else None]:
             raise ValueError(
@@ -157,6 +193,11 @@ class Editor(Method):
         """
         a, b = (self.edit(ws, d, z) for d in (d_a, d_b))
         return path(self.synthesize, a, b, alphas(frames, "strict"))
+
+
+def build(sizes: dict[str, Any]) -> Generator:
+    """A generator with random weights, of these sizes by the names of the options."""
+    return Generator(**sizes | {"c_dim": 0, "clamp": sizes["clamp"] or None})
 
 
 def rows_of(text: str, names: Sequence[str], count: int) -> Tensor:

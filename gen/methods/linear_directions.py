@@ -47,13 +47,13 @@ class LinearDirections(Editor):
             Checkpoints of this method contain its weights, so they need no other file.
         judge: checkpoint of `AttributeClassifier` that labels the generator's images in training.
         attributes: names of the K attributes as in the classifier, separated by commas.
-        img_size: side H of the images, px, as in the generator.
-        z_dim: width of the latents, as in the generator.
-        w_dim: width D of the codes, as in the generator.
-        map_layers: layers of the mapping network, as in the generator.
-        channel_base: channels times resolution, as in the generator.
-        channel_max: upper limit for the channels of a layer, as in the generator.
-        clamp: limit of the activations, as in the generator; 0: no limit.
+        img_size: side H of the images, px; 0: as in the generator's file.
+        z_dim: width of the latents; 0: as in the generator's file.
+        w_dim: width D of the codes; 0: as in the generator's file.
+        map_layers: layers of the mapping network; 0: as in the generator's file.
+        channel_base: channels times resolution; 0: as in the generator's file.
+        channel_max: upper limit for the channels of a layer; 0: as in the generator's file.
+        clamp: limit of the activations; 0: no limit; -1: as in the generator's file.
         psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
         space: space of the directions: `W` classifies the mean of the rows of a code and moves all
             rows alike, `W+` moves each row in a direction of its own.
@@ -72,8 +72,7 @@ class LinearDirections(Editor):
 
     noise_dim = 0
     bounds = {
-        **dict.fromkeys(("z_dim", "w_dim", "map_layers"), (1, inf)),
-        **dict.fromkeys(("clamp", "strength", "weight_decay", "lr", "lr_iters"), (0, inf)),
+        **dict.fromkeys(("strength", "weight_decay", "lr", "lr_iters"), (0, inf)),
         **dict(mixing=(0, 1)),
     }
 
@@ -82,13 +81,13 @@ class LinearDirections(Editor):
         generator: str = "",
         judge: str = "",
         attributes: str = "",
-        img_size: int = 64,
-        z_dim: int = 512,
-        w_dim: int = 512,
-        map_layers: int = 8,
-        channel_base: int = 16384,
-        channel_max: int = 512,
-        clamp: float = 0.0,
+        img_size: int = 0,
+        z_dim: int = 0,
+        w_dim: int = 0,
+        map_layers: int = 0,
+        channel_base: int = 0,
+        channel_max: int = 0,
+        clamp: float = -1.0,
         psi: float = 0.7,
         space: Literal["W+", "W"] = "W+",
         mixing: float = 0.875,
@@ -105,17 +104,13 @@ class LinearDirections(Editor):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build_generator()
-        K, C = len(self.attribute_names), w_dim * (self.rows if space == "W+" else 1)
+        K, C = len(self.attribute_names), self.width * (self.rows if space == "W+" else 1)
         self.classifiers = nn.Linear(C, K)
         nn.init.zeros_(self.classifiers.weight)
         nn.init.zeros_(self.classifiers.bias)
         self.register_buffer("code_mean", torch.zeros(C))
         self.register_buffer("code_std", torch.ones(C))
         self.register_buffer("score_std", torch.zeros(K))
-
-    @property
-    def rows(self) -> int:
-        return self.generator.mapping.rows
 
     # ---- training -------------------------------------------------------------------------------
 

@@ -42,13 +42,13 @@ class StyleFunction(Editor, GANMethod):
             Checkpoints of this method contain its weights, so they need no other file.
         judge: checkpoint of `AttributeClassifier` that labels the generator's images in training.
         attributes: names of the K attributes as in the classifier, separated by commas.
-        img_size: side H of the images, px, as in the generator.
-        z_dim: width of the latents, as in the generator.
-        w_dim: width D of the codes, as in the generator.
-        map_layers: layers of the mapping network, as in the generator.
-        channel_base: channels times resolution, as in the generator.
-        channel_max: upper limit for the channels of a layer, as in the generator.
-        clamp: limit of the activations, as in the generator; 0: no limit.
+        img_size: side H of the images, px; 0: as in the generator's file.
+        z_dim: width of the latents; 0: as in the generator's file.
+        w_dim: width D of the codes; 0: as in the generator's file.
+        map_layers: layers of the mapping network; 0: as in the generator's file.
+        channel_base: channels times resolution; 0: as in the generator's file.
+        channel_max: upper limit for the channels of a layer; 0: as in the generator's file.
+        clamp: limit of the activations; 0: no limit; -1: as in the generator's file.
         psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
         space: space of the edits: `W+` moves each row of a code in its own way, `W` moves all rows
             by the same vector, a function of their mean.
@@ -93,10 +93,9 @@ class StyleFunction(Editor, GANMethod):
     """
 
     bounds = {
-        **dict.fromkeys(("z_dim", "w_dim", "map_layers", "r1_every"), (1, inf)),
-        **dict.fromkeys(("clamp", "first_row", "last_row", "noise_dim", "lambda_reg"), (0, inf)),
+        **dict.fromkeys(("first_row", "last_row", "noise_dim", "lambda_reg"), (0, inf)),
         **dict.fromkeys(("lr", "lr_min", "lr_warmup_iters", "lr_iters"), (0, inf)),
-        **dict(weight_decay=(0, inf), clip=(0, inf), ema_decay=(0, 1)),
+        **dict(r1_every=(1, inf), weight_decay=(0, inf), clip=(0, inf), ema_decay=(0, 1)),
     }
 
     def __init__(
@@ -104,13 +103,13 @@ class StyleFunction(Editor, GANMethod):
         generator: str = "",
         judge: str = "",
         attributes: str = "",
-        img_size: int = 64,
-        z_dim: int = 512,
-        w_dim: int = 512,
-        map_layers: int = 8,
-        channel_base: int = 16384,
-        channel_max: int = 512,
-        clamp: float = 0.0,
+        img_size: int = 0,
+        z_dim: int = 0,
+        w_dim: int = 0,
+        map_layers: int = 0,
+        channel_base: int = 0,
+        channel_max: int = 0,
+        clamp: float = -1.0,
         psi: float = 0.7,
         space: Literal["W+", "W"] = "W+",
         first_row: int = 0,
@@ -155,10 +154,10 @@ class StyleFunction(Editor, GANMethod):
                 raise ValueError(f"expected first_row < last_row <= {L} or 0, got {got}")
             rows_of(rows, self.attribute_names, L)
             self.style_function = networks.StyleFunction(
-                L if space == "W+" else 1, K, w_dim, noise_dim, pre_norm, norm, residual
+                L if space == "W+" else 1, K, self.width, noise_dim, pre_norm, norm, residual
             )
             self.discriminator = networks.AttributeDiscriminator(
-                img_size, K, d_channels, d_max_channels
+                self.img_size, K, d_channels, d_max_channels
             )
         self.make_ema({"style_function": self.style_function}, ema_decay)
 

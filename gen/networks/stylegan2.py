@@ -28,6 +28,7 @@ from gen.ops.fir import downsample2d, setup_filter, upfirdn2d, upsample2d
 Noise = Literal["const", "none"] | torch.Generator | Sequence[Tensor]
 SLOPE = 0.2  # of leaky ReLU; after it comes a gain of sqrt(2), which the layers take in before it
 TAPS = (1, 3, 3, 1)  # of the only filter
+SIZES = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
 
 
 def widths(img_size: int, channel_base: int, channel_max: int) -> dict[int, int]:

@@ -14,6 +14,7 @@ from runs import (
     GENERATOR,
     HEADS,
     QUIET,
+    SIZES,
     STYLE_FUNCTION,
     TRAINER,
     VIT,
@@ -70,7 +71,7 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edite
         perceptual = ("lambda_cont", "lambda_lpips", "lambda_lpips_cyc")
         tiny |= {name: 0.0 for name in perceptual if name in options}
     if data == "Codes":
-        tiny |= {name: path for name, path in edited.items() if name in options}
+        tiny = {k: v for k, v in tiny.items() if k not in SIZES} | edited
     small = flags("model", tiny) + [f"--data={data}", *flags("data", of_data)]
     more = flags("trainer", TRAINER | QUIET | dict(max_steps=2, max_epochs=-1))
     main(["fit", "-c", str(path), *small, *more, f"--out={tmp_path}", "--monitor="])

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,8 +44,23 @@ def test_latents_are_a_function_of_their_position():
     assert abs(many.mean()) < 0.1 and abs(many.std() - 1) < 0.1
     assert len(data.val) == 10 and not torch.equal(data.val[3]["z"], a)
     assert next(iter(data.train_dataloader()))["z"].shape == (4, 6)
-    with pytest.raises(ValueError, match="expected z_dim and val_count >= 1, got 0"):
-        Codes(z_dim=0)
+    with pytest.raises(ValueError, match="expected val_count >= 1 and z_dim >= 0, got 1000 and -1"):
+        Codes(z_dim=-1)
+    with pytest.raises(ValueError, match="--data.z_dim: expected the width of a latent, got none"):
+        Codes().setup("fit")
+
+
+def test_the_width_of_latents_is_that_of_the_method():
+    data, method = Codes(), SimpleNamespace(latent_dim=Z)
+    data.trainer = SimpleNamespace(
+        lightning_module=method, fast_dev_run=True, world_size=1, global_rank=0
+    )
+    data.setup("fit")
+    assert data.train[0]["z"].shape == (Z,)
+    other = Codes(z_dim=Z + 1)
+    other.trainer = data.trainer
+    with pytest.raises(ValueError, match=f"--data.z_dim: expected {Z}, .*, got {Z + 1}; leave it"):
+        other.setup("fit")
 
 
 @pytest.mark.parametrize("kind", ["npy", "safetensors"])

@@ -1,19 +1,26 @@
 """Runs of the editors of codes: the promises that every method keeps, and files that are whole."""
 
+import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import gen
+from conftest import ROOT
 from ddp import run
 from gen.checkpoint import export
 from gen.files import WeightsError
 from gen.methods.stylegan2 import StyleGAN2
-from runs import GENERATOR, cut_run, differences, fit, losses, read, ship
+from gen.weights import load_safetensors, save_safetensors
+from runs import EDITED, GENERATOR, arguments, cut_run, differences, fit, losses, read, ship
 
 FIRST, MORE, K, L, D = 3, 4, 6, 8, 8
 SAVE = f"--save_every={FIRST}"
@@ -96,20 +103,70 @@ def test_it_goes_on_from_a_shipped_file_without_that_of_the_generator(whole, edi
         torch.testing.assert_close(a[key], b[key], rtol=0, atol=0.25)
 
 
-def test_a_generator_of_other_options_is_refused(whole, edited, tmp_path):
+def test_the_sizes_are_those_of_the_generators_file_and_are_saved(whole, edited):
+    name, out = whole
+    saved = gen.checkpoint.read(out / "last.ckpt").hparams
+    assert {k: saved[k] for k in EDITED} == EDITED
+    assert [type(saved[k]) for k in EDITED] == [type(v) for v in EDITED.values()]
+    config = yaml.safe_load((out / "config.yaml").read_text())["model"]["init_args"]
+    assert config["w_dim"] == 0 and config["clamp"] == -1  # as given, so it runs with other files
+
+
+def test_sizes_may_be_given_as_in_older_configs(whole, edited, tmp_path):
+    name, out = whole
+    a = read(fit(name, tmp_path, SAVE, steps=FIRST, **edited | EDITED))
+    assert not differences(a["state_dict"], read(out / "cut.ckpt")["state_dict"])
+
+
+@pytest.mark.parametrize("more", [{}, {k: v for k, v in EDITED.items() if k != "w_dim"}])
+def test_sizes_that_contradict_the_file_are_refused(whole, edited, more):
     name, _ = whole
-    with pytest.raises(
-        WeightsError, match=r"expected a StyleGAN2 with .*'w_dim': 16.*got a StyleGAN2 with .*"
-        r"'w_dim': 8.*; give this method the options of that file"
-    ):  # fmt: skip
-        fit(name, tmp_path, **edited | dict(w_dim=16))
-    with pytest.raises(WeightsError, match="expected a StyleGAN2 with .*got a AttributeClassifier"):
-        fit(name, tmp_path, **edited | dict(generator=edited["judge"]))
+    told = (
+        r"generator.safetensors: expected a generator with w_dim 16, as given, got w_dim 8; "
+        "leave the option out, or give another generator"
+    )
+    method = getattr(gen.methods, name)
+    with pytest.raises(WeightsError, match=told):
+        method(**edited | more | dict(w_dim=16)).load_init()
+
+
+def test_what_is_no_generator_without_classes_is_refused(whole, edited, tmp_path):
+    method = getattr(gen.methods, whole[0])
+    with pytest.raises(WeightsError, match="expected a StyleGAN2 without classes, got a Attribute"):
+        method(**edited | dict(generator=edited["judge"]))
     other = ship(
         StyleGAN2(**GENERATOR, num_domains=3, conditional=True), tmp_path / "c.safetensors"
     )
-    with pytest.raises(WeightsError, match="'conditional': False.*got a .*'conditional': True"):
-        fit(name, tmp_path / "run", **edited | dict(generator=other))
+    with pytest.raises(WeightsError, match="without classes, got a StyleGAN2 with classes"):
+        method(**edited | dict(generator=other))
+
+
+@pytest.mark.parametrize(
+    "change", [dict(map_layers=10**7), dict(img_size=2**40), dict(w_dim="8"), dict(z_dim=None)]
+)
+def test_a_generators_file_with_other_sizes_than_its_weights_is_refused(
+    whole, edited, tmp_path, change
+):
+    name, _ = whole
+    state, meta = load_safetensors(edited["generator"])
+    meta["hparams"] = json.dumps(json.loads(meta["hparams"]) | change)
+    save_safetensors(state, tmp_path / "bad.safetensors", meta)
+    began = time.process_time()
+    with pytest.raises(
+        WeightsError, match="bad.safetensors: expected sizes of a generator that has its"
+    ):
+        getattr(gen.methods, name)(generator=str(tmp_path / "bad.safetensors"), attributes="a")
+    assert time.process_time() - began < 5
+
+
+def test_a_checkpoint_cannot_have_another_file_read_for_its_sizes(whole, edited, tmp_path):
+    name, out = whole
+    export(out / "last.ckpt", tmp_path / "x.safetensors")
+    state, meta = load_safetensors(tmp_path / "x.safetensors")
+    meta["hparams"] = json.dumps(json.loads(meta["hparams"]) | dict(w_dim=0))
+    save_safetensors(state, tmp_path / "bad.safetensors", meta)
+    with pytest.raises(WeightsError, match="bad.safetensors: .*w_dim: expected the size in it"):
+        gen.load(tmp_path / "bad.safetensors")
 
 
 def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
@@ -123,9 +180,12 @@ def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
 
 def test_what_is_not_given_is_named(whole, edited, tmp_path):
     name, _ = whole
-    for option in ("generator", "judge"):
-        with pytest.raises(ValueError, match=f"^{option}: expected a checkpoint of .*, got none"):
-            fit(name, tmp_path, **edited | {option: ""})
+    with pytest.raises(ValueError, match="^judge: expected a checkpoint of .*, got none"):
+        fit(name, tmp_path / "run", **edited | dict(judge=""))
+    command = [sys.executable, "-m", "gen", *arguments(name, tmp_path, judge=edited["judge"])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    told = "error: generator: expected a checkpoint of StyleGAN2, got none; give its path\n"
+    assert done.returncode == 1 and done.stderr.endswith(told)
 
 
 def test_a_judge_of_other_attributes_is_refused(whole, edited, tmp_path):
