@@ -153,8 +153,11 @@ def export(path: str | Path, out: str | Path, half: bool = False) -> None:
     holds float16, of half the size and 11 bits; what loads it computes in float32 again.
 
     Raises:
-        ValueError: `half`, and a weight beyond 65,504, the largest number of float16.
+        ValueError: `half`, and a weight beyond 65,504, the largest number of float16; or `out` has
+            another suffix, under which nothing would read it.
     """
+    if Path(out).suffix != ".safetensors":
+        raise ValueError(f"{out}: expected a name that ends in .safetensors, got another")
     checkpoint = read(path)
     averaged, state = averages(checkpoint.state), checkpoint.state
     rest = {k: v for k, v in state.items() if not k.startswith(EMA) and k not in averaged}

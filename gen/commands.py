@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import errno
 import importlib
 import inspect
+import math
 import os
 import pkgutil
 import re
@@ -50,6 +53,8 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     except FileExistsError as error:
         sys.exit(f"error: {error.filename}: expected a folder, got a file; choose another place")
+    except IsADirectoryError as error:
+        sys.exit(f"error: {error.filename}: expected a file, got a folder; choose another")
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -62,7 +67,19 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
         found = find_told(error) if usual or type(error).__name__ == MISCONFIGURED else None
         if found is None and (ours_alone or not usual):
             raise
+        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
+            path = f"{found.filename}: " if found.filename else ""
+            sys.exit(
+                f"error: {path}expected space on the disk, got none; free some, then run again"
+            )
         sys.exit(f"error: {found or error}")
+
+
+def number(text: str) -> float:
+    """A finite number of a command line, for `type=`: NaN would only show in what is made of it."""
+    if not math.isfinite(value := float(text)):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value
 
 
 def load_any(path: str | Path, device: str, method: str) -> Method:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from gen.devices import float64
 
+MOST_FRAMES = 1000  # of a line: more are a mistake that takes hours
+
 
 def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     """Straight line (1 - t) a + t b; exactly `a` at 0 and `b` at 1."""
@@ -65,11 +67,11 @@ def alphas(
             "strict")`, for `uniform` alone.
 
     Raises:
-        ValueError: fewer than 2 frames, an unknown protocol, steps that are missing, not wanted,
-            negative or not finite.
+        ValueError: fewer than 2 frames or more than `MOST_FRAMES`, an unknown protocol, steps that
+            are missing, not wanted, negative or not finite.
     """
-    if frames < 2:
-        raise ValueError(f"frames: expected at least 2, got {frames}")
+    if not 2 <= frames <= MOST_FRAMES:
+        raise ValueError(f"frames: expected at least 2 and at most {MOST_FRAMES}, got {frames}")
     if (steps is not None) != (protocol == "uniform"):
         got = "no steps" if steps is None else "steps"
         raise ValueError(f"steps: expected with uniform and with it alone, got {got}, {protocol!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gen import viz
-from gen.commands import METHOD, load_any, plain_errors
+from gen.commands import METHOD, load_any, number, plain_errors
 from gen.data.classes import plain
 from gen.data.images import load_image
 from gen.files import checkpoint_names, keep_inputs, without_suffix
@@ -29,13 +29,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="a .png file")
     parser.add_argument("--cell-px", type=int, default=128, help="width of a picture")
-    parser.add_argument("--crop-pct", type=float, default=1.0, help="as of the data: Classes")
+    parser.add_argument("--crop-pct", type=number, default=1.0, help="as of the data: Classes")
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs((*args.images, *args.checkpoint), [args.out])
     viz.image_format(args.out)  # before the work
     picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct, args.method)
-    viz.save_image(picture, args.out)
+    print(viz.save_image(picture, args.out))
 
 
 def draw(images: list[Path], checkpoints: list[str], px: int, crop_pct: float, method: str):

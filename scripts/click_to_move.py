@@ -20,7 +20,7 @@ import torch
 
 import gen
 from gen import viz
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import dragging, scenes
 from gen.viz import motion as motion_viz
@@ -48,7 +48,7 @@ def main() -> None:
     add("--camera", help="DX,DY,ZOOM: where the ground goes; default: the model invents it")
     add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
     add("--request", type=Path, help="instead of these: JSON, see gen/inference/dragging.py")
-    add("--speed", type=float, default=1.0, help="all goes so many times as far")
+    add("--speed", type=number, default=1.0, help="all goes so many times as far")
     add("--samples", type=int, default=1, help="so many seeds, side by side")
     add("--suggest", action="store_true", help="only arrows.png and the table: fast")
     add("--list", action="store_true", help="only say which objects there are")
@@ -62,8 +62,8 @@ def main() -> None:
 def demo(args: argparse.Namespace) -> None:
     files = args.frame, args.masks
     given = [value is not None for value in (args.scene, *files)]
-    if given not in ([True, False, False], [False, True, True]) or args.samples < 1:
-        raise ValueError("expected --frame and --masks, or --scene; and --samples of 1 or more")
+    if given not in ([True, False, False], [False, True, True]) or not 0 < args.samples <= 100:
+        raise ValueError("expected --frame and --masks, or --scene; and --samples of 1 to 100")
     if not args.list:
         pictures = [f"{n}.png" for n in ("arrows", "flow", "visible", "frames")]
         writes = [args.out / n for n in (*pictures, "request.json", "video.gif", "video.mp4")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gen import viz
-from gen.commands import METHOD, load_any, plain_errors
+from gen.commands import METHOD, load_any, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import common, editing, generation
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", default=["0-5"], help="as 3 or 0-7")
     parser.add_argument("--set", action="append", required=True, help="a request: cat,no-spots")
     parser.add_argument("--noises", type=int, default=2, help="edits for each request")
-    parser.add_argument("--psi", type=float, help="truncation of --seeds; default: as in training")
+    parser.add_argument("--psi", type=number, help="truncation of --seeds; default: as in training")
     parser.add_argument("--steps", type=int, default=500, help="of projecting a photo")
     parser.add_argument("--frames", type=int, default=12, help="of a GIF for each edit; 0: no GIF")
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
@@ -45,9 +45,9 @@ def edit(args: argparse.Namespace) -> None:
     gifs = [args.out / f"{k:02d}-{name}.gif" for k, name in enumerate(names)]
     reads = (*args.images, args.checkpoint, args.classifier)
     keep_inputs(reads, [args.out / "edits.png", *gifs])
-    if args.noises < 1 or args.frames < 0 or args.frames == 1:
+    if not 1 <= args.noises <= 100 or args.frames < 0 or args.frames == 1:
         got = f"{args.noises} and {args.frames}"
-        raise ValueError(f"expected --noises >= 1 and --frames 0 or >= 2, got {got}")
+        raise ValueError(f"expected --noises in 1 .. 100 and --frames 0 or >= 2, got {got}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = load_any(args.checkpoint, device, args.method)
     judge = load_any(args.classifier, device, args.method)
@@ -58,10 +58,11 @@ def edit(args: argparse.Namespace) -> None:
         if not hasattr(what, role):
             raise ValueError(f"{path}: expected what can {role}, got {type(what).__name__}")
     requests = [editing.parse(text, method.attribute_names) for text in args.set]
+    photos = [common.read(method, image) for image in args.images]  # of (1, 3, S, S)
     seen = editing.known(method, judge)  # first: it refuses a classifier that does not fit
     shown, texts = [], []
-    if args.images:
-        x = torch.cat([common.read(method, image) for image in args.images])
+    if photos:
+        x = torch.cat(photos)
         ws = method.encode(x, args.steps)  # (N, L, D)
         shown, texts = [x], [("photo", 1)]
     else:

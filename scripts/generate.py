@@ -14,7 +14,7 @@ import torch
 
 import gen
 from gen import viz
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import common, generation, translation
 
@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", required=True, help="of a StyleGAN2")
     parser.add_argument("--seeds", nargs="+", default=["0-31"], help="as 3 or 0-7")
-    parser.add_argument("--psi", type=float, nargs="+", default=[1.0], help="truncation")
+    parser.add_argument("--psi", type=number, nargs="+", default=[1.0], help="truncation")
     parser.add_argument("--mix", nargs="+", help="seeds of the columns")
     parser.add_argument("--first", type=int, help="first row of a code that is mixed; default 4")
     parser.add_argument("--class", dest="name", help="of a conditional generator")

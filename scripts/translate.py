@@ -8,7 +8,7 @@ import torch
 
 import gen
 from gen import viz
-from gen.commands import METHOD, plain_errors
+from gen.commands import METHOD, number, plain_errors
 from gen.data.images import SUFFIXES, ImageError
 from gen.data.layout import images_below
 from gen.files import keep_inputs
@@ -25,7 +25,7 @@ def main() -> None:
     guide = parser.add_mutually_exclusive_group()
     guide.add_argument("--seed", type=int, default=0, help="of the style, drawn in the domain")
     guide.add_argument("--ref", type=Path, help="an image of the domain whose style to take")
-    parser.add_argument("--psi", type=float, default=1.0, help="< 1: nearer to the mean style")
+    parser.add_argument("--psi", type=number, default=1.0, help="< 1: nearer to the mean style")
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     sys.exit(translate(args))

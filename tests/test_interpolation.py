@@ -9,8 +9,9 @@ from gen.interpolation import alphas, lerp, mix, path, slerp
 def test_grids():
     assert alphas(20).tolist() == pytest.approx([t / 20 for t in range(20)])
     assert alphas(20, "strict")[[0, -1]].tolist() == [0.0, 1.0]
-    with pytest.raises(ValueError, match="at least 2, got 1"):
-        alphas(1)
+    for frames in (1, -3, 10**8):
+        with pytest.raises(ValueError, match=f"at least 2 and at most 1000, got {frames}"):
+            alphas(frames)
 
 
 def test_a_uniform_grid_steps_evenly_as_seen():

@@ -71,6 +71,18 @@ def seeds(texts: Sequence[str]) -> list[int]:
     return found
 
 
+def normal(width: int, seeds: Sequence[int]) -> Tensor:
+    """Normal numbers (N, width), each row a function of its seed.
+
+    Raises:
+        ValueError: a seed that does not fit into 64 bits.
+    """
+    if odd := [seed for seed in seeds if not -(2**63) <= seed < 2**63]:
+        raise ValueError(f"seed: expected a number of 64 bits, got {odd[0]}; choose a smaller one")
+    rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
+    return torch.stack([torch.randn(width, generator=rng) for rng in rngs])
+
+
 def join(legs: Sequence[Tensor]) -> Tensor:
     """Legs one after the other, each joint once: (N, T', 3, H, W)."""
     return torch.cat([legs[0], *(leg[:, 1:] for leg in legs[1:])], dim=1)

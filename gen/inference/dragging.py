@@ -84,7 +84,9 @@ def read(path: str | Path) -> Request:
     """The request of a JSON file; see `parse`."""
     try:
         return parse(Path(path).read_text("utf-8"))
-    except ValueError as error:  # among them bytes that are no text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: request: expected JSON in UTF-8, got other bytes") from error
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -51,10 +51,11 @@ def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
     """`cat,no-spots` -> {index of cat: True, index of spots: False}.
 
     Raises:
-        ValueError: An attribute that the editor does not have, or one that is to be and not to be.
+        ValueError: An attribute that the editor does not have, one that is to be and not to be, or
+            none at all.
     """
     request = {}
-    for word in filter(None, text.split(",")):
+    for word in filter(None, text.split(",")) if text.strip(",") else [text]:
         name = word.removeprefix("no-")
         if name not in names:
             known = ", ".join(names)
@@ -91,9 +92,7 @@ def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
 
 def noises(method, seeds: Sequence[int]) -> Tensor:
     """Noise (N, Z), each row a function of its seed."""
-    rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
-    rows = [torch.randn(method.noise_dim, generator=rng) for rng in rngs]
-    return torch.stack(rows).to(common.device(method))
+    return common.normal(method.noise_dim, seeds).to(common.device(method))
 
 
 def edits(method, ws: Tensor, d: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gen.inference.common import Rows, device
+from gen.inference.common import Rows, device, normal
 
 
 def latents(method, seeds: Sequence[int]) -> Tensor:
     """Latents of a generator, each a function of its seed: (N, Z)."""
-    rngs = (torch.Generator().manual_seed(seed) for seed in seeds)
-    rows = [torch.randn(method.latent_dim, generator=rng) for rng in rngs]
-    return torch.stack(rows).to(device(method))
+    return normal(method.latent_dim, seeds).to(device(method))
 
 
 def generated(

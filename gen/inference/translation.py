@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gen.inference.common import Headers, Rows, batch, device, read
+from gen.inference.common import Headers, Rows, batch, device, normal, read
 from gen.interpolation import alphas, lerp, path
 
 
@@ -39,8 +39,7 @@ def style(method, domain: int, seed_or_ref: int | Tensor, psi: float = 1.0) -> T
     if isinstance(seed_or_ref, Tensor):
         s = method.encode_style(seed_or_ref, y)
     else:
-        z = torch.randn(1, method.latent_dim, generator=torch.Generator().manual_seed(seed_or_ref))
-        s = method.map_style(z.to(y.device), y)
+        s = method.map_style(normal(method.latent_dim, [seed_or_ref]).to(y.device), y)
     return s if psi == 1 else lerp(method.mean_style(domain), s, psi)
 
 

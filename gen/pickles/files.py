@@ -229,7 +229,8 @@ def read_pickle(path: str | Path, wanted: str) -> Any:
         raise WeightsError(f"{path}: expected {wanted}, got one that is {error}") from None
     except Exception as error:  # a damaged file raises nearly anything
         what = f"{type(error).__name__}: {error!s:.200}"
-        raise WeightsError(f"{path}: expected {wanted}, got one that ends in {what}") from error
+        got = f"one that is damaged, or of another kind ({what})"
+        raise WeightsError(f"{path}: expected {wanted}, got {got}") from error
 
 
 def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:

@@ -129,8 +129,15 @@ def grid(
         background: colour as PIL takes it, or None for just the cells on transparent ground (RGBA).
 
     Raises:
-        ValueError: ragged rows, or texts that do not add up to the columns, rows or cells.
+        ValueError: ragged rows, texts that do not add up to the columns, rows or cells, or a sheet
+            so large that Pillow would warn of it.
     """
+    px, count = DISPLAY_PX if cell_px is None else cell_px, len(rows) * len(rows[0])
+    if px < 1 or count * px**2 > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"grid: expected cells of at least 1 px, and together at most {Image.MAX_IMAGE_PIXELS} "
+            f"px, got {count} of {px} x {px} px; ask for fewer or other ones"
+        )
     spans = [(h, 1) if isinstance(h, str) else h for h in headers]
     n, under = len(rows[0]), sum(span for _, span in spans)
     for what, expected, got in [
@@ -142,7 +149,7 @@ def grid(
     ]:
         if expected != got:
             raise ValueError(f"grid expected {expected} {what}, got {got}; pad with None or ''")
-    cells = [[None if p is None else enlarge(p, cell_px or DISPLAY_PX) for p in r] for r in rows]
+    cells = [[None if p is None else enlarge(p, px) for p in r] for r in rows]
     w, h = next(cell.size for row in cells for cell in row if cell)
     w, h = cell_px or w, round(h * (cell_px or w) / w)
     font = ImageFont.load_default(size=max(11, round(w * 0.1)))

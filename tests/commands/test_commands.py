@@ -1,5 +1,6 @@
 """Mistakes are told in one line, with the way out, by `gen` and by every script."""
 
+import argparse
 import ast
 import io
 import json
@@ -17,7 +18,7 @@ import torch
 import gen
 from conftest import ROOT
 from gen.cli import main
-from gen.commands import plain_errors
+from gen.commands import number, plain_errors
 from gen.evaluation.results import Singles
 from gen.files import WeightsError, sha256
 from runs import CLASSIFIER, TRAINER, WIDTHS, arguments, fit, flags, ship
@@ -88,6 +89,15 @@ def test_gen_shows_where_other_code_failed(monkeypatch, tmp_path):
         (KeyboardInterrupt(), 130),
         (FileNotFoundError(2, "No such file", "a.png"), "error: [Errno 2] No such file: 'a.png'"),
         (FileExistsError(17, "File exists", "out"), "error: out: expected a folder, got a file"),
+        (
+            IsADirectoryError(21, "x", "out", None, "out"),
+            "error: out: expected a file, got a folder",
+        ),
+        (
+            OSError(28, "No space left", "a.png"),
+            "error: a.png: expected space on the disk, got none;",
+        ),
+        (OSError(122, "Quota exceeded"), "error: expected space on the disk, got none; free some"),
         (WeightsError("expected a, got b"), "error: expected a, got b"),
         (ModuleNotFoundError("x", name="gradio.blocks"), "error: expected the extra demo, got no"),
     ],
@@ -126,6 +136,21 @@ def test_a_command_prints_names_that_are_not_utf8(monkeypatch):
     with plain_errors():
         print(os.fsdecode(b"caf\xe9"), flush=True)
     assert printed.getvalue() == b"caf\\udce9\n"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_of_a_command_is_finite(value, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--psi", type=number)
+    assert parser.parse_args(["--psi", "-0.5"]).psi == -0.5
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--psi={value}"])
+    assert f"argument --psi: expected a finite number, got {value}" in capsys.readouterr().err
+
+
+def test_no_script_takes_another_kind_of_number():
+    for path in ROOT.glob("scripts/*.py"):
+        assert "type=float" not in path.read_text() or path.stem == "evaluate", path
 
 
 def test_every_script_ends_so():

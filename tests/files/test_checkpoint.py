@@ -152,6 +152,21 @@ def test_a_file_without_a_digest_loads(tmp_path, shipped):
 BAD = [torch.nan, torch.inf, -torch.inf]
 
 
+@pytest.mark.parametrize("name", ["x.ckpt", "x.pt", "x", ".safetensors"])
+def test_an_export_is_not_written_under_a_name_that_nothing_would_read(tmp_path, name):
+    path = ship(StarGAN(**OPTIONS["StarGAN"]), tmp_path / "from.safetensors")
+    with pytest.raises(ValueError, match=f"{name}: expected a name that ends in .safetensors"):
+        checkpoint.export(path, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["from.safetensors"]
+
+
+@pytest.mark.parametrize("text", ["hello", "x", "{}", "<html>"])
+def test_a_text_file_is_no_checkpoint_in_words(tmp_path, text):
+    (tmp_path / "x.png").write_text(text)
+    with pytest.raises(WeightsError, match="wrote, got one that is .*(damaged|of another kind)"):
+        gen.load(tmp_path / "x.png")
+
+
 @pytest.mark.parametrize("value", BAD)
 def test_weights_that_are_not_finite_are_refused_at_every_load(tmp_path, value):
     method = StarGAN(**OPTIONS["StarGAN"])

@@ -92,7 +92,10 @@ def test_requests_that_cannot_be_met_are_refused():
         editing.parse("cow", NAMES)
     with pytest.raises(ValueError, match="expected cat or no-cat, got both in 'cat,dog,no-cat'"):
         editing.parse("cat,dog,no-cat", NAMES)
-    assert editing.parse("cat,cat", NAMES) == {1: True}
+    for nothing in ("", ","):
+        with pytest.raises(ValueError, match=f"as NAME or no-NAME, got '{nothing}'"):
+            editing.parse(nothing, NAMES)
+    assert editing.parse("cat,cat,", NAMES) == {1: True}
 
 
 def test_edits_have_a_row_for_each_request_and_seed():
@@ -174,8 +177,8 @@ def test_the_script_says_what_it_needs(checkpoint, edited, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--noises", "0"], "expected --noises >= 1 and --frames 0 or >= 2, got 0 and 12"),
-        (["--frames", "1"], "expected --noises >= 1 and --frames 0 or >= 2, got 2 and 1"),
+        (["--noises", "0"], "expected --noises in 1 .. 100 and --frames 0 or >= 2, got 0 and 12"),
+        (["--frames", "1"], "expected --noises in 1 .. 100 and --frames 0 or >= 2, got 2 and 1"),
         (["--seeds", "1", "5-2"], "seeds: expected a number or a range .* got 5-2"),
         (["--classifier", "domains"], "classifier: expected the attributes .* got None at 32 px"),
     ],
@@ -209,6 +212,17 @@ def test_the_script_refuses_before_it_projects(
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match=message):
         runpy.run_path(script, run_name="__main__")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photo_that_is_none_is_told_before_the_work(checkpoint, edited, tmp_path, monkeypatch):
+    (tmp_path / "photo.png").write_text("no image")
+    monkeypatch.setattr(editing, "known", pytest.fail)
+    words = ["--checkpoint", checkpoint, "--classifier", edited["judge"], "--set", "cat"]
+    words = [SCRIPTS / "edit.py", *words, "--out", tmp_path / "out", tmp_path / "photo.png"]
+    monkeypatch.setattr(sys, "argv", [*map(str, words)])
+    with pytest.raises(SystemExit, match="photo.png: expected PNG, JPEG, WebP or BMP"):
+        runpy.run_path(str(words[0]), run_name="__main__")
     assert not (tmp_path / "out").exists()
 
 

@@ -56,6 +56,7 @@ def test_a_class_is_that_of_all_images_in_a_new_folder(checkpoint, tmp_path, mon
         (["--first", "2"], "--first: expected it with --mix SEEDS, got it alone"),
         (["--seeds", "0-99999999999"], "seeds: .* of 1 to 1000, as 3 or 0-7, got 0-99999999999"),
         (["--mix", "5-2"], "seeds: expected a number or a range .* got 5-2"),
+        (["--cell-px", "0"], "grid: expected cells of at least 1 px"),
         (["--class", "d"], r"domains \(a, b, c\), got 'd'"),
     ],
 )
@@ -75,6 +76,13 @@ def test_a_name_of_no_format_is_refused_before_the_work(checkpoint, tmp_path, mo
 def test_without_classes_none_is_chosen(edited, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="--class: expected a conditional generator"):
         generate(monkeypatch, edited["generator"], tmp_path / "x.png", "--class", "a")
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**30])
+def test_a_seed_is_of_64_bits(seed):
+    with pytest.raises(ValueError, match=f"seed: expected a number of 64 bits, got {seed}"):
+        common.normal(3, [0, seed])
+    assert common.normal(3, [-1, 2**63 - 1]).shape == (2, 3)
 
 
 def test_seeds_are_numbers_and_ranges():

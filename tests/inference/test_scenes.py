@@ -299,7 +299,8 @@ def test_an_image_without_objects_has_a_camera(write, run):
         (["--drag", "13001:1,1", "--speed", "0"], "speed: expected a number above 0"),
         (["--drag", "13001:1,1", "--seed", "-1"], "seed: expected a number in 0"),
         (["--scene", "1"], "expected --frame and --masks, or --scene"),
-        (["--drag", "13001:1,1", "--samples", "0"], "--samples of 1 or more"),
+        (["--drag", "13001:1,1", "--samples", "0"], "--samples of 1 to 100"),
+        (["--drag", "13001:1,1", "--samples", "1000000000000"], "--samples of 1 to 100"),
         (["--drag", "13001:1,1", "--request", "r"], "expected --request, or --drag"),
         (["--request", "none.json"], "none.json"),
         (["--checkpoint", "none.safetensors", "--list"], "none.safetensors"),
@@ -318,7 +319,7 @@ def test_the_script_says_what_is_wrong_in_one_line(write, run, words, told):
     "text, told",
     [
         (b"{", "r.json: request: expected JSON"),
-        (b"\xff\xfe{}", "r.json: 'utf-8' codec"),
+        (b"\xff\xfe{}", "r.json: request: expected JSON in UTF-8, got other"),
         (b'{"drags": [{"id": 13001}]}', "KeyError: 'path'"),
         (b'{"drags": [{"id": 13009, "path": [[0, 0], [1, 1]]}]}', "expected ids among .*got 13009"),
         (b'{"drags": [{"id": 1e999, "path": []}]}', "a whole number, got inf"),

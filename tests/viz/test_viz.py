@@ -102,6 +102,12 @@ def test_grid_refuses_what_does_not_add_up(wrong):
         viz.grid([[torch.zeros(3, 8, 8)], [torch.zeros(3, 8, 8)] * 2])
 
 
+@pytest.mark.parametrize("px", [0, -1, 7000, 10**9])
+def test_grid_refuses_a_sheet_of_no_size_or_too_large_before_it_takes_memory(px):
+    with pytest.raises(ValueError, match=f"at most 89478485 px, got .*{px} x {px} px; ask for"):
+        viz.grid([[torch.zeros(3, 8, 8)] * 2], cell_px=px)
+
+
 def test_strip_shows_both_ends():
     frames = [torch.full((3, 8, 8), v) for v in torch.linspace(-1, 1, 20).tolist()]
     sheet = np.asarray(viz.strip(frames, shown=5, cell_px=40, background=None))
