@@ -225,6 +225,31 @@ def test_public_functions_and_classes_say_what_they_are():
     assert bare == []
 
 
+PRIVATE = {  # of Lightning, and the one file that uses it; another minor version may change them
+    "_parse_ckpt_path": "gen/cli.py",
+    "_trainer": "gen/methods/base.py",
+    "_ddp_kwargs": "gen/methods/base.py",
+    "_accelerator_connector": "gen/data/base.py",
+}
+
+
+def test_private_names_of_lightning_are_used_in_one_file_each():
+    """Private names that no file of ours gives to anything are of other packages."""
+    known = {"_replace", "_asdict", "_fields", "_exit", "_buffers", "_unsafe_view"}  # Python, torch
+    known |= {"_set_params_and_buffers_to_ignore_for_model", "_actions", "_typehint"}
+    nodes = [(name, node) for name in FILES if not name.startswith("tests/")
+             for node in ast.walk(TREES[name])]  # fmt: skip
+    used = [(n.attr, name, n.ctx) for name, n in nodes if isinstance(n, ast.Attribute)]
+    used += [(n.args[1].value, name, None) for name, n in nodes if isinstance(n, ast.Call)
+             and getattr(n.func, "id", "") == "getattr"
+             and isinstance(n.args[1], ast.Constant)]  # fmt: skip
+    defined = [(n.name, name) for name, n in nodes if isinstance(n, ast.FunctionDef)]
+    ours = {attr for attr, _, ctx in used if isinstance(ctx, ast.Store)} | {n for n, _ in defined}
+    found = {(attr, name) for attr, name, _ in used if re.match("_[^_]", attr)}
+    found = {(attr, name) for attr, name in found if attr not in ours | known}
+    assert found | ({*defined} & PRIVATE.items()) == {*PRIVATE.items()}
+
+
 def test_nothing_of_this_machine_is_in_the_tree():
     marks = ("/" + "work/", "/" + "root/")
     texts = [*FILES.values(), *ROOT.glob("configs/**/*.yaml"), *ROOT.glob("*.md")]

@@ -228,6 +228,7 @@ class ImageData(LightningDataModule, ABC):
         if self.trainer is None:
             return 0, 1
         world = self.trainer.world_size
+        # Private: the trainer keeps this option nowhere else.
         if world > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError(
                 f"expected Trainer(use_distributed_sampler=False) with {world} processes, got True:"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from timm.utils import ModelEmaV3
@@ -169,6 +169,22 @@ class Method(LightningModule):
         networks = nn.ModuleDict({name: getattr(self, name) for name in self._averaged})
         self.ema.update(networks, self.global_step if self._warmup else None)
 
+    # ---- around it ------------------------------------------------------------------------------
+
+    @property
+    def trainer_or_none(self) -> Trainer | None:
+        """The trainer; where there is none `trainer` raises."""
+        return self._trainer  # private: what else tells, `trainer`, is an error then
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.trainer_or_none.world_size if self.trainer_or_none else 1
+
+    def across(self, value: Tensor) -> Tensor:
+        """The mean of a value over processes."""
+        return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
+
     # ---- what inference is given ----------------------------------------------------------------
 
     def checked(self, x: Tensor, name: str = "x") -> Tensor:
@@ -261,7 +277,7 @@ class Method(LightningModule):
         for key in now:
             if key in saved and saved[key] != now[key]:
                 rank_zero_info(f"resume: {key} was {saved[key]}, is now {now[key]}")
-        if self._trainer is None or self.trainer.state.fn != "fit":
+        if self.trainer_or_none is None or self.trainer.state.fn != "fit":
             return
         states, made = checkpoint.get("optimizer_states", []), self.configure_optimizers()
         if len(states) != len(made):
@@ -386,6 +402,7 @@ class GANMethod(Method):
             self.ada_on_host = self.ada_p.cpu()
 
     def on_fit_start(self) -> None:
+        # Private: the strategy tells nowhere else which options DDP will get.
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         if options is not None and not options.get("find_unused_parameters"):
             raise ValueError(
@@ -473,15 +490,6 @@ class GANMethod(Method):
             step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
             self.ada_on_host = (self.ada_on_host + step).clamp(min=0)
             self.ada_p.fill_(self.ada_on_host.item())
-
-    def across(self, value: Tensor) -> Tensor:
-        """The mean of a value over processes."""
-        return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
-
-    @property
-    def world(self) -> int:
-        """Number of processes."""
-        return self._trainer.world_size if self._trainer else 1
 
     def validation_step(self, *_: Any) -> None:
         """Nothing: the callback `Evaluate` measures, through the inference interface."""

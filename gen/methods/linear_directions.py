@@ -160,9 +160,7 @@ class LinearDirections(Editor):
 
     def follow(self, scores: Tensor) -> None:
         """Moves the running standard deviations towards those of scores (N, K)."""
-        std = scores.std(0, correction=0)
-        if self._trainer and self.trainer.world_size > 1:
-            std = self.trainer.strategy.reduce(std)  # their mean
+        std = self.across(scores.std(0, correction=0))
         self.score_std.lerp_(std, 1 - MEMORY)
 
     def seen(self, ws: Tensor) -> Tensor:

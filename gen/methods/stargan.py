@@ -201,7 +201,7 @@ class StarGAN(GANMethod):
         kept = {k: v for k, v in own.items() if k.startswith("ada_")}
         if theirs.keys() != {k for k in own if k.startswith(D)}:
             what = "another discriminator" if theirs else "no discriminator"
-            if self._trainer:
+            if self.trainer_or_none:
                 rank_zero_info(f"{source}: has {what}, training starts with a fresh one")
             theirs = kept | {k: v for k, v in own.items() if k.startswith(D)}
         state = kept | {k: v for k, v in state.items() if not k.startswith(D)} | theirs
@@ -340,7 +340,7 @@ class StarGAN(GANMethod):
         """Mean logits of D for this batch and for held-out images: it overfits where the first
         rise and the second fall. Crops of training are augmented, held-out images are whole:
         compare how the two go, not how far they are apart."""
-        if self._trainer is None or self.trainer.datamodule is None:
+        if self.trainer_or_none is None or self.trainer.datamodule is None:
             return {}
         D, val = self.discriminator, self.trainer.datamodule.val
         chosen = torch.randperm(len(val), generator=self.step_rng(self.hparams.seed + 1))[

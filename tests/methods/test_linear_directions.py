@@ -264,7 +264,13 @@ def test_the_judge_must_be_one_of_its_attributes(edited):
     made = LinearDirections(**TINY | dict(judge=edited["judge"], init_from="x"))
     made.load_init, made._trainer = (
         lambda: None,
-        SimpleNamespace(accumulate_grad_batches=1, ckpt_path="", world_size=1),
+        SimpleNamespace(
+            accumulate_grad_batches=1,
+            ckpt_path="",
+            world_size=1,
+            precision="32-true",
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        ),  # fmt: skip
     )
     with pytest.raises(
         ValueError, match=r"judge: expected .*\['a', 'b', 'c'\] at 32 px, got \['be"
