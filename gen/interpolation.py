@@ -38,14 +38,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     return torch.where(collinear, lerp(a, b, t), lerp(na, nb, t) * direction)
 
 
-def mix(codes: Tensor, weights: Tensor) -> Tensor:
-    """Convex combination of K codes: (..., K, D) and weights (..., K) that sum to 1 -> (..., D)."""
-    total = weights.sum(-1)
-    if not torch.allclose(total, torch.ones_like(total), atol=1e-4):
-        raise ValueError(f"weights: expected a sum of 1, got {total.flatten()[:4].tolist()}")
-    return (weights[..., None] * codes).sum(-2)
-
-
 def alphas(
     frames: int = 20,
     protocol: Literal["released", "strict", "uniform"] = "released",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gen.interpolation import alphas, lerp, mix, path, slerp
+from gen.interpolation import alphas, lerp, path, slerp
 
 
 def test_grids():
@@ -60,13 +60,6 @@ def test_slerp_is_lerp_on_collinear_codes_with_finite_gradients(factor):
     torch.testing.assert_close(slerp(a, b, 0.25), lerp(a, b, 0.25))
     slerp(a, b, 0.25).sum().backward()
     assert a.grad.isfinite().all()
-
-
-def test_mix_is_convex_and_says_when_not():
-    codes = torch.randn(2, 3, 8)
-    torch.testing.assert_close(mix(codes, torch.tensor([0.0, 1.0, 0.0])), codes[:, 1])
-    with pytest.raises(ValueError, match="sum of 1"):
-        mix(codes, torch.tensor([0.5, 0.6, 0.5]))
 
 
 def test_path_renders_every_sequence_at_every_step():

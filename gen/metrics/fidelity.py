@@ -11,7 +11,6 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from itertools import islice
-from pathlib import Path
 
 import torch
 import torch_fidelity
@@ -28,7 +27,7 @@ from torch_fidelity.utils import (
 
 from gen import files, viz, weights
 from gen.metrics.checks import FEWEST, check_images
-from gen.metrics.extractors import load_backbone, repeatable
+from gen.metrics.extractors import repeatable
 from gen.networks.backbones import PACKAGES
 from gen.networks.perceptual import digest
 
@@ -37,30 +36,6 @@ log = logging.getLogger(__name__)
 SCORES = ("fid", "kid", "prc")
 KID_SUBSET = 1000  # images, torch-fidelity's; another number shows in the name
 PREPROCESSING = 1  # part of the cache's key; raise it when a backbone sees other pixels
-
-
-def fidelity(
-    fakes: Iterable[Tensor],
-    count: int,
-    reals: Dataset,
-    backbone: str = "effnetlite0",
-    scores: Collection[str] = SCORES,
-    seed: int = 2020,
-    batch_size: int = 32,
-    weights_path: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    name: str = "real images",
-) -> dict[str, float]:
-    """Scores of generated against real images: the functions below in one call.
-
-    For many pairs of domains call those: then the network is loaded once, and each domain's real
-    images are read once. Arguments, errors and names of values are theirs and `load_backbone`'s.
-    """
-    _check_scores(scores)
-    extractor = load_backbone(backbone, weights_path, device)
-    real = real_features(extractor, reals, batch_size, name)
-    fake = fake_features(extractor, fakes, count, batch_size)
-    return fidelity_scores(fake, real, backbone, scores, seed)
 
 
 def real_features(

@@ -75,12 +75,6 @@ def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
     return upfirdn2d(x, f, down=down, pad=tuple(pad))
 
 
-def filter2d(x: Tensor, f: Tensor) -> Tensor:
-    """(N, C, H, W) of the same size."""
-    pad = [p for k in _sizes(f) for p in (k // 2, (k - 1) // 2)]
-    return upfirdn2d(x, f, pad=tuple(pad))
-
-
 def _sizes(f: Tensor) -> Pair:
     """Taps along x and y."""
     return f.shape[-1], f.shape[0]

@@ -181,11 +181,11 @@ def test_exact_labels_are_those_of_the_picture():
     assert images.attribute_names == [*DOMAINS, *ATTRIBUTES]
     assert images.factor_names == list(FACTORS)
     for i in (0, 39, 40, 119):
-        f, kind, known = factors(2, 7 + i % 40), i // 40, images.attributes(i)
-        assert known.dtype == images.factor_vector(i).dtype == torch.float32
+        f, kind, known = factors(2, 7 + i % 40), i // 40, images.annotations(i)["attributes"]
+        assert known.dtype == images.annotations(i)["factors"].dtype == torch.float32
         assert known.tolist() == [kind == 0, kind == 1, kind == 2, *attributes(f)]
-        assert images.factor_vector(i).tolist() == vector(f).tolist()
-    share = torch.stack([images.attributes(i) for i in range(120)]).mean(0)
+        assert images.annotations(i)["factors"].tolist() == vector(f).tolist()
+    share = torch.stack([images.annotations(i)["attributes"] for i in range(120)]).mean(0)
     torch.testing.assert_close(share[:3], torch.full((3,), 1 / 3))
     assert ((share[3:] > 0.3) & (share[3:] < 0.7)).all()
 
@@ -196,12 +196,16 @@ def test_batches_hold_the_labels_of_their_images_and_training_draws_are_as_witho
     for p in range(4):
         for i, of in zip(draws.indices(p), ("", "_ref", "_ref2"), strict=True):
             assert torch.equal(batch[f"x{of}"][p], images[i]["x"])
-            assert torch.equal(batch[f"attributes{of}"][p], images.attributes(i))
-            assert torch.equal(batch[f"factors{of}"][p], images.factor_vector(i))
+            assert torch.equal(batch[f"attributes{of}"][p], images.annotations(i)["attributes"])
+            assert torch.equal(batch[f"factors{of}"][p], images.annotations(i)["factors"])
     (first, *_), val = data.val_dataloader(), data.val
     assert set(first) == {"x", "y", "index", "attributes", "factors"}
-    assert torch.equal(first["attributes"], torch.stack([val.attributes(i) for i in range(5)]))
-    assert torch.equal(first["factors"], torch.stack([val.factor_vector(i) for i in range(5)]))
+    assert torch.equal(
+        first["attributes"], torch.stack([val.annotations(i)["attributes"] for i in range(5)])
+    )
+    assert torch.equal(
+        first["factors"], torch.stack([val.annotations(i)["factors"] for i in range(5)])
+    )
     monkeypatch.setattr(HeadImages, "annotations", LabelledImages.annotations)
     bare = next(iter(data.train_dataloader()))
     assert set(bare) == {"x", "y", "x_ref", "x_ref2", "y_ref"}

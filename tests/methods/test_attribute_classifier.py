@@ -110,7 +110,8 @@ def test_judgement_is_logits_and_factors_in_the_units_of_the_data(whole):
     with torch.no_grad():
         out = method.net(x)
     torch.testing.assert_close(logits.clone(), out[:, :K])
-    known = torch.stack([Heads(**HEADS).train.factor_vector(i) for i in range(8)])
+    train = Heads(**HEADS).train
+    known = torch.stack([train.annotations(i)["factors"] for i in range(8)])
     expected = out[:, K:] * known.repeat(3, 1).std(0) + known.mean(0)
     torch.testing.assert_close(factors.clone(), expected)
     with torch.autocast("cpu", torch.bfloat16):

@@ -18,7 +18,7 @@ from gen.interpolation import slerp
 from gen.metrics import fidelity as module
 from gen.metrics import path_length
 from gen.metrics.extractors import load_backbone
-from gen.metrics.fidelity import fake_features, fidelity, fidelity_scores, real_features
+from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
 from gen.metrics.path_length import perceptual_path_length
 from gen.networks import backbones, perceptual
 from toys import Toy
@@ -134,7 +134,10 @@ def test_equals_torch_fidelitys_command_line(backbone, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", line.split())
     command.main()
     expected = json.loads(capsys.readouterr().out)
-    found = list(fidelity(iter(sets["fake"].split(3)), 8, sets["real"], backbone).values())
+    extractor = load_backbone(backbone)
+    fake = fake_features(extractor, iter(sets["fake"].split(3)), 8)
+    real = real_features(extractor, sets["real"])
+    found = list(fidelity_scores(fake, real, backbone).values())
     keys = ["frechet_inception_distance", "kernel_inception_distance_mean", "precision", "recall"]
     assert found == [pytest.approx(expected[key], rel=1e-5) for key in keys]
     assert found[0] > 10
@@ -236,18 +239,21 @@ def test_real_images_are_refused(images, message, own_cache):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "options, message",
     [
         ({"backbone": "resnet"}, "effnetlite0.*got 'resnet'"),
-        ({"device": "meta"}, "cpu or cuda"),
-        ({"scores": ["isc"]}, "scores: expected some of"),
-        ({"scores": "fid"}, "scores: expected some of"),
-        ({"scores": []}, "scores: expected some of"),
+        ({"backbone": "effnetlite0", "device": "meta"}, "cpu or cuda"),
     ],
 )
-def test_options_are_refused_before_anything_runs(change, message):
+def test_a_backbone_or_device_that_is_none_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        fidelity([noise(4)], 4, noise(4), **change)
+        load_backbone(**options)
+
+
+@pytest.mark.parametrize("scores", [["isc"], "fid", []])
+def test_scores_that_are_none_are_refused(scores):
+    with pytest.raises(ValueError, match="scores: expected some of"):
+        fidelity_scores(torch.zeros(4, 3), torch.zeros(4, 3), "effnetlite0", scores)
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,6 @@ class HeadImages(LabelledImages):
     def factors(self, index: int) -> Factors:
         return factors(self.seed, self.first + index % self.count)
 
-    def attributes(self, index: int) -> Tensor:
-        """The multi-label attributes of image `index`: (K,) float32 of 0 and 1."""
-        return self.annotations(index)["attributes"]
-
-    def factor_vector(self, index: int) -> Tensor:
-        """The factors of image `index`: (F,) float32, in the units of `Factors`."""
-        return self.annotations(index)["factors"]
-
     def annotations(self, index: int) -> dict[str, Tensor]:
         f, labels = self.factors(index), torch.zeros(len(self.attribute_names))
         labels[self.labels[index]] = 1

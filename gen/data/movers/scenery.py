@@ -11,8 +11,6 @@ from gen.data.movers.sprites import rgb
 GROUND, TREES, BUILDINGS, SKYLINE, SKY = range(5)
 LAYERS = 5
 PARALLAX = np.array([1.0, 0.85, 0.6, 0.3, 0.1])
-TRAIN_ID = np.array([1, 8, 2, 2, 10])  # of the layers; the ground is pavement, or road:
-ROAD_ID = 0
 HORIZON, ROAD_TOP, ROAD_BOTTOM = -0.05, 0.06, 0.425
 MOODS = tuple(  # sky above and below, skyline, asphalt, pavement, windows with and without light
     rgb(codes)
