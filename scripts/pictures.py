@@ -25,7 +25,10 @@ def main() -> None:
     stem = without_suffix(args.checkpoint)
     writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
     keep_inputs([args.data], writes, "--checkpoint")
+    if args.sources < 1:
+        raise ValueError(f"--sources: expected at least 1, got {args.sources}")
     method = gen.load(args.checkpoint, "cpu", args.method)
+    translation.check_translator(method, str(args.checkpoint))
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
 
     x, _ = common.batch(method, images, common.pick(images, -(-args.sources // S)))

@@ -248,7 +248,7 @@ class Method(LightningModule):
                 f"batch: {batch} on each of {world} devices, {batch * world} an iteration; rates "
                 "are as given (--trainer.devices 1 takes one device)"
             )
-        kind = slow_bf16(self.trainer.strategy.root_device)
+        kind = slow_bf16(self.device)
         if kind and "16" in (precision := str(self.trainer.precision)):
             rank_zero_info(
                 f"precision: {precision} takes several times as long as 32-true on this CPU "

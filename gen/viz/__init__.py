@@ -93,10 +93,18 @@ def enlarge(picture: Picture, at_least_px: int = DISPLAY_PX) -> Image.Image:
 
     64 px becomes 192 px (x3). For looking only: metrics and saved translations stay at the
     model's size. LANCZOS keeps edges crisp where bicubic goes soft and nearest goes blocky.
+
+    Raises:
+        ValueError: so large that Pillow would warn of it.
     """
     image = to_pil(picture)
     k = max(1, math.ceil(at_least_px / min(image.size)))
     size = (image.width * k, image.height * k)
+    if k > 1 and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"expected a picture of at most {Image.MAX_IMAGE_PIXELS} px, got {size[0]} x "
+            f"{size[1]}; ask for a smaller one"
+        )
     return image if k == 1 else image.resize(size, Image.Resampling.LANCZOS)
 
 

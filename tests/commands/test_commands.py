@@ -21,7 +21,7 @@ from gen.cli import main
 from gen.commands import number, plain_errors
 from gen.evaluation.results import Singles
 from gen.files import WeightsError, sha256
-from runs import CLASSIFIER, TRAINER, WIDTHS, arguments, fit, flags, ship
+from runs import CLASSIFIER, OPTIONS, TRAINER, WIDTHS, arguments, fit, flags, ship
 
 MINE = '''
 from gen.methods.stargan import StarGAN
@@ -185,6 +185,37 @@ def test_a_missing_file_is_told_in_one_line(name, monkeypatch, capsys, tmp_path)
     said = end.value.code if isinstance(end.value.code, str) else capsys.readouterr().err
     [line] = [one for one in said.splitlines() if "error: " in one]
     assert "none" in line and os.listdir(tmp_path) == []
+
+
+KINDS = {  # of methods that a script does not take
+    "attention.py": ["DomainClassifier", "StarGAN"],
+    "click_to_move.py": ["StarGAN"],
+    "edit.py": ["StarGAN", "DomainClassifier"],
+    "generate.py": ["StarGAN", "DomainClassifier"],
+    "interpolate.py": ["StyleGAN2", "DomainClassifier", "ClickToMove"],
+    "pictures.py": ["StyleGAN2", "DomainClassifier", "ClickToMove"],
+    "translate.py": ["StyleGAN2", "DomainClassifier", "ClickToMove"],
+}
+
+
+@pytest.mark.parametrize("name, kind", [(name, kind) for name in KINDS for kind in KINDS[name]])
+def test_a_checkpoint_of_another_kind_is_told_in_one_line(name, kind, monkeypatch, tmp_path):
+    method, domains = getattr(gen.methods, kind)(**OPTIONS[kind]), ["a", "b"]
+    path = ship(method, tmp_path / "x.safetensors", domains[: 2 * (kind != "StyleGAN2")])
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    words = SCRIPTS[name].replace("none.ckpt", str(path)).split()
+    monkeypatch.setattr(sys, "argv", [name, "--checkpoint", str(path), *words])
+    with pytest.raises(SystemExit, match=f"error: {path}: expected .*, got (a )?{kind}$"):
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    assert os.listdir() == []
+
+
+def test_pictures_wants_rows(monkeypatch, tmp_path):
+    words = ["--checkpoint", str(tmp_path / "x.safetensors"), "--sources", "0"]
+    monkeypatch.setattr(sys, "argv", ["pictures.py", *words])
+    with pytest.raises(SystemExit, match="--sources: expected at least 1, got 0"):
+        runpy.run_path(str(ROOT / "scripts/pictures.py"), run_name="__main__")
 
 
 def test_a_device_that_is_not_there_is_an_error(tmp_path):

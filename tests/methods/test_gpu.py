@@ -244,8 +244,9 @@ def test_what_has_no_kernels_of_one_order_is_told():
 def test_the_batch_of_all_devices_is_told(caplog):
     method = gen.methods.DomainClassifier(**CLASSIFIER)
     trainer = dict(
-        accumulate_grad_batches=1, ckpt_path="x", datamodule=SimpleNamespace(batch_size=4)
-    )
+        accumulate_grad_batches=1, ckpt_path="x", datamodule=SimpleNamespace(batch_size=4),
+        precision="32-true",
+    )  # fmt: skip
     for method._trainer in (SimpleNamespace(world_size=n, **trainer) for n in (1, 8)):
         with caplog.at_level("INFO"):
             method.on_fit_start()

@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 from gen import viz
 from gen.data.images import to_tensor
 from gen.report import charts
+from gen.viz import attention as attention_viz
 
 
 def moving(frames=7, h=32, w=32, colours=40):
@@ -67,6 +68,13 @@ def test_to_uint8_refuses(x, names):
 @pytest.mark.parametrize("side, expected", [(64, 192), (100, 200), (192, 192), (256, 256)])
 def test_enlarge_by_whole_factors(side, expected):
     assert viz.enlarge(torch.zeros(3, side, side)).size == (expected, expected)
+
+
+def test_a_picture_has_an_end():
+    with pytest.raises(ValueError, match="at most 89478485 px, got 100000 x 100000; ask for"):
+        viz.enlarge(torch.zeros(3, 8, 8), 100_000)
+    with pytest.raises(ValueError, match="at most 89478485 px"):
+        attention_viz.heat(torch.zeros(3, 8, 8), torch.ones(2, 2), 100_000)
 
 
 def test_grid_places_every_cell():
