@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from gen.data.base import ImageData
 from gen.data.domains import DomainImages
 from gen.data.images import load_alpha
 from gen.data.layout import Files, find_images, of_split
-from gen.data.sampler import position_rng
+from gen.data.sampler import index_at, position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
 HALF = dict(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")  # x in [-1, 1]
@@ -100,8 +100,7 @@ class Epochs(Dataset):
 
     def index(self, position: int) -> int:
         """Index of the image of element `position`."""
-        epoch, place = divmod(position, len(self.images))
-        return int(_order(self.seed, epoch, len(self.images))[place])
+        return index_at(self.seed, position, len(self.images))
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
         index = self.index(position)
@@ -222,12 +221,6 @@ def subset(images: list[tuple[str, str]], share: float) -> list[tuple[str, str]]
     """The first `share` of `images` by the hash of their keys, at least one, sorted again."""
     ranked = sorted(images, key=lambda image: hashlib.sha256(os.fsencode(image[0])).digest())
     return sorted(ranked[: max(1, round(share * len(images)))])
-
-
-@lru_cache(maxsize=2)  # a batch can reach into the next epoch
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A permutation of `count` images; the third number keeps it apart from `position_rng`."""
-    return np.random.default_rng((seed, epoch, 1)).permutation(count)
 
 
 @contextmanager

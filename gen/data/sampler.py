@@ -1,6 +1,7 @@
 """Training positions instead of shuffled indices, so that a resumed run sees what it would have."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -51,3 +52,15 @@ class PositionBatchSampler(Sampler[list[int]]):
 def position_rng(seed: int, position: int) -> np.random.Generator:
     """The generator of training element `position`: a function of its two arguments only."""
     return np.random.default_rng((seed, position))
+
+
+def index_at(seed: int, position: int, count: int) -> int:
+    """The one of `count` elements at a position of training: each once an epoch, shuffled."""
+    epoch, place = divmod(position, count)
+    return int(_order(seed, epoch, count)[place])
+
+
+@lru_cache(maxsize=2)  # a batch can reach into the next epoch
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A permutation of `count` elements; the 1 keeps it apart from `position_rng`."""
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)

@@ -1,13 +1,13 @@
 """Base classes of the video data sets: clips as dicts of tensors, and their DataModule."""
 
 from abc import ABC, abstractmethod
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gen.data.base import ImageData
+from gen.data.sampler import index_at
 
 
 class Clips(Dataset, ABC):
@@ -42,8 +42,7 @@ class ClipDraws(Dataset):
         self.clips, self.seed = clips, seed
 
     def __getitem__(self, position: int) -> dict[str, Tensor | int]:
-        epoch, place = divmod(position, len(self.clips))
-        return self.clips[int(_order(self.seed, epoch, len(self.clips))[place])]
+        return self.clips[index_at(self.seed, position, len(self.clips))]
 
 
 class ClipData(ImageData):
@@ -67,8 +66,3 @@ class ClipData(ImageData):
 
     def test_dataloader(self) -> DataLoader:
         return self.in_order(self.test)
-
-
-@lru_cache(maxsize=2)  # a batch can reach into the next epoch
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 1)).permutation(count)
