@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--from-scratch", action="store_true", help="not from the shipped weights")
     args = parser.parse_args()
 
+    if args.steps is not None and args.steps < 1:
+        raise ValueError(f"--steps: expected at least 1, got {args.steps}")
     keep_inputs([args.data], [args.out])
     data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
     trained = SimpleNamespace(domains=data.domains, img_size=data.img_size)

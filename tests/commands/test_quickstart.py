@@ -126,6 +126,12 @@ def test_a_missing_folder_is_told_in_one_line(quickstart, tmp_path):
     assert told.startswith("error: ") and "none" in told and "\n" not in told
 
 
+@pytest.mark.parametrize("steps", [0, -1])
+def test_steps_are_counted_from_1(quickstart, steps):
+    """For Lightning -1 is without end."""
+    assert quickstart("--steps", steps) == f"error: --steps: expected at least 1, got {steps}"
+
+
 # ---- Ctrl-C -------------------------------------------------------------------------------------
 
 CHILD = """
