@@ -15,7 +15,6 @@ Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layou
 import argparse
 import hashlib
 import os
-import re
 import sys
 import zipfile
 from collections import Counter
@@ -25,8 +24,6 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from gen.data.clips.cityscapes import CityscapesClips
-from gen.data.clips.kitti360 import Kitti360Clips, is_kitti360
 from gen.data.images import SUFFIXES, load_image
 from gen.data.layout import FEWEST_VAL, file_names, find_images, is_image
 from gen.files import show_any_name
@@ -111,39 +108,6 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
     return lines
 
 
-def verify_clips(root: Path, frames: int) -> int:
-    """Read all clips of every split and size, say which cannot be; the exit code."""
-    total = usable = 0
-    for tracks in sorted(root.glob(f"[!.]*{TRACKS}")):
-        split = tracks.name.removesuffix(TRACKS)
-        found = [re.fullmatch(rf"{split}(\d+)_(\d+)", folder.name) for folder in root.iterdir()]
-        sizes = [(int(size[2]), int(size[1])) for size in found if size]
-        if not sizes:
-            print(f"layout: {root}: expected {split}<width>_<height>/ with frames, got none")
-            total += 1
-        for height, width in sizes:
-            try:
-                reader = Kitti360Clips if is_kitti360(root) else CityscapesClips
-                clips = reader(root, split, height, width, frames, max_objects=999)
-            except ValueError as error:
-                print(f"layout: {error}")
-                total += 1
-                continue
-            bad = []
-            for index in tqdm(range(len(clips)), split, disable=None):
-                try:
-                    clips[index]
-                except (ValueError, OSError) as error:
-                    bad.append(str(error))
-            total, usable = total + len(clips), usable + len(clips) - len(bad)
-            where = f"{split} {width}x{height}"
-            print(f"{where:24} {len(clips):8} clips {len(bad):6} unusable")
-            for error in bad:
-                print(f"unusable: {error}")
-    print(f"{root}: {usable} of {total} clips are usable")
-    return int(usable < total)
-
-
 def _names(root: Path) -> list[str]:
     """Relative paths of all files in the folders of `root`, hidden ones left out."""
     return sorted(n for n in file_names(root) if "/" in n and n[-1] != "/")
@@ -158,7 +122,9 @@ def main(argv: list[str] | None = None) -> int:
     root = args.root
     show_any_name()
     if any(root.glob(f"[!.]*{TRACKS}")):
-        return verify_clips(root, args.frames)
+        from verify_clips import verify_clips
+
+        return verify_clips(root, args.frames, TRACKS)
     rows, layout = find(root)
     seen = inspect(root, rows)
     bad = [s for s in seen if s.error]

@@ -27,7 +27,7 @@ from video_masks import CLASSES, FIRST_THING, MIN_AREA, clip_of_tracks, moving_m
 from video_tracks import doubtful, track
 
 from gen.data.clips.cityscapes import CityscapesClips
-from gen.data.decoding import Video, kept, read_masks
+from gen.data.clips.decoding import Video, kept, read_masks
 from gen.files import keep_inputs, sha256
 from gen.viz import grid, to_uint8
 

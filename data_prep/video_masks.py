@@ -3,7 +3,7 @@
 All is computed at twice the size of the model, which halves the error of the flow, and brought
 down by area. Frames are uint8 RGB (H, W, 3); labels uint16 (H, W) are those of
 `gen.data.clips.cityscapes.read_ids`, maps of tracks uint16 (H, W), 0: none. Decoding is in
-gen.data.decoding, flow and visibility in video_flow.py, tracks in video_tracks.py.
+gen.data.clips.decoding, flow and visibility in video_flow.py, tracks in video_tracks.py.
 """
 
 from bisect import bisect_left, bisect_right

@@ -52,7 +52,6 @@ from harness import bare
 from literal_fir import fir_rows
 from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 from literal_step import LiteralStep
-from literal_video import PRESETS, video_rows
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
 PHASES = ("D", "G latent", "G ref", "update")
@@ -255,6 +254,15 @@ def data(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def video(args: argparse.Namespace) -> list[dict]:
+    from literal_video import PRESETS, video_rows
+
+    args.preset = args.preset or list(PRESETS)
+    if not PRESETS.keys() >= set(args.preset):
+        raise ValueError(f"--preset: expected {', '.join(PRESETS)}, got {' '.join(args.preset)}")
+    return video_rows(args.batch_size, args.device, args.preset)
+
+
 def show(rows: list[dict]) -> None:
     table = [list(rows[0])]
     table += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
@@ -296,8 +304,8 @@ def main() -> None:
         p = commands.add_parser(name)
         p.add_argument("--device", default=device)
         p.add_argument("--batch-size", type=int, default={"entropy": 64, "fir": 8}.get(name, 1))
-    p.add_argument("--preset", nargs="+", choices=PRESETS, default=list(PRESETS))
-    p.set_defaults(run=lambda args: video_rows(args.batch_size, args.device, args.preset))
+    p.add_argument("--preset", nargs="+", help="tiny, small, full; default: all")
+    p.set_defaults(run=video)
     commands.choices["fir"].set_defaults(run=lambda args: fir_rows(args.batch_size, args.device))
     p = commands.choices["entropy"]
     p.add_argument("--step", action="store_true", help="also its share of a ViT-S/16 step")

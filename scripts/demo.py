@@ -14,25 +14,21 @@ from pathlib import Path
 import torch
 
 from gen.commands import METHOD, load_any, plain_errors
+from gen.demo import ROLES
 from gen.files import WeightsError, checkpoint_names, without_suffix
 from gen.networks.perceptual import LPIPS
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
-ROLES = {  # what ships, what it has to be, and what only such a method has
-    "translator": ("smooth_i2i_emoji64", "a translator between domains", "encode_style"),
-    "editor": ("style_function_heads64", "an editor of codes", "edit"),
-    "judge": ("attribute_classifier_heads64", "an AttributeClassifier", "attribute_names"),
-    "mover": ("click_to_move_movers", "a ClickToMove", "predict_motion"),
-}
 
 
 @plain_errors()
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    for role, (name, what, _) in ROLES.items():
-        path = str(SHIPPED / f"{name}.safetensors")
-        parser.add_argument(f"--{role}", default=path, help=f"checkpoint of {what}: {name}")
+    for name, role in ROLES.items():
+        path = str(SHIPPED / f"{role.checkpoint}.safetensors")
+        about = f"checkpoint of {role.what}: {role.checkpoint}"
+        parser.add_argument(f"--{name}", default=path, help=about)
     own = METHOD | dict(help="of the checkpoint whose method gen.methods has not")
     parser.add_argument("--method", **own)
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
@@ -53,15 +49,15 @@ def main() -> None:
         if hasattr(signal, name):  # its folder is removed, too
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    methods = [load(role, getattr(args, role), device, args.method) for role in ROLES]
+    paths = {name: getattr(args, name) for name in ROLES}
+    methods = {name: load(name, path, device, args.method) for name, path in paths.items()}
     try:
         lpips = LPIPS("alex").to(device)
     except WeightsError as error:
         print(f"note: {error}", file=sys.stderr)
         lpips = None
-    named = dict(zip(ROLES, methods, strict=True))
-    about = [knows(getattr(args, role), named[role]) for role in ("translator", "editor", "mover")]
-    page = app.build(*methods, lpips, about)
+    about = {name: knows(path, methods[name]) for name, path in paths.items()}
+    page = app.build(methods, about, lpips)
     print(*app.serve(page, args.port, args.share, args.auth), flush=True)
     page.block_thread()
 
@@ -78,11 +74,10 @@ def knows(path: str, method) -> str:
     return f"{known} It has seen nothing else: of a photograph, say, it makes what it knows."
 
 
-def load(role: str, path: str, device: str, method: str = ""):
-    _, what, has = ROLES[role]
-    loaded = load_any(path, device, method)
-    if not hasattr(loaded, has):
-        raise ValueError(f"--{role} {path}: expected {what}, got a {type(loaded).__name__}")
+def load(name: str, path: str, device: str, method: str = ""):
+    loaded, role = load_any(path, device, method), ROLES[name]
+    if not hasattr(loaded, role.has):
+        raise ValueError(f"--{name} {path}: expected {role.what}, got a {type(loaded).__name__}")
     return loaded
 
 

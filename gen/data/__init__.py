@@ -1,21 +1,17 @@
-"""DataModules: `Domains`, `Classes` (images), `Cityscapes`, `KITTI360` (clips), `Heads`, `Movers`
-(drawn), `Codes`."""
+"""DataModules and data sets, found by name: `gen.data.NAME`, imported when they are asked for."""
 
 import importlib
 
-_HOME = {
-    "Domains": "domains",
-    "DomainImages": "domains",
-    "Classes": "classes",
-    "Codes": "codes",
-    "ClassImages": "classes",
-    "Heads": "heads",
-    "HeadImages": "heads",
-    "Movers": "movers",
-    "MoverClips": "movers",
-    "Cityscapes": "clips.cityscapes",
-    "KITTI360": "clips.kitti360",
+_PUBLIC = {  # module -> its public classes
+    "domains": ("Domains", "DomainImages"),
+    "classes": ("Classes", "ClassImages"),
+    "codes": ("Codes",),
+    "heads": ("Heads", "HeadImages"),
+    "movers": ("Movers", "MoverClips"),
+    "clips.cityscapes": ("Cityscapes",),
+    "clips.kitti360": ("KITTI360",),
 }
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 
 def __getattr__(name: str) -> type:

@@ -4,7 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # of all that is written; removed at the end
@@ -16,7 +17,7 @@ import torch  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from gen.demo import edit, move, translate  # noqa: E402
+from gen.demo import TABS, translate  # noqa: E402
 from gen.demo.middleware import KEPT_S, RequestLimits  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
@@ -30,32 +31,28 @@ PLAIN = gr.themes.Base(
 
 
 def build(
-    translator,
-    editor,
-    judge,
-    mover,
+    methods: Mapping[str, torch.nn.Module],
+    about: Mapping[str, str],
     lpips: LPIPS | None,
-    about: Sequence[str],
     emoji: Path = Path("data/emoji/val"),
 ) -> gr.Blocks:
-    """The page of a translator, an editor of codes with its judge, and a `ClickToMove`.
+    """The page with all tabs of `gen.demo.TABS`.
 
     Args:
-        about: text on each tab's models, in Markdown.
+        methods: a method for each role of the tabs.
+        about: text on each of them, in Markdown; a tab shows that of its first.
         lpips: LPIPS network that measures paths; None: paths are shown without numbers.
         emoji: folder of examples to translate; drawn heads if it does not exist.
     """
     options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
+    more = {"translate": dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER)))}
     with Page(**options) as page:
-        gr.Markdown("# gen\nTranslate, edit, click to move. All of it runs on this machine.")
-        with gr.Tab("Translate"):
-            translate.tab(
-                page, translator, lpips, translate.examples(emoji, Path(FOLDER)), about[0]
-            )
-        with gr.Tab("Edit"):
-            edit.tab(page, editor, judge, about[1])
-        with gr.Tab("Click to move"):
-            move.tab(page, mover, about[2])
+        titles = ", ".join(title for title, _ in TABS.values()).capitalize()
+        gr.Markdown(f"# gen\n{titles}. All of it runs on this machine.")
+        for name, (title, roles) in TABS.items():
+            shown, words = [methods[role] for role in roles], about[next(iter(roles))]
+            with gr.Tab(title):
+                import_module(f"gen.demo.{name}").tab(page, *shown, words, **more.get(name, {}))
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 

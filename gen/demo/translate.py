@@ -20,7 +20,7 @@ from gen.networks.perceptual import LPIPS
 FRAMES = 20  # of the published measure
 
 
-def tab(page: gr.Blocks, method, lpips: LPIPS | None, examples: Sequence[str], about: str) -> None:
+def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequence[str]) -> None:
     """Fills the tab; without LPIPS, paths come without numbers; `about` says what is known."""
 
     def tensor(image: Image.Image) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gen.data.clips.cityscapes import read_ids
-from gen.data.decoding import NEAREST, Part, fitted, kept
+from gen.data.clips.decoding import NEAREST, Part, fitted, kept
 from gen.data.images import load_image, to_tensor
 from gen.data.movers import BRANCHES, Movers
 from gen.inference.dragging import NEAR_PX, Drag, Request, pick
@@ -48,7 +48,7 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str =
     """An image file and its masks as a frame of (H, W) px.
 
     Args:
-        fit: way to fit the image, as `gen.data.decoding.kept` says; choose what the model was
+        fit: way to fit the image, as `gen.data.clips.decoding.kept` says; choose what the model was
             trained with.
 
     Raises:

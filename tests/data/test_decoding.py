@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gen.data import decoding
-from gen.data.decoding import Video, fitted, kept
+from gen.data.clips import decoding
+from gen.data.clips.decoding import Video, fitted, kept
 
 H, W, COUNT = 64, 128, 12
 HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{}\n#EXT-X-ENDLIST\n"

@@ -15,7 +15,7 @@ from video_masks import clip_of_tracks, moving_masks, shots
 from video_tracks import doubtful, track
 
 from gen.data import Cityscapes
-from gen.data.decoding import Video, fitted, read_masks
+from gen.data.clips.decoding import Video, fitted, read_masks
 from gen.files import UnavailableError, WeightsError, cache_dir
 from gen.methods.click_to_move import ClickToMove
 from gen.ops.motion import warp

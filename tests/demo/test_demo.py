@@ -12,16 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 
-from gen.demo import app, player, stage, translate  # noqa: E402
+from gen.demo import app, player, translate  # noqa: E402
 from gen.demo import downloads as files  # noqa: E402
 from gen.demo import validation as inputs  # noqa: E402
 from gen.demo.middleware import RequestLimits  # noqa: E402
-from gen.inference import scenes  # noqa: E402
 from memory import peak_mebibytes, reset_peak  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,15 +130,6 @@ def player_bytes(url: str):
     head, data = url.split(",")
     assert head == "data:image/webp;base64"
     return io.BytesIO(base64.b64decode(data))
-
-
-def test_a_scene_says_whose_each_px_is():
-    still = scenes.drawn(0, (32, 64), 6)
-    shown = stage.scene(still)
-    assert len(shown["ids"]) == 32 * 64 and (shown["width"], shown["height"]) == (64, 32)
-    for k, id_ in enumerate(shown["numbers"]):
-        mine = [letter == chr(49 + k) for letter in shown["ids"]]
-        assert torch.equal(torch.tensor(mine), (still.instance == id_).flatten())
 
 
 def test_the_newest_files_stay(monkeypatch, tmp_path):

@@ -48,8 +48,8 @@ from gen import checkpoint, fetch
 from gen.convert.starganv2 import import_starganv2
 from gen.convert.stylegan2 import read_stylegan2
 from gen.data.clips.cityscapes import CityscapesClips, Layout, read_flow, read_ids
+from gen.data.clips.decoding import Video
 from gen.data.codes import read as read_codes
-from gen.data.decoding import Video
 from gen.data.domains import Domains
 from gen.data.images import load_image
 from gen.files import WeightsError

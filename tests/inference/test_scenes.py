@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from gen import viz
-from gen.data.decoding import fitted
+from gen.data.clips.decoding import fitted
 from gen.inference import dragging, scenes
 from gen.inference.dragging import Drag, Request
 from gen.methods.click_to_move import ClickToMove

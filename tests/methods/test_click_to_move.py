@@ -462,3 +462,10 @@ def test_two_processes_end_with_equal_weights(tmp_path):
     assert a["strategy"] == "DDPStrategy" and not differences(a["state"], b["state"])
     assert not torch.equal(a["seen"][0]["video"], b["seen"][0]["video"])
     assert read(tmp_path / "last.ckpt")["global_step"] == 2
+
+
+@pytest.mark.parametrize("option", ["height=16", "width=80", "frames=5"])
+def test_clips_of_another_size_are_refused_before_training(tmp_path, monkeypatch, option):
+    monkeypatch.setattr(ClickToMove, "training_terms", None)
+    with pytest.raises(ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got "):
+        fit("ClickToMove", tmp_path / "run", f"--data.{option}")

@@ -8,7 +8,6 @@ import torch
 
 from gen.cli import main
 from gen.methods.attribute_classifier import AttributeClassifier
-from gen.methods.click_to_move import ClickToMove
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.spatial_entropy import SpatialEntropy
 from gen.methods.stargan import StarGAN
@@ -53,13 +52,6 @@ def test_data_of_another_kind_is_refused(tmp_path, method, data, told):
     command = f"fit --model={method} --data={data} --out={tmp_path / 'run'} --trainer.max_steps=1"
     with pytest.raises(ValueError, match=f"^--data: .*{told}"):
         main([*command.split(), *flags("model", OPTIONS[method]), *flags("trainer", TRAINER)])
-
-
-@pytest.mark.parametrize("option", ["height=16", "width=80", "frames=5"])
-def test_clips_of_another_size_are_refused_before_training(tmp_path, monkeypatch, option):
-    monkeypatch.setattr(ClickToMove, "training_terms", None)
-    with pytest.raises(ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got "):
-        fit("ClickToMove", tmp_path / "run", f"--data.{option}")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 import gen
-from gen.data.movers import MoverClips
 from gen.devices import full_precision
-from gen.methods.click_to_move import ClickToMove
 from gen.methods.stargan import StarGAN
 from gen.methods.style_function import StyleFunction
 from gen.methods.stylegan2 import StyleGAN2
@@ -128,6 +126,9 @@ def seeded(network) -> nn.Module:
 
 def predicted() -> torch.Tensor:
     """In training, where autocast and TF32 are allowed elsewhere."""
+    from gen.data import MoverClips
+    from gen.methods import ClickToMove
+
     method = bare(ClickToMove)(**CLICK_TO_MOVE)
     torch.nn.init.ones_(method.animator.graph.last.weight)
     batch = default_collate([MoverClips(777, 0, 1, 32, 64, frames=4, max_objects=4)[0]])

@@ -1,0 +1,168 @@
+"""A method is deleted by its files and a row in each table: Click to Move, in a copy of the tree.
+
+Whoever moves a file of Click to Move changes `GONE`, whoever writes a table of methods `ROWS`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GONE = """
+checkpoints/click_to_move_*
+configs/click_to_move
+data_prep/cityscapes_layout.py
+data_prep/opencv_vtest.py
+data_prep/verify_clips.py
+data_prep/video*.py
+docs/demo_click_to_move.gif
+gen/data/clips
+gen/data/movers
+gen/demo/move.py
+gen/demo/stage.*
+gen/evaluation/animators.py
+gen/evaluation/reactions.py
+gen/inference/dragging.py
+gen/inference/scenes.py
+gen/methods/click_to_move.py
+gen/networks/click_to_move
+gen/viz/motion.py
+scripts/claims/click_to_move.*
+scripts/click_to_move.py
+tests/configs/older/click_to_move_*
+tests/configs/saved/ClickToMove.yaml
+tests/data/test_cityscapes.py
+tests/data/test_decoding.py
+tests/data/test_kitti360.py
+tests/data/test_movers.py
+tests/data_prep/test_video.py
+tests/demo/test_stage.py
+tests/evaluation/test_evaluate_animators.py
+tests/inference/test_dragging.py
+tests/inference/test_scenes.py
+tests/literal_video.py
+tests/methods/test_click_to_move.py
+tests/networks/test_click_to_move_networks.py
+tests/networks/test_object_graph.py
+tests/viz/test_motion_viz.py
+""".split()
+ROWS = {  # table -> what its rows of Click to Move are, each found once
+    "gen/data/__init__.py": [
+        r'    "movers": .*\n',
+        r'    "clips\.cityscapes": .*\n',
+        r'    "clips\.kitti360": .*\n',
+    ],
+    "gen/demo/__init__.py": [r'    "move": \((?:\n        .*)+\n    \),\n'],
+}
+STILL_BOUND = {  # module or script -> why it cannot do without yet
+    "scripts/evaluate.py": "imports Movers, animators and dragging for its options",
+}
+SAMPLE = """
+tests/convert/test_starganv2.py
+tests/data/test_sampler.py
+tests/demo/test_demo.py
+tests/evaluation/test_compare.py
+tests/files/test_checkpoint.py
+tests/inference/test_editing.py
+tests/losses/test_losses.py
+tests/methods/test_projector.py
+tests/metrics/test_smoothness.py
+tests/networks/test_stargan_networks.py
+tests/ops/test_fir.py
+tests/test_architecture.py
+tests/test_words.py
+tests/viz/test_viz.py
+""".split()  # one of each room, of the fast ones
+
+IMPORT_ALL = """
+import importlib, os, pkgutil, runpy, sys
+from pathlib import Path
+import gen
+assert Path(gen.__file__).resolve() == Path("gen/__init__.py").resolve(), gen.__file__
+bound = set(sys.argv[1:])
+for module in sorted(m.name for m in pkgutil.walk_packages(gen.__path__, "gen.")):
+    if module != "gen.__main__" and module not in bound:
+        importlib.import_module(module)
+for folder in ("scripts", "data_prep"):
+    for path in sorted(Path(folder).glob("*.py")):
+        if path.as_posix() not in bound:
+            sys.path.insert(0, str(path.parent.resolve()))
+            try:
+                runpy.run_path(str(path), run_name="imported")
+            except Exception as error:
+                raise AssertionError(f"{path}: {error}") from error
+            sys.path.pop(0)
+"""
+LOAD_ALL = """
+from pathlib import Path
+import gen
+files = sorted(Path("checkpoints").glob("*.safetensors"))
+assert len(files) >= 6, files
+for file in files:
+    gen.load(file)
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the list of files comes from git"),
+]
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory) -> Path:
+    """A copy of the tree without Click to Move."""
+    copy = tmp_path_factory.mktemp("without") / "tree"
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    for pattern in GONE:
+        found = list(copy.glob(pattern))
+        assert found, f"{pattern}: expected something to delete, got none"
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, rows in ROWS.items():
+        text = (copy / name).read_text("utf-8")
+        for row in rows:
+            text, count = re.subn(row, "", text)
+            assert count == 1, f"{name}: expected one row {row!r}, got {count}"
+        (copy / name).write_text(text, "utf-8")
+    return copy
+
+
+def python(copy: Path, *words: str) -> str:
+    """What a command of the copy prints; it has to end well."""
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout
+
+
+def test_all_that_is_left_can_be_imported(without):
+    python(without, "-c", IMPORT_ALL, *STILL_BOUND)
+
+
+def test_the_other_checkpoints_load(without):
+    python(without, "-c", LOAD_ALL)
+
+
+def test_the_command_knows_the_other_methods_alone(without):
+    told = python(without, "-m", "gen", "fit", "--help")
+    assert "SmoothI2I" in told and "Heads" in told
+    assert "ClickToMove" not in told and "Movers" not in told
+    assert "--model.lambda_tri" in python(without, "-m", "gen", "fit", "--model.help", "SmoothI2I")
+    config = "configs/smooth_i2i/emoji64_cpu.yaml"
+    assert "SmoothI2I" in python(without, "-m", "gen", "fit", "-c", config, "--print_config")
+
+
+def test_tests_of_every_room_pass(without):
+    python(without, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *SAMPLE)
