@@ -58,11 +58,17 @@ ROWS = {  # table -> what its rows of Click to Move are, each found once
         r'    "clips\.kitti360": .*\n',
     ],
     "gen/demo/__init__.py": [r'    "move": \((?:\n        .*)+\n    \),\n'],
+    "tests/commands/test_saved_configs.py": [r'    "click_to_move_movers": .*\n'],
+    "tests/runs.py": [
+        r'    "ClickToMove": \("Movers", MOVERS\),\n',
+        r'    "ClickToMove": CLICK_TO_MOVE .*\n',
+    ],
 }
 STILL_BOUND = {  # module or script -> why it cannot do without yet
     "scripts/evaluate.py": "imports Movers, animators and dragging for its options",
 }
 SAMPLE = """
+tests/commands/test_saved_configs.py
 tests/convert/test_starganv2.py
 tests/data/test_sampler.py
 tests/demo/test_demo.py
