@@ -52,12 +52,20 @@ tests/networks/test_object_graph.py
 tests/viz/test_motion_viz.py
 """.split()
 ROWS = {  # table -> what its rows of Click to Move are, each found once
+    "data_prep/verify.py": [
+        r"    if any\(root\.glob\(.*TRACKS.*\n        from verify_clips .*\n\n.*\n"
+    ],
     "gen/data/__init__.py": [
         r'    "movers": .*\n',
         r'    "clips\.cityscapes": .*\n',
         r'    "clips\.kitti360": .*\n',
     ],
     "gen/demo/__init__.py": [r'    "move": \((?:\n        .*)+\n    \),\n'],
+    "scripts/benchmark.py": [
+        r"def video\((?:.*\n)+?\n\n(?=def )",
+        r', "video"(?=\))',
+        r'    p\.add_argument\("--preset".*\n    p\.set_defaults\(run=video\)\n',
+    ],
     "tests/commands/test_saved_configs.py": [r'    "click_to_move_movers": .*\n'],
     "tests/runs.py": [
         r'    "ClickToMove": \("Movers", MOVERS\),\n',
