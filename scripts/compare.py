@@ -53,6 +53,9 @@ def main() -> None:
     size = next(iter(methods.values())).img_size
     data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
     classifier = args.classifier and load_any(args.classifier, args.device, args.method)
+    if classifier and not hasattr(classifier, "classify"):
+        name = type(classifier).__name__
+        raise ValueError(f"{args.classifier}: expected a classifier of domains, got {name}")
     found, judges = [], Scorers(data.train, classifier=classifier)
     for name, method in methods.items():  # all, before the first takes its time
         try:

@@ -15,6 +15,7 @@ from gen.commands import METHOD, load_any, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import from_json
 from gen.files import WeightsError, keep_inputs
+from gen.inference import translation
 from gen.networks.perceptual import LPIPS
 from gen.report import build, build_plain
 from gen.runs import read_saved
@@ -46,6 +47,9 @@ def report(args: argparse.Namespace) -> Path:
         raise ValueError(f"--data: expected a folder or a zip: {config} names none, got nothing")
     size = dict(img_size=method.img_size)
     data = Heads(**size) if root == "heads" else Domains(root=root, **size)
+    shipped = args.shipped and load_any(args.shipped, device, args.method)
+    if shipped:
+        translation.check_translator(shipped, str(args.shipped))
     try:
         lpips = LPIPS("alex").to(device)
     except WeightsError as error:
@@ -55,7 +59,7 @@ def report(args: argparse.Namespace) -> Path:
         method,
         data.val,
         args.run_dir,
-        shipped=args.shipped and load_any(args.shipped, device, args.method),
+        shipped=shipped,
         metrics_rows=metrics,
         lpips=lpips,
     )

@@ -33,8 +33,10 @@ def domain_accuracy(classifier: Classifier, images: Tensor, y: Tensor, batch: in
 
     Raises:
         ValueError: dtype, shape, count, range, NaN; a domain that the classifier does not know;
-            logits that are not finite.
+            logits that are not finite; no classifier.
     """
+    if not hasattr(classifier, "classify"):
+        raise ValueError(f"classifier: expected a classifier, got {type(classifier).__name__}")
     ndim = images.ndim if isinstance(images, Tensor) and images.ndim == 5 else 4
     check_images(images, "images", ndim=ndim)
     if y.shape != images.shape[:1] or y.dtype != torch.int64:

@@ -211,6 +211,30 @@ def test_a_checkpoint_of_another_kind_is_told_in_one_line(name, kind, monkeypatc
     assert os.listdir() == []
 
 
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (
+            "make_report.py . --checkpoint a.ckpt --data heads --shipped c.ckpt",
+            "a translator between",
+        ),
+        ("compare.py a.ckpt b.ckpt --data heads --classifier a.ckpt", "a classifier of domains"),
+    ],
+)
+def test_a_second_checkpoint_of_another_kind_is_told_in_one_line(
+    words, told, monkeypatch, tmp_path
+):
+    files = dict(a="StarGAN", b="StarGAN", c="DomainClassifier")
+    for name, kind in files.items():
+        method = getattr(gen.methods, kind)(**OPTIONS[kind])
+        ship(method, tmp_path / f"{name}.safetensors", ["a", "b"])
+    monkeypatch.chdir(tmp_path)
+    words = words.replace(".ckpt", ".safetensors").split()
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=rf"error: \w.safetensors: expected {told}.*, got \w+$"):
+        runpy.run_path(str(ROOT / "scripts" / words[0]), run_name="__main__")
+
+
 def test_pictures_wants_rows(monkeypatch, tmp_path):
     words = ["--checkpoint", str(tmp_path / "x.safetensors"), "--sources", "0"]
     monkeypatch.setattr(sys, "argv", ["pictures.py", *words])

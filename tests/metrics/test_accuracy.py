@@ -73,6 +73,11 @@ def test_doors(images, y, why):
         domain_accuracy(Brightest(), images, y)
 
 
+def test_what_is_no_classifier_is_refused():
+    with pytest.raises(ValueError, match="classifier: expected a classifier, got Linear"):
+        domain_accuracy(torch.nn.Linear(1, 1), GOOD, Y)
+
+
 def test_a_classifier_that_gives_nan_is_refused():
     with pytest.raises(ValueError, match="expected finite logits"):
         domain_accuracy(Brightest(torch.nan), GOOD, Y)
