@@ -34,9 +34,18 @@ from tqdm import tqdm
 
 from gen.data.clips import Clips
 from gen.evaluation.reactions import Block, Reactions, finite
-from gen.evaluation.results import Singles, Values
+from gen.evaluation.results import (
+    HIGHER,
+    LOWER,
+    Results,
+    Values,
+    Wholes,
+    head,
+    weights_fingerprint,
+)
+from gen.files import sha256
 from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
-from gen.metrics.smoothness import REPORTED, path_distances, smoothness
+from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
 from gen.networks import i3d as i3d_network
 from gen.networks.click_to_move.animator import Motion
@@ -66,6 +75,7 @@ def evaluate_animator(
     i3d: str | Path | None = None,
     no_edges=None,
     no_edges_checkpoint: str | Path | None = None,
+    ledger: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates a model that makes videos of a first frame and the motion of some objects.
 
@@ -103,6 +113,7 @@ def evaluate_animator(
         no_edges: another method, trained with `edges=False`, whose motion of objects gets rows of
             its own.
         no_edges_checkpoint: file of `no_edges` whose sha256 the rows state (`no_edges_sha256`).
+        ledger: file of single values; an evaluation that was cut goes on from it.
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over clips, values are
@@ -113,48 +124,66 @@ def evaluate_animator(
             no branches for `response`; NaN; for `fvd` no I3D, or fewer than 2 clips.
         WeightsError: the file has no weights of an I3D.
     """
+    metrics, count = check(method, clips, metrics, count, samples, batch_size, i3d, no_edges)
+    branches = 3 if "response" in possible(clips) else 1
+    run = _Videos(method, clips, branches, seed, no_edges)
+    run.samples, run.net = samples, net
+    groups = [group for group in GROUPS if group in metrics]
+    others = f"edges {weights_fingerprint(no_edges)}"
+    judges = {"motion": others, "response": others, "frames": f"{net}, best of {samples}"}
+    judges["fvd"] = f"{i3d and sha256(i3d)}, {count} clips"
+    found, units = Results(ledger, head(checkpoint, seed, clips), judges), range(count)
+    if "frames" in groups:
+        run.lpips = LPIPS(net).to(run.device)
+    single = [group for group in groups if group != "fvd"]
+    found.measure(single, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
+    files = {"checkpoint": checkpoint}
+    if no_edges is not None:
+        files["no_edges"] = no_edges_checkpoint
+    if "fvd" in groups:
+        files["i3d"] = i3d
+        if not found.done("fvd"):
+            run.i3d = i3d_network.load(i3d).to(run.device)
+            found.take_wholes("fvd", run.distances(count, batch_size))
+    T, H, W = method.shape
+    how = f"{T} frames after the first, {H} x {W} px"
+    return found.rows(groups, units, how, seed, **files)
+
+
+def check(
+    method, clips: Clips, metrics, count, samples: int, batch_size: int, i3d, no_edges
+) -> tuple[Collection[str], int]:
+    """Groups and number of clips of `evaluate_animator`, which says what is raised."""
+    able = possible(clips, i3d)
     if metrics is None:
-        metrics = possible(clips, i3d)
+        metrics = able
         for group in (group for group in GROUPS if group not in metrics):
             log.warning("left out: %s, which needs %s", group, NEEDS[group])
-    branches = 3 if "response" in possible(clips) else 1
-    count = len(clips) // branches if count is None else min(count, len(clips) // branches)
+    every = len(clips) // (3 if "response" in able else 1)
+    count = every if count is None else min(count, every)
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if min(got := (count, samples, batch_size)) < 1:
         raise ValueError(f"expected count, samples and batch_size >= 1, got {got}")
-    for group in sorted(set(metrics) - set(possible(clips, i3d))):
+    for group in sorted(set(metrics) - set(able)):
         raise ValueError(f"{group}: expected {NEEDS[group]}; got none")
     if "fvd" in metrics and count < 2:
         raise ValueError(f"fvd: expected at least 2 clips, got {count}")
+    check_shapes(method, clips, no_edges)
+    return metrics, count
+
+
+def check_shapes(method, clips: Clips, no_edges) -> None:
+    """Raises ValueError if clips do not fit a method, or `no_edges` is no such method."""
     if no_edges is not None and no_edges.hparams.get("edges", True):
         raise ValueError(
             "no_edges: expected a ClickToMove trained with --model.edges false, got "
-            f"{'one with edges' if hasattr(no_edges, 'animate') else type(no_edges).__name__}"
+            f"{'one with edges' if no_edges.task == method.task else type(no_edges).__name__}"
         )
     video = clips[0]["video"]
     for side in (method, no_edges or method):
         if (got := (len(video) - 1, *video.shape[2:])) != tuple(side.shape):
             raise ValueError(f"clips: expected (T, H, W) = {tuple(side.shape)}, got {got}")
-    run = _Videos(method, clips, branches, seed, no_edges)
-    run.samples, run.net = samples, net
-    run.lpips = LPIPS(net).to(run.device) if "frames" in metrics else None
-    run.i3d = i3d_network.load(i3d).to(run.device) if "fvd" in metrics else None
-    run.seen = defaultdict(list)
-    singles, groups = Singles(), [group for group in GROUPS if group in metrics]
-    for first in tqdm(range(0, count, batch_size), "evaluate", disable=None):
-        numbers = range(first, min(first + batch_size, count))
-        block = run.block(numbers)
-        for group in groups:
-            singles.add(group, numbers, getattr(run, group)(block))
-    files = {"checkpoint": checkpoint}
-    if no_edges is not None:
-        files["no_edges"] = no_edges_checkpoint
-    if "fvd" in metrics:
-        run.add_distances(singles, count)
-        files["i3d"] = i3d
-    T, H, W = method.shape
-    return singles.rows(f"{T} frames after the first, {H} x {W} px", seed, **files)
 
 
 def possible(clips: Clips, i3d: str | Path | None = None) -> list[str]:
@@ -170,7 +199,6 @@ class _Videos(Reactions):
     net: str
     lpips: LPIPS | None
     i3d: i3d_network.I3D | None
-    seen: dict[str, list[Tensor]]  # side: features (N, D) of each block
 
     def frames(self, block: Block) -> Values:
         clips, scene, user = block.clips, block.scene, block.user
@@ -204,11 +232,12 @@ class _Videos(Reactions):
         masks = {"": torch.ones_like(shown), "_visible": shown, "_revealed": 1 - shown}
         for suffix, mask in masks.items():
             what = {"": "whole frames"}.get(suffix, f"pixels that are {suffix[1:]}")
-            yield f"{side}/psnr{suffix}", what, psnr(video, real, mask)
-            yield f"{side}/ssim{suffix}", what, ssim(video, real, mask)
-            yield f"{side}/lpips_{self.net}{suffix}", what, lpips(self.lpips, video, real, mask)
+            yield f"{side}/psnr{suffix}", what, psnr(video, real, mask), HIGHER
+            yield f"{side}/ssim{suffix}", what, ssim(video, real, mask), HIGHER
+            far = lpips(self.lpips, video, real, mask)
+            yield f"{side}/lpips_{self.net}{suffix}", what, far, LOWER
         what = "flow to the first frame, pixels that are visible"
-        yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown)
+        yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown), LOWER
 
     def best(self, video: Tensor, motion: Motion, block: Block) -> Values:
         if (K := self.samples) == 1:
@@ -220,17 +249,17 @@ class _Videos(Reactions):
         real, everywhere = block.clips["video"][:, 1:], torch.ones_like(block.clips["visible"])
         what = f"whole frames, best of {K} latents"
         scores = torch.stack([psnr(v, real, everywhere) for v in videos])  # (K, N)
-        yield f"user_best{K}/psnr", what, scores.amax(0)
+        yield f"user_best{K}/psnr", what, scores.amax(0), HIGHER
         scores = torch.stack([lpips(self.lpips, v, real, everywhere) for v in videos])
-        yield f"user_best{K}/lpips_{self.net}", what, scores.amin(0)
+        yield f"user_best{K}/lpips_{self.net}", what, scores.amin(0), LOWER
 
     def over_time(self, side: str, video: Tensor) -> Values:
         found = smoothness(*path_distances(self.lpips, video, resize=None))
         for name in REPORTED:
             named = f"{side}/{name}_t{self.steps + 1}_{self.net}_native"
-            yield named, "frames of a video, the first included", found[name]
+            yield named, "frames of a video, the first included", found[name], BETTER[name]
 
-    def found(self, side: str, video: Tensor, block: Block) -> tuple[str, str, Tensor]:
+    def found(self, side: str, video: Tensor, block: Block) -> tuple[str, str, Tensor, str]:
         clips, out = block.clips, torch.full((len(video),), torch.nan)
         boxes = block.scene.boxes
         way = self.places(boxes, clips["theta"])[:, -1] - self.half * boxes[..., :2]  # (N, M, 2)
@@ -239,27 +268,31 @@ class _Videos(Reactions):
             mask = clips["instance"][i, 0] == k + 1
             if mask.any():  # else it is too small for a px at this size
                 out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
-        return f"{side}/found_px", "the dragged object, found by its looks in the last frame", out
+        what = "the dragged object, found by its looks in the last frame"
+        return f"{side}/found_px", what, out, LOWER
 
-    def fvd(self, block: Block) -> Values:
-        """No values yet, which are of all clips together; keeps what I3D sees."""
-        clips, scene, latents = block.clips, block.scene, self.latents(block)
-        first, real = clips["video"][:, :1], clips["video"][:, 1:]
-        sides = {"real": real, "copy": first.expand_as(real)}
-        for side, users in (("user", block.user), ("oracle", scene.present)):
-            made = self.method.animate(scene, self.user_motion(clips, users), *latents).video
-            sides[side] = finite("video", made).clamp(-1, 1)
-        sides["warp"] = warp(first[:, 0], clips["flow"])
-        for side, video in sides.items():
-            self.seen[side].append(video_features(self.i3d, torch.cat([first, video], 1)).cpu())
-        yield from ()
-
-    def add_distances(self, singles: Singles, count: int) -> None:
-        real, *others = (torch.cat(features) for features in self.seen.values())
+    def distances(self, count: int, batch_size: int) -> Wholes:
+        """FVD of all videos from all real ones of the same clips."""
+        seen = defaultdict(list)  # side: features (N, D) of each block
+        for first in tqdm(range(0, count, batch_size), "fvd", disable=None):
+            block = self.block(range(first, min(first + batch_size, count)))
+            for side, video in self.videos(block).items():
+                video = torch.cat([block.clips["video"][:, :1], video], 1)
+                seen[side].append(video_features(self.i3d, video).cpu())
+        real, *others = (torch.cat(features) for features in seen.values())
         what = (
             f"{count} videos against the real ones, {real.shape[1]} I3D logits at {SIZE_PX} px, "
             f"mirrored in time up to {FEWEST_FRAMES} frames or more, the first included"
         )
-        for side, features in zip(list(self.seen)[1:], others, strict=True):
-            name = f"{side}/fvd_i3d{real.shape[1]}"
-            singles.add_whole("fvd", name, what, fvd(features, real), count)
+        for side, features in zip(list(seen)[1:], others, strict=True):
+            yield f"{side}/fvd_i3d{real.shape[1]}", what, fvd(features, real), count, LOWER
+
+    def videos(self, block: Block) -> dict[str, Tensor]:
+        """Frames (N, T, 3, H, W) after the first, of each side that FVD compares; `real` first."""
+        clips, latents = block.clips, self.latents(block)
+        first, real = clips["video"][:, :1], clips["video"][:, 1:]
+        sides = {"real": real, "copy": first.expand_as(real)}
+        for side, users in (("user", block.user), ("oracle", block.scene.present)):
+            made = self.method.animate(block.scene, self.user_motion(clips, users), *latents).video
+            sides[side] = finite("video", made).clamp(-1, 1)
+        return sides | {"warp": warp(first[:, 0], clips["flow"])}

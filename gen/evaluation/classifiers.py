@@ -3,27 +3,24 @@
 Names carry their protocol: `val/top1`, `test/jaccard_t60_alpha`, `voc/jaccard_t60_voc`.
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from gen.checkpoint import find
 from gen.data.groups import read_groups
 from gen.data.voc import VOC
 from gen.devices import float64
-from gen.evaluation.results import FRAMES, versions
-from gen.files import sha256
+from gen.evaluation.results import FRAMES, HIGHER, LOWER, NEITHER, Results, Values, head
 from gen.inference import common
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
-from gen.metrics.smoothness import REPORTED, path_distances, smoothness
-from gen.metrics.translation import bootstrap, resampled_means
+from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
+from gen.metrics.translation import resampled_means
 from gen.networks.perceptual import LPIPS
 
 GROUPS = ("accuracy", "segmentation", "entropy", "shift")
@@ -56,6 +53,7 @@ def evaluate_classifier(
     max_images: int | None = None,
     checkpoint: str | Path | None = None,
     ignore_void: bool = True,
+    ledger: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates a classifier on labelled images, or its attention on VOC.
 
@@ -82,6 +80,7 @@ def evaluate_classifier(
         checkpoint: file whose sha256 the rows state.
         ignore_void: leave void pixels out, see `jaccard`; False is the release's way
             (`.._keepvoid`).
+        ledger: file of single values; an evaluation that was cut goes on from it.
 
     Returns:
         Rows of metric, value, ci95 (bootstrap over images, or over whole groups of them where the
@@ -112,17 +111,21 @@ def evaluate_classifier(
         if images.img_size != method.img_size:
             raise ValueError(f"expected images of {method.img_size} px, got {images.img_size}")
     groups = [group for group in GROUPS if group in metrics]
+    units = sorted(_drawn(len(images), seed, max_images))
     run = _Run(method, images, net, ignore_void, "shift" in groups)
-    run.measure(groups, sorted(_drawn(len(images), seed, max_images)), batch_size)
-    common = {"seed": seed, "checkpoint_sha256": sha256(find(checkpoint)) if checkpoint else None}
-    common["versions"] = versions()
-    return [
-        {"metric": f"{split}/{row.pop('metric')}"}
-        | row
-        | common
-        | {"seconds": round(run.seconds[group], 2)}
-        for group, row in run.rows(groups, seed)
-    ]
+    found = Results(ledger, head(checkpoint, seed, images), run.judges())
+    found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
+    rows = []
+    for group in groups:
+        shown = dict(together=run.together, left_out="images that show none")
+        mine = found.rows([group], units, "", seed, checkpoint=checkpoint, **shown)
+        if not mine:
+            raise ValueError(f"{group}: expected masks that show an object, got none")
+        for row in mine:
+            rows.append(row)
+            if row["metric"] == "top1":
+                rows.append(row | run.class_mean(row["values"], seed))
+    return [row | {"metric": f"{split}/{row['metric']}"} for row in rows]
 
 
 def _drawn(count: int, seed: int, at_most: int | None) -> list[int]:
@@ -130,8 +133,16 @@ def _drawn(count: int, seed: int, at_most: int | None) -> list[int]:
     return np.random.default_rng(seed).permutation(count)[:at_most].tolist()
 
 
+class _Block(NamedTuple):
+    """Some images, and their maps once a group asks for them."""
+
+    indices: Sequence[int]
+    x: Tensor  # (N, 3, H, W)
+    maps: list[Tensor]  # none or one, (N, heads, Hg, Wg)
+
+
 class _Run:
-    """Values of single images: `values[group, name][index]`."""
+    """Measures a classifier group by group; see `evaluate_classifier` for the arguments."""
 
     def __init__(self, method, images, net: str, ignore_void: bool, shift: bool) -> None:
         self.method, self.images, self.ignore_void = method, images, ignore_void
@@ -139,153 +150,133 @@ class _Run:
         self.lpips = LPIPS(net).to(self.device) if shift else None
         has_files = hasattr(images, "paths")
         self.groups = read_groups(images.root, images.paths) if has_files else None  # (N,)
-        self.values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-        self.seconds: dict[str, float] = defaultdict(float)
         self.grid, self.patch = (0, 0, 0), 0.0  # heads, Hg, Wg; px
 
-    def measure(self, groups: list[str], indices: list[int], batch_size: int) -> None:
-        self.measured = len(indices)
-        for i in tqdm(range(0, len(indices), batch_size), "evaluate", disable=None):
-            block = indices[i : i + batch_size]
-            x = torch.stack([self.images[k]["x"] for k in block]).to(self.device)
-            check_images(x, "images")
-            began, maps = time.perf_counter(), None
-            for group in groups:
-                if group != "accuracy" and maps is None:
-                    maps = self.method.attention(x)  # (N, heads, Hg, Wg)
-                    self.grid, self.patch = tuple(maps.shape[1:]), x.shape[-1] / maps.shape[-1]
-                for name, of_image in getattr(self, group)(x, block, maps):
-                    self.values[group, name].update(of_image)
-                self.seconds[group] += time.perf_counter() - began
-                began = time.perf_counter()
+    def judges(self) -> dict[str, str]:
+        """What else decides the values of each group, see `Results`."""
+        void = "" if self.ignore_void else "void pixels kept"
+        return dict.fromkeys(GROUPS, "") | {"segmentation": void, "shift": self.net}
 
-    # ---- one group of a batch: (name, {index: value}) --------------------------------------------
+    def block(self, indices: Sequence[int]) -> _Block:
+        x = torch.stack([self.images[k]["x"] for k in indices]).to(self.device)
+        check_images(x, "images")
+        return _Block(indices, x, [])
 
-    def accuracy(self, x: Tensor, block: list[int], _) -> Iterator[tuple[str, dict[int, float]]]:
-        y = torch.as_tensor(self.images.labels)[block].to(self.device)
-        told = {"": self.method.classify(x)}  # (N, S)
-        if hasattr(self.method, "attention"):
-            raw = self.method.classify(x, averaged=False)
-            if not torch.equal(raw, told[""]):  # else the file holds averages alone
-                told["_raw"] = raw
-        for which, logits in told.items():
+    def maps(self, block: _Block) -> Tensor:
+        """(N, heads, Hg, Wg)."""
+        if not block.maps:
+            maps = self.method.attention(block.x)
+            block.maps.append(maps)
+            self.grid, self.patch = tuple(maps.shape[1:]), block.x.shape[-1] / maps.shape[-1]
+        return block.maps[0]
+
+    # ---- one group of a block --------------------------------------------------------------------
+
+    def accuracy(self, block: _Block) -> Values:
+        y = torch.as_tensor(self.images.labels)[block.indices].to(self.device)
+        logits_of = {"": self.method.classify(block.x)}  # (N, S)
+        if self.has_maps():
+            raw = self.method.classify(block.x, averaged=False)
+            if not torch.equal(raw, logits_of[""]):  # else the file holds averages alone
+                logits_of["_raw"] = raw
+        for which, logits in logits_of.items():
             if not logits.isfinite().all():
                 raise ValueError("classify: expected finite logits, got NaN or infinity")
-            yield f"top1{which}", _by_image(block, logits.argmax(1) == y)
+            how = self.weights(which) + self.size()
+            yield f"top1{which}", how, logits.argmax(1) == y, HIGHER
             if logits.shape[1] > 5:
                 hits = (logits.topk(5).indices == y[:, None]).any(1)
-                yield f"top5{which}", _by_image(block, hits)
+                yield f"top5{which}", how, hits, HIGHER
 
-    def segmentation(self, x: Tensor, block: list[int], maps: Tensor):
-        masks = {k: mask for k in block if (mask := self.images.mask(k)) is not None}
+    def segmentation(self, block: _Block) -> Values:
+        """NaN where an image has no mask, or its mask shows nothing."""
+        maps, N = self.maps(block), len(block.x)
+        masks = {
+            n: m for n, k in enumerate(block.indices) if (m := self.images.mask(k)) is not None
+        }
         if not masks:
             return
         truth = torch.stack(list(masks.values())).to(self.device, torch.int64)  # (M, H, W)
-        maps = maps[[block.index(k) for k in masks]]
-        ways = {
-            maps_of.jaccard_name(m, self.ignore_void): maps_of.foreground(maps, m) for m in MASSES
-        }
-        ways["jaccard_whole" + ("" if self.ignore_void else "_keepvoid")] = maps[:, :1].isfinite()
-        scores = {k: maps_of.jaccard(found, truth, self.ignore_void) for k, found in ways.items()}
-        scores["auroc"] = maps_of.auroc(maps, truth)
-        flat = torch.zeros_like(maps[:, :1])
-        for name, of_map in {"mass_on_object": maps, "mass_on_object_flat": flat}.items():
-            scores[name] = maps_of.mass_on_object(of_map, truth)
-        for name, (values, shown) in scores.items():
-            keys = [k for k, ok in zip(masks, shown.tolist(), strict=True) if ok]
-            yield name, _by_image(keys, values)
+        maps, void = maps[list(masks)], "" if self.ignore_void else "_keepvoid"
+        flat, every = torch.zeros_like(maps[:, :1]), maps[:, :1].isfinite()
+        best, alike = f"best head a class, {self.seen()}", f"every patch alike, {self.size()}"
+        of = {m: maps_of.jaccard_name(m, self.ignore_void) for m in MASSES}
+        scores = [
+            (name, best, maps_of.jaccard(maps_of.foreground(maps, m), truth, self.ignore_void))
+            for m, name in of.items()
+        ]
+        kept = maps_of.jaccard(every, truth, self.ignore_void)
+        scores.append((f"jaccard_whole{void}", f"every patch kept, {self.size()}", kept))
+        scores.append(("auroc", best, maps_of.auroc(maps, truth)))
+        what = f"mean over {self.seen()}"
+        scores.append(("mass_on_object", what, maps_of.mass_on_object(maps, truth)))
+        scores.append(("mass_on_object_flat", alike, maps_of.mass_on_object(flat, truth)))
+        for name, how, (values, shown) in scores:
+            out = torch.full((N,), torch.nan, dtype=torch.float64)
+            out[torch.tensor(list(masks))[shown.cpu()]] = float64(values).cpu()
+            yield f"{name}_{self.kind()}", how, out, HIGHER
 
-    def entropy(self, x: Tensor, block: list[int], maps: Tensor):
-        for name, value in maps_of.map_statistics(maps).items():
-            yield name, _by_image(block, float64(value).mean(1))
+    def entropy(self, block: _Block) -> Values:
+        for name, value in maps_of.map_statistics(self.maps(block)).items():
+            how = f"{'nats, ' * (name != 'components')}mean over {self.seen()}"
+            yield name, how, float64(value).mean(1), NEITHER
 
-    def shift(self, x: Tensor, block: list[int], maps: Tensor):
-        moved = maps_of.shift_path(self.method.attention, x, self.patch, FRAMES)  # (N, T, Hg, Wg)
-        found = smoothness(*path_distances(self.lpips, maps_of.map_frames(moved).to(x.device)))
+    def shift(self, block: _Block) -> Values:
+        self.maps(block)  # for the size of a patch
+        moved = maps_of.shift_path(self.method.attention, block.x, self.patch, FRAMES)
+        frames = maps_of.map_frames(moved).to(self.device)  # of maps (N, T, Hg, Wg)
+        found = smoothness(*path_distances(self.lpips, frames))
+        how = f"image moved by 0 .. {self.patch:g} px to the right, mean map of {self.seen()}"
         for name in REPORTED:
-            yield f"{name}_t{FRAMES}_{self.net}_shift", _by_image(block, found[name])
-        yield f"tv_t{FRAMES}_shift", _by_image(block, maps_of.map_variation(moved))
+            yield f"{name}_t{FRAMES}_{self.net}_shift", how, found[name], BETTER[name]
+        yield f"tv_t{FRAMES}_shift", how, maps_of.map_variation(moved), LOWER
 
-    # ---- rows ------------------------------------------------------------------------------------
-
-    def rows(self, groups: list[str], seed: int) -> Iterator[tuple[str, dict]]:
-        """(group, row) of all that was measured."""
-        labels = getattr(self.images, "labels", None)
-        for group in groups:
-            names = [name for g, name in self.values if g == group]
-            if not names:
-                raise ValueError(f"{group}: expected masks that show an object, got none")
-            for name in names:
-                of_image = self.values[group, name]
-                together = self.together(of_image)
-                mean, *ci95 = bootstrap(list(of_image.values()), seed, RESAMPLED, together)
-                protocol = self.protocol(group, name, len(of_image)) + _count(together)
-                row = dict(metric=self.named(name), value=mean, ci95=ci95, protocol=protocol)
-                row |= dict(count=len(of_image))
-                yield group, row | {"values": of_image}
-                if name == "top1":
-                    yield group, self.class_mean(of_image, labels, seed)
+    # ---- what the rows say -----------------------------------------------------------------------
 
     def together(self, indices: Iterable[int]) -> np.ndarray | None:
         """The groups of these images."""
         return None if self.groups is None else self.groups[list(indices)].numpy()
 
-    def named(self, name: str) -> str:
-        kind = "voc" if isinstance(self.images, VOC) else "alpha"
-        return f"{name}_{kind}" if name.startswith(("jaccard", "auroc", "mass")) else name
+    def has_maps(self) -> bool:
+        return hasattr(self.method, "attention")
 
-    def protocol(self, group: str, name: str, count: int) -> str:
-        (heads, *grid), px = self.grid, self.size()
-        seen = f"{heads} heads, {grid[0]} x {grid[1]} patches, {px}"
-        if group == "accuracy":
-            return self.weights(name) + px
-        if group == "entropy":
-            return f"{'nats, ' * (name != 'components')}mean over {seen}"
-        if group == "shift":
-            return f"image moved by 0 .. {self.patch:g} px to the right, mean map of {seen}"
-        if "whole" in name or "flat" in name:
-            what = f"every patch {'kept' if 'whole' in name else 'alike'}, {px}"
-        else:
-            what = f"{'mean over' if 'mass' in name else 'best head a class,'} {seen}"
-        out = self.measured - count
-        return what + f", without {out} images that show none" * bool(out)
+    def kind(self) -> str:
+        return "voc" if isinstance(self.images, VOC) else "alpha"
+
+    def seen(self) -> str:
+        heads, *grid = self.grid
+        return f"{heads} heads, {grid[0]} x {grid[1]} patches, {self.size()}"
 
     def size(self) -> str:
         crop = getattr(self.images, "crop_pct", 1.0)
         return f"{self.images.img_size} px" + (f", centre crop {crop:g}" if crop != 1 else "")
 
-    def weights(self, name: str) -> str:
-        if not hasattr(self.method, "attention"):
+    def weights(self, which: str) -> str:
+        if not self.has_maps():
             return ""  # it has one set of them
-        return "raw weights, " if name.endswith("_raw") else "averaged weights, "
+        return "raw weights, " if which else "averaged weights, "
 
-    def class_mean(self, hits: dict[int, float], labels: Tensor, seed: int) -> dict:
-        """The row of the mean over classes; resampled hits of n images are binomial.
+    def class_mean(self, hits: dict[int, float], seed: int) -> dict:
+        """The mean over classes, in place of top1; resampled hits of n images are binomial.
 
         Where there are groups, those of each class are resampled.
         """
         of_class, rng = defaultdict(dict), np.random.default_rng(seed)
         for index, hit in hits.items():
-            of_class[int(labels[index])][index] = hit
-        classes = [told for _, told in sorted(of_class.items())]
-        means, n = [np.mean(list(told.values())) for told in classes], list(map(len, classes))
+            of_class[int(self.images.labels[index])][index] = hit
+        classes = [of_image for _, of_image in sorted(of_class.items())]
+        means, n = [np.mean([*of.values()]) for of in classes], list(map(len, classes))
         values = dict(zip(sorted(of_class), map(float, means), strict=True))
         if self.groups is None:
             drawn = rng.binomial(n, means, (RESAMPLED, len(n))) / n  # (1000, S)
         else:
-            told = [(list(told.values()), self.together(told)) for told in classes]
-            drawn = np.stack([resampled_means(*one, rng, RESAMPLED) for one in told], 1)
+            each = [([*of.values()], self.together(of)) for of in classes]
+            drawn = np.stack([resampled_means(*one, rng, RESAMPLED) for one in each], 1)
         ci95 = np.percentile(drawn.mean(1), [2.5, 97.5]).tolist()
-        row = dict(metric="class_mean_top1", value=float(np.mean(means)), ci95=ci95)
         protocol = f"mean over {len(n)} classes, {self.weights('')}{self.size()}"
-        protocol += _count(self.together(hits))
-        return row | dict(protocol=protocol, count=len(hits), values=values)
-
-
-def _count(groups: np.ndarray | None) -> str:
-    """The number of draws (groups) that the images are, as text for a protocol."""
-    return "" if groups is None else f", {len(groups)} images in {len(set(groups))} groups"
-
-
-def _by_image(block: list[int], values: Tensor) -> dict[int, float]:
-    return dict(zip(block, float64(values).tolist(), strict=True))
+        if self.groups is not None:
+            protocol += f", {len(hits)} images in {len(set(self.together(hits)))} groups"
+        value = float(np.mean(means))
+        return dict(
+            metric="class_mean_top1", value=value, ci95=ci95, protocol=protocol, values=values
+        )

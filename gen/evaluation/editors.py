@@ -19,21 +19,28 @@ Letters in shapes: N sources, J edits of each, K attributes, P other images, Z n
 rows of a code, D its width, H image side.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gen.devices import float64
-from gen.evaluation.results import FRAMES, Singles, Values
+from gen.evaluation.results import (
+    FRAMES,
+    HIGHER,
+    NEITHER,
+    Results,
+    Values,
+    head,
+    weights_fingerprint,
+)
 from gen.inference import common, generation
 from gen.inference.editing import possible
 from gen.interpolation import alphas, path
-from gen.metrics.smoothness import REPORTED, path_distances, smoothness
+from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
@@ -55,6 +62,7 @@ def evaluate_editor(
     checkpoint: str | Path | None = None,
     psi: float | None = None,
     judge_checkpoint: str | Path | None = None,
+    ledger: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates an editor of the codes of a generator, as a judge sees its images.
 
@@ -86,6 +94,7 @@ def evaluate_editor(
         checkpoint: file whose sha256 the rows state.
         psi: truncation of the codes; None is the method's own.
         judge_checkpoint: file of the judge whose sha256 the rows state (`judge_sha256`).
+        ledger: file of single values; an evaluation that was cut goes on from it.
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over sources, values
@@ -99,9 +108,12 @@ def evaluate_editor(
     groups = [group for group in GROUPS if group in metrics]
     run = _Editor(method, judge, outputs, net, seed, batch_size, psi)
     run.check_others(groups)
-    run.measure(groups, count)
+    seen = f"{net}, {run.outputs} edits, psi {psi}, judge {weights_fingerprint(judge)}"
+    found = Results(ledger, head(checkpoint, seed), dict.fromkeys(GROUPS, seen))
+    units = range(count)
+    found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
     files = dict(checkpoint=checkpoint, judge=judge_checkpoint)
-    return run.singles.rows(run.how, seed, **files)
+    return found.rows(groups, units, run.how, seed, **files)
 
 
 def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) -> None:
@@ -139,8 +151,9 @@ class _Editor:
         self.outputs = outputs if method.noise_dim else 1  # without noise all are equal
         self.lpips = LPIPS(net).to(common.device(method))
         self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
-        self.singles = Singles()
-        others = torch.cat([block.y for block in self.blocks(FIRST_OTHER, OTHERS)])
+        numbers = range(FIRST_OTHER, FIRST_OTHER + OTHERS)
+        blocks = (numbers[i : i + batch_size] for i in range(0, OTHERS, batch_size))
+        others = torch.cat([self.block(some).y for some in blocks])
         self.others = others[possible(others)].cpu().numpy()  # (P, K) bool
 
     def check_others(self, groups: list[str]) -> None:
@@ -151,12 +164,6 @@ class _Editor:
                 f"expected images with and without each attribute, got {OTHERS} that the judge "
                 f"sees equal in {', '.join(same)}; take a larger psi, or measure edits alone"
             )
-
-    def measure(self, groups: list[str], count: int) -> None:
-        total = -(-count // self.batch_size)
-        for block in tqdm(self.blocks(0, count), "evaluate", total, disable=None):
-            for group in groups:
-                self.singles.add(group, block.numbers, getattr(self, group)(block))
 
     # ---- one group of a block --------------------------------------------------------------------
 
@@ -169,14 +176,15 @@ class _Editor:
         both = ("edits", what, right), ("unchanged", floor, block.y[:, None] == d)
         for prefix, text, hits in both:  # (N, J, K)
             hits = float64(hits)
-            yield f"{prefix}/accuracy", f"{text}, mean over attributes", hits.mean((1, 2))
-            yield f"{prefix}/accuracy_joint", f"{text}, all of them", hits.amin(2).mean(1)
+            yield f"{prefix}/accuracy", f"{text}, mean over attributes", hits.mean((1, 2)), HIGHER
+            yield f"{prefix}/accuracy_joint", f"{text}, all of them", hits.amin(2).mean(1), HIGHER
             for name, value in zip(self.names, hits.mean(1).unbind(1), strict=True):
-                yield f"{prefix}/accuracy_{name}", text, value
+                yield f"{prefix}/accuracy_{name}", text, value, HIGHER
         found = translation_scores(self.lpips, block.x, made)
         varied = found.get("diversity", torch.zeros(len(d)))
-        yield f"edits/diversity_lpips_{self.net}", f"{what}, pairs of them", varied
-        yield f"edits/lpips_{self.net}", f"{what}, to the source", found["content_lpips"]
+        yield f"edits/diversity_lpips_{self.net}", f"{what}, pairs of them", varied, HIGHER
+        far = found["content_lpips"]
+        yield f"edits/lpips_{self.net}", f"{what}, to the source", far, NEITHER
 
     def single(self, block: _Block) -> Values:
         d, z = self.draw("single", block, self.nearest, len(self.names))  # (N, K, K), (N, K, Z)
@@ -192,15 +200,16 @@ class _Editor:
         moved = (moved - self.factors(block.x)[:, None]).abs() / self.judge.factor_std
         what = "one attribute changed, the fewest others with it"
         every = f"mean |change| of {moved.shape[2]} factors in standard deviations"
-        for name, text, of_edit in (
-            ("accuracy", f"{what}: is it as wanted", float64(right)),
-            ("kept", f"{what}: share of labels to stay that stayed", kept),
-            (f"lpips_{self.net}", f"{what}: distance to the source", torch.stack(lpips)),
-            ("factors", f"{what}: {every}", moved.mean(2)),
+        for name, text, of_edit, better in (
+            ("accuracy", "is it as wanted", float64(right), HIGHER),
+            ("kept", "share of labels to stay that stayed", kept, HIGHER),
+            (f"lpips_{self.net}", "distance to the source", torch.stack(lpips), NEITHER),
+            ("factors", every, moved.mean(2), NEITHER),
         ):
-            yield f"single/{name}", f"{text}, mean over attributes", of_edit.nanmean(1)
+            text = f"{what}: {text}"
+            yield f"single/{name}", f"{text}, mean over attributes", of_edit.nanmean(1), better
             for attribute, value in zip(self.names, of_edit.unbind(1), strict=True):
-                yield f"single/{name}_{attribute}", text, value
+                yield f"single/{name}_{attribute}", text, value, better
 
     def paths(self, block: _Block) -> Values:
         d, z = self.draw("paths", block, self.two, 1)  # (N, 2, K), (N, 1, Z)
@@ -210,7 +219,8 @@ class _Editor:
         what = "straight lines of codes between edits of equal noise to labels of two other images"
         seen = f"alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
         for name in REPORTED:
-            yield f"paths/{name}_t{FRAMES}_{self.net}", f"{what}, {seen}", found[name]
+            named = f"paths/{name}_t{FRAMES}_{self.net}"
+            yield named, f"{what}, {seen}", found[name], BETTER[name]
 
     # ---- what is drawn, a function of (seed, number) ---------------------------------------------
 
@@ -245,13 +255,11 @@ class _Editor:
 
     # ---- the generator and the judge -------------------------------------------------------------
 
-    def blocks(self, first: int, count: int) -> Iterator[_Block]:
-        for start in range(first, first + count, self.batch_size):
-            numbers = range(start, min(start + self.batch_size, first + count))
-            z = generation.latents(self.method, [self.seed * 10**6 + i for i in numbers])
-            ws = self.method.map_latents(z, self.psi)
-            x = self.images(ws)
-            yield _Block(numbers, ws, x, self.predicted_labels(x[:, None])[:, 0])
+    def block(self, numbers: range) -> _Block:
+        z = generation.latents(self.method, [self.seed * 10**6 + i for i in numbers])
+        ws = self.method.map_latents(z, self.psi)
+        x = self.images(ws)
+        return _Block(numbers, ws, x, self.predicted_labels(x[:, None])[:, 0])
 
     def edited(self, block: _Block, d: Tensor, z: Tensor) -> Tensor:
         """Images (N, J, 3, H, H) of edits to labels (N, J, K) with noise (N, J, Z)."""

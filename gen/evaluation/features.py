@@ -17,6 +17,11 @@ MOST = 1000  # training images a domain that the second backbone looks at
 log = logging.getLogger(__name__)
 
 
+def better(name: str) -> str:
+    """Which direction of a score of `fidelity_scores` is better: of distances, lower."""
+    return "higher" if name.startswith(("precision", "recall")) else "lower"
+
+
 class Backbone:
     """A feature extractor and the real images of each domain as it sees them.
 

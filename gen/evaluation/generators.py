@@ -1,25 +1,22 @@
 """Evaluation of a generator: are its images like real ones, and how gradual are its paths."""
 
 import logging
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gen.checkpoint import find
-from gen.evaluation.results import FRAMES, row, versions
-from gen.files import sha256
+from gen.evaluation.features import better
+from gen.evaluation.results import FRAMES, LOWER, Results, Values, Wholes, head
 from gen.inference import common, generation
 from gen.interpolation import alphas, path
 from gen.metrics.checks import FEWEST
 from gen.metrics.extractors import load_backbone
 from gen.metrics.fidelity import fake_features, fidelity_scores, real_features
 from gen.metrics.path_length import perceptual_path_length
-from gen.metrics.smoothness import REPORTED, path_distances, smoothness
-from gen.metrics.translation import bootstrap
+from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 
 log = logging.getLogger(__name__)
@@ -39,6 +36,7 @@ def evaluate_generator(
     seed: int = 777,
     batch_size: int = 50,
     checkpoint: str | Path | None = None,
+    ledger: str | Path | None = None,
 ) -> list[dict]:
     """Evaluates a generator of images, without truncation.
 
@@ -62,6 +60,7 @@ def evaluate_generator(
         seed: seed of latents and intervals.
         batch_size: number of images at once.
         checkpoint: file whose sha256 the rows state.
+        ledger: file of single values; an evaluation that was cut goes on from it.
 
     Returns:
         Rows as of `gen.evaluation.translators.evaluate`; ci95 (bootstrap over paths) is None but
@@ -71,22 +70,19 @@ def evaluate_generator(
         ValueError: An unknown group, counts below what a metric needs, NaN.
     """
     check(train, metrics, count, paths, batch_size)
-    device, px = common.device(method), f"{method.img_size} px"
     run = _Generator(method, seed, batch_size)
-    measures = {
-        "fidelity": lambda: run.fidelity(train, val, count, backbone),
-        "paths": lambda: run.paths(paths, LPIPS(net).to(device), net),
-        "ppl": lambda: run.path_length(5 * paths, device),
-    }
-    shared = dict(seed=seed, checkpoint_sha256=sha256(find(checkpoint)) if checkpoint else None)
-    shared["versions"] = versions()
-    rows = []
-    for group in (group for group in GROUPS if group in metrics):
-        began = time.perf_counter()
-        found = list(measures[group]())
-        seconds = {"seconds": round(time.perf_counter() - began, 2)}
-        rows += [row | {"protocol": f"{row['protocol']}, {px}"} | shared | seconds for row in found]
-    return rows
+    groups = [group for group in GROUPS if group in metrics]
+    judges = {"fidelity": f"{backbone}, {count} images", "paths": net, "ppl": f"{paths} paths"}
+    found = Results(ledger, head(checkpoint, seed, train, val), judges)
+    if "fidelity" in groups and not found.done("fidelity"):
+        found.take_wholes("fidelity", run.fidelity(train, val, count, backbone))
+    if "paths" in groups:
+        run.lpips = LPIPS(net).to(common.device(method))
+        few = max(1, batch_size // FRAMES)
+        found.measure(["paths"], range(paths), few, lambda block: block, run.paths)
+    if "ppl" in groups and not found.done("ppl"):
+        found.take_wholes("ppl", run.path_length(5 * paths))
+    return found.rows(groups, range(paths), f"{method.img_size} px", seed, checkpoint=checkpoint)
 
 
 def check(
@@ -104,7 +100,9 @@ def check(
 
 
 class _Generator:
-    """Rows of one group each."""
+    """Measures one group each."""
+
+    lpips: LPIPS
 
     def __init__(self, method, seed: int, batch_size: int) -> None:
         self.method, self.seed, self.batch_size = method, seed, batch_size
@@ -120,7 +118,7 @@ class _Generator:
             z, y = self.latents(first, min(self.batch_size, count - first))
             yield self.method.generate(z, y).clamp(-1, 1)
 
-    def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Iterator[dict]:
+    def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Wholes:
         extractor = load_backbone(backbone, None, common.device(self.method))
         real = real_features(extractor, train, self.batch_size, "training images")
         fake = fake_features(extractor, self.images(count), count, self.batch_size)
@@ -135,25 +133,19 @@ class _Generator:
         for prefix, what, features in sides:
             protocol = f"{len(features)} {what} images {against}"
             for name, value in fidelity_scores(features, real, backbone).items():
-                yield row(prefix + name, value, None, protocol, len(features))
+                yield prefix + name, protocol, value, len(features), better(name)
 
-    def paths(self, count: int, lpips: LPIPS, net: str) -> Iterator[dict]:
-        t = alphas(FRAMES)
+    def paths(self, _: str, numbers: Sequence[int]) -> Values:
+        t, (first, n) = alphas(FRAMES), (numbers[0], len(numbers))
+        (z, y), (z2, _) = self.latents(first, n), self.latents(10**5 + first, n)
         for space in SPACES:
-            values: dict[str, list[float]] = {}
-            few = max(1, self.batch_size // FRAMES)
-            for first in range(0, count, few):
-                n = min(few, count - first)
-                (z, y), (z2, _) = self.latents(first, n), self.latents(10**5 + first, n)
-                frames = self.path(space, z, z2, y, t)  # (N, T, 3, H, H)
-                found = smoothness(*path_distances(lpips, frames.clamp(-1, 1)))
-                for name in REPORTED:
-                    values.setdefault(name, []).extend(found[name].tolist())
+            frames = self.path(space, z, z2, y, t)  # (N, T, 3, H, H)
+            found = smoothness(*path_distances(self.lpips, frames.clamp(-1, 1)))
             line = "straight lines of codes" if space == "w" else "great circles of latents"
-            for name, of_path in values.items():
-                mean, *ci95 = bootstrap(of_path, self.seed)
-                what = f"{line}, alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
-                yield row(f"{space}/{name}_t{FRAMES}_{net}", mean, ci95, what, count, of_path)
+            what = f"{line}, alpha 0..{1 - 1 / FRAMES:g}, seen at 256 px"
+            for name in REPORTED:
+                named = f"{space}/{name}_t{FRAMES}_{self.lpips.net}"
+                yield named, what, found[name], BETTER[name]
 
     def path(self, space: str, z: Tensor, z2: Tensor, y: Tensor, t: Tensor) -> Tensor:
         method = self.method
@@ -162,7 +154,7 @@ class _Generator:
             return path(method.synthesize, *ends, t)
         return path(lambda z: method.generate(z, y), z, z2, t, "slerp")
 
-    def path_length(self, count: int, device: torch.device) -> Iterator[dict]:
+    def path_length(self, count: int) -> Wholes:
         method, classes = self.method, self.method.classes
 
         def generate(z: Tensor, y: Tensor | int = 0) -> Tensor:
@@ -170,7 +162,7 @@ class _Generator:
 
         half = max(1, self.batch_size // 2)
         found = perceptual_path_length(
-            generate, method.latent_dim, count, classes, self.seed, half, device
+            generate, method.latent_dim, count, classes, self.seed, half, common.device(method)
         )
         for name, value in found.items():
-            yield row(name, value, None, f"{count} paths", count)
+            yield name, f"{count} paths", value, count, LOWER

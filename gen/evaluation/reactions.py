@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from gen.data.clips import Clips
 from gen.data.movers.dynamics import INTERACTIONS
-from gen.evaluation.results import Values
+from gen.evaluation.results import LOWER, Values
 from gen.inference import common
 from gen.networks.click_to_move.animator import Motion, Scene, true_camera
 from gen.ops.motion import identity, move_boxes
@@ -106,12 +106,12 @@ class Reactions:
         what, over = "centres of objects that nobody drags", "mean over frames"
         for side, guess in guesses.items():
             error = (guess - true).norm(dim=3).where(others[:, None] & known, torch.nan)
-            yield f"{side}/ade_px", f"{what}, {over}", error.flatten(1).nanmean(1)
+            yield f"{side}/ade_px", f"{what}, {over}", error.flatten(1).nanmean(1), LOWER
             yield from each_kind(clips, f"{side}/fde_px", f"{what}, last frame", error[:, -1])
         error = (block.guess - true).norm(dim=3).where(block.user[:, None] & known, torch.nan)
         what = "centre of the dragged object"
-        yield "user/ade_px_dragged", f"{what}, {over}", error.flatten(1).nanmean(1)
-        yield "user/fde_px_dragged", f"{what}, last frame", error[:, -1].nanmean(1)
+        yield "user/ade_px_dragged", f"{what}, {over}", error.flatten(1).nanmean(1), LOWER
+        yield "user/fde_px_dragged", f"{what}, last frame", error[:, -1].nanmean(1), LOWER
 
     def response(self, block: Block) -> Values:
         """Branch 1: `target` goes another way. Branch 2: it is not there, and nobody drags."""
@@ -135,7 +135,7 @@ class Reactions:
                 values = values.where(far_here, torch.nan)
                 yield from each_kind(clips, f"{side}/change_px_{name}", f"{what} {far}", values)
             moved = change.norm(dim=2).where(others & (size < RESTS_PX), torch.nan)
-            yield f"user/moved_px_{name}", f"{what} under {RESTS_PX} px", moved.nanmean(1)
+            yield f"user/moved_px_{name}", f"{what} under {RESTS_PX} px", moved.nanmean(1), LOWER
             if branch == 1:
                 what = (
                     f"centres of others, last frame of branch `{name}`, those that change by {far}"
@@ -162,7 +162,7 @@ def finite(name: str, x: Tensor) -> Tensor:
 def each_kind(clips: dict[str, Tensor], name: str, protocol: str, values: Tensor) -> Values:
     """Means of values (N, M) without NaN, then of each kind of interaction alone where known."""
     means = values.nanmean(1)  # (N,)
-    yield name, protocol, means
+    yield name, protocol, means, LOWER
     for k, kind in enumerate(INTERACTIONS if "interaction" in clips else ()):
         of_kind = means.where(clips["interaction"] == k, torch.nan)
-        yield f"{name}_{kind}", f"{protocol}, clips of `{kind}`", of_kind
+        yield f"{name}_{kind}", f"{protocol}, clips of `{kind}`", of_kind, LOWER

@@ -35,6 +35,7 @@ from torch import Tensor
 from gen.devices import float64
 
 MIDDLE = (0.4, 0.5, 0.6)  # alphas of the frames that are held against real images
+BETTER = dict.fromkeys(("progress", "travel", "realism", "membership", "gradual"), "higher")
 NEIGHBOUR = 3  # whose distance is the radius of a real image
 
 

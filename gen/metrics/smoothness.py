@@ -21,6 +21,10 @@ from gen.networks.perceptual import LPIPS
 
 EPS = 1e-6
 REPORTED = ("ps", "eq", "eff", "pir", "direct", "straight")  # where a few have to do
+BETTER = dict.fromkeys(("ps", "eq", "eff", "straight"), "higher")
+BETTER |= dict.fromkeys(("pir", "peak"), "lower")
+# how far a path leads is for the reader to judge, and so is all that grows with it
+BETTER |= dict.fromkeys(("path_length", "pplsq", "direct", "sum", "max", "pdv", "istd"), "none")
 
 
 def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> dict[str, Tensor]:

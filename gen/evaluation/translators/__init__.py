@@ -1,10 +1,8 @@
 """Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
 
-`plan`: what is translated to what. `measure`: how. `features`: real images as a backbone sees
-them. `ledger`: single values on disk. `names`: what they are called. `rows`: means and intervals.
-`compare`: several models, source by source. The same rows of other methods: `classifiers` and
-their attention (`voc`: images with masks for these), `generators`, and `editors` of their codes.
-`claims`: means over seeds, for scripts/claims.
+`plan`: what is translated to what. `outputs`: what is measured of translations, one function a
+group. `paths`: what is measured of paths. `measure`: the order of it all. `names`: what values of
+paths and sets are called.
 """
 
 import logging
@@ -16,11 +14,9 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
-from gen.checkpoint import find
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
-from gen.evaluation.ledger import Ledger, fingerprint
-from gen.evaluation.results import versions
+from gen.evaluation.results import Results, head, provenance
 from gen.evaluation.translators.measure import (
     BASIC,
     GROUPS,
@@ -31,7 +27,6 @@ from gen.evaluation.translators.measure import (
     Scorers,
 )
 from gen.evaluation.translators.plan import GUIDES, plan
-from gen.files import sha256
 from gen.metrics.checks import FEWEST
 
 log = logging.getLogger(__name__)
@@ -113,9 +108,8 @@ def evaluate(
     run = Measurement(method, images, metrics, judges, *options)
     parallel = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
-    digest = sha256(find(checkpoint)) if checkpoint else None
-    head = dict(checkpoint=digest, data=fingerprint(images), seed=seed)
-    book = Ledger(ledger if rank == 0 else None, head, run.names())
+    begins = head(checkpoint, seed, images)
+    book = Results(ledger if rank == 0 else None, begins, run.names())
     run.measure_sources(book, rank, world)
     run.measure_middle(book, rank, world)
     run.measure_pairs(book, rank, world)
@@ -125,7 +119,7 @@ def evaluate(
         dist.all_gather_object(parts, book)
         for part in parts:
             book.update(part)
-    common = {"seed": seed, "checkpoint_sha256": digest, "versions": versions()}
+    common = provenance(seed, checkpoint=checkpoint)
     return [
         row | common | {"seconds": round(book.seconds[group, guide], 2)}
         for group, guide, row in run.protocol().rows(book, run.groups)

@@ -6,30 +6,25 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from gen.devices import float64
 from gen.evaluation.features import HELD, MOST, SECOND, Backbone
-from gen.evaluation.ledger import Ledger, fingerprint
-from gen.evaluation.results import FRAMES
+from gen.evaluation.results import FRAMES, Results, fingerprint, weights_fingerprint
+from gen.evaluation.translators import outputs as of_outputs
 from gen.evaluation.translators.names import CONTROLS, FLOORS, Protocol
 from gen.evaluation.translators.paths import Middle, Paths
 from gen.evaluation.translators.plan import Source, draw_styles, ordered_pairs, plan
 from gen.inference import common
 from gen.interpolation import alphas, lerp
-from gen.metrics.accuracy import domain_accuracy
 from gen.metrics.checks import FEWEST
 from gen.metrics.gradual import MIDDLE
-from gen.metrics.identity import identity_similarity
 from gen.metrics.nearest import Nearest
 from gen.metrics.smoothness import resize_frames
-from gen.metrics.texture import texture_scores
-from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
 OF_PATHS = ("intra", "inter", "controls", "psi")
-OF_OUTPUTS = ("translation", "accuracy", "texture", "identity")
+OF_OUTPUTS = of_outputs.GROUPS  # one function each
 GROUPS = (*OF_PATHS, "middle", *OF_OUTPUTS, "fidelity", "ppl")
 BASIC = ("intra", "inter", "translation")  # what needs validation images and nothing else
 LATENT = ("controls", "psi")  # guided by latents alone
@@ -90,9 +85,12 @@ class Measurement:
         train = f" {fingerprint(j.train)}" if self.nearest else ""
         copies = f", nearest of training{train}" if self.nearest else ""
         unseen = self.middle.backbone.name if self.middle else ""
-        middle = f"{unseen} {_digest(j.classifier)}{copies}"
-        names = dict.fromkeys(GROUPS, smooth) | {"translation": self.net + copies}
-        names |= {"accuracy": _digest(j.classifier), "identity": _digest(j.arcface)}
+        middle = f"{unseen} {weights_fingerprint(j.classifier)}{copies}"
+        names = dict.fromkeys(GROUPS, smooth) | dict.fromkeys(OF_OUTPUTS, self.net + copies)
+        names |= {
+            "accuracy": weights_fingerprint(j.classifier),
+            "identity": weights_fingerprint(j.arcface),
+        }
         of = self.max_sources or "all"
         names["texture"] = copies
         names["inter"] = names["controls"] = smooth + copies
@@ -112,7 +110,7 @@ class Measurement:
 
     # ---- values of single sources ---------------------------------------------------------------
 
-    def measure_sources(self, book: Ledger, rank: int, world: int) -> None:
+    def measure_sources(self, book: Results, rank: int, world: int) -> None:
         groups = [g for g in self.groups if g in (*OF_PATHS, *OF_OUTPUTS)]
         mine = self.sources[rank::world] if groups else []
         for i in tqdm(range(0, len(mine), self.batch_size), "evaluate", disable=None):
@@ -131,29 +129,29 @@ class Measurement:
             content = self.method.encode(x) if any(todo.values()) else None
             for guide in self.outputs:
                 began = time.perf_counter()
-                for group, scores in self.score(todo[guide], block, x, y, content, guide):
+                for group, scores in self.score(todo[guide], block, x, content, guide):
                     known = {  # NaN where a source has no twin
                         name: {u: v for u, v in zip(units, score.tolist(), strict=True) if v == v}
                         for name, score in scores.items()
                     }
                     book.add(group, guide, time.perf_counter() - began, known)
                     began = time.perf_counter()
+                rest = [group for group in todo[guide] if group in OF_OUTPUTS]
+                if rest:
+                    styles = self.draw(block, "target", guide)  # (N, K, D)
+                    made = torch.stack([self.decode(content, s) for s in styles.unbind(1)], 1)
+                    outputs = of_outputs.Outputs(self, guide, block, x, y, made)
+                for group in rest:
+                    book.take(group, units, OF_OUTPUTS[group](outputs), guide)
 
-    def score(self, groups, block, x, y, content, guide) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Each group's values, (N,), of a block of N sources."""
-        if not groups:
-            return
-        target = self.draw(block, "target", guide)  # (N, K, D)
+    def score(self, groups, block, x, content, guide) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Values (N,) of paths of a block of N sources, each group's."""
         if "intra" in groups:
+            target = self.draw(block, "target", guide)  # (N, K, D)
             yield "intra", self.paths.scores(self.walk(content, target[:, 0], target[:, 1]))
         for group in ("inter", "controls", "psi"):
             if group in groups:
                 yield group, getattr(self, group)(block, x, content, guide)
-        rest = [group for group in groups if group in OF_OUTPUTS]
-        if rest:
-            made = torch.stack([self.decode(content, s) for s in target.unbind(1)], 1)
-        for group in rest:  # made: (N, K, 3, H, W)
-            yield group, getattr(self, group)(block, x, y, made)
 
     def draw(self, block: Sequence[Source], role: str, guide: str) -> Tensor:
         """Styles (N, count, D) of the sources' `role`."""
@@ -241,19 +239,6 @@ class Measurement:
             self.means[y] = self.method.mean_style(y)
         return torch.cat([self.means[y] for y in domains])
 
-    def translation(self, block, x, y, made) -> dict[str, Tensor]:
-        """`translation_scores`, NaN in what needs a twin where a source has none."""
-        true, missing = self.twins(block, x, [s.target for s in block])
-        if missing.all():
-            return translation_scores(self.lpips, x, made)
-        near = self.nearest and self.nearest(x, [s.target for s in block])
-        scores = translation_scores(self.lpips, x, made, true, near)
-        free = ("diversity", "content")
-        return {
-            k: v if k.startswith(free) else v.masked_fill(missing, torch.nan)
-            for k, v in scores.items()
-        }
-
     def twins(self, block, x: Tensor, domains: Sequence[int]) -> tuple[Tensor, Tensor]:
         """True images (N, 3, H, W) of the sources in a domain each, and (N,) where there is none:
         there the source itself stands in."""
@@ -261,37 +246,9 @@ class Measurement:
         true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(found)]
         return torch.stack(true), torch.tensor([t is None for t in found], device=x.device)
 
-    def accuracy(self, block, x, y, made) -> dict[str, Tensor]:
-        """Accuracy of the outputs; of the sources as what they are, and left unchanged as what they
-        should become; of the twins."""
-        target = torch.tensor([s.target for s in block], device=x.device)
-        judge = self.judges.classifier
-        true, missing = self.twins(block, x, target.tolist())
-        return {
-            "accuracy": domain_accuracy(judge, made, target),
-            "real": domain_accuracy(judge, x, y),
-            "unchanged": domain_accuracy(judge, x, target),
-            "twin": domain_accuracy(judge, true, target).masked_fill(missing, torch.nan),
-        }
-
-    def texture(self, block, x, y, made) -> dict[str, Tensor]:
-        """Against the twin; where there is none, against the nearest training image."""
-        domains = [s.target for s in block]
-        real, missing = self.twins(block, x, domains)
-        if missing.any() and self.nearest:
-            near = self.nearest(x, domains)
-            real = torch.where(missing[:, None, None, None], near, real)
-            missing = torch.zeros_like(missing)
-        scores = texture_scores(made, x, real)
-        scores["detail_unchanged"] = texture_scores(x[:, None], x, real)["detail_ratio"]
-        return {name: value.masked_fill(missing, torch.nan) for name, value in scores.items()}
-
-    def identity(self, block, x, y, made) -> dict[str, Tensor]:
-        return {"identity": identity_similarity(self.judges.arcface, x, made)}
-
     # ---- values of pairs of domains -------------------------------------------------------------
 
-    def measure_pairs(self, book: Ledger, rank: int, world: int) -> None:
+    def measure_pairs(self, book: Results, rank: int, world: int) -> None:
         """Fidelity of each ordered pair, beside what KD is where nothing is generated."""
         if "fidelity" not in self.groups:
             return
@@ -321,7 +278,7 @@ class Measurement:
             found |= other.scores(fake, other.real(b))
         return found
 
-    def measure_middle(self, book: Ledger, rank: int, world: int) -> None:
+    def measure_middle(self, book: Results, rank: int, world: int) -> None:
         """Mid-path frames between each two domains against the real images of both."""
         if "middle" not in self.groups:
             return
@@ -373,7 +330,7 @@ class Measurement:
                 of_unit.setdefault(name, {}).update(known)
         return of_unit, torch.cat(features) if features else torch.zeros(0, 1)
 
-    def measure_lengths(self, book: Ledger, rank: int, world: int) -> None:
+    def measure_lengths(self, book: Results, rank: int, world: int) -> None:
         """StyleGAN's path length in each target domain, every path with a source of its own."""
         if "ppl" not in self.groups:
             return
@@ -413,8 +370,3 @@ class Measurement:
 
 def _pairs(block: Sequence[Source]) -> list[tuple[int, int]]:
     return [(s.start, s.end) for s in block]
-
-
-def _digest(judge: nn.Module | None) -> str:
-    """Identifies a network that judges, by the sum of its weights."""
-    return "" if judge is None else str(sum(float64(p).sum().item() for p in judge.parameters()))

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gen.evaluation.features import HELD, SECOND
-from gen.evaluation.ledger import Key, Ledger
-from gen.evaluation.results import FRAMES
+from gen.evaluation.features import HELD, SECOND, better
+from gen.evaluation.results import FRAMES, LOWER, Key, Results
 from gen.evaluation.translators.plan import GUIDES, ordered_pairs
+from gen.metrics.gradual import BETTER as GRADUAL
 from gen.metrics.gradual import gradual
 from gen.metrics.nearest import NEAREST_PX
-from gen.metrics.smoothness import value_name
-from gen.metrics.translation import bootstrap, protocol_names
+from gen.metrics.smoothness import BETTER, value_name
+from gen.metrics.translation import bootstrap
 
 FLOORS = {  # fidelity of images that no method made
     "source": f"up to {HELD} validation images of the source domain, left as they are",
@@ -40,25 +40,30 @@ class Protocol(NamedTuple):
     unseen: str  # backbone that judges mid-path frames
     seed: int
 
-    def rows(self, book: Ledger, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
+    def rows(self, book: Results, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
         """(group, guide, row) of everything that was measured in `groups`."""
         pairs = ordered_pairs(len(self.domains))
         for (group, guide, value), of_unit in [*book.values.items(), *_gradual(book)]:
             known = group.removesuffix("_kd") in groups
             if not (of_unit and known and guide in (*self.outputs, *FLOORS, "dissolve")):
                 continue
-            name, protocol = self.name(group, guide, value)
+            if (group, guide, value) in book.about:
+                how, better, _ = book.about[group, guide, value]
+                name, protocol = value, f"{how}, {self.img_size} px"
+            else:
+                name, protocol = self.name(group, guide, value)
+                better = self.better(group, value)
             if not name:
                 continue
             ordered = [v for _, v in sorted(of_unit.items())]
             mean, low, high = bootstrap(ordered, self.seed)
-            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol)
+            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol, better=better)
             yield group, guide, row | {"count": len(ordered), "values": of_unit}
             if group == "fidelity" and guide not in FLOORS:
                 for unit, v in sorted(of_unit.items()):
                     a, b = (self.domains[y] for y in pairs[unit])
-                    single = dict(metric=f"{name}/{a}>{b}", value=v, ci95=None, protocol=protocol)
-                    yield group, guide, single | {"count": 1, "values": {unit: v}}
+                    single = dict(metric=f"{name}/{a}>{b}", value=v, ci95=None, count=1)
+                    yield group, guide, row | single | {"values": {unit: v}}
 
     def name(self, group: str, guide: str, value: str) -> Name:
         """Name and protocol of a value."""
@@ -69,12 +74,19 @@ class Protocol(NamedTuple):
         elif group == "psi":
             group, psi, key = value.split("/")
             name, how = self.path(group, f"{guide}_psi{psi}", key)
-        elif group == "identity":
-            name, how = f"{guide}/identity_irse50", self.made(guide)
         else:
             name, how = getattr(self, group)(guide, value)
         px = f", {self.img_size} px" + " seen at 256 px" * (group in ("intra", "inter"))
         return (name, how + px) if name else UNNAMED
+
+    def better(self, group: str, value: str) -> str:
+        """Which direction of a value of paths or sets is better."""
+        if group in ("fidelity", "middle_kd"):
+            return better(value)
+        if group == "ppl":
+            return LOWER
+        key = value.rpartition("/")[2].partition("@")[0]
+        return (BETTER | GRADUAL)[key]
 
     def controls(self, guide: str, value: str) -> Name:
         control, key = value.split("/")
@@ -132,47 +144,8 @@ class Protocol(NamedTuple):
             k, held = min(k, SECOND), f"{held}; the first {SECOND} outputs"
         return f"fidelity/{guide}/{value}_{k}x", f"{self.made(guide)} {held}"
 
-    def accuracy(self, guide: str, value: str) -> Name:
-        shared = {
-            "real": ("real", "the sources themselves, held out from training"),
-            "unchanged": ("source", "the sources as they are, wanted as their target domains"),
-            "twin": ("twin", "the true targets, held out from training"),
-        }
-        return self.shared(
-            guide, f"accuracy_{self.classifier}", self.made(guide), shared.get(value)
-        )
 
-    def texture(self, guide: str, value: str) -> Name:
-        where, _, what = value.partition("_")
-        of = "of the whole image" if where == "detail" else "where source and true target are flat"
-        how = f"levels of 255, {of}"
-        if what in ("ratio", "unchanged"):
-            how = f"{of}, over that of the true target, without one the nearest training image"
-        shared = {
-            "real": ("twin", "the true target, without one the nearest training image"),
-            "unchanged": ("source", "the source left as it is"),
-        }
-        name = f"texture_{where}" + "_ratio" * (what in ("ratio", "unchanged"))
-        name, made = self.shared(guide, name, self.made(guide), shared.get(what))
-        return (name, f"{made}, {how}") if name else UNNAMED
-
-    def translation(self, guide: str, value: str) -> Name:
-        name, kind = protocol_names(self.outputs[guide], self.net)[value], value.partition("_")[0]
-        shared = {
-            "unchanged": ("source", "the source left as it is"),
-            "nearest": ("nearest", f"training image nearest to the source at {NEAREST_PX} px"),
-        }.get(kind)
-        name = name.replace(kind, "paired") if shared else name
-        return self.shared(guide, name, self.made(guide), shared)
-
-    def shared(self, guide: str, name: str, made: str, shared: Name | None) -> Name:
-        """The name of a value that both guides share, once; `shared`: prefix, and what it is of."""
-        if not shared:
-            return f"{guide}/{name}", made
-        return (f"{shared[0]}/{name}", shared[1]) if guide == "latent" else UNNAMED
-
-
-def _gradual(book: Ledger) -> Iterator[tuple[Key, dict[int, float]]]:
+def _gradual(book: Results) -> Iterator[tuple[Key, dict[int, float]]]:
     """Computes `gradual`, source by source, from `inter` or `controls` and `middle`."""
     for guide in (*GUIDES, "dissolve"):
         where = ("inter", guide, "") if guide in GUIDES else ("controls", "latent", f"{guide}/")
