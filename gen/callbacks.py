@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
+from gen import tasks
 from gen.devices import Arrival
 from gen.files import parse_yaml, sweep, write_atomic
 
@@ -231,7 +232,7 @@ class OfImages(Callback):
 
     @staticmethod
     def takes(method: LightningModule) -> bool:
-        return hasattr(method, "encode_style") or hasattr(method, "generate")
+        return tasks.of(method) in ("translator", "generator")
 
     def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
         if not self.takes(method):
@@ -269,21 +270,9 @@ class Evaluate(OfImages):
 
     def run(self, method: LightningModule, data: Any, checked: bool = False) -> Any:
         """The rows, or with `checked` only whether the arguments fit."""
-        from gen.evaluation import generators, translators
-        from gen.evaluation.translators import measure
-
-        if hasattr(method, "generate"):
-            groups, counts = self.metrics or ("fidelity",), (self.images, self.max_sources)
-            if checked:
-                return generators.check(data.train, groups, *counts)
-            images = method, data.train, data.val
-            return generators.evaluate_generator(*images, groups, *counts, seed=self.seed)
-        groups = self.metrics or translators.BASIC
-        looks = not {*groups}.isdisjoint(measure.LOOK_AT_TRAINING)
-        judges = translators.Scorers(data.train if looks else None)
-        run = translators.check if checked else translators.evaluate
-        options = dict(seed=self.seed, max_sources=self.max_sources)
-        return run(method, data.val, groups, judges, **options)
+        in_training = tasks.evaluator(method, type(self).__name__).in_training
+        counts = self.max_sources, self.images
+        return in_training(method, data, self.metrics, counts, self.seed, checked)
 
     def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         rows = self.run(method, trainer.datamodule)
@@ -310,7 +299,7 @@ class Samples(OfImages):
             from gen import viz
             from gen.inference import common, generation, translation
 
-            if hasattr(method, "generate"):
+            if tasks.of(method) == "generator":
                 picture = viz.grid(
                     generation.generated(method, range(8 * self.sources)), cell_px=96
                 )

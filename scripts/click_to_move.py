@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import gen
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import dragging, scenes
@@ -70,8 +70,7 @@ def demo(args: argparse.Namespace) -> None:
         keep_inputs((*files, args.request, args.checkpoint), writes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    if not hasattr(method, "predict_motion"):
-        raise ValueError(f"{args.checkpoint}: expected a ClickToMove, got {type(method).__name__}")
+    tasks.expect(method, "animator", source=args.checkpoint)
     steps, *size = method.shape
     if given[1]:
         still = scenes.read(*files, size, method.hparams.fit)

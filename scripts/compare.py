@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
+import gen.data
+from gen import tasks
 from gen.commands import METHOD, load_any, plain_errors
-from gen.data import Domains, Heads
 from gen.evaluation.compare import compare
 from gen.evaluation.results import to_json, versions
 from gen.evaluation.translators import BASIC, GROUPS, Scorers, check, evaluate
 from gen.files import checkpoint_names, keep_inputs, write_atomic
-from gen.inference import translation
 from gen.networks.perceptual import LPIPS
 from gen.report import paths, samples
 from gen.report.comparison import to_table, to_text
@@ -49,9 +49,9 @@ def main() -> None:
 
     methods = {name: load_any(file, args.device, args.method) for name, file in files.items()}
     for name, method in methods.items():
-        translation.check_translator(method, str(files[name]))
+        tasks.expect(method, "translator", source=str(files[name]))
     size = next(iter(methods.values())).img_size
-    data = Heads(img_size=size) if args.data == "heads" else Domains(args.data, img_size=size)
+    data = gen.data.open(args.data, img_size=size)
     classifier = args.classifier and load_any(args.classifier, args.device, args.method)
     if classifier and not hasattr(classifier, "classify"):
         name = type(classifier).__name__

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from gen import tasks
 from gen.commands import METHOD, load_any, plain_errors
 from gen.demo import ROLES
 from gen.files import WeightsError, checkpoint_names, without_suffix
@@ -76,6 +77,7 @@ def knows(path: str, method) -> str:
 
 def load(name: str, path: str, device: str, method: str = ""):
     loaded, role = load_any(path, device, method), ROLES[name]
+    tasks.expect(loaded, role.task, source=f"--{name} {path}")
     if not hasattr(loaded, role.has):
         raise ValueError(f"--{name} {path}: expected {role.what}, got a {type(loaded).__name__}")
     return loaded

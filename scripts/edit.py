@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, load_any, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import common, editing, generation
@@ -51,12 +51,8 @@ def edit(args: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = load_any(args.checkpoint, device, args.method)
     judge = load_any(args.classifier, device, args.method)
-    for role, what, path in (
-        ("edit", method, args.checkpoint),
-        ("classify", judge, args.classifier),
-    ):
-        if not hasattr(what, role):
-            raise ValueError(f"{path}: expected what can {role}, got {type(what).__name__}")
+    tasks.expect(method, "editor", source=args.checkpoint)
+    tasks.expect(judge, "classifier", source=args.classifier)
     requests = [editing.parse(text, method.attribute_names) for text in args.set]
     photos = [common.read(method, image) for image in args.images]  # of (1, 3, S, S)
     seen = editing.known(method, judge)  # first: it refuses a classifier that does not fit

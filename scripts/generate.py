@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, number, plain_errors
 from gen.files import keep_inputs
 from gen.inference import common, generation, translation
@@ -48,8 +48,7 @@ def draw(args: argparse.Namespace):
     rows, columns, texts = common.seeds(args.seeds), common.seeds(args.mix or []), {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    if not hasattr(method, "generate"):
-        raise ValueError(f"{args.checkpoint}: expected a generator, got {type(method).__name__}")
+    tasks.expect(method, "generator", source=args.checkpoint)
     if args.name and not method.classes:
         raise ValueError("--class: expected a conditional generator, got one without classes")
     y = translation.domain_index(method, args.name) if args.name else None

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, plain_errors
 from gen.files import WeightsError, keep_inputs
 from gen.inference import common, translation
@@ -53,7 +53,7 @@ def interpolate(args: argparse.Namespace) -> None:
     keep_inputs((*args.images, *args.refs, args.via, args.checkpoint), writes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    translation.check_translator(method, args.checkpoint)
+    tasks.expect(method, "translator", source=args.checkpoint)
     names, keys = translation.route(method, args.domains, args.refs or args.seeds, args.via)
     x = torch.cat([common.read(method, image) for image in args.images])  # (N, 3, S, S)
     legs = translation.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)

@@ -6,18 +6,14 @@ Metrics are taken from RUN_DIR/metrics.jsonl (`evaluate.py --out`), if it is the
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
+from gen import tasks
 from gen.commands import METHOD, load_any, plain_errors
-from gen.data import Domains, Heads
 from gen.evaluation.results import from_json
-from gen.files import WeightsError, keep_inputs
-from gen.inference import translation
-from gen.networks.perceptual import LPIPS
-from gen.report import build, build_plain
+from gen.files import keep_inputs
 from gen.runs import read_saved
 
 
@@ -41,28 +37,10 @@ def report(args: argparse.Namespace) -> Path:
     method = load_any(args.checkpoint or args.run_dir / "last.ckpt", device, args.method)
     rows = args.run_dir / "metrics.jsonl"
     metrics = from_json(rows) if rows.exists() else []
-    if not hasattr(method, "encode_style"):
-        return build_plain(method, args.run_dir, metrics_rows=metrics)
-    if not root:
-        raise ValueError(f"--data: expected a folder or a zip: {config} names none, got nothing")
-    size = dict(img_size=method.img_size)
-    data = Heads(**size) if root == "heads" else Domains(root=root, **size)
     shipped = args.shipped and load_any(args.shipped, device, args.method)
     if shipped:
-        translation.check_translator(shipped, str(args.shipped))
-    try:
-        lpips = LPIPS("alex").to(device)
-    except WeightsError as error:
-        print(f"smoothness of the strips not measured: {error}", file=sys.stderr)
-        lpips = None
-    return build(
-        method,
-        data.val,
-        args.run_dir,
-        shipped=shipped,
-        metrics_rows=metrics,
-        lpips=lpips,
-    )
+        tasks.expect(shipped, "translator", source=str(args.shipped))
+    return tasks.page(method)(method, args.run_dir, metrics, root, shipped)
 
 
 def data_of(config: Path) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import gen
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, number, plain_errors
 from gen.data.images import SUFFIXES, ImageError
 from gen.data.layout import images_below
@@ -37,7 +37,7 @@ def translate(args: argparse.Namespace) -> int:
     keep_inputs((args.input, args.ref, args.checkpoint, *files), files.values())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = gen.load(args.checkpoint, device, args.method)
-    translation.check_translator(method, args.checkpoint)
+    tasks.expect(method, "translator", source=args.checkpoint)
     y = translation.domain_index(method, args.domain)
     seed_or_ref = common.read(method, args.ref) if args.ref else args.seed
     style = translation.style(method, y, seed_or_ref, args.psi)  # (1, D)

@@ -65,7 +65,7 @@ RULES = {  # part -> what it may import besides the standard library
 
 
 FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
-    "devices files interpolation ops viz data",
+    "tasks devices files interpolation ops viz data",
     "fetch weights pickles losses",
     "networks checkpoint",
     "metrics inference convert",

@@ -67,6 +67,7 @@ def tint(x, y):
 class Translator(nn.Module):
     """Takes the tint off, puts the style's on: perfect where `spread` is 0."""
 
+    task = "translator"
     domains, img_size, latent_dim = Images.domains, SIZE, 4
 
     def __init__(self, spread=0.0, sharpness=0.0):

@@ -1,37 +1,37 @@
 """One page in the browser, a tab for each way to use a method (`scripts/demo.py`).
 
-Needs Gradio, extra `demo`; nothing else of gen imports this. A tab is a module here and a row of
-`TABS`.
+Needs Gradio, extra `demo`; nothing else of gen imports this. A tab is a module here, a row of
+`TABS`, and named by its task.
 """
 
 from typing import NamedTuple
 
+from gen import tasks
+
 
 class Role(NamedTuple):
-    """A method that a tab shows, and how it is known."""
+    """A method that a tab shows."""
 
     checkpoint: str  # that ships
-    what: str  # kind of method, in words
-    has: str  # attribute that only this kind of method has
+    task: str  # row of `gen.tasks.TASKS`
+    has: str = "domains"  # attribute that the tab needs, where the task says too little
+
+    @property
+    def what(self) -> str:
+        named = {"attribute_names": "an AttributeClassifier"}
+        return named.get(self.has, tasks.TASKS[self.task].what)
 
 
 TABS = {  # module with the function `tab` -> title, and roles by the names of their options
-    "translate": (
-        "Translate",
-        {"translator": Role("smooth_i2i_emoji64", "a translator between domains", "encode_style")},
-    ),
+    "translate": ("Translate", {"translator": Role("smooth_i2i_emoji64", "translator")}),
     "edit": (
         "Edit",
         {
-            "editor": Role("style_function_heads64", "an editor of codes", "edit"),
-            "judge": Role(
-                "attribute_classifier_heads64", "an AttributeClassifier", "attribute_names"
-            ),
+            "editor": Role("style_function_heads64", "editor"),
+            "judge": Role("attribute_classifier_heads64", "classifier", "attribute_names"),
         },
     ),
-    "move": (
-        "Click to move",
-        {"mover": Role("click_to_move_movers", "a ClickToMove", "predict_motion")},
-    ),
+    "move": ("Click to move", {"mover": Role("click_to_move_movers", "animator")}),
 }
+TABS = {row.tab: TABS[row.tab] for row in tasks.TASKS.values() if row.tab}
 ROLES = {name: role for _, roles in TABS.values() for name, role in roles.items()}

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import gen.data
 from gen.data.clips import Clips
 from gen.evaluation.reactions import Block, Reactions, finite
 from gen.evaluation.results import (
@@ -44,6 +45,7 @@ from gen.evaluation.results import (
     weights_fingerprint,
 )
 from gen.files import sha256
+from gen.inference.dragging import MOST
 from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
 from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
@@ -178,7 +180,7 @@ def check_shapes(method, clips: Clips, no_edges) -> None:
     if no_edges is not None and no_edges.hparams.get("edges", True):
         raise ValueError(
             "no_edges: expected a ClickToMove trained with --model.edges false, got "
-            f"{'one with edges' if no_edges.task == method.task else type(no_edges).__name__}"
+            f"{'one with edges' if hasattr(no_edges, 'animate') else type(no_edges).__name__}"
         )
     video = clips[0]["video"]
     for side in (method, no_edges or method):
@@ -296,3 +298,28 @@ class _Videos(Reactions):
             made = self.method.animate(block.scene, self.user_motion(clips, users), *latents).video
             sides[side] = finite("video", made).clamp(-1, 1)
         return sides | {"warp": warp(first[:, 0], clips["flow"])}
+
+
+def from_options(method, o, ledger: Path | None = None) -> list[dict]:
+    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    steps, height, width = method.shape
+    size = dict(height=height, width=width, frames=steps + 1)
+    data = gen.data.open(o.data, "clips", **size, max_objects=MOST)
+    split = o.split or ["test" if o.data == "movers" else "val"]
+    if len(split) > 1:
+        raise ValueError(f"--split: expected one for an animator, got {split}")
+    groups = o.metrics or ["all"]
+    return evaluate_animator(
+        method,
+        data.clips(split[0]),
+        metrics=None if "all" in groups else groups,
+        count=o.max_sources if o.count is None else o.count,
+        net=o.net[0],
+        seed=o.seed,
+        batch_size=o.batch_size,
+        checkpoint=o.checkpoint,
+        i3d=o.i3d,
+        no_edges=o.load(o.no_edges) if o.no_edges else None,
+        no_edges_checkpoint=o.no_edges,
+        ledger=ledger,
+    )

@@ -3,6 +3,7 @@
 Names carry their protocol: `val/top1`, `test/jaccard_t60_alpha`, `voc/jaccard_t60_voc`.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import gen.data
 from gen.data.groups import read_groups
 from gen.data.voc import VOC
 from gen.devices import float64
@@ -26,6 +28,8 @@ from gen.networks.perceptual import LPIPS
 GROUPS = ("accuracy", "segmentation", "entropy", "shift")
 MASSES = (0.6, 0.4)  # shares of the attention that are the foreground
 RESAMPLED = 1000  # as `bootstrap`
+
+log = logging.getLogger(__name__)
 
 
 def possible(method, images) -> list[str]:
@@ -153,7 +157,7 @@ class _Run:
         self.grid, self.patch = (0, 0, 0), 0.0  # heads, Hg, Wg; px
 
     def judges(self) -> dict[str, str]:
-        """What else decides the values of each group, see `Results`."""
+        """The judge of each group, see `Results`: what decides its values beside the file."""
         void = "" if self.ignore_void else "void pixels kept"
         return dict.fromkeys(GROUPS, "") | {"segmentation": void, "shift": self.net}
 
@@ -280,3 +284,47 @@ class _Run:
         return dict(
             metric="class_mean_top1", value=value, ci95=ci95, protocol=protocol, values=values
         )
+
+
+def from_options(method, o, ledger: Path | None = None) -> list[dict]:
+    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    maps = hasattr(method, "attention")
+    if o.voc and maps:  # a wrong size is told before all else is done
+        method.attention(torch.zeros(1, 3, o.voc_size, o.voc_size, device=o.device))
+    if not o.data and not o.voc:
+        raise ValueError("--data: expected a folder, a zip or `heads`, or --voc, got nothing")
+    sets = {}
+    if o.data:
+        crop = {"crop_pct": o.crop_pct} if maps else {}
+        kind = "classes" if maps else "domains"
+        data = gen.data.open(o.data, kind, img_size=method.img_size, **crop)
+        sets = {split: data.images(split) for split in o.split or ["val"]}
+    asked = []  # split, images, groups
+    for split, images in sets.items():
+        groups = o.metrics or ["all"]
+        if "all" in groups:
+            groups = possible(method, images)
+            if missing := [group for group in GROUPS if group not in groups]:
+                why = "no attention maps, or no masks"
+                log.warning("%s: left out %s: %s", split, ", ".join(missing), why)
+        asked.append((split, images, groups))
+    if o.voc:
+        alone = not o.data and o.metrics and "all" not in o.metrics
+        groups = o.metrics if alone else ["segmentation"]
+        asked.append(("voc", VOC(o.voc, o.voc_size), groups))
+    rows = []
+    for split, images, groups in asked:
+        rows += evaluate_classifier(
+            method,
+            images,
+            split,
+            metrics=groups,
+            net=o.net[0],
+            seed=o.seed,
+            batch_size=o.batch_size,
+            max_images=o.max_sources,
+            checkpoint=o.checkpoint,
+            ignore_void=not (split == "voc" and o.keep_void),
+            ledger=ledger and ledger.with_name(f"{ledger.stem}.{split}.jsonl"),
+        )
+    return rows

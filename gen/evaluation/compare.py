@@ -35,6 +35,7 @@ class Compared(NamedTuple):
 
     metric: str
     protocol: str
+    better: str  # direction: higher, lower or none
     count: int  # of the sources, or pairs of domains, that all models were measured on
     values: list[float]
     differences: list[Difference]  # of all models but the first
@@ -60,6 +61,7 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
     equal = at_equal_distance(runs)
     runs = [[*rows, *more] for rows, more in zip(runs, equal, strict=True)]
     tables = [{(r["metric"], r["protocol"]): r["values"] for r in rows} for rows in runs]
+    better = {r["metric"]: r.get("better", "none") for r in runs[0]}
     found = []
     for metric, protocol in tables[0]:
         if not all((metric, protocol) in table for table in tables):
@@ -74,7 +76,7 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
             p = wilcoxon(d).pvalue if d.any() else 1.0
             differences.append(Difference(*bootstrap(d, seed), float(p)))
         means = values.mean(1).tolist()
-        found.append(Compared(metric, protocol, len(units), means, differences))
+        found.append(Compared(metric, protocol, better[metric], len(units), means, differences))
     if not found:
         raise ValueError("compare: expected metrics in common, got none: evaluate all alike")
     return found
@@ -93,6 +95,7 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
         where no run has values at several psi.
     """
     curves = [_curves(rows) for rows in runs]
+    better = {r["metric"].rpartition("/")[2]: r.get("better", "none") for r in runs[0]}
     found: list[list[dict]] = [[] for _ in runs]
     for key in curves[0]:
         of_run = [curve.get(key, {}) for curve in curves]
@@ -115,7 +118,7 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
             what = f"{group}, {name}: {apart} of {len(units)} sources"
             log.warning("at equal distance: %s have no distance that all models travel", what)
         how = "latent-guided, psi 0.5 to 2, mean over the distances that all models travel"
-        row = dict(metric=f"{group}/equal_distance/{name}", protocol=how)
+        row = dict(metric=f"{group}/equal_distance/{name}", protocol=how, better=better[name])
         if values[0]:
             for rows, of_unit in zip(found, values, strict=True):
                 rows.append(row | {"values": of_unit})

@@ -286,3 +286,27 @@ def _finite(values: Tensor, what: str) -> Tensor:
             "checkpoint from before the training went wrong"
         )
     return values
+
+
+def from_options(method, o, ledger: Path | None = None) -> list[dict]:
+    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    if not o.classifier:
+        raise ValueError(
+            "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
+            "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
+        )
+    count = 500 if o.count is None else o.count
+    groups = o.metrics or ["all"]
+    return evaluate_editor(
+        method,
+        o.load(o.classifier),
+        metrics=GROUPS if "all" in groups else groups,
+        count=count if o.max_sources is None else min(count, o.max_sources),
+        net=o.net[0],
+        seed=o.seed,
+        batch_size=o.batch_size,
+        checkpoint=o.checkpoint,
+        psi=o.psi,
+        judge_checkpoint=o.classifier,
+        ledger=ledger,
+    )

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def better(name: str) -> str:
-    """Which direction of a score of `fidelity_scores` is better: of distances, lower."""
+    """The better direction of a score of `fidelity_scores`: of distances, lower."""
     return "higher" if name.startswith(("precision", "recall")) else "lower"
 
 

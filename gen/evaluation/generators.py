@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import gen.data
 from gen.evaluation.features import better
 from gen.evaluation.results import FRAMES, LOWER, Results, Values, Wholes, head
 from gen.inference import common, generation
@@ -166,3 +167,31 @@ class _Generator:
         )
         for name, value in found.items():
             yield name, f"{count} paths", value, count, LOWER
+
+
+def from_options(method, o, ledger: Path | None = None) -> list[dict]:
+    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    data = gen.data.open(o.data, "classes", img_size=method.img_size, crop_pct=o.crop_pct)
+    groups = o.metrics or ["all"]
+    return evaluate_generator(
+        method,
+        data.train,
+        data.val,
+        metrics=GROUPS if "all" in groups else groups,
+        count=5000 if o.count is None else o.count,
+        paths=200 if o.max_sources is None else o.max_sources,
+        backbone=o.backbone[0],
+        net=o.net[0],
+        seed=o.seed,
+        batch_size=o.batch_size,
+        checkpoint=o.checkpoint,
+        ledger=ledger,
+    )
+
+
+def in_training(method, data, metrics, counts: tuple[int, int], seed: int, checked: bool):
+    """The rows of `gen.callbacks.Evaluate`, or with `checked` only whether its arguments fit."""
+    groups, (paths, images) = metrics or ("fidelity",), counts
+    if checked:
+        return check(data.train, groups, images, paths)
+    return evaluate_generator(method, data.train, data.val, groups, images, paths, seed=seed)

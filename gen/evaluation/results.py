@@ -44,7 +44,7 @@ Wholes = Iterator[tuple[str, str, float, int, str]]  # of a whole set: .., value
 
 
 class About(NamedTuple):
-    """What a row says of a value beside its numbers."""
+    """The words of a row: protocol, better direction, and the size of a whole set."""
 
     protocol: str
     better: str
@@ -229,14 +229,14 @@ class Results:
 
 
 def provenance(seed: int, **files: str | Path | None) -> dict:
-    """What produced rows: the seed, `NAME_sha256` of each file, versions."""
+    """The origin of rows: the seed, `NAME_sha256` of each file, versions."""
     common = {"seed": seed}
     common |= {f"{name}_sha256": file and sha256(find(file)) for name, file in files.items()}
     return common | {"versions": versions()}
 
 
 def head(checkpoint: str | Path | None, seed: int, *data) -> dict:
-    """What values must share to be continued: the method's file, the data sets, the seed."""
+    """The head of a file of values: the method's file, the data sets, the seed."""
     digest = sha256(find(checkpoint)) if checkpoint else None
     return dict(checkpoint=digest, data=" ".join(map(fingerprint, data)), seed=seed)
 
@@ -246,11 +246,12 @@ def fingerprint(images) -> str:
     whether images of one name are pairs."""
     domains = getattr(images, "domains", [])
     labels = images.labels.tolist() if hasattr(images, "labels") else []
-    names = [str(name) for name in getattr(images, "keys", range(len(images)))]
+    count = len(labels) if labels else len(images)
+    names = [*getattr(images, "keys", range(count))]
     what = [list(domains), getattr(images, "img_size", 0), names, labels]
     if not labels:
         plain = (bool, int, float, str)
-        options = {k: v for k, v in vars(images).items() if isinstance(v, plain)}
+        options = {k: v for k, v in _vars(images) if isinstance(v, plain)}
         starts = [start for start, _ in getattr(images, "starts", [])]
         what += [type(images).__name__, options, repr(starts)]
     elif hasattr(images, "twin") and len(set(names)) < len(names):
@@ -258,6 +259,10 @@ def fingerprint(images) -> str:
         if all(twin is None for twin in twins):
             what.append("no pairs")
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def _vars(images) -> list[tuple[str, Any]]:
+    return sorted(getattr(images, "__dict__", {}).items())
 
 
 def _others(own: int, domains: Sequence) -> Iterator[int]:

@@ -14,14 +14,6 @@ from gen.inference.common import Headers, Rows, batch, device, normal, read
 from gen.interpolation import alphas, lerp, path
 
 
-def check_translator(method, source: str) -> None:
-    """ValueError if the method of a file is none that translates between domains."""
-    if not hasattr(method, "encode_style"):
-        editor = ", an editor of codes: use scripts/edit.py" if hasattr(method, "edit") else ""
-        got = f"{type(method).__name__}{editor}"
-        raise ValueError(f"{source}: expected a translator between domains, got {got}")
-
-
 def domain_index(method, name: str) -> int:
     """Label of a domain by its name; ValueError lists the names there are."""
     if name not in method.domains:

@@ -80,6 +80,7 @@ class Method(LightningModule):
     """
 
     ema: ModelEmaV3
+    task = ""  # row of `gen.tasks.TASKS`; empty: none of these
     learns_from = ""  # the kind of data; empty: any
     least_domains = 0  # of data to train on; codes have none
 

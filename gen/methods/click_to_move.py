@@ -93,6 +93,7 @@ class ClickToMove(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    task = "animator"
     learns_from = "clips"
 
     def __init__(

@@ -35,6 +35,7 @@ class Editor(Method):
     the `bounds` of its other options, {name: (lowest, highest)}.
     """
 
+    task = "editor"
     learns_from = "codes"
     bounds: dict[str, tuple[float, float]]
 

@@ -19,6 +19,7 @@ class ImageJudge(Method):
     A subclass has the options of `DomainClassifier` that are read here, and calls `build`.
     """
 
+    task = "classifier"
     learns_from = "images"
 
     def build(self, outputs: int) -> None:

@@ -82,6 +82,7 @@ class SpatialEntropy(Method):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    task = "classifier"
     learns_from = "images"
     least_domains = 2
 

@@ -119,6 +119,7 @@ class StarGAN(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    task = "translator"
     learns_from = "images with references"
     least_domains = 2
 

@@ -78,6 +78,7 @@ class StyleGAN2(GANMethod):
         init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
     """
 
+    task = "generator"
     learns_from = "images"
 
     def __init__(

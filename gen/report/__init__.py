@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,23 @@ from typing import Any
 from PIL import ImageOps
 from torch import Tensor
 
-from gen import viz
+import gen.data
+from gen import tasks, viz
 from gen.evaluation.results import versions
+from gen.files import WeightsError
 from gen.inference import common, generation, translation
 from gen.metrics.doubts import STILL
 from gen.metrics.smoothness import path_distances, smoothness
+from gen.networks.perceptual import LPIPS
 from gen.report.page import Figure, Panel, metrics_table, write_report
 
 FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
 CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
 ALONE_PX = 900  # at most, of a grid without another beside it
 SEEDS = (0, 1)  # styles a domain in the grids; the paths go from the first to the second
+
+
+log = logging.getLogger(__name__)
 
 
 def read_curves(run_dir: str | Path) -> list[dict[str, str]]:
@@ -103,13 +110,22 @@ def read_config(run_dir: Path) -> str:
     return found[-1].read_text("utf-8", "backslashreplace") if found else ""
 
 
-SHOWN_BY = {  # what a method can do -> what shows it
-    "generate": "python scripts/generate.py shows truncation and mixing",
-    "edit": "python scripts/edit.py shows its edits",
-    "animate": "python scripts/click_to_move.py shows its clips",
-    "attention": "python scripts/attention.py shows where it looks",
-    "classify": "gen predict writes what it says of each image",
-}
+def of_translator(method, run_dir: Path, metrics_rows, root: str | None, shipped=None) -> Path:
+    """`build` for the validation images of `root`, a folder, a zip or `heads`; strips are measured
+    where LPIPS has weights."""
+    data = gen.data.open(root, img_size=method.img_size)
+    try:
+        lpips = LPIPS("alex").to(common.device(method))
+    except WeightsError as error:
+        log.warning("smoothness of the strips not measured: %s", error)
+        lpips = None
+    more = dict(shipped=shipped, metrics_rows=metrics_rows, lpips=lpips)
+    return build(method, data.val, run_dir, **more)
+
+
+def of_others(method, run_dir: Path, metrics_rows, root: str | None = None, shipped=None) -> Path:
+    """`build_plain`; no pictures are made of data, and nothing stands beside."""
+    return build_plain(method, run_dir, metrics_rows=metrics_rows)
 
 
 def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] = ()) -> Path:
@@ -119,14 +135,14 @@ def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] 
     """
     run_dir, curves = Path(run_dir), read_curves(run_dir)
     sections = {}
-    if hasattr(method, "generate"):
+    if tasks.of(method) == "generator":
         sheet = viz.grid(generation.generated(method, range(32)), cell_px=CELL_PX, background=None)
         caption = "Images of the seeds 0 to 31, from the averaged weights, without truncation."
         sections["Generated"] = [Figure(caption, [Panel(sheet)], width_px=ALONE_PX)]
-    ways = [text for name, text in SHOWN_BY.items() if hasattr(method, name)]
+    row = tasks.TASKS.get(tasks.of(method))
     sentences = [
         f"The curves of this run end at iteration {int(curves[-1]['step']):,}." if curves else "",
-        f"More pictures: {ways[0]}." if ways else "",
+        f"More pictures: {row.command}." if row else "",
         ""
         if metrics_rows
         else "Not measured yet: scripts/evaluate.py --out RUN_DIR/metrics.jsonl.",

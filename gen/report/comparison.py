@@ -16,13 +16,13 @@ def to_table(found: Sequence[Compared], names: Sequence[str]) -> Table:
         cells = [number(v) for v in c.values]
         for d in c.differences:
             cells += [f"{d.mean:+.4f}", f"{d.low:+.4f} – {d.high:+.4f}", f"{d.p:.2g}"]
-        lines.append((c.metric, c.protocol, [*cells, f"{c.count:,}"]))
+        lines.append((c.metric, c.protocol, c.better, [*cells, f"{c.count:,}"]))
     return Table([*heads, "n"], lines)
 
 
 def to_text(table: Table) -> str:
     """The comparison as text for a terminal."""
-    grid = [["", *table.heads], *([metric, *cells] for metric, _, cells in table.lines)]
+    grid = [["", *table.heads], *([metric, *cells] for metric, _, _, cells in table.lines)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
     lines = []
     for first, *rest in grid:

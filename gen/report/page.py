@@ -18,23 +18,7 @@ from gen.metrics.doubts import doubts
 from gen.report import charts
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-# Direction of a metric, by its name or the first word of it.
-HIGHER = ("ps", "eq", "eff", "diversity", "ssim", "accuracy", "identity", "precision", "recall")
-HIGHER += (
-    "straight",
-    "progress",
-    "travel",
-    "realism",
-    "membership",
-    "gradual",
-    "top1",
-    "top5",
-    "class",
-    "jaccard",
-    "auroc",
-)
-LOWER = ("pir", "peak", "content", "paired", "fid", "fd", "kid", "kd", "tv")
-LOWER += ("texture_flat", "texture_locked")  # of details and ratios neither
+ARROWS = {"higher": "↑", "lower": "↓"}  # the better direction of a value
 
 Media = Image.Image | Path | bytes
 
@@ -77,10 +61,11 @@ class Figure:
 
 @dataclass
 class Table:
-    """Columns with their heads; lines of a metric ("group/../name"), its protocol, its cells."""
+    """Columns with their heads; lines of a metric ("group/../name"), its protocol, which direction
+    is better, its cells."""
 
     heads: Sequence[str]
-    lines: Sequence[tuple[str, str, Sequence[str]]]
+    lines: Sequence[tuple[str, str, str, Sequence[str]]]
     warnings: Sequence[str] = ()  # what of it means nothing
 
 
@@ -205,7 +190,7 @@ def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> T
         cells = [number(r["value"]), " – ".join(map(number, r.get("ci95") or ())) or "–"]
         cells += [number(other[key]) if key in other else "–"] * bool(compare)
         cells.append(f"{r['count']:,}" if "count" in r else "–")
-        lines.append((r["metric"], r.get("protocol") or "", cells))
+        lines.append((r["metric"], r.get("protocol") or "", r.get("better", "none"), cells))
     heads = ["value", "95 % interval", *["shipped"] * bool(compare), "n"]
     return Table(heads, lines, doubts(rows))
 
@@ -213,7 +198,7 @@ def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> T
 def _table(table: Table) -> str:
     """One block a group of metrics with its protocol, one line a metric."""
     body, block = [], None
-    for metric, protocol, cells in table.lines:
+    for metric, protocol, better, cells in table.lines:
         *group, name = metric.split("/")
         if block != (group, protocol):
             block = (group, protocol)
@@ -226,7 +211,7 @@ def _table(table: Table) -> str:
                 "</th></tr>"
             )
         columns = "</td><td>".join(escape(cell) for cell in cells)
-        body.append(f"<tr><th>{escape(name)}{_arrow(name)}</th><td>{columns}</td></tr>")
+        body.append(f"<tr><th>{escape(name)}{_arrow(better)}</th><td>{columns}</td></tr>")
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("", *table.heads))
     return (
         f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
@@ -234,14 +219,10 @@ def _table(table: Table) -> str:
     )
 
 
-def _arrow(metric: str) -> str:
-    """The better direction; nothing for a metric whose direction is not known."""
-    words = metric.lower().split("_")
-    first = "ssim" if "ssim" in words else words[0]
-    for known, arrow, text in ((HIGHER, "↑", "higher"), (LOWER, "↓", "lower")):
-        if first in known or metric in known:
-            return f' <abbr title="{text} is better">{arrow}</abbr>'
-    return ""
+def _arrow(better: str) -> str:
+    """An arrow up or down; nothing where neither direction is better, or an old file says none."""
+    arrow = ARROWS.get(better)
+    return f' <abbr title="{better} is better">{arrow}</abbr>' if arrow else ""
 
 
 def number(v: float) -> str:

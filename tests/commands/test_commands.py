@@ -19,7 +19,7 @@ import gen
 from conftest import ROOT
 from gen.cli import main
 from gen.commands import number, plain_errors
-from gen.evaluation.results import Singles
+from gen.evaluation.results import Results
 from gen.files import WeightsError, sha256
 from runs import CLASSIFIER, OPTIONS, TRAINER, WIDTHS, arguments, fit, flags, ship
 
@@ -302,9 +302,9 @@ def test_a_run_folder_is_taken_wherever_a_checkpoint_is(tmp_path):
     gen.checkpoint.export(run, tmp_path / "x.safetensors")
     assert torch.equal(gen.load(tmp_path / "x.safetensors").translate(x, 1, z=z), want)
     fit("StarGAN", tmp_path / "tuned", steps=1, init_from=run)
-    rows = Singles()
-    rows.add_whole("g", "m", "p", 1.0, 2)
-    [row] = rows.rows("", 1, checkpoint=run)
+    found = Results(None, {}, {"g": ""})
+    found.take_wholes("g", [("m", "p", 1.0, 2, "none")])
+    [row] = found.rows(["g"], [], "", 1, checkpoint=run)
     assert row["checkpoint_sha256"] == sha256(last)
 
 

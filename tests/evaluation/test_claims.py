@@ -168,14 +168,17 @@ def test_ctrl_c_at_a_claim_waits_till_all_that_runs_has_saved(tmp_path, number):
     assert {*script.stdout.read().splitlines()} == saved  # it ends when nobody can write any more
 
 
+SAY = r"import sys; sys.stdout.write(' '.join(sys.argv[1:]) + '\n')"  # a line in one piece
+
+
 def test_a_claim_runs_all_and_ends_at_what_failed(tmp_path):
-    said, _ = claim(tmp_path, "each 'a b'", "import sys; print(*sys.argv[1:])").communicate()
+    said, _ = claim(tmp_path, "each 'a b'", SAY).communicate()
     lines = said.splitlines()
     assert sorted(set(lines[:-1])) == ["a 1", "a 2", "b 1", "b 2", "evaluated"]
     assert lines[-1] == "table"
-    script = claim(tmp_path, "JOBS=1 each 'a b'", "import sys; print(*sys.argv[1:]); sys.exit(255)")
+    script = claim(tmp_path, "JOBS=1 each 'a b'", f"{SAY}; sys.exit(255)")
     assert script.communicate()[0] == "a 1\n" and script.returncode == 255
-    fails = "import sys; print(*sys.argv[1:]); sys.exit(sys.argv[1] == 'a')"
+    fails = f"{SAY}; sys.exit(sys.argv[1] == 'a')"
     script = claim(tmp_path, "each 'a b'", fails)
     said = script.communicate()[0].splitlines()
     assert said.count("evaluated") == 2 and script.returncode == 1 and "table" not in said

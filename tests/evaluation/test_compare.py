@@ -108,7 +108,7 @@ def test_equal_models_do_not_differ():
     assert [tuple(d) for d in found.differences] == [(0, 0, 0, 1)] * 2
     table = to_table([found], ["a", "b", "c"])
     assert table.heads[:3] == ["a", "b", "c"] and table.heads[3] == "b − a"
-    assert all(len(cells) == len(table.heads) for _, _, cells in table.lines)
+    assert all(len(cells) == len(table.heads) for _, _, _, cells in table.lines)
     assert to_text(table).splitlines()[1].startswith("ps  ")
 
 

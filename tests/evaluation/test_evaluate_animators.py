@@ -30,6 +30,7 @@ X = torch.tensor([1.0, 0.0])[:, None, None]
 class Knows(torch.nn.Module):
     """Recognises a clip by its first frame and its dragged objects, and repeats it."""
 
+    task = "animator"
     shape, hparams = (3, 32, 64), SimpleNamespace(camera=0.5)
 
     def __init__(self, clips=CLIPS):

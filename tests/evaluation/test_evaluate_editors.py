@@ -45,6 +45,7 @@ def plain(monkeypatch):
 class Editor(nn.Module):
     """A code is what patches of the image show: the labels at -1/2 or 1/2, content, noise."""
 
+    task = "editor"
     attribute_names, latent_dim, img_size = NAMES, 6, SIDE
 
     def __init__(self, noise_dim=1, hard=False):
@@ -443,9 +444,7 @@ def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, options, me
     assert re.fullmatch(f"error: .*{message}.*", end.value.code)
 
 
-def test_the_script_wants_a_judge(files, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
+def test_the_script_wants_a_judge(files, monkeypatch):
+    wanted = "--classifier: expected the checkpoint of an AttributeClassifier"
+    with pytest.raises(SystemExit, match=f"{wanted}.*got nothing.*gen fit --model=Attri"):
         command(monkeypatch, files)
-    error = capsys.readouterr().err
-    assert "--classifier: expected the checkpoint of an AttributeClassifier" in error
-    assert "got nothing" in error and "gen fit --model=AttributeClassifier" in error

@@ -16,9 +16,9 @@ from torch import nn
 import gen
 import gen.data
 from gen.data.domains import Domains
-from gen.evaluation.ledger import Ledger, fingerprint
-from gen.evaluation.results import to_json
+from gen.evaluation.results import Results, fingerprint, to_json
 from gen.evaluation.translators import Scorers, evaluate, measure
+from gen.evaluation.translators.measure import OF_OUTPUTS
 from gen.evaluation.translators.plan import draw_styles, plan
 from gen.inference import common
 from gen.metrics.nearest import Nearest
@@ -75,8 +75,8 @@ def test_rows(rows):
     assert len(rows) == len(table(rows))
     for line, row in zip(to_json(rows).splitlines(), rows, strict=True):
         assert list(json.loads(line)) == [
-            *("metric", "value", "ci95", "protocol", "count", "seed", "checkpoint_sha256"),
-            *("versions", "seconds"),
+            *("metric", "value", "ci95", "protocol", "count", "better", "seed"),
+            *("checkpoint_sha256", "versions", "seconds"),
         ]
         assert torch.tensor(list(row["values"].values())).mean() == pytest.approx(row["value"])
         low, high = row["ci95"]
@@ -532,15 +532,15 @@ def test_an_evaluation_that_was_cut_goes_on(net, tmp_path, monkeypatch):
     options = dict(metrics=["translation"], max_sources=6, batch_size=2)
     whole = table(evaluate(Translator(0.3), Images(), **options))
     method, calls = Translator(0.3), []
-    scores = measure.Measurement.translation
+    scores = OF_OUTPUTS["translation"]
 
-    def counted(self, *args):
+    def counted(outputs):
         calls.append(1)
         if len(calls) == 4:
             raise Cut
-        return scores(self, *args)
+        return scores(outputs)
 
-    monkeypatch.setattr(measure.Measurement, "translation", counted)
+    monkeypatch.setitem(OF_OUTPUTS, "translation", counted)
     with pytest.raises(Cut):
         evaluate(method, Images(), ledger=path, **options)
     text = path.read_text()
@@ -554,11 +554,11 @@ def test_an_evaluation_that_was_cut_goes_on(net, tmp_path, monkeypatch):
 
 def test_a_ledger_of_another_evaluation_is_refused(tmp_path):
     path = tmp_path / "values.jsonl"
-    Ledger(path, {"checkpoint": "a", "seed": 1}, {})
+    Results(path, {"checkpoint": "a", "seed": 1}, {})
     path.write_text(path.read_text() + "a cut line of it")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="expected an evaluation with seed = 2, got 1; delete it"):
-        Ledger(path, {"checkpoint": "a", "seed": 2}, {})
+        Results(path, {"checkpoint": "a", "seed": 2}, {})
     assert path.read_bytes() == before
 
 
@@ -571,7 +571,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left(tmp_path, head, line):
     path.write_text(f"{head}{line}\n")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=f"^{path}: expected (values of )?an evaluation"):
-        Ledger(path, {"seed": 1}, {})
+        Results(path, {"seed": 1}, {})
     assert path.read_bytes() == before
 
 
@@ -600,8 +600,8 @@ def test_values_of_other_training_images_are_left_aside(net):
 
 def test_values_of_another_judge_are_left_aside(tmp_path):
     path, head = tmp_path / "values.jsonl", {"seed": 1}
-    Ledger(path, head, {"inter": "alex"}).add("inter", "latent", 1.0, {"ps": {3: 0.5}})
-    assert Ledger(path, head, {"inter": "vgg"}).done("inter", "latent") == set()
-    same = Ledger(path, head, {"inter": "alex"})
+    Results(path, head, {"inter": "alex"}).add("inter", "latent", 1.0, {"ps": {3: 0.5}})
+    assert Results(path, head, {"inter": "vgg"}).done("inter", "latent") == set()
+    same = Results(path, head, {"inter": "alex"})
     assert same.done("inter", "latent") == {3} and same.seconds["inter", "latent"] == 1
     assert same.values["inter", "latent", "ps"] == {3: 0.5}

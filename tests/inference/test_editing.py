@@ -22,6 +22,7 @@ NAMES = ["bear", "cat", "dog", "spots"]
 class Editor(torch.nn.Module):
     """Its code is its attributes, its image shows them; an edit also adds its noise."""
 
+    task = "editor"
     attribute_names, noise_dim, latent_dim, img_size = NAMES, 4, 4, 4
 
     def __init__(self):

@@ -54,6 +54,7 @@ class Images:
 class Tint(nn.Module):
     """Content: the image; style: a colour to mix with, of which the domain is the hue."""
 
+    task = "translator"
     domains, img_size, latent_dim = DOMAINS, SIZE, 4
 
     def __init__(self, strength=0.5):
@@ -262,10 +263,22 @@ def test_page_is_self_contained_and_escaped(tmp_path):
 
 def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path):
     rows = [
-        dict(metric="inter/latent/ps_t20_alex", value=0.91234, ci95=[0.9, 0.925], count=1234),
-        dict(metric="inter/latent/pir_t20_alex", value=0.2, ci95=[0.1, 0.3], count=1234),
+        dict(
+            metric="inter/latent/ps_t20_alex",
+            value=0.91234,
+            ci95=[0.9, 0.925],
+            count=1234,
+            better="higher",
+        ),
+        dict(
+            metric="inter/latent/pir_t20_alex",
+            value=0.2,
+            ci95=[0.1, 0.3],
+            count=1234,
+            better="lower",
+        ),
         dict(metric="unheard_of", value=123456.0, protocol="p < q"),
-        *(dict(metric=f"texture_{of}", value=1.0) for of in ("flat", "detail", "flat_ratio")),
+        *(dict(metric=f"a_{of}", value=1.0, better=of) for of in ("lower", "none", "up")),
     ]
     out = write_report(
         tmp_path / "r.html", title="t", metrics=metrics_table(rows, [rows[0] | {"value": 0.5}])
@@ -277,7 +290,7 @@ def test_table_shows_value_interval_direction_and_the_other_checkpoint(tmp_path)
     assert lines[2] == "pir_t20_alex ↓" + "0.2000" + "0.1000 – 0.3000" + "–" + "1,234"
     assert lines[4] == "unheard_of" + "1.235e+05" + "–" * 3
     names = [line.partition("1.0")[0] for line in lines[6:]]
-    assert names == ["texture_flat ↓", "texture_detail", "texture_flat_ratio"]
+    assert names == ["a_lower ↓", "a_none", "a_up"]
 
 
 def test_the_report_warns_of_values_that_mean_nothing(tmp_path):
@@ -516,7 +529,7 @@ PLAIN = {  # what a page says
     "StyleFunction": "More pictures: python scripts/edit.py",
     "LinearDirections": "More pictures: python scripts/edit.py",
     "ClickToMove": "More pictures: python scripts/click_to_move.py",
-    "SpatialEntropy": "More pictures: python scripts/attention.py",
+    "SpatialEntropy": "python scripts/attention.py draws maps",
     "DomainClassifier": "More pictures: gen predict",
     "AttributeClassifier": "More pictures: gen predict",
 }
@@ -572,4 +585,4 @@ def test_a_config_that_is_not_utf_8_is_shown_all_the_same(tmp_path):
 
 def test_make_report_asks_for_data_that_no_config_names(script, run_dir):
     code, _, _ = script("make_report.py", run_dir)
-    assert code.startswith("error: --data: expected a folder or a zip")
+    assert code.startswith("error: --data: expected a folder, a zip or `heads`")

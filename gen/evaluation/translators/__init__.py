@@ -14,12 +14,14 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+import gen.data
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
 from gen.evaluation.results import Results, head, provenance
 from gen.evaluation.translators.measure import (
     BASIC,
     GROUPS,
+    LOOK_AT_TRAINING,
     NEEDS,
     OF_PATHS,
     OUTPUTS,
@@ -28,6 +30,7 @@ from gen.evaluation.translators.measure import (
 )
 from gen.evaluation.translators.plan import GUIDES, plan
 from gen.metrics.checks import FEWEST
+from gen.networks import arcface
 
 log = logging.getLogger(__name__)
 
@@ -197,3 +200,29 @@ def _counts(labels: torch.Tensor, images) -> list[int]:
 def _notice(text: str) -> None:
     """Says each thing once, however often a training evaluates."""
     log.warning(text)
+
+
+def from_options(method, o, ledger: Path | None = None) -> list[dict]:
+    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    data = gen.data.open(o.data, img_size=method.img_size)
+    classifier = o.load(o.classifier) if o.classifier else None
+    face = arcface.load(o.arcface).to(o.device) if o.arcface else None
+    second = o.backbone[1] if len(o.backbone) > 1 else None
+    judges = Scorers(data.train, o.backbone[0], classifier, face, second)
+    groups = o.metrics or BASIC
+    if "all" in groups:
+        groups = [group for group in GROUPS if group not in judges.missing()]
+        for group in judges.missing():
+            option = {"accuracy": "--classifier", "identity": "--arcface"}[group]
+            log.warning("left out: %s, which needs %s FILE", group, option)
+    sizes = dict(batch_size=o.batch_size, max_sources=o.max_sources)
+    files = dict(checkpoint=o.checkpoint, ledger=ledger)
+    return evaluate(method, data.val, groups, judges, o.net, o.grid, o.seed, **sizes, **files)
+
+
+def in_training(method, data, metrics, counts: tuple[int, int], seed: int, checked: bool):
+    """The rows of `gen.callbacks.Evaluate`, or with `checked` only whether its arguments fit."""
+    groups = metrics or BASIC
+    judges = Scorers(data.train if not {*groups}.isdisjoint(LOOK_AT_TRAINING) else None)
+    run = check if checked else evaluate
+    return run(method, data.val, groups, judges, seed=seed, max_sources=counts[0])

@@ -57,8 +57,9 @@ class Protocol(NamedTuple):
                 continue
             ordered = [v for _, v in sorted(of_unit.items())]
             mean, low, high = bootstrap(ordered, self.seed)
-            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol, better=better)
-            yield group, guide, row | {"count": len(ordered), "values": of_unit}
+            row = dict(metric=name, value=mean, ci95=[low, high], protocol=protocol)
+            row |= dict(count=len(ordered), better=better, values=of_unit)
+            yield group, guide, row
             if group == "fidelity" and guide not in FLOORS:
                 for unit, v in sorted(of_unit.items()):
                     a, b = (self.domains[y] for y in pairs[unit])
@@ -80,7 +81,7 @@ class Protocol(NamedTuple):
         return (name, how + px) if name else UNNAMED
 
     def better(self, group: str, value: str) -> str:
-        """Which direction of a value of paths or sets is better."""
+        """The better direction of a value of paths or sets."""
         if group in ("fidelity", "middle_kd"):
             return better(value)
         if group == "ppl":

@@ -1,4 +1,4 @@
-"""What is measured of a translator's outputs: one function a group of values, and nothing else.
+"""Measures of a translator's outputs: one function a group of values, and nothing else.
 
 A function gets the outputs of a block of sources and yields (name, protocol, one number a source,
 better). Its name is that of its group: in `--metrics`, in the file of single values, in the rows.
@@ -88,8 +88,8 @@ def translation(o: Outputs) -> Values:
 
 @of_outputs
 def accuracy(o: Outputs) -> Values:
-    """Of the outputs; of the sources as what they are, and left unchanged as what they should
-    become; of the twins."""
+    """Accuracy of the outputs; of the sources as what they are, and left unchanged as what they
+    should become; of the twins."""
     target = torch.tensor(o.targets, device=o.x.device)
     judge, (true, missing) = o.run.judges.classifier, o.twins()
     as_wanted = "the sources as they are, wanted as their target domains"
