@@ -39,6 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     found = [run / "last.ckpt" if run.is_dir() else run for run in args.runs]
     files = dict(zip(checkpoint_names(args.runs), found, strict=True))
+    if args.max_sources < 2:
+        parser.error(f"--max-sources: expected 2 or more to compare by, got {args.max_sources}")
     if len(files) < max(2, len(args.runs)):
         parser.error(
             f"expected at least 2 runs with different names, got {[*map(str, args.runs)]}; "

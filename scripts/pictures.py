@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import gen
-from gen import viz
+from gen import tasks, viz
 from gen.commands import METHOD, plain_errors
 from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
@@ -28,7 +28,7 @@ def main() -> None:
     if args.sources < 1:
         raise ValueError(f"--sources: expected at least 1, got {args.sources}")
     method = gen.load(args.checkpoint, "cpu", args.method)
-    translation.check_translator(method, str(args.checkpoint))
+    tasks.expect(method, "translator", source=str(args.checkpoint))
     S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
 
     x, _ = common.batch(method, images, common.pick(images, -(-args.sources // S)))

@@ -2,6 +2,8 @@
 `open`, which finds the one that a person types."""
 
 import importlib
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,32 +28,43 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
     """The DataModule of what commands take as `--data`.
 
     Args:
-        source: a folder, a zip, or the name of a data set that is drawn: `heads` (images), `movers`
-            (clips).
+        source: a folder, a zip, the name of a data set that is drawn: `heads` (images), `movers`
+            (clips); or a DataModule outside this package, as "mine.Stripes".
         kind: what is wanted of it: images of `domains`, images of `classes`, or `clips`, in the
             layout of Cityscapes or KITTI-360.
-        options: options of the DataModule; of those of files, a drawn one takes no `crop_pct` and
-            no `max_objects`.
+        options: options of the DataModule; `crop_pct` and `max_objects` are for files alone.
 
     Raises:
-        ValueError: nothing, or a drawn data set of another kind.
+        ValueError: nothing, a drawn data set of another kind, or no such class.
     """
     (of_files, drawn), here = KINDS[kind], sys.modules[__name__]
     wanted = f"--data: expected a folder, a zip or `{drawn}`"
     if not source:
         raise ValueError(f"{wanted}, got nothing")
+    drawn_options = {k: v for k, v in options.items() if k not in ("crop_pct", "max_objects")}
     if source in DRAWN:
         if source != drawn:
             raise ValueError(f"{wanted}, got `{source}`")
-        files_only = ("crop_pct", "max_objects")
-        return getattr(here, DRAWN[drawn])(
-            **{k: v for k, v in options.items() if k not in files_only}
-        )
+        return getattr(here, DRAWN[drawn])(**drawn_options)
+    if re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)) and not Path(source).exists():
+        return _outside(str(source))(**drawn_options)
     if kind == "clips":
         from gen.data.clips.kitti360 import is_kitti360
 
         of_files = "KITTI360" if is_kitti360(Path(source)) else "Cityscapes"
     return getattr(here, of_files)(str(source), **options)
+
+
+def _outside(name: str) -> type:
+    """A class by its path, also from the folder that a script is run in."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    place, _, last = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(place), last)
+    except (ImportError, AttributeError, ValueError) as error:
+        wanted = "--data: expected a folder, a zip, or package.Class of a DataModule"
+        raise ValueError(f"{wanted}, got {name}: {error}") from error
 
 
 def __getattr__(name: str) -> type:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gen import tasks
 from gen.devices import float64
 from gen.evaluation.results import (
     FRAMES,
@@ -295,11 +296,13 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
             "--classifier: expected the checkpoint of an AttributeClassifier that reads the "
             "editor's attributes, got nothing; `gen fit --model=AttributeClassifier` makes one"
         )
+    judge = o.load(o.classifier)
+    tasks.expect(judge, "classifier", source=f"--classifier {o.classifier}")
     count = 500 if o.count is None else o.count
     groups = o.metrics or ["all"]
     return evaluate_editor(
         method,
-        o.load(o.classifier),
+        judge,
         metrics=GROUPS if "all" in groups else groups,
         count=count if o.max_sources is None else min(count, o.max_sources),
         net=o.net[0],

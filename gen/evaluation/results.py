@@ -114,12 +114,15 @@ class Results:
         """
         line = dict(group=group, guide=guide, judge=self.judges[group], seconds=round(seconds, 3))
         line["values"] = values
-        if about:
+        if about is not None:
             line |= dict(about=about, units=list(units))
         self._take(**line)
         if self.path:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:  # a full disk names no file
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def take(self, group: str, units: Sequence[int], found: Values, guide: str = "") -> None:
         """Adds what a group finds of N units, and how long that takes."""

@@ -41,7 +41,7 @@ def test_every_script_and_config_that_it_names_exists():
 
 
 def test_python_blocks_run(lpips_cache):
-    code, attention, _ = blocks("python")
+    code, attention, *_ = blocks("python")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ps, shrinkage = (float(re.search(r"[\d.]+", s)[0]) for s in done.stdout.splitlines())

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from conftest import ROOT
+from cut import check_goes_on
 from gen.data.clips import Clips
 from gen.data.movers import MoverClips
 from gen.evaluation.animators import GROUPS, evaluate_animator, possible
@@ -377,3 +378,12 @@ def test_script(tmp_path, monkeypatch, capsys, i3d_file):
     monkeypatch.setattr(sys, "argv", [*argv, "--split", "val", "test"])
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
+
+
+def test_an_evaluation_that_was_cut_goes_on(tmp_path, monkeypatch):
+    def evaluate(ledger):
+        return evaluate_animator(
+            Knows(), CLIPS, ["motion", "response"], batch_size=1, ledger=ledger
+        )
+
+    check_goes_on(evaluate, tmp_path, monkeypatch, after=3)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 import gen
+from cut import check_goes_on
 from gen import viz
 from gen.data import Classes
 from gen.data.classes import plain
@@ -661,3 +662,10 @@ def test_labels_stand_under_their_cells():
     assert below[:, 70:].any() and not below[:, :70].any()
     with pytest.raises(ValueError, match="labels in a row"):
         viz.grid([[cell, cell]], labels=[["one"]])
+
+
+def test_an_evaluation_that_was_cut_goes_on(method, data, tmp_path, monkeypatch):
+    def evaluate(ledger):
+        return evaluate_classifier(method, data.val, metrics=NO_SHIFT, batch_size=4, ledger=ledger)
+
+    check_goes_on(evaluate, tmp_path, monkeypatch, after=4)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from conftest import ROOT
+from cut import check_goes_on
 from gen.evaluation import editors
 from gen.evaluation.editors import FIRST_OTHER, evaluate_editor
 from gen.files import sha256
@@ -448,3 +449,9 @@ def test_the_script_wants_a_judge(files, monkeypatch):
     wanted = "--classifier: expected the checkpoint of an AttributeClassifier"
     with pytest.raises(SystemExit, match=f"{wanted}.*got nothing.*gen fit --model=Attri"):
         command(monkeypatch, files)
+
+
+def test_an_evaluation_that_was_cut_goes_on(plain, tmp_path, monkeypatch):
+    check_goes_on(
+        lambda ledger: evaluate(batch_size=2, ledger=ledger), tmp_path, monkeypatch, after=4
+    )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import ROOT
+from cut import check_goes_on
 from gen.data import Heads
 from gen.evaluation.generators import evaluate_generator
 from gen.methods.stylegan2 import StyleGAN2
@@ -102,3 +103,12 @@ def test_the_script_knows_a_generator(tmp_path, monkeypatch, capsys, lpips_cache
         with pytest.raises(SystemExit) as end:
             runpy.run_path(script, run_name="__main__")
         assert f"error: {message}" in f"{end.value.code} {capsys.readouterr().err}"
+
+
+def test_an_evaluation_that_was_cut_goes_on(method, tmp_path, monkeypatch, lpips_cache):
+    def evaluate(ledger):
+        options = dict(count=4, paths=3, batch_size=20, backbone="effnetlite0")
+        metrics = ["paths"]
+        return evaluate_generator(method, DATA.train, DATA.val, metrics, ledger=ledger, **options)
+
+    check_goes_on(evaluate, tmp_path, monkeypatch, after=2)

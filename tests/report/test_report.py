@@ -506,20 +506,21 @@ def test_interpolate_names_what_is_wrong(script, folder):
     assert "name another domain (there are bear, cat, dog)" in code
 
 
-def test_make_report_takes_all_from_the_run(script, run_dir, folder, monkeypatch):
+def test_make_report_takes_all_from_the_run(script, run_dir, folder, monkeypatch, caplog):
     def unavailable(*_):
         raise WeightsError("LPIPS alex: expected weights, got none")
 
-    monkeypatch.setattr("gen.networks.perceptual.LPIPS", unavailable)
+    monkeypatch.setattr("gen.report.LPIPS", unavailable)
     for name in ("bear/d.png", "bear/e.png", "cat/f.png", "dog/g.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (20, 20), "navy").save(folder / name)
     config = {"class_path": "gen.data.Domains", "init_args": {"root": str(folder)}}
     (run_dir / "config.yaml").write_text(json.dumps({"data": config}))
-    (run_dir / "metrics.jsonl").write_text('{"metric": "a/ps_t20_alex", "value": 0.25}\n')
+    row = {"metric": "a/ps_t20_alex", "value": 0.25, "better": "higher"}
+    (run_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     code, out, err = script("make_report.py", run_dir)
     assert code == 0 and out.strip() == str(run_dir / "report.html"), code
-    assert "not measured" in err
+    assert "not measured" in err + caplog.text
     text = Parsed((run_dir / "report.html").read_text()).text
     assert "ps_t20_alex ↑0.2500" in text and "Guided by references" in text
 

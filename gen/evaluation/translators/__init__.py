@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 import gen.data
+from gen import tasks
 from gen.data.layout import FEWEST_VAL
 from gen.evaluation.features import SECOND
 from gen.evaluation.results import Results, head, provenance
@@ -146,22 +147,7 @@ def check(
         ValueError: as `evaluate`, or nothing is left.
     """
     judges = judges or Scorers()
-    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
-        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
-    if missing := [f"{g} ({NEEDS[g]})" for g in judges.missing() if g in metrics]:
-        raise ValueError(f"metrics: expected what they need, got nothing for {', '.join(missing)}")
-    if batch_size < 1 or (max_sources is not None and max_sources < 1):
-        raise ValueError(
-            f"expected batch_size and max_sources >= 1, got {batch_size} and {max_sources}"
-        )
-    if list(images.domains) != list(method.domains):
-        raise ValueError(f"expected the domains {method.domains}, got {images.domains}")
-    for what in (judges.classifier, judges.train):
-        if what is not None and list(what.domains) != list(method.domains):
-            name = type(what).__name__
-            raise ValueError(f"{name}: expected the domains {method.domains}, got {what.domains}")
-    if images.img_size != method.img_size:
-        raise ValueError(f"expected images of {method.img_size} px, got {images.img_size}")
+    _check_fit(method, images, metrics, judges, batch_size, max_sources)
     counts = _counts(images.labels, images)
     got = f"got {dict(zip(images.domains, counts, strict=True))}"
     if len(counts) < 2 or not min(counts):
@@ -192,6 +178,26 @@ def check(
     return groups, outputs
 
 
+def _check_fit(method, images, metrics, judges: Scorers, batch_size, max_sources) -> None:
+    """Raises what `check` raises of its arguments alone, whatever images there are."""
+    if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
+        raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
+    if missing := [f"{g} ({NEEDS[g]})" for g in judges.missing() if g in metrics]:
+        raise ValueError(f"metrics: expected what they need, got nothing for {', '.join(missing)}")
+    if batch_size < 1 or (max_sources is not None and max_sources < 1):
+        raise ValueError(
+            f"expected batch_size and max_sources >= 1, got {batch_size} and {max_sources}"
+        )
+    if list(images.domains) != list(method.domains):
+        raise ValueError(f"expected the domains {method.domains}, got {images.domains}")
+    for what in (judges.classifier, judges.train):
+        if what is not None and list(what.domains) != list(method.domains):
+            name = type(what).__name__
+            raise ValueError(f"{name}: expected the domains {method.domains}, got {what.domains}")
+    if images.img_size != method.img_size:
+        raise ValueError(f"expected images of {method.img_size} px, got {images.img_size}")
+
+
 def _counts(labels: torch.Tensor, images) -> list[int]:
     return torch.bincount(labels, minlength=len(images.domains)).tolist()
 
@@ -206,6 +212,8 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
     """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
     data = gen.data.open(o.data, img_size=method.img_size)
     classifier = o.load(o.classifier) if o.classifier else None
+    if classifier:
+        tasks.expect(classifier, "classifier", source=f"--classifier {o.classifier}")
     face = arcface.load(o.arcface).to(o.device) if o.arcface else None
     second = o.backbone[1] if len(o.backbone) > 1 else None
     judges = Scorers(data.train, o.backbone[0], classifier, face, second)
