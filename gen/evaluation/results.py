@@ -36,6 +36,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 FRAMES = 20  # of a path
+FORMAT = 2  # of a file of values; those of 1 named values of outputs otherwise
 HIGHER, LOWER, NEITHER = "higher", "lower", "none"  # which direction of a value is better
 
 Key = tuple[str, str, str]  # group, guide, value
@@ -241,7 +242,7 @@ def provenance(seed: int, **files: str | Path | None) -> dict:
 def head(checkpoint: str | Path | None, seed: int, *data) -> dict:
     """The head of a file of values: the method's file, the data sets, the seed."""
     digest = sha256(find(checkpoint)) if checkpoint else None
-    return dict(checkpoint=digest, data=" ".join(map(fingerprint, data)), seed=seed)
+    return dict(format=FORMAT, checkpoint=digest, data=" ".join(map(fingerprint, data)), seed=seed)
 
 
 def fingerprint(images) -> str:

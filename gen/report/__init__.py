@@ -76,7 +76,7 @@ def build(
         if domains and list(domains) != list(method.domains):
             raise ValueError(
                 f"build expected {what} with the method's domains {list(method.domains)}, "
-                f"got {list(domains)}; pass the data it was trained on, or shipped=None"
+                f"got {list(domains)}; give the data it was trained on, or no shipped checkpoint"
             )
     names, size = method.domains, method.img_size
     sentences = [

@@ -562,6 +562,14 @@ def test_a_ledger_of_another_evaluation_is_refused(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_values_of_an_older_form_are_refused(net, tmp_path):
+    path = tmp_path / "values.jsonl"
+    head = {"checkpoint": None, "data": fingerprint(Images()), "seed": 777}
+    path.write_text(json.dumps(head) + "\n")
+    with pytest.raises(ValueError, match="expected an evaluation with format = 2, got None; delet"):
+        evaluate(Translator(), Images(), ["translation"], ledger=path)
+
+
 @pytest.mark.parametrize(
     "line", ["{", "[1]", "3", '{"group": 1}', "[" * 9999, '{"group": [], "guide": "a", "judge": 1}']
 )
