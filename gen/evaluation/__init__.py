@@ -1,1 +1,1 @@
-"""Evaluations: how good a trained method is, one row a metric, each with its interval."""
+"""Evaluations of trained methods: one row per metric, each with its interval."""

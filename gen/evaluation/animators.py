@@ -1,24 +1,25 @@
-"""Evaluation of an animator: does its video go as it truly went, and do the others react?
+"""Evaluates an animator: does its video follow the true video, and do the other objects react?
 
-One object of each clip is dragged along its true way; on `gen.data.Movers` that is `target`. Beside
-the model stand those who know less or more, by the first part of a name:
+In each clip one object is dragged along its true path; for `gen.data.Movers` it is `target`. The
+first part of a metric's name says what is measured, the model or a baseline:
 
     still, copy      nothing moves; the first frame is repeated
-    velocity         all others go on as from the first to the second frame, which no model sees
-    nobody           the model, and no object is dragged
-    user             the model, and one is; its own way is the true one, so others are judged
-    no_edges         likewise another checkpoint, in which objects do not hear of each other
-    user_bestK       the best of K latents, each metric for itself
-    user_camera      it is told the true motion of the camera, too
-    user_posterior   it has the latent of the true video
-    oracle           all objects are dragged along their true ways: how the release is tested
-    warp             the first frame, warped by the true flow: as far as warping can go
+    velocity         all others keep their velocity from the first to the second frame, which no
+                     model sees
+    nobody           the model, without a drag
+    user             the model, with the drag; the other objects are judged
+    no_edges         as `user`, with another checkpoint, whose objects do not interact
+    user_bestK       the best of K latents, chosen for each metric
+    user_camera      as `user`, given the true motion of the camera, too
+    user_posterior   as `user`, given the latent of the true video
+    oracle           all objects are dragged along their true paths, as the release is tested
+    warp             the first frame, warped by the true flow: the best that warping can reach
     real             the true video
 
 The release reports FID, FVD, and where YOLO finds the objects again, for `oracle`. Here objects are
-found by their looks in the first frame, and truth is known, so frames are compared one by one.
+found by their looks in the first frame, and the truth is known, so single frames are compared.
 
-Clip i, its user and its latents are functions of (seed, i).
+Clip i, its dragged object and its latents are functions of (seed, i).
 
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
@@ -79,52 +80,53 @@ def evaluate_animator(
     no_edges_checkpoint: str | Path | None = None,
     ledger: str | Path | None = None,
 ) -> list[dict]:
-    """Evaluates a model that makes videos of a first frame and the motion of some objects.
+    """Evaluates a model that makes videos from a first frame and the motion of some objects.
 
-    - `motion`: distance px of objects that nobody drags from where their centres truly are:
-      `ade_px` over frames and `fde_px` in the last, also of each kind of interaction. Objects that
-      the first frame does not show do not count. `.._dragged` is that of the dragged one, which
-      goes where it is told: 0 but for rounding.
-    - `response`: what changes for the others where `target` goes another way (`velocity`), or is
-      not there (`removed`), which `Movers` draws. `change_px_..`: distance of the change of their
-      last places from the true change, of those that truly react. Beside it `still/change_px_..`
-      is that of a model in which nothing changes; in `velocity` so it is for any whose objects do
-      not hear of each other. `moved_px_..`: what changes for those that do not react; 0 is best.
-      `fde_px_velocity`: the interaction response error, distance px in that branch of those that
-      react; `fde_px_reacting`: of the same, and of those of `removed`, as the clip went.
-    - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of what the first frame shows
-      (`_visible`) and of what it does not (`_revealed`); `epe_px` of the flow where visible;
-      `found_px`, how far from its true place the dragged object is found in the last frame; PS and
-      its relatives over time.
-    - `fvd`: distance of all videos from all real videos of the same clips, the first frame included
-      on both sides; see `gen.metrics.fvd`, also for why it is not the release's. Compare it at
-      equal counts only. I3D takes some 3 s a clip on one core.
+    - `motion`: distance, px, of the centres of objects that nobody drags from their true places:
+      `ade_px` over frames and `fde_px` in the last frame, also for each kind of interaction.
+      Objects that the first frame does not show do not count. `.._dragged` is the distance of the
+      dragged object, which follows the drag: 0 up to rounding.
+    - `response`: change of the other objects where `target` moves differently (`velocity`) or is
+      absent (`removed`); `Movers` draws both branches. `change_px_..`: distance between predicted
+      and true change of the last places, for objects that truly react. For comparison,
+      `still/change_px_..` is its value for a model in which nothing changes; in `velocity` every
+      model without interaction has this value. `moved_px_..`: predicted change of the objects that
+      do not react; 0 is best. `fde_px_velocity`: the interaction response error, distance, px, in
+      branch `velocity`, of the objects that react in it; `fde_px_reacting`: distance in the
+      unchanged clip, of the objects that react in either branch.
+    - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of the parts that the first frame shows
+      (`_visible`) and of all other parts (`_revealed`); `epe_px` of the flow where visible;
+      `found_px`, distance of the dragged object, as found in the last frame, from its true place;
+      PS and its relatives over time.
+    - `fvd`: distance between all videos and all real videos of the same clips, both with their
+      first frame. `gen.metrics.fvd` says why it differs from the release's FVD. Compare it at
+      equal counts only. I3D takes some 3 s per clip on one core.
 
     Args:
-        method: model with `animate`, `predict_motion`, `encode`, `latents`, `shape`, as
-            `gen.methods.ClickToMove` has them.
+        method: model with `animate`, `predict_motion`, `encode`, `latents`, `shape`, such as
+            `gen.methods.ClickToMove`.
         clips: data set of clips with the method's height, width and number of frames.
-        metrics: groups to measure; None is all that can be measured, and logs what is left out.
-        count: number of clips, without branches; None is all.
-        samples: number K of samples for `user_bestK`; 1 leaves it out.
+        metrics: groups to measure; None measures all possible groups and logs the others.
+        count: number of clips, without branches; None takes all clips.
+        samples: number K of samples for `user_bestK`; 1 leaves `user_bestK` out.
         net: name of the LPIPS network, which sees frames at full size.
-        seed: seed of users, latents and intervals.
-        batch_size: clips at once; changes no value beyond rounding.
+        seed: seed of dragged objects, latents and intervals.
+        batch_size: clips per batch; changes values by rounding alone.
         checkpoint: file whose sha256 the rows state.
-        i3d: file of I3D's weights, which `gen.networks.i3d.load` reads.
-        no_edges: another method, trained with `edges=False`, whose motion of objects gets rows of
-            its own.
+        i3d: file of I3D's weights, see `gen.networks.i3d.load`.
+        no_edges: another method, trained with `edges=False`; the motion of its objects gets rows
+            of its own.
         no_edges_checkpoint: file of `no_edges` whose sha256 the rows state (`no_edges_sha256`).
-        ledger: file of single values; an evaluation that was cut goes on from it.
+        ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
-        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over clips, values are
-        theirs; FVD has neither.
+        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over clips, `values`
+        are those of single clips; FVD has neither.
 
     Raises:
-        ValueError: an unknown group, counts below 1, clips that do not fit the method, or that have
-            no branches for `response`; NaN; for `fvd` no I3D, or fewer than 2 clips.
-        WeightsError: the file has no weights of an I3D.
+        ValueError: an unknown group, counts below 1, clips that do not fit the method or have no
+            branches for `response`, NaN; for `fvd`, no I3D or fewer than 2 clips.
+        WeightsError: the file does not hold the weights of an I3D.
     """
     metrics, count = check(method, clips, metrics, count, samples, batch_size, i3d, no_edges)
     branches = 3 if "response" in possible(clips) else 1
@@ -155,7 +157,7 @@ def evaluate_animator(
 def check(
     method, clips: Clips, metrics, count, samples: int, batch_size: int, i3d, no_edges
 ) -> tuple[Collection[str], int]:
-    """Groups and number of clips of `evaluate_animator`, which says what is raised."""
+    """Groups and number of clips of `evaluate_animator`; raises its errors."""
     able = possible(clips, i3d)
     if metrics is None:
         metrics = able
@@ -176,7 +178,7 @@ def check(
 
 
 def check_shapes(method, clips: Clips, no_edges) -> None:
-    """Raises ValueError if clips do not fit a method, or `no_edges` is no such method."""
+    """Raises ValueError if the clips do not fit a method, or `no_edges` is of another kind."""
     if no_edges is not None and no_edges.hparams.get("edges", True):
         raise ValueError(
             "no_edges: expected a ClickToMove trained with --model.edges false, got "
@@ -189,13 +191,13 @@ def check_shapes(method, clips: Clips, no_edges) -> None:
 
 
 def possible(clips: Clips, i3d: str | Path | None = None) -> list[str]:
-    """Groups that can be measured on these clips, with the weights of an I3D or without."""
+    """Groups that can be measured on these clips, with or without the weights of an I3D."""
     needs = {"response": getattr(clips, "branches", False), "fvd": i3d}
     return [group for group in GROUPS if needs.get(group, True)]
 
 
 class _Videos(Reactions):
-    """Measures also the groups `frames` and `fvd`."""
+    """Measures the groups `frames` and `fvd`, too."""
 
     samples: int
     net: str
@@ -268,13 +270,13 @@ class _Videos(Reactions):
         shown = clips["boxes"][:, -1, :, 2] > 0
         for i, k in (block.user & shown).nonzero().tolist():
             mask = clips["instance"][i, 0] == k + 1
-            if mask.any():  # else it is too small for a px at this size
+            if mask.any():  # otherwise the object is smaller than a px at this size
                 out[i] = (locate(clips["video"][i, 0], mask, video[i, -1]) - way[i, k]).norm()
         what = "the dragged object, found by its looks in the last frame"
         return f"{side}/found_px", what, out, LOWER
 
     def distances(self, count: int, batch_size: int) -> Wholes:
-        """FVD of all videos from all real ones of the same clips."""
+        """FVD between all videos and all real videos of the same clips."""
         seen = defaultdict(list)  # side: features (N, D) of each block
         for first in tqdm(range(0, count, batch_size), "fvd", disable=None):
             block = self.block(range(first, min(first + batch_size, count)))
@@ -290,7 +292,7 @@ class _Videos(Reactions):
             yield f"{side}/fvd_i3d{real.shape[1]}", what, fvd(features, real), count, LOWER
 
     def videos(self, block: Block) -> dict[str, Tensor]:
-        """Frames (N, T, 3, H, W) after the first, of each side that FVD compares; `real` first."""
+        """Frames (N, T, 3, H, W) after the first, for each side that FVD compares; `real` first."""
         clips, latents = block.clips, self.latents(block)
         first, real = clips["video"][:, :1], clips["video"][:, 1:]
         sides = {"real": real, "copy": first.expand_as(real)}
@@ -301,7 +303,7 @@ class _Videos(Reactions):
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    """Rows for the options `o` of `scripts/evaluate.py`."""
     steps, height, width = method.shape
     size = dict(height=height, width=width, frames=steps + 1)
     data = gen.data.open(o.data, "clips", **size, max_objects=MOST)

@@ -1,6 +1,6 @@
-"""Evaluation of a classifier: is it right, and what does its attention look at. Rows as `evaluate`.
+"""Evaluates a classifier: is the class right, and does the attention find the object.
 
-Names carry their protocol: `val/top1`, `test/jaccard_t60_alpha`, `voc/jaccard_t60_voc`.
+Names of metrics carry their protocol: `val/top1`, `test/jaccard_t60_alpha`, `voc/jaccard_t60_voc`.
 """
 
 import logging
@@ -26,20 +26,20 @@ from gen.metrics.translation import resampled_means
 from gen.networks.perceptual import LPIPS
 
 GROUPS = ("accuracy", "segmentation", "entropy", "shift")
-MASSES = (0.6, 0.4)  # shares of the attention that are the foreground
-RESAMPLED = 1000  # as `bootstrap`
+MASSES = (0.6, 0.4)  # shares of the attention that count as foreground
+RESAMPLED = 1000  # resamples of the bootstrap, as in `bootstrap`
 
 log = logging.getLogger(__name__)
 
 
 def possible(method, images) -> list[str]:
-    """Groups that this method and these images allow."""
+    """Groups that can be measured with this method and these images."""
     try:
         maps = hasattr(method, "attention")
         if maps:
             size = method.img_size
             method.attention(torch.zeros(1, 3, size, size, device=common.device(method)))
-    except ValueError:  # a model without a map, as a ResNet
+    except ValueError:  # a model without attention maps, such as a ResNet
         maps = False
     masks = getattr(images, "has_masks", False)
     allowed = (hasattr(images, "labels"), maps and masks, maps, maps)
@@ -61,40 +61,39 @@ def evaluate_classifier(
 ) -> list[dict]:
     """Evaluates a classifier on labelled images, or its attention on VOC.
 
-    - `accuracy`: `top1`, `top5` of more than 5 classes, `class_mean_top1` where every class counts
-      the same; `top1_raw` of the weights as trained beside the averaged ones that all else uses,
-      unless the checkpoint holds averages alone.
-    - `segmentation`: `gen.metrics.attention.jaccard` with the masks of the images, for the patches
-      of the top 60 % and 40 % of attention, beside what keeping every patch would score; `auroc`,
-      which needs no threshold; `mass_on_object`, which chooses no head, beside that of a flat map.
-    - `entropy`: spatial entropy of the maps, and their components.
-    - `shift`: how a map moves while the image moves by one patch, see `shift_path`.
+    - `accuracy`: `top1`; `top5` for more than 5 classes; `class_mean_top1`, in which every class
+      has equal weight; `top1_raw` of the raw weights, if the checkpoint holds them. All other
+      values use the averaged weights.
+    - `segmentation`: `gen.metrics.attention.jaccard` between the masks of the images and the
+      patches of the top 60 % and 40 % of attention, and for comparison all patches; `auroc`, which
+      needs no threshold; `mass_on_object`, which selects no head, also for a uniform map.
+    - `entropy`: spatial entropy and number of components of the maps.
+    - `shift`: change of a map while the image moves by one patch, see `shift_path`.
 
     Args:
-        method: classifier: `classify(x)` gives logits (N, S). With `attention(x)`, similarities (N,
-            heads, Hg, Wg), the maps are measured too, and both take `averaged`.
-        images: split of `gen.data.Classes` or `Domains`, or a `VOC`: `[i]["x"]`, `labels`,
-            `domains`, `img_size`; `mask(i)`, bool or classes, or None.
+        method: classifier; `classify(x)` gives logits (N, S). With `attention(x)`, similarities (N,
+            heads, Hg, Wg), the maps are measured too, and both functions accept `averaged`.
+        images: split of `gen.data.Classes` or `Domains`, or a `VOC`; has `[i]["x"]`, `labels`,
+            `domains`, `img_size` and `mask(i)`, which is bool, classes, or None.
         split: first part of the names, such as "val".
-        metrics: groups to measure; None is all that are `possible`.
+        metrics: groups to measure; None measures all groups of `possible`.
         net: name of the LPIPS network for smoothness.
         seed: seed of the intervals, and of the choice of images under `max_images`.
-        batch_size: images at once; changes no value beyond rounding.
+        batch_size: images per batch; changes values by rounding alone.
         max_images: upper limit for the number of images, which are drawn uniformly.
         checkpoint: file whose sha256 the rows state.
-        ignore_void: leave void pixels out, see `jaccard`; False is the release's way
+        ignore_void: leave void pixels out, see `jaccard`; False keeps them, as the release does
             (`.._keepvoid`).
-        ledger: file of single values; an evaluation that was cut goes on from it.
+        ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
-        Rows of metric, value, ci95 (bootstrap over images, or over whole groups of them where the
-        data has a `groups.csv`; of `class_mean_top1` over those of each class), protocol, count,
-        values (of single images, or classes), seed, checkpoint_sha256, versions, seconds (of the
-        group).
+        Rows of metric, value, ci95, protocol, count, values (of single images, or classes), seed,
+        checkpoint_sha256, versions, seconds (of the group). ci95 is a bootstrap over images, or
+        over whole groups if the data has a `groups.csv`; for `class_mean_top1`, within each class.
 
     Raises:
         ValueError: images that do not fit the method, a group that is unknown or not possible, no
-            mask that shows an object, NaN.
+            mask that shows an object, or NaN.
     """
     allowed = possible(method, images)
     metrics = allowed if metrics is None else metrics
@@ -133,16 +132,16 @@ def evaluate_classifier(
 
 
 def _drawn(count: int, seed: int, at_most: int | None) -> list[int]:
-    """Draws numbers of images; fewer are the first of more."""
+    """Draws indices of images; a smaller draw is the beginning of a larger one."""
     return np.random.default_rng(seed).permutation(count)[:at_most].tolist()
 
 
 class _Block(NamedTuple):
-    """Some images, and their maps once a group asks for them."""
+    """A block of images, and their maps once a group has asked for them."""
 
     indices: Sequence[int]
     x: Tensor  # (N, 3, H, W)
-    maps: list[Tensor]  # none or one, (N, heads, Hg, Wg)
+    maps: list[Tensor]  # empty, or one tensor (N, heads, Hg, Wg)
 
 
 class _Run:
@@ -157,7 +156,7 @@ class _Run:
         self.grid, self.patch = (0, 0, 0), 0.0  # heads, Hg, Wg; px
 
     def judges(self) -> dict[str, str]:
-        """The judge of each group, see `Results`: what decides its values beside the file."""
+        """Settings that decide the values of each group, see `judges` of `Results`."""
         void = "" if self.ignore_void else "void pixels kept"
         return dict.fromkeys(GROUPS, "") | {"segmentation": void, "shift": self.net}
 
@@ -167,7 +166,7 @@ class _Run:
         return _Block(indices, x, [])
 
     def maps(self, block: _Block) -> Tensor:
-        """(N, heads, Hg, Wg)."""
+        """Attention maps (N, heads, Hg, Wg) of a block, computed once."""
         if not block.maps:
             maps = self.method.attention(block.x)
             block.maps.append(maps)
@@ -181,7 +180,7 @@ class _Run:
         logits_of = {"": self.method.classify(block.x)}  # (N, S)
         if self.has_maps():
             raw = self.method.classify(block.x, averaged=False)
-            if not torch.equal(raw, logits_of[""]):  # else the file holds averages alone
+            if not torch.equal(raw, logits_of[""]):  # equal if the checkpoint holds averages alone
                 logits_of["_raw"] = raw
         for which, logits in logits_of.items():
             if not logits.isfinite().all():
@@ -193,7 +192,7 @@ class _Run:
                 yield f"top5{which}", how, hits, HIGHER
 
     def segmentation(self, block: _Block) -> Values:
-        """NaN where an image has no mask, or its mask shows nothing."""
+        """Agreement of maps and masks; NaN for an image without a mask or with an empty one."""
         maps, N = self.maps(block), len(block.x)
         masks = {
             n: m for n, k in enumerate(block.indices) if (m := self.images.mask(k)) is not None
@@ -226,19 +225,19 @@ class _Run:
             yield name, how, float64(value).mean(1), NEITHER
 
     def shift(self, block: _Block) -> Values:
-        self.maps(block)  # for the size of a patch
+        self.maps(block)  # sets the size of a patch
         moved = maps_of.shift_path(self.method.attention, block.x, self.patch, FRAMES)
-        frames = maps_of.map_frames(moved).to(self.device)  # of maps (N, T, Hg, Wg)
+        frames = maps_of.map_frames(moved).to(self.device)  # maps (N, T, Hg, Wg) as frames
         found = smoothness(*path_distances(self.lpips, frames))
         how = f"image moved by 0 .. {self.patch:g} px to the right, mean map of {self.seen()}"
         for name in REPORTED:
             yield f"{name}_t{FRAMES}_{self.net}_shift", how, found[name], BETTER[name]
         yield f"tv_t{FRAMES}_shift", how, maps_of.map_variation(moved), LOWER
 
-    # ---- what the rows say -----------------------------------------------------------------------
+    # ---- parts of the rows -----------------------------------------------------------------------
 
     def together(self, indices: Iterable[int]) -> np.ndarray | None:
-        """The groups of these images."""
+        """Group of each image; None if the data has no groups."""
         return None if self.groups is None else self.groups[list(indices)].numpy()
 
     def has_maps(self) -> bool:
@@ -257,13 +256,14 @@ class _Run:
 
     def weights(self, which: str) -> str:
         if not self.has_maps():
-            return ""  # it has one set of them
+            return ""  # a model without maps has one set of weights
         return "raw weights, " if which else "averaged weights, "
 
     def class_mean(self, hits: dict[int, float], seed: int) -> dict:
-        """The mean over classes, in place of top1; resampled hits of n images are binomial.
+        """Row of the mean over classes; replaces the row of top1.
 
-        Where there are groups, those of each class are resampled.
+        For the interval, the hits of a class of n images are drawn from a binomial distribution, or
+        the groups of each class are resampled if the data has groups.
         """
         of_class, rng = defaultdict(dict), np.random.default_rng(seed)
         for index, hit in hits.items():
@@ -287,9 +287,9 @@ class _Run:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    """Rows for the options `o` of `scripts/evaluate.py`."""
     maps = hasattr(method, "attention")
-    if o.voc and maps:  # a wrong size is told before all else is done
+    if o.voc and maps:  # a wrong size is reported before any other work
         method.attention(torch.zeros(1, 3, o.voc_size, o.voc_size, device=o.device))
     if not o.data and not o.voc:
         raise ValueError("--data: expected a folder, a zip or `heads`, or --voc, got nothing")

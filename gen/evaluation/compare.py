@@ -1,8 +1,8 @@
 """Compares several models source by source, and along paths at equal distance.
 
-A model that moves less has shorter steps, so values of paths depend on how far these lead. With
-the group `psi` each source and pair of ends gives a curve of each value over `direct`; models are
-compared where their curves overlap.
+A model that moves less takes shorter steps, so values of a path depend on the distance travelled.
+The group `psi` gives, for each source and pair of ends, a curve of each value over `direct`.
+Models are compared in the range of distances that all their curves cover.
 """
 
 import logging
@@ -17,7 +17,7 @@ from scipy.stats import wilcoxon
 from gen.metrics.translation import bootstrap
 
 CURVE = re.compile(r"(intra|inter)/latent(?:_psi[\d.]+)?/(\w+)")
-POINTS = 5  # of the common range of distances
+POINTS = 5  # points in the common range of distances
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ class Compared(NamedTuple):
     metric: str
     protocol: str
     better: str  # direction: higher, lower or none
-    count: int  # of the sources, or pairs of domains, that all models were measured on
+    count: int  # sources, or pairs of domains, that all models were measured on
     values: list[float]
     differences: list[Difference]  # of all models but the first
 
@@ -83,15 +83,15 @@ def compare(runs: Sequence[Sequence[Mapping]], seed: int = 777) -> list[Compared
 
 
 def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
-    """Rows of each run that hold values of paths where all runs travel equally far.
+    """Computes rows of path values for each run, at distances that all runs reach.
 
-    For each source, a run's values at psi .5, 1 and 2 are points over the distance `direct`, joined
-    by straight lines in its root. A row has their mean over the range of distances that all runs
-    reach from this source (5 points, evenly in the root). Sources without such a range are left
-    out, and a warning says how many.
+    For each source, the values of a run at psi .5, 1 and 2 are points over the square root of the
+    distance `direct`, joined by straight lines. A row holds the mean of 5 points, evenly spaced in
+    the root, in the range that all runs reach. Sources without a common range are left out; a
+    warning gives their number.
 
     Returns:
-        As many lists as runs, of rows `inter/equal_distance/straight_t20_alex` and so on; empty
+        One list for each run, of rows `inter/equal_distance/straight_t20_alex` and so on; empty
         where no run has values at several psi.
     """
     curves = [_curves(rows) for rows in runs]
@@ -126,7 +126,7 @@ def at_equal_distance(runs: Sequence[Sequence[Mapping]]) -> list[list[dict]]:
 
 
 def _curves(rows: Sequence[Mapping]) -> dict[tuple[str, str, str], dict[int, list]]:
-    """(group, name, protocols) -> source -> points (root of the distance, value), one a psi."""
+    """(group, name, protocols) -> source -> points (root of the distance, value) for each psi."""
     by_psi: dict[str, dict[str, Mapping]] = defaultdict(dict)
     for r in rows:
         if CURVE.fullmatch(r["metric"]):

@@ -1,19 +1,20 @@
-"""Evaluation of an editor of codes: does it do what is wanted, in how many ways, and that alone.
+"""Evaluates an editor of codes: are edits correct, diverse, and limited to the wanted change.
 
 The published protocol (Liu et al., arXiv 2109.12492, its released evaluation) edits the first 1,000
 test codes, one attribute at a time and both ways: ACC by a classifier, LPIPS between 10 edits, FID,
 identity of a face descriptor, PIR and mean step of 20 frames between the two edits. Here:
 
-- all labels are given at once, as in training: those that the judge reads off another of 512 images
-  of the generator and seed, so that which exclude each other need not be said (of images that
-  show two of these, none is taken);
-- diversity is over pairs of different edits: the release counts each with itself, 9 of 54, too;
-- what an edit should leave alone is seen by the labels to stay and the factors that the judge
-  regresses, in place of a descriptor of faces;
+- all labels are given at once, as in training. They are the labels that the judge predicts for
+  another of 512 images of the generator and seed, so nobody has to list which attributes exclude
+  each other (an image that shows two of these attributes is not used);
+- diversity is over pairs of different edits; the release also counts each edit with itself, 9 of
+  54 pairs;
+- unwanted change is measured by the labels to keep and the factors that the judge regresses, in
+  place of a descriptor of faces;
 - a path is straight in W+ with PIR as there, between two edits to labels that differ in any way.
 
-Source i, what is wanted of it and its noise are functions of (seed, i): a longer run begins with a
-shorter one, and two editors of one generator can be compared source by source.
+Source i, its wanted labels and its noise are functions of (seed, i): a shorter run is the beginning
+of a longer one, and two editors of one generator can be compared source by source.
 
 Letters in shapes: N sources, J edits of each, K attributes, P other images, Z noise, F factors, L
 rows of a code, D its width, H image side.
@@ -46,8 +47,8 @@ from gen.metrics.translation import translation_scores
 from gen.networks.perceptual import LPIPS
 
 GROUPS = ("edits", "single", "paths")
-OTHERS = 512  # images whose labels are what is wanted
-FIRST_OTHER = 10**5  # their numbers begin here, those of sources at 0
+OTHERS = 512  # images whose labels are the wanted labels
+FIRST_OTHER = 10**5  # number of the first of these images; sources begin at 0
 
 
 @torch.no_grad()
@@ -67,43 +68,43 @@ def evaluate_editor(
 ) -> list[dict]:
     """Evaluates an editor of the codes of a generator, as a judge sees its images.
 
-    - `edits`: to all labels of another image. `edits/accuracy_NAME` of each attribute, their mean
-      `edits/accuracy`, and `edits/accuracy_joint` where all K must be right;
-      `edits/diversity_lpips_NET` between edits of different noise, 0 of an editor without noise;
-      `edits/lpips_NET` to the source; and as floors `unchanged/accuracy..` of the source itself.
-    - `single`: one attribute is to change, once each. Wanted are the labels, among those of other
-      images with another label there, that differ from the source's in the fewest: where attributes
-      exclude each other, two do. `single/accuracy_NAME`; `single/kept_NAME`, the share of labels
-      that were to stay and stayed; `single/lpips_NET_NAME` to the source; `single/factors_NAME`,
-      how far the factors move, mean over all of them, also those that should; and the mean of each
-      over attributes. Doing nothing scores 0, 1, 0, 0. Without a label to stay there is no `kept`.
+    - `edits`: edits to all labels of another image. `edits/accuracy_NAME` of each attribute, their
+      mean `edits/accuracy`, and `edits/accuracy_joint`, where all K must be right;
+      `edits/diversity_lpips_NET` between edits of different noise, 0 for an editor without noise;
+      `edits/lpips_NET` to the source; as baseline, `unchanged/accuracy..` of the source itself.
+    - `single`: each attribute changes once. The wanted labels are those of another image that has
+      the other label there, and differ from the source's in the fewest labels: in two, where
+      attributes exclude each other. `single/accuracy_NAME`; `single/kept_NAME`, the share kept of
+      the labels to keep; `single/lpips_NET_NAME` to the source; `single/factors_NAME`, the change
+      of the factors, mean over all factors, also those that should change; and the mean of each
+      over attributes. An unchanged source scores 0, 1, 0, 0. Without labels to keep, no `kept`.
     - `paths`: PS, EQ, EFF and PIR of straight lines of codes between two edits of a source, with
-      equal noise, to labels of two other images that differ. All paths count, whether the edits
-      succeed or not: one that does not move has PS 0, but PIR 0, too.
+      equal noise, to the labels of two other images, which differ. All paths count, whether their
+      edits succeed or not: a path that does not move has PS 0, but PIR 0, too.
 
     Args:
         method: editor with `map_latents`, `synthesize`, `edit`, `attribute_names`, `noise_dim`,
-            `latent_dim`, `img_size`, as `gen.methods.StyleFunction` has them.
+            `latent_dim`, `img_size`, such as `gen.methods.StyleFunction`.
         judge: classifier with `classify`, `regress`, `factor_std`, `attribute_names`, `img_size`,
-            as `gen.methods.AttributeClassifier` has them; on the same device.
+            such as `gen.methods.AttributeClassifier`; on the same device.
         metrics: groups to measure, from `GROUPS`.
         count: number of sources.
         outputs: number of edits per source in `edits`.
         net: name of the LPIPS network.
         seed: seed of sources, wanted labels, noise and intervals.
-        batch_size: sources at once; changes no value beyond rounding.
+        batch_size: sources per batch; changes values by rounding alone.
         checkpoint: file whose sha256 the rows state.
-        psi: truncation of the codes; None is the method's own.
+        psi: truncation of the codes; None takes the method's own.
         judge_checkpoint: file of the judge whose sha256 the rows state (`judge_sha256`).
-        ledger: file of single values; an evaluation that was cut goes on from it.
+        ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
-        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over sources, values
-        are theirs.
+        Rows as of `gen.evaluation.translators.evaluate`: ci95 is a bootstrap over sources, `values`
+        are those of single sources.
 
     Raises:
-        ValueError: An unknown group, counts too small, a judge that does not fit, NaN; images that
-            are equal in an attribute, but for `edits`.
+        ValueError: an unknown group, counts too small, a judge that does not fit, NaN; for all
+            groups but `edits`, other images that are all equal in an attribute.
     """
     _check(method, judge, metrics, count, outputs, batch_size)
     groups = [group for group in GROUPS if group in metrics]
@@ -135,7 +136,7 @@ def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) ->
 
 
 class _Block(NamedTuple):
-    """Some sources."""
+    """A block of sources."""
 
     numbers: range
     ws: Tensor  # (N, L, D)
@@ -149,7 +150,7 @@ class _Editor:
     def __init__(self, method, judge, outputs, net, seed, batch_size, psi) -> None:
         self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size
         self.net, self.psi, self.names = net, psi, list(method.attribute_names)
-        self.outputs = outputs if method.noise_dim else 1  # without noise all are equal
+        self.outputs = outputs if method.noise_dim else 1  # without noise all edits are equal
         self.lpips = LPIPS(net).to(common.device(method))
         self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
         numbers = range(FIRST_OTHER, FIRST_OTHER + OTHERS)
@@ -193,7 +194,7 @@ class _Editor:
         labels, y = self.predicted_labels(made), block.y[:, None]
         right = (labels == d).diagonal(dim1=1, dim2=2)  # (N, K)
         stay = d == y  # (N, K, K)
-        kept = (stay & (labels == y)).sum(2) / stay.sum(2)  # (N, K), NaN where none is to stay
+        kept = (stay & (labels == y)).sum(2) / stay.sum(2)  # (N, K), NaN without labels to keep
         features = self.lpips.features
         pairs = zip(made, block.x[:, None], strict=True)  # (K, 3, H, H), (1, 3, H, H)
         lpips = [self.lpips.distance(features(images), features(x)) for images, x in pairs]
@@ -223,14 +224,14 @@ class _Editor:
             named = f"paths/{name}_t{FRAMES}_{self.net}"
             yield named, f"{what}, {seen}", found[name], BETTER[name]
 
-    # ---- what is drawn, a function of (seed, number) ---------------------------------------------
+    # ---- random draws, functions of (seed, number) -----------------------------------------------
 
     def draw(self, group: str, block: _Block, pick: Callable, J: int) -> tuple[Tensor, Tensor]:
-        """Wanted labels (N, .., K), as `pick` chooses them, and noise (N, J, Z)."""
+        """Wanted labels (N, .., K), chosen by `pick`, and noise (N, J, Z)."""
         labels, noise = [], []
         for i, y in zip(block.numbers, block.y.cpu().numpy(), strict=True):
             rng = np.random.default_rng([self.seed, GROUPS.index(group), i])
-            labels.append(pick(rng, y))  # before the noise, whose width is the editor's affair
+            labels.append(pick(rng, y))  # before the noise, whose width depends on the editor
             noise.append(rng.standard_normal((J, self.method.noise_dim)))
         d, z = (torch.from_numpy(np.stack(some)).to(block.x) for some in (labels, noise))
         return d, z
@@ -239,7 +240,7 @@ class _Editor:
         return self.others[[rng.integers(len(self.others))]]  # (1, K)
 
     def nearest(self, rng: np.random.Generator, y: np.ndarray) -> np.ndarray:
-        """(K, K): row k has another label k than y (K,), and few others; by chance where equal."""
+        """Labels (K, K): row k differs from y (K,) in label k and few others; ties by chance."""
         differ = self.others != y  # (P, K)
         chosen = []
         for k in range(len(y)):
@@ -249,7 +250,7 @@ class _Editor:
         return self.others[chosen]
 
     def two(self, rng: np.random.Generator, _: np.ndarray) -> np.ndarray:
-        """(2, K): labels that differ."""
+        """Two rows of labels that differ, (2, K)."""
         first = rng.integers(len(self.others))
         unlike = (self.others != self.others[first]).any(1).nonzero()[0]
         return self.others[[first, rng.choice(unlike)]]
@@ -268,11 +269,11 @@ class _Editor:
         return torch.stack([self.images(self.method.edit(block.ws, *pair)) for pair in pairs], 1)
 
     def images(self, ws: Tensor) -> Tensor:
-        """Codes (N, L, D) -> images (N, 3, H, H) in [-1, 1], as they are saved."""
+        """Codes (N, L, D) -> images (N, 3, H, H) in [-1, 1], clamped as in saved images."""
         return _finite(self.method.synthesize(ws), "images").clamp(-1, 1)
 
     def predicted_labels(self, images: Tensor) -> Tensor:
-        """Images (N, J, 3, H, H) -> which attributes the judge sees, (N, J, K) bool."""
+        """Images (N, J, 3, H, H) -> attributes that the judge predicts, (N, J, K) bool."""
         logits = _finite(self.judge.classify(images.flatten(0, 1)), "logits of the judge")
         return logits.unflatten(0, images.shape[:2]) > 0
 
@@ -290,7 +291,7 @@ def _finite(values: Tensor, what: str) -> Tensor:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    """Rows for the options `o` of `scripts/evaluate.py`."""
     if not o.classifier:
         raise ValueError(
             "--classifier: expected the checkpoint of an AttributeClassifier that reads the "

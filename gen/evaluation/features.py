@@ -1,4 +1,4 @@
-"""Features of images by a backbone, and of the real ones once for all."""
+"""Features of images by a backbone; the features of real images are computed once."""
 
 import logging
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from torch.utils.data import Subset
 
 from gen.metrics.checks import FEWEST
 
-SECOND = 3  # outputs a source that the second backbone looks at, of all 10
-HELD = 200  # validation images a domain, for what KD is where nothing is generated
-MOST = 1000  # training images a domain that the second backbone looks at
+SECOND = 3  # outputs per source for the second backbone, of 10
+HELD = 200  # validation images per domain for KD of real images
+MOST = 1000  # training images per domain for the second backbone
 
 log = logging.getLogger(__name__)
 
 
 def better(name: str) -> str:
-    """The better direction of a score of `fidelity_scores`: of distances, lower."""
+    """Better direction of a score of `fidelity_scores`: lower for distances."""
     return "higher" if name.startswith(("precision", "recall")) else "lower"
 
 
 class Backbone:
-    """A feature extractor and the real images of each domain as it sees them.
+    """A feature extractor, and the features of the real images of each domain.
 
     Args:
         name: name of a backbone, see `gen.metrics.extractors.load_backbone`.
@@ -45,11 +45,11 @@ class Backbone:
         return load_backbone(self.name, device=self.device)
 
     def real(self, y: int) -> Tensor:
-        """(M, D) of the training images of a domain."""
+        """Features (M, D) of the training images of a domain."""
         return self._of(self.train, "training", y, self.most)
 
     def unseen(self, y: int) -> Tensor:
-        """(M, D) of validation images of a domain."""
+        """Features (M, D) of the validation images of a domain."""
         return self._of(self.held, "validation", y, HELD)
 
     def _of(self, images, split: str, y: int, most: int | None) -> Tensor:
@@ -62,7 +62,7 @@ class Backbone:
         return self.known[split, y]
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, D)."""
+        """Features (N, D) of images (N, 3, H, W) in [-1, 1]."""
         from gen.metrics.fidelity import image_features
 
         return image_features(self.extractor, images)
@@ -70,8 +70,8 @@ class Backbone:
     def floor(self, what: str, a: int, b: int) -> dict[str, float]:
         """KD of real images to the training images of domain b; empty if there are too few.
 
-        `source`: validation images of a. `real`: those of b. `halves`: half of the training images
-        to the other half.
+        `source`: validation images of a. `real`: validation images of b. `halves`: one half of the
+        training images against the other half.
         """
         split, y = (self.train, b) if what == "halves" else (self.held, b if what == "real" else a)
         count, needed = int((split.labels == y).sum()), FEWEST * (2 if what == "halves" else 1)
@@ -91,7 +91,7 @@ class Backbone:
 
 
 def spread(members: list[int], most: int | None) -> list[int]:
-    """Takes at most so many of them, evenly spaced."""
+    """At most `most` of the members, evenly spaced; all of them for None."""
     if most is None or len(members) <= most:
         return members
     return [members[int(i)] for i in torch.linspace(0, len(members) - 1, most)]

@@ -1,4 +1,4 @@
-"""Evaluation of a generator: are its images like real ones, and how gradual are its paths."""
+"""Evaluates a generator: are its images like real images, and how gradual are its paths."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +22,7 @@ from gen.networks.perceptual import LPIPS
 
 log = logging.getLogger(__name__)
 GROUPS = ("fidelity", "paths", "ppl")
-SPACES = ("w", "z")  # of paths: straight lines of codes, great circles of latents
+SPACES = ("w", "z")  # spaces of paths: straight lines of codes, great circles of latents
 
 
 def evaluate_generator(
@@ -41,11 +41,11 @@ def evaluate_generator(
 ) -> list[dict]:
     """Evaluates a generator of images, without truncation.
 
-    - `fidelity`: `count` images against all training images; beside it the validation images
-      against the training images: what images of the same kind score that training has not seen
-      (fewer than 4 are left out, and that is said).
-      Both depend on their number, which the rows state; compare them at equal counts.
-    - `paths`: smoothness of paths between two random images, by codes and by latents.
+    - `fidelity`: `count` images against all training images; for comparison, the validation images
+      against the training images, the score of real images that training has not seen (left out
+      with a warning for fewer than 4). Both depend on the number of images, which the rows state;
+      compare them at equal counts.
+    - `paths`: smoothness of paths between two random images, of codes and of latents.
     - `ppl`: StyleGAN's perceptual path length.
 
     Image i is a function of (seed, i).
@@ -59,16 +59,16 @@ def evaluate_generator(
         backbone: name of the backbone for fidelity.
         net: name of the LPIPS network for smoothness.
         seed: seed of latents and intervals.
-        batch_size: number of images at once.
+        batch_size: number of images per batch.
         checkpoint: file whose sha256 the rows state.
-        ledger: file of single values; an evaluation that was cut goes on from it.
+        ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
-        Rows as of `gen.evaluation.translators.evaluate`; ci95 (bootstrap over paths) is None but
-        for paths.
+        Rows as of `gen.evaluation.translators.evaluate`; ci95 is a bootstrap over paths for
+        `paths`, otherwise None.
 
     Raises:
-        ValueError: An unknown group, counts below what a metric needs, NaN.
+        ValueError: an unknown group, counts below the needs of a metric, or NaN.
     """
     check(train, metrics, count, paths, batch_size)
     run = _Generator(method, seed, batch_size)
@@ -89,7 +89,7 @@ def evaluate_generator(
 def check(
     train: Dataset, metrics: Collection[str], count: int, paths: int, batch_size: int = 50
 ) -> None:
-    """Raises what `evaluate_generator` would raise of its arguments, before anything is done."""
+    """Raises the errors of `evaluate_generator` for its arguments, before any other work."""
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if min(count, paths, batch_size) < 1:
@@ -101,7 +101,7 @@ def check(
 
 
 class _Generator:
-    """Measures one group each."""
+    """Measures a generator group by group."""
 
     lpips: LPIPS
 
@@ -170,7 +170,7 @@ class _Generator:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    """Rows for the options `o` of `scripts/evaluate.py`."""
     data = gen.data.open(o.data, "classes", img_size=method.img_size, crop_pct=o.crop_pct)
     groups = o.metrics or ["all"]
     return evaluate_generator(
@@ -190,7 +190,7 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
 
 
 def in_training(method, data, metrics, counts: tuple[int, int], seed: int, checked: bool):
-    """The rows of `gen.callbacks.Evaluate`, or with `checked` only whether its arguments fit."""
+    """Rows for `gen.callbacks.Evaluate`; with `checked`, only checks that its arguments fit."""
     groups, (paths, images) = metrics or ("fidelity",), counts
     if checked:
         return check(data.train, groups, images, paths)

@@ -1,6 +1,6 @@
-"""Compares where an animator moves objects with where they truly go; nothing is rendered.
+"""Compares predicted with true motion of objects; nothing is rendered.
 
-The groups `motion` and `response` of `gen.evaluation.animators`, which says what they are.
+Measures the groups `motion` and `response`, which `gen.evaluation.animators` defines.
 
 Letters in shapes: N clips, T frames after the first, M objects, H height, W width.
 """
@@ -19,17 +19,17 @@ from gen.inference import common
 from gen.networks.click_to_move.animator import Motion, Scene, true_camera
 from gen.ops.motion import identity, move_boxes
 
-REACTS_PX, RESTS_PX = 0.5, 0.1  # an object whose last place changes by so much does, or does not
+REACTS_PX, RESTS_PX = 0.5, 0.1  # change, px: above, an object reacts; below, it rests
 
 
 class Block(NamedTuple):
-    """Some clips."""
+    """A block of clips."""
 
     numbers: range
     clips: dict[str, Tensor]
     scene: Scene
-    user: Tensor  # (N, M) bool: one object of each clip, none of a clip without any
-    guess: Tensor  # (N, T, M, 2) px, where the model moves objects if it is told the user's
+    user: Tensor  # the dragged object of each clip; none where no object is shown
+    guess: Tensor  # px, predicted places of objects, given the motion of the user's
 
 
 class Reactions:
@@ -41,7 +41,7 @@ class Reactions:
         self.device, (self.steps, H, W) = common.device(method), method.shape
         self.half = torch.tensor([(W - 1) / 2, (H - 1) / 2], device=self.device)
 
-    # ---- what is asked of the model -------------------------------------------------------------
+    # ---- input and output of the model ----------------------------------------------------------
 
     def read(self, numbers: range, branch: int = 0) -> dict[str, Tensor]:
         batch = default_collate([self.clips[i * self.branches + branch] for i in numbers])
@@ -60,7 +60,7 @@ class Reactions:
         return block._replace(guess=self.predicted(block, batch, user))
 
     def latents(self, block: Block, k: int = 0, method=None) -> tuple[Tensor, Tensor]:
-        """The k-th of each clip: (N, Z), (N, M, T, O)."""
+        """The k-th latents of each clip: (N, Z), (N, M, T, O)."""
         method = method or self.method
         shape, first = (1, block.user.shape[1]), self.seed * 10**6
         drawn = (method.latents(shape, first + 100 * i + k) for i in block.numbers)
@@ -68,7 +68,7 @@ class Reactions:
         return torch.cat(z), torch.cat(object_z)
 
     def user_motion(self, clips: dict[str, Tensor], user: Tensor, camera: bool = False) -> Motion:
-        """The true motion of these objects, and that of the camera or not."""
+        """True motion of the user's objects and, with `camera`, of the camera."""
         known = torch.full((len(user),), camera, device=self.device)
         moved = true_camera(clips) if camera else identity(clips["theta"])
         return Motion(user, clips["theta"], known, moved.expand(len(user), self.steps, 2, 3))
@@ -80,7 +80,7 @@ class Reactions:
     def predicted(
         self, block: Block, clips: dict[str, Tensor], user: Tensor, method=None
     ) -> Tensor:
-        """Positions where a model moves objects if told the motion of some: (N, T, M, 2) px."""
+        """Predicted places of objects, given the motion of the user's: (N, T, M, 2) px."""
         method = method or self.method
         motion, object_z = self.user_motion(clips, user), self.latents(block, method=method)[1]
         theta = method.predict_motion(Scene.of(clips), motion, object_z)
@@ -92,7 +92,7 @@ class Reactions:
         clips, boxes, others = block.clips, block.scene.boxes, block.scene.present & ~block.user
         true = self.places(boxes, clips["theta"])  # (N, T, M, 2)
         begin = self.half * boxes[:, None, :, :2]
-        known = clips["boxes"][:, 1:, :, 2] > 0  # (N, T, M); Movers knows where the unseen are
+        known = clips["boxes"][:, 1:, :, 2] > 0  # (N, T, M); Movers also knows unseen places
         known = known | ("interaction" in clips)
         steps = torch.arange(1, self.steps + 1, device=self.device)[:, None, None]
         guesses = {
@@ -114,9 +114,9 @@ class Reactions:
         yield "user/fde_px_dragged", f"{what}, last frame", error[:, -1].nanmean(1), LOWER
 
     def response(self, block: Block) -> Values:
-        """Branch 1: `target` goes another way. Branch 2: it is not there, and nobody drags."""
+        """Branch 1: `target` moves differently. Branch 2: `target` is absent, without a drag."""
         clips, boxes, user = block.clips, block.scene.boxes, block.user
-        chosen = user.gather(1, clips["target"][:, None])  # (N, 1): the first frame shows it
+        chosen = user.gather(1, clips["target"][:, None])  # (N, 1): if the first frame shows it
         guess, true = block.guess[:, -1], self.places(boxes, clips["theta"])[:, -1]  # (N, M, 2)
         far = f"over {REACTS_PX} px"
         reacts = torch.zeros_like(user)
@@ -160,7 +160,7 @@ def finite(name: str, x: Tensor) -> Tensor:
 
 
 def each_kind(clips: dict[str, Tensor], name: str, protocol: str, values: Tensor) -> Values:
-    """Means of values (N, M) without NaN, then of each kind of interaction alone where known."""
+    """Mean of values (N, M) without NaN, then for each kind of interaction, where known."""
     means = values.nanmean(1)  # (N,)
     yield name, protocol, means, LOWER
     for k, kind in enumerate(INTERACTIONS if "interaction" in clips else ()):

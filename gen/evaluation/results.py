@@ -1,9 +1,9 @@
-"""The results of an evaluation, of every kind of method: values of single units and their rows.
+"""Results of an evaluation, for every kind of method: values of single units, and their rows.
 
-An evaluator measures groups of values on blocks of units: a unit is a source, an image, a clip, a
-path or a pair of domains. It yields each value as (name, protocol, one number a unit, better), and
-`Results` keeps them, on disk as they come, so that an evaluation that was cut goes on. Rows are
-means and intervals of these, with what produced them, as JSON lines and as a table.
+An evaluator measures groups of values on blocks of units; a unit is a source, an image, a clip, a
+path or a pair of domains. It yields each value as (name, protocol, one number per unit, better).
+`Results` writes the values to disk as they come, so an interrupted evaluation resumes. A row is a
+mean with its interval and provenance; rows are written as JSON lines or as a table.
 """
 
 import hashlib
@@ -35,38 +35,38 @@ PACKAGES = (
     "torch-fidelity",
     "opencv-python-headless",
 )
-FRAMES = 20  # of a path
-FORMAT = 2  # of a file of values; those of 1 named values of outputs otherwise
-HIGHER, LOWER, NEITHER = "higher", "lower", "none"  # which direction of a value is better
+FRAMES = 20  # frames per path
+FORMAT = 2  # of a ledger; format 1 named the values of outputs differently
+HIGHER, LOWER, NEITHER = "higher", "lower", "none"  # better direction of a value
 
 Key = tuple[str, str, str]  # group, guide, value
-Values = Iterator[tuple[str, str, Tensor, str]]  # name, protocol, (N,) NaN: no meaning, better
-Wholes = Iterator[tuple[str, str, float, int, str]]  # of a whole set: .., value, count, better
+Values = Iterator[tuple[str, str, Tensor, str]]  # name, protocol, (N,) with NaN if unknown, better
+Wholes = Iterator[tuple[str, str, float, int, str]]  # a set: name, protocol, value, count, better
 
 
 class About(NamedTuple):
-    """The words of a row: protocol, better direction, and the size of a whole set."""
+    """Protocol and better direction of a row; the size of the set for a value of a whole set."""
 
     protocol: str
     better: str
-    count: int | None = None  # of what a value of a whole set is of; None: it has units
+    count: int | None = None  # size of the whole set; None: a value of units
 
 
 class Results:
-    """(group, guide, name) -> {unit: value}, in memory and on disk.
+    """Values (group, guide, name) -> {unit: value}, in memory and on disk.
 
-    On disk it is JSON lines: a head that says what is evaluated, then one line for what was
-    measured together. A line that an interruption cut short is dropped.
+    The file holds JSON lines: a head that identifies the evaluation, then one line for the values
+    that were measured together. An incomplete last line is dropped.
 
     Args:
-        path: file that is read if it exists, and grows; None keeps all in memory.
-        head: values that must be equal for others to be compared or continued: checkpoint, data,
-            seed.
-        judges: what else decides the values of each group, such as the LPIPS network; lines that
-            were measured with another are left aside.
+        path: file to read, if it exists, and to append to; None keeps all values in memory.
+        head: values that identify the evaluation: checkpoint, data, seed. A file with another
+            head is refused.
+        judges: other settings that decide the values of each group, such as the LPIPS network;
+            lines measured with other settings are ignored.
 
     Raises:
-        ValueError: the file has another head, or other lines than these.
+        ValueError: the file has another head, or lines that are no values of an evaluation.
     """
 
     def __init__(self, path: str | Path | None, head: dict, judges: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ class Results:
         self.values: dict[Key, dict[int, float]] = defaultdict(dict)
         self.about: dict[Key, About] = {}
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
-        self.units: dict[tuple[str, str], set[int]] = defaultdict(set)  # that were measured
+        self.units: dict[tuple[str, str], set[int]] = defaultdict(set)  # units that were measured
         if self.path and self.path.exists():
             data = self.path.read_bytes()
             data = data[: data.rfind(b"\n") + 1]  # a whole line ends with a newline
@@ -109,9 +109,9 @@ class Results:
         about: dict[str, About] | None = None,
         units: Iterable[int] = (),
     ) -> None:
-        """Values of one group and guide, each {unit: value}, measured in `seconds`.
+        """Adds values of one group and guide, each {unit: value}, measured in `seconds`.
 
-        `units` are those that were measured: some may have no value.
+        `units` are the measured units, including units without a value.
         """
         line = dict(group=group, guide=guide, judge=self.judges[group], seconds=round(seconds, 3))
         line["values"] = values
@@ -122,11 +122,11 @@ class Results:
             try:
                 with self.path.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-            except OSError as error:  # a full disk names no file
+            except OSError as error:  # the error of a full disk names no file
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def take(self, group: str, units: Sequence[int], found: Values, guide: str = "") -> None:
-        """Adds what a group finds of N units, and how long that takes."""
+        """Adds the values that a group yields for N units, and the time that they take."""
         began, values, about = time.perf_counter(), {}, {}
         for name, protocol, of_unit, better in found:
             numbers = zip(units, float64(of_unit).tolist(), strict=True)
@@ -135,7 +135,7 @@ class Results:
         self.add(group, guide, time.perf_counter() - began, values, about, units)
 
     def take_wholes(self, group: str, found: Wholes) -> None:
-        """Adds values that single units do not have, such as the distance of two sets."""
+        """Adds values of whole sets, such as the distance between two sets."""
         began, values, about = time.perf_counter(), {}, {}
         for name, protocol, value, count, better in found:
             values[name], about[name] = {0: value}, About(protocol, better, count)
@@ -149,7 +149,7 @@ class Results:
         block: Callable[[Sequence[int]], Any],
         values: Callable[[str, Any], Values],
     ) -> None:
-        """Measures what is not known yet: `values(group, block(some units))`."""
+        """Measures the values that are still missing: `values(group, block(some units))`."""
         for i in tqdm(range(0, len(units), batch_size), "evaluate", disable=None):
             some = units[i : i + batch_size]
             if todo := [group for group in groups if not self.done(group).issuperset(some)]:
@@ -174,7 +174,7 @@ class Results:
         return self.units[group, guide]
 
     def update(self, other: "Results") -> None:
-        """Takes another process's values; of the seconds, the slower process's."""
+        """Adds the values of another process, and takes the seconds of the slower process."""
         for key, of_unit in other.values.items():
             self.values[key] |= of_unit
         self.about |= other.about
@@ -195,15 +195,15 @@ class Results:
         left_out: str = "",
         **files: str | Path | None,
     ) -> list[dict]:
-        """Means of these groups and units with a bootstrap over units.
+        """Rows of these groups: means over units, with a bootstrap over units.
 
         Args:
             groups: groups in the order of the rows.
-            units: units that count.
-            how: end of each protocol.
+            units: units that the means are taken over.
+            how: text at the end of each protocol.
             seed: seed of the bootstrap, which the rows state.
-            together: group of each unit, where the bootstrap has to draw whole groups.
-            left_out: what units without a value are, to be counted in the protocol.
+            together: function that gives the group of each unit, if the bootstrap draws groups.
+            left_out: name of units without a value, whose number the protocol states.
             files: name and path of each file whose sha256 the rows state, as `NAME_sha256`.
         """
         common, wanted, out = provenance(seed, **files), set(units), []
@@ -233,20 +233,20 @@ class Results:
 
 
 def provenance(seed: int, **files: str | Path | None) -> dict:
-    """The origin of rows: the seed, `NAME_sha256` of each file, versions."""
+    """Provenance of rows: the seed, `NAME_sha256` of each file, versions."""
     common = {"seed": seed}
     common |= {f"{name}_sha256": file and sha256(find(file)) for name, file in files.items()}
     return common | {"versions": versions()}
 
 
 def head(checkpoint: str | Path | None, seed: int, *data) -> dict:
-    """The head of a file of values: the method's file, the data sets, the seed."""
+    """Head of a ledger: format, sha256 of the checkpoint, fingerprint of the data sets, seed."""
     digest = sha256(find(checkpoint)) if checkpoint else None
     return dict(format=FORMAT, checkpoint=digest, data=" ".join(map(fingerprint, data)), seed=seed)
 
 
 def fingerprint(images) -> str:
-    """Identifies a data set: its kind, options and size, the name and label of each element, and
+    """Identifies a data set by its kind, options, size, the name and label of each element, and by
     whether images of one name are pairs."""
     domains = getattr(images, "domains", [])
     labels = images.labels.tolist() if hasattr(images, "labels") else []
@@ -274,24 +274,24 @@ def _others(own: int, domains: Sequence) -> Iterator[int]:
 
 
 def weights_fingerprint(network: nn.Module | None) -> str:
-    """Identifies a network that judges, by the sum of its weights."""
+    """Identifies the network of a judge by the sum of its weights."""
     if network is None:
         return ""
     return str(sum(float64(p).sum().item() for p in network.parameters()))
 
 
 def to_json(rows: Sequence[Mapping]) -> str:
-    """One line a row, without the values of single units."""
+    """JSON lines, one per row, without the values of single units."""
     return "".join(
         json.dumps({k: v for k, v in row.items() if k != "values"}) + "\n" for row in rows
     )
 
 
 def from_json(path: str | Path) -> list[dict]:
-    """The rows of a file of such lines.
+    """Rows of a file that holds the lines of `to_json`.
 
     Raises:
-        ValueError: other lines; it names the file.
+        ValueError: the file holds other lines; the message names the file.
     """
     try:
         rows = [json.loads(line) for line in Path(path).read_bytes().splitlines() if line]
@@ -306,7 +306,7 @@ def from_json(path: str | Path) -> list[dict]:
 
 
 def to_table(rows: Sequence[Mapping]) -> str:
-    """A table to be printed: means, not single pairs of domains."""
+    """Table to print: means, without the values of single pairs of domains."""
     rows = [row for row in rows if ">" not in row["metric"]]
     width = max(len(row["metric"]) for row in rows)
     lines = [f"{'metric':{width}}  {'value':>8}  {'95 % interval':>17}  {'n':>5}  protocol"]
@@ -318,7 +318,7 @@ def to_table(rows: Sequence[Mapping]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what produced a result, and the machine's kind (no names, no paths)."""
+    """Versions of the software behind a result, and the kind of machine (no names, no paths)."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The statistics that the tables of scripts/claims are made of."""
+"""Statistics for the tables of scripts/claims."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gen.evaluation.results import from_json
 
 
 def read(path: Path) -> dict[str, float]:
-    """The values of an evaluation by their names, from the JSON lines that `evaluate.py` wrote."""
+    """Values by metric name, from the JSON lines of `scripts/evaluate.py`."""
     return {row["metric"]: row["value"] for row in from_json(path)}
 
 

@@ -1,8 +1,8 @@
-"""Evaluation of a translator on a data set: one row a metric, with its protocol and interval.
+"""Evaluates a translator on a data set: one row per metric, with its protocol and interval.
 
-`plan`: what is translated to what. `outputs`: what is measured of translations, one function a
-group. `paths`: what is measured of paths. `measure`: the order of it all. `names`: what values of
-paths and sets are called.
+`plan`: sources, their target domains and styles. `outputs`: metrics of translations, one function
+per group. `paths`: metrics of paths. `measure`: runs all measurements. `names`: names of the values
+of paths and sets.
 """
 
 import logging
@@ -51,35 +51,34 @@ def evaluate(
 ) -> list[dict]:
     """Evaluates latent- and reference-guided translation.
 
-    - `intra`: smoothness of paths from one style of the target domain to another.
-    - `inter`: the same between two domains, all ordered pairs equally often.
-    - `controls`: the same of paths that no model makes, for latents: a cross-dissolve of the two
-      ends, the training images nearest to each frame, a cross-dissolve of the true images, the
-      source left unchanged.
-    - `psi`: intra and inter with styles at half and at twice their distance from the domain's
-      centre: with these two a curve over the distance travelled, for `compare`.
-    - `middle`: frames halfway between two domains: whether they look real and belong to one of
-      the two, and their KD to the real images of both; so for the cross-dissolve, and for
-      validation images. With `inter` it gives `gradual`; all words are in `gen.metrics.gradual`.
-    - `translation`: of 10 outputs a source, diversity, content, and where the data is paired the
-      error to the true target, beside that of the source left unchanged and, given the training
-      images, of the nearest of them.
-    - `accuracy`: share of these outputs that a classifier takes for the target domain, beside its
-      accuracy on the sources and their twins, and what the unchanged source scores.
-    - `texture`: of these outputs where source and true target are flat, and how far it is a
-      lattice; see `gen.metrics.texture`.
-    - `identity`: cosine of the face descriptors of source and output.
-    - `fidelity`: distribution of 10 outputs a source against the training images, for every
-      ordered pair of domains, and KD of the first 3 by a backbone that no loss has seen; beside
-      them KD of the sources left unchanged, of real images, and of half the training images.
-    - `ppl`: StyleGAN's perceptual path length of latents, 4 paths a source.
+    - `intra`: smoothness of paths between two styles of the target domain.
+    - `inter`: smoothness of paths between two domains; all ordered pairs are equally frequent.
+    - `controls`: smoothness of paths that no model makes, for latents: a cross-dissolve of the two
+      ends, the training images nearest to each frame, a cross-dissolve of the true images, and the
+      unchanged source.
+    - `psi`: `intra` and `inter` with styles at half and at twice their distance from the centre of
+      their domain. With psi = 1 they give a curve over the distance travelled, for `compare`.
+    - `middle`: frames halfway between two domains: whether they look real and belong to one of the
+      two domains, and their KD to the real images of both; the same for the cross-dissolve and for
+      validation images. With `inter`, also `gradual`. `gen.metrics.gradual` defines all terms.
+    - `translation`: diversity and content of 10 outputs per source; for paired data also the error
+      to the true target, compared with the unchanged source and the nearest training image.
+    - `accuracy`: share of the 10 outputs that a classifier assigns to the target domain, compared
+      with its accuracy on sources and twins, and with the score of the unchanged source.
+    - `texture`: texture of the 10 outputs where source and true target are flat, and how far the
+      texture is a lattice; see `gen.metrics.texture`.
+    - `identity`: cosine between the face descriptors of source and output.
+    - `fidelity`: distribution of 10 outputs per source against the training images, for every
+      ordered pair of domains, and KD of the first 3 outputs by a backbone that no loss has used.
+      For comparison, KD of unchanged sources, of real images, and of half the training images.
+    - `ppl`: StyleGAN's perceptual path length of latents, 4 paths per source.
 
-    Each source is encoded once for the first five. Its latents and references are a function of
-    (seed, index), so results depend neither on the batch size nor, under `torch.distributed`, on
-    the number of processes: they share the sources, and each gets all rows. References are
-    validation images of the wanted domain without the source's twin; where a domain has too few, a
-    source has fewer outputs, and the names say so. What so few images cannot give is left out, and
-    that is said; `check` says it beforehand.
+    The first five groups encode each source once. Latents and references are functions of
+    (seed, index), so results depend neither on the batch size nor on the number of processes:
+    under `torch.distributed` the processes share the sources, and each gets all rows. References
+    are validation images of the wanted domain, without the twin of the source. If a domain has too
+    few of them, a source has fewer outputs, and the names say so. Values that need more images are
+    left out with a warning; `check` gives the same warning beforehand.
 
     Args:
         method: translator with `encode`, `decode`, `map_style`, `encode_style`, `domains`,
@@ -87,20 +86,20 @@ def evaluate(
         images: validation images (`data.val`) with the domains and the size of the method.
         metrics: groups to measure, from `GROUPS`.
         judges: models and images that some groups need, see `Scorers`.
-        net: name of the LPIPS network; of several, those after the first see the paths as well.
+        net: name of the LPIPS network; further names add networks that measure paths alone.
         grid: kind of grid of the paths, see `gen.interpolation.alphas`: released 0 .. 0.95, strict
-            or uniform 0 .. 1 (`.._strict`); uniform renders each path twice.
+            or uniform 0 .. 1 (`.._strict`). The uniform grid renders each path twice.
         seed: seed of the order of sources, of latents, references and intervals.
-        batch_size: number of sources at once.
-        max_sources: upper limit for the number of sources, spread over the domains; None is all.
+        batch_size: number of sources per batch.
+        max_sources: largest number of sources, spread over the domains; None takes all sources.
         checkpoint: file whose sha256 the rows state.
-        ledger: file of single values; an evaluation that was cut goes on from it.
+        ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
         Rows of metric, value, ci95 (bootstrap over sources, or over pairs of domains; None for a
-        single pair), protocol, count, values (of single sources or pairs; `rows.to_json` leaves
-        them out), seed, checkpoint_sha256, versions, seconds (of group and guide, shared by their
-        rows).
+        single pair), protocol, count, values (of single sources or pairs; `results.to_json` leaves
+        them out), seed, checkpoint_sha256, versions, seconds (of a group and guide; all rows of
+        both state the same number).
 
     Raises:
         ValueError: images that do not fit the method, an unknown group or one whose judge is
@@ -139,12 +138,12 @@ def check(
     max_sources: int | None = None,
     seed: int = 777,
 ) -> tuple[list[str], dict[str, int]]:
-    """The plan of `evaluate`: groups, and outputs a source for each guide.
+    """Plans `evaluate`: its groups, and the number of outputs per source for each guide.
 
-    It says what is left out. To be called before the hours of training that an evaluation ends.
+    Warns of values that will be left out. Call it before a training that ends in an evaluation.
 
     Raises:
-        ValueError: as `evaluate`, or nothing is left.
+        ValueError: as `evaluate`, or no group is left.
     """
     judges = judges or Scorers()
     _check_fit(method, images, metrics, judges, batch_size, max_sources)
@@ -152,7 +151,7 @@ def check(
     got = f"got {dict(zip(images.domains, counts, strict=True))}"
     if len(counts) < 2 or not min(counts):
         raise ValueError(f"expected at least 2 domains with validation images, {got}")
-    paths = not set(metrics) - {*OF_PATHS, "middle"}  # outputs are the two ends of a path
+    paths = not set(metrics) - {*OF_PATHS, "middle"}  # a path needs two outputs as its ends
     outputs = dict.fromkeys(GUIDES, 2) if paths else {"latent": OUTPUTS}
     if min(counts) < FEWEST_VAL:
         outputs.pop("reference", None)
@@ -179,7 +178,7 @@ def check(
 
 
 def _check_fit(method, images, metrics, judges: Scorers, batch_size, max_sources) -> None:
-    """Raises what `check` raises of its arguments alone, whatever images there are."""
+    """Raises the errors of `check` that the arguments alone decide, whatever the images."""
     if isinstance(metrics, str) or not metrics or set(metrics) - set(GROUPS):
         raise ValueError(f"metrics: expected some of {GROUPS}, got {metrics!r}")
     if missing := [f"{g} ({NEEDS[g]})" for g in judges.missing() if g in metrics]:
@@ -204,12 +203,12 @@ def _counts(labels: torch.Tensor, images) -> list[int]:
 
 @cache
 def _notice(text: str) -> None:
-    """Says each thing once, however often a training evaluates."""
+    """Warns once of each text, however often a training evaluates."""
     log.warning(text)
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """The rows of what `scripts/evaluate.py` asks for with the options `o`."""
+    """Rows for the options `o` of `scripts/evaluate.py`."""
     data = gen.data.open(o.data, img_size=method.img_size)
     classifier = o.load(o.classifier) if o.classifier else None
     if classifier:
@@ -229,7 +228,7 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
 
 
 def in_training(method, data, metrics, counts: tuple[int, int], seed: int, checked: bool):
-    """The rows of `gen.callbacks.Evaluate`, or with `checked` only whether its arguments fit."""
+    """Rows for `gen.callbacks.Evaluate`; with `checked`, only checks that its arguments fit."""
     groups = metrics or BASIC
     judges = Scorers(data.train if not {*groups}.isdisjoint(LOOK_AT_TRAINING) else None)
     run = check if checked else evaluate

@@ -1,4 +1,4 @@
-"""The measuring part of an evaluation: blocks of sources, pairs of domains, judges."""
+"""Measures a translator on blocks of sources and pairs of domains, with the help of judges."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -24,29 +24,29 @@ from gen.metrics.smoothness import resize_frames
 from gen.networks.perceptual import LPIPS
 
 OF_PATHS = ("intra", "inter", "controls", "psi")
-OF_OUTPUTS = of_outputs.GROUPS  # one function each
+OF_OUTPUTS = of_outputs.GROUPS  # one function per group
 GROUPS = (*OF_PATHS, "middle", *OF_OUTPUTS, "fidelity", "ppl")
-BASIC = ("intra", "inter", "translation")  # what needs validation images and nothing else
-LATENT = ("controls", "psi")  # guided by latents alone
+BASIC = ("intra", "inter", "translation")  # groups that need validation images alone
+LATENT = ("controls", "psi")  # groups that are measured for latents alone
 SCORES = ("fid", "kid", "prc")
-PSIS = (0.5, 2.0)  # beside 1, which is `intra` and `inter`
-OUTPUTS, PATHS = 10, 4  # of a source: translations, and steps of the path length
-LOOK_AT_TRAINING = ("controls", "psi", "middle", "texture", "fidelity")  # images, where given
+PSIS = (0.5, 2.0)  # psi = 1 is measured by `intra` and `inter`
+OUTPUTS, PATHS = 10, 4  # per source: translations, and paths of the path length
+LOOK_AT_TRAINING = ("controls", "psi", "middle", "texture", "fidelity")  # use training images
 NEEDS = {"accuracy": "a classifier", "identity": "an ArcFace file"}
 NEEDS |= dict.fromkeys(("fidelity", "middle"), "training images")
 
 
 class Scorers(NamedTuple):
-    """The judges beside LPIPS; a group whose judge is missing cannot be asked for."""
+    """Judges other than LPIPS; a group whose judge is missing cannot be measured."""
 
-    train: object = None  # training images (`data.train`): fidelity, and the nearest of them
+    train: object = None  # training images (`data.train`) for fidelity and nearest neighbours
     backbone: str = "effnetlite0"  # features of fidelity, see `gen.metrics.fidelity`
     classifier: object = None  # a DomainClassifier of the same domains: accuracy
     arcface: object = None  # `gen.networks.arcface.IRSE50`: identity
-    second: str | None = "mobilenetv2"  # another backbone, which no loss has seen
+    second: str | None = "mobilenetv2"  # second backbone, which no loss has used
 
     def missing(self) -> list[str]:
-        """Groups that cannot be measured without more of us."""
+        """Groups that cannot be measured because a judge is missing."""
         given = dict(accuracy=self.classifier, identity=self.arcface)
         given |= dict(fidelity=self.train, middle=self.train)
         return [group for group, judge in given.items() if judge is None]
@@ -60,7 +60,7 @@ class Measurement:
     ) -> None:
         self.method, self.images, self.judges = method, images, judges
         self.groups = [group for group in GROUPS if group in metrics]
-        self.outputs = outputs  # a source, for each guide
+        self.outputs = outputs  # per source, for each guide
         self.net, *self.other_nets = [net] if isinstance(net, str) else net
         self.grid, self.seed, self.batch_size = grid, seed, batch_size
         self.sources = plan(images, seed, max_sources)
@@ -80,7 +80,7 @@ class Measurement:
         self.means: dict[int, Tensor] = {}  # centres of the domains' styles
 
     def names(self) -> dict[str, str]:
-        """The judge of each group: values of another judge are not taken from a ledger."""
+        """Judge of each group; values of another judge are not taken from a ledger."""
         j, nets = self.judges, " ".join([self.net, *self.other_nets])
         smooth = f"{nets} {self.grid}, with progress"
         train = f" {fingerprint(j.train)}" if self.nearest else ""
@@ -146,7 +146,7 @@ class Measurement:
                     book.take(group, units, OF_OUTPUTS[group](outputs), guide)
 
     def score(self, groups, block, x, content, guide) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Values (N,) of paths of a block of N sources, each group's."""
+        """Yields the path values (N,) of each group for a block of N sources."""
         if "intra" in groups:
             target = self.draw(block, "target", guide)  # (N, K, D)
             yield "intra", self.paths.scores(self.walk(content, target[:, 0], target[:, 1]))
@@ -155,24 +155,24 @@ class Measurement:
                 yield group, getattr(self, group)(block, x, content, guide)
 
     def draw(self, block: Sequence[Source], role: str, guide: str) -> Tensor:
-        """Styles (N, count, D) of the sources' `role`."""
+        """Styles (N, count, D) of the sources for a role, see `plan.ROLES`."""
         count = self.outputs[guide] if role == "target" else 1
         indices, domains = [s.index for s in block], [getattr(s, role) for s in block]
         key = dict(seed=self.seed, guide=guide)
         return draw_styles(self.method, self.images, indices, domains, role, count, **key)
 
     def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
-        """Images (N, 3, H, W), clamped as when saved."""
+        """Images (N, 3, H, W), clamped as in saved images."""
         return self.method.decode(content, s).clamp(-1, 1)
 
     def walk(self, content, a: Tensor, b: Tensor) -> Tensor:
-        """Frames (N, T, 3, H, W) of one path a source, from style a (N, D) to b."""
+        """Frames (N, T, 3, H, W) of one path per source, from style a (N, D) to style b."""
         return self.paths.frames(lambda s: self.decode(content, s), a, b)
 
     def asked(self, block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """LPIPS (N,) of the true images at both ends of the paths between domains, and these.
+        """LPIPS (N,) between the true images at both ends of the paths between domains, and these.
 
-        Without a twin the nearest training image stands in; without these the value is NaN.
+        The nearest training image replaces a missing twin; without training images LPIPS is NaN.
         """
         ends, missing = [], torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for role in ("start", "end"):
@@ -196,7 +196,7 @@ class Measurement:
         return [self.draw(block, role, guide)[:, 0] for role in ("start", "end")]
 
     def controls(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
-        """The paths between domains beside those that no model makes."""
+        """Values of the paths that no model makes, for comparison with paths between domains."""
         asked, true = self.asked(block, x)
         frames, pairs = self.walk(content, *self.ends(block, guide)), _pairs(block)
         found = {}
@@ -217,7 +217,7 @@ class Measurement:
         return found
 
     def psi(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
-        """Both kinds of path, their styles nearer to the centres of their domains, or farther."""
+        """Values of both kinds of path, with styles nearer to or farther from their centres."""
         intra = self.draw(block, "target", guide)[:, :2].unbind(1)
         inter, asked, found = self.ends(block, guide), self.asked(block, x)[0], {}
         for psi in PSIS:
@@ -235,14 +235,14 @@ class Measurement:
         return found
 
     def centres(self, domains: Sequence[int]) -> Tensor:
-        """Mean styles (N, D) of domains."""
+        """Mean styles (N, D) of the domains."""
         for y in set(domains) - self.means.keys():
             self.means[y] = self.method.mean_style(y)
         return torch.cat([self.means[y] for y in domains])
 
     def twins(self, block, x: Tensor, domains: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """True images (N, 3, H, W) of the sources in a domain each, and (N,) where there is none:
-        there the source itself stands in."""
+        """True images (N, 3, H, W) of the sources in the given domains, and a mask (N,) of missing
+        images, which the source itself replaces."""
         found = [self.images.twin(s.index, y) for s, y in zip(block, domains, strict=True)]
         true = [x[n] if t is None else self.images[t]["x"].to(x) for n, t in enumerate(found)]
         return torch.stack(true), torch.tensor([t is None for t in found], device=x.device)
@@ -250,7 +250,7 @@ class Measurement:
     # ---- values of pairs of domains -------------------------------------------------------------
 
     def measure_pairs(self, book: Results, rank: int, world: int) -> None:
-        """Fidelity of each ordered pair, beside what KD is where nothing is generated."""
+        """Fidelity of each ordered pair of domains, and for comparison KD of real images."""
         if "fidelity" not in self.groups:
             return
         pairs = list(enumerate(ordered_pairs(len(self.images.domains))))[rank::world]
@@ -269,7 +269,7 @@ class Measurement:
                     book.add("fidelity", guide, time.perf_counter() - began, values)
 
     def pair(self, guide: str, a: int, b: int) -> dict[str, float]:
-        """Scores of the translations from a to b; KD alone by the second backbone."""
+        """Scores of the translations from a to b; the second backbone gives KD alone."""
         first, *second = self.backbones
         of_a = [s._replace(target=b) for s in self.sources if self.images.labels[s.index] == a]
         made = torch.cat(list(self.fakes(of_a, guide)))  # (N, K, 3, H, W)
@@ -280,7 +280,7 @@ class Measurement:
         return found
 
     def measure_middle(self, book: Results, rank: int, world: int) -> None:
-        """Mid-path frames between each two domains against the real images of both."""
+        """Compares mid-path frames between each two domains with the real images of both."""
         if "middle" not in self.groups:
             return
         S = len(self.images.domains)
@@ -301,14 +301,14 @@ class Measurement:
                     book.add("middle_kd", guide, seconds, {k: {unit: v} for k, v in kd.items()})
 
     def unseen(self, unit: int, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
-        """Realism of validation images, numbered through all pairs, and their features."""
+        """Realism and features of validation images, which are numbered through all pairs."""
         features = torch.cat([self.middle.backbone.unseen(y) for y in (a, b)])
         realism = self.middle.realism(features, a, b).tolist()
         first = unit * 2 * HELD
         return {"realism": {first + i: value for i, value in enumerate(realism)}}, features
 
     def mid_path(self, guide: str, a: int, b: int) -> tuple[dict[str, dict[int, float]], Tensor]:
-        """Values of each source whose path is between a and b, and the features of all frames."""
+        """Values of each source with a path between a and b, and the features of all frames."""
         sources = [s for s in self.sources if {s.start, s.end} == {a, b}]
         of_unit: dict[str, dict[int, float]] = {}
         features = []
@@ -332,7 +332,7 @@ class Measurement:
         return of_unit, torch.cat(features) if features else torch.zeros(0, 1)
 
     def measure_lengths(self, book: Results, rank: int, world: int) -> None:
-        """StyleGAN's path length in each target domain, every path with a source of its own."""
+        """StyleGAN's path length in each target domain; every path has its own source."""
         if "ppl" not in self.groups:
             return
         from gen.metrics.path_length import perceptual_path_length  # slow to import
@@ -360,7 +360,7 @@ class Measurement:
             book.add("ppl", "latent", time.perf_counter() - began, values)
 
     def fakes(self, sources: Sequence[Source], guide: str) -> Iterator[Tensor]:
-        """Translations of the sources, (n, K, 3, H, W) at a time."""
+        """Translations of the sources, in batches (n, K, 3, H, W)."""
         for i in range(0, len(sources), self.batch_size):
             block = sources[i : i + self.batch_size]
             x, _ = common.batch(self.method, self.images, [s.index for s in block])

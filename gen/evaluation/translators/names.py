@@ -23,12 +23,12 @@ CONTROLS = {  # paths between domains that no model makes
     "twins": "the true images of the two domains, mixed pixel by pixel",
     "source": "the source left as it is",
 }
-Name = tuple[str, str]  # and its protocol
+Name = tuple[str, str]  # name and protocol
 UNNAMED = "", ""  # a value that is reported elsewhere
 
 
 class Protocol(NamedTuple):
-    """The way in which values were measured."""
+    """The settings under which values were measured; rows state them."""
 
     domains: list[str]
     img_size: int
@@ -41,7 +41,7 @@ class Protocol(NamedTuple):
     seed: int
 
     def rows(self, book: Results, groups: list[str]) -> Iterator[tuple[str, str, dict]]:
-        """(group, guide, row) of everything that was measured in `groups`."""
+        """Yields (group, guide, row) of all values measured in `groups`."""
         pairs = ordered_pairs(len(self.domains))
         for (group, guide, value), of_unit in [*book.values.items(), *_gradual(book)]:
             known = group.removesuffix("_kd") in groups
@@ -117,7 +117,7 @@ class Protocol(NamedTuple):
         }[self.grid]
         name = value_name(key, FRAMES, other or self.net) + on
         how = f"{self.path_kind(group, guide)}, alpha {ends}"
-        if key in ("realism", "membership"):  # of mid-path frames, whatever the grid
+        if key in ("realism", "membership"):  # both use mid-path frames, whatever the grid
             name = f"{key}_{self.unseen if key == 'realism' else self.classifier}"
             how = self.path_kind(group, guide)
             how += ", frames at alpha .4, .5, .6" * (guide != "real")
@@ -126,7 +126,7 @@ class Protocol(NamedTuple):
         return f"{group}/{guide}/{name}", how
 
     def path_kind(self, group: str, guide: str) -> str:
-        """The kind of a path, by what it goes between."""
+        """Kind of a path, named after its two ends."""
         if guide in CONTROLS:
             return CONTROLS[guide]
         if guide == "real":

@@ -1,7 +1,7 @@
-"""Measures of a translator's outputs: one function a group of values, and nothing else.
+"""Measures the outputs of a translator, with one function for each group of values.
 
-A function gets the outputs of a block of sources and yields (name, protocol, one number a source,
-better). Its name is that of its group: in `--metrics`, in the file of single values, in the rows.
+A function takes the outputs for a block of sources and yields (name, protocol, one number per
+source, better). It has the name of its group in `--metrics`, in the ledger and in the rows.
 
 Letters in shapes: N sources, K outputs of each, H image side.
 """
@@ -24,14 +24,14 @@ UNCHANGED = "the source left as it is"
 
 
 class Outputs(NamedTuple):
-    """The outputs of N sources, and what they can be held against."""
+    """The outputs for N sources, and the images to compare them with."""
 
     run: Any  # `Measurement`: the method, the judges, LPIPS, the nearest training images
     guide: str  # "latent" or "reference"
     block: Sequence[Source]
     x: Tensor  # sources (N, 3, H, H)
     y: Tensor  # their domains (N,)
-    made: Tensor  # outputs (N, K, 3, H, H) in their target domains, clamped as when saved
+    made: Tensor  # outputs (N, K, 3, H, H) in their target domains, clamped as in saved images
 
     @property
     def protocol(self) -> str:
@@ -42,15 +42,15 @@ class Outputs(NamedTuple):
         return [source.target for source in self.block]
 
     def twins(self) -> tuple[Tensor, Tensor]:
-        """True targets (N, 3, H, H), and (N,) where there is none: there the source stands in."""
+        """True targets (N, 3, H, H), and a mask (N,) of missing targets, replaced by the source."""
         return self.run.twins(self.block, self.x, self.targets)
 
     def nearest(self) -> Tensor | None:
-        """The training images of the target domains nearest to the sources, (N, 3, H, H)."""
+        """Training image of the target domain that is nearest to each source, (N, 3, H, H)."""
         return self.run.nearest and self.run.nearest(self.x, self.targets)
 
     def named(self, name: str, shared: tuple[str, str] | None) -> tuple[str, str] | None:
-        """Name and protocol; of a value that both guides share only once: (prefix, protocol)."""
+        """Name and protocol. A value `shared` by both guides, (prefix, protocol), is named once."""
         if not shared:
             return f"{self.guide}/{name}", self.protocol
         return (f"{shared[0]}/{name}", shared[1]) if self.guide == "latent" else None
@@ -60,14 +60,14 @@ GROUPS: dict[str, Callable[[Outputs], Values]] = {}
 
 
 def of_outputs(function: Callable[[Outputs], Values]) -> Callable[[Outputs], Values]:
-    """Makes a function a group of values."""
+    """Registers a function as a group of values."""
     GROUPS[function.__name__] = function
     return function
 
 
 @of_outputs
 def translation(o: Outputs) -> Values:
-    """Diversity, content, and the error to the twin: NaN where a source has none."""
+    """Diversity, content, and the error to the twin (NaN for a source without a twin)."""
     true, missing = o.twins()
     if missing.all():
         scores = translation_scores(o.run.lpips, o.x, o.made)
@@ -88,8 +88,8 @@ def translation(o: Outputs) -> Values:
 
 @of_outputs
 def accuracy(o: Outputs) -> Values:
-    """Accuracy of the outputs; of the sources as what they are, and left unchanged as what they
-    should become; of the twins."""
+    """Domain accuracy of the outputs, of the sources (as their own domain and as the target
+    domain), and of the twins."""
     target = torch.tensor(o.targets, device=o.x.device)
     judge, (true, missing) = o.run.judges.classifier, o.twins()
     as_wanted = "the sources as they are, wanted as their target domains"
@@ -109,7 +109,7 @@ def accuracy(o: Outputs) -> Values:
 
 @of_outputs
 def texture(o: Outputs) -> Values:
-    """Against the twin; where there is none, against the nearest training image."""
+    """Texture compared with the twin, or without a twin with the nearest training image."""
     real, missing = o.twins()
     if missing.any() and o.run.nearest:
         real = torch.where(missing[:, None, None, None], o.nearest(), real)
@@ -132,6 +132,6 @@ def texture(o: Outputs) -> Values:
 
 @of_outputs
 def identity(o: Outputs) -> Values:
-    """Cosine of the face descriptors of source and output."""
+    """Cosine between the face descriptors of source and output."""
     value = identity_similarity(o.run.judges.arcface, o.x, o.made)
     yield f"{o.guide}/identity_irse50", o.protocol, value, HIGHER

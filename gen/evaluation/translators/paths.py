@@ -1,4 +1,4 @@
-"""Paths between styles, measured: smoothness, and what `gen.metrics.gradual` adds to it."""
+"""Measures paths between styles: smoothness, and the values of `gen.metrics.gradual`."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,15 +15,15 @@ from gen.metrics.nearest import Nearest
 from gen.metrics.smoothness import all_distances, path_distances, pixel_steps, smoothness
 from gen.networks.perceptual import LPIPS
 
-Pairs = Sequence[tuple[int, int]]  # domains of the two ends, one for each of N paths
+Pairs = Sequence[tuple[int, int]]  # domains of the two ends of each of N paths
 
 
 class Middle:
     """Scorers mid-path frames against real images of the two end domains.
 
     Args:
-        backbone: network that gives features; one that no loss has seen.
-        classifier: classifier of domains for `membership`; None leaves that out.
+        backbone: network that gives features, and that no loss has used.
+        classifier: classifier of domains for `membership`; None leaves `membership` out.
     """
 
     def __init__(self, backbone: Backbone, classifier) -> None:
@@ -31,12 +31,12 @@ class Middle:
         self.known: dict[tuple[int, ...], Realism] = {}
 
     def real(self, a: int, b: int) -> Tensor:
-        """(M, D) of at most 1000 training images of either domain."""
+        """Features (M, D) of at most 1000 training images of each of the two domains."""
         sides = (self.backbone.real(y) for y in sorted((a, b)))
         return torch.cat([side[spread(list(range(len(side))), MOST)] for side in sides])
 
     def realism(self, features: Tensor, a: int, b: int) -> Tensor:
-        """(N, D) -> (N,)."""
+        """Realism (N,) of features (N, D), compared with domains a and b."""
         key = tuple(sorted((a, b)))
         if key not in self.known:
             self.known[key] = Realism(self.real(*key))
@@ -60,12 +60,12 @@ class Middle:
 
 
 class Paths:
-    """Measures paths; one LPIPS network sees all, others see the model's own paths.
+    """Measures paths. The main LPIPS network sees all paths, the others only the model's paths.
 
     Args:
-        lpips, others: main LPIPS network, and a sequence of others.
+        lpips, others: main LPIPS network, and a sequence of other LPIPS networks.
         grid: kind of grid, see `gen.interpolation.alphas`.
-        middle: judge of mid-path frames, None where there is none.
+        middle: scorer of mid-path frames; None leaves them out.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Paths:
     def scores(
         self, frames: Tensor, asked: Tensor | None = None, pairs: Pairs | None = None
     ) -> dict[str, Tensor]:
-        """Values (N,) of paths (N, T, 3, H, W); `ps@vgg` is another network's.
+        """Values (N,) of paths (N, T, 3, H, W); `ps@vgg` is a value of the other network `vgg`.
 
         Args:
-            asked: (N,) LPIPS of the true images at the two ends, for `travel`.
-            pairs: domains of both ends, whose real images mid-path frames are compared with; adds
+            asked: LPIPS (N,) between the true images at the two ends, for `travel`.
+            pairs: domains of both ends, with whose real images mid-path frames are compared; adds
                 `realism`, `membership` and, with `asked`, `gradual`.
         """
         steps, first, last = all_distances(self.lpips, frames)
@@ -114,7 +114,7 @@ class Paths:
         return found
 
     def standing(self, asked: Tensor) -> dict[str, Tensor]:
-        """Values of N paths of equal frames, which no network has to see."""
+        """Values of N paths whose frames are all equal, computed without a network."""
         still = torch.zeros(len(asked), FRAMES - 1, device=asked.device)
         found = smoothness(still, still[:, 0], still) | {"progress": float64(still[:, 0])}
         return found | {"travel": travel(still[:, 0], asked)}
@@ -122,10 +122,10 @@ class Paths:
     def control(
         self, kind: str, frames: Tensor, ends: Sequence[Tensor], near: Nearest, pairs: Pairs
     ) -> Tensor:
-        """Frames (N, T, 3, H, W) of a path that no model makes, in place of a model's `frames`.
+        """Frames (N, T, 3, H, W) of a path made without the model, to compare with its `frames`.
 
-        - `dissolve`: its first and last frame, mixed pixel by pixel.
-        - `nearest`: the training image of the two domains that is nearest to each of its frames.
+        - `dissolve`: the first and last of `frames`, mixed pixel by pixel.
+        - `nearest`: for each frame, the nearest training image of the two domains.
         - `twins`: the true images of the two `ends`, each (N, 3, H, W), mixed pixel by pixel.
         """
         if kind == "nearest":

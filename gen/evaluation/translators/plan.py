@@ -1,4 +1,4 @@
-"""Plans an evaluation: what becomes what, in which style: a function of (seed, data) alone."""
+"""Plans an evaluation: targets and styles of each source, as functions of (seed, data) alone."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from torch import Tensor
 from gen.inference import common
 
 GUIDES = ("latent", "reference")
-ROLES = ("start", "end", "target")  # of a style: an end of a path between domains, or an output
+ROLES = ("start", "end", "target")  # uses of a style: ends of a path between domains, and an output
 
 
 class Source(NamedTuple):
-    """A source image and what becomes of it."""
+    """A source image, the domain of its outputs, and the domains of its path."""
 
     index: int
     target: int  # domain of the outputs and of the intra-domain path, not the source's own
@@ -23,7 +23,7 @@ class Source(NamedTuple):
 
 
 def plan(images, seed: int, max_sources: int | None = None) -> list[Source]:
-    """The sources in their order, domains in turn; a short plan is the start of a long one."""
+    """Sources in order, domains in turn; a shorter plan is the beginning of a longer one."""
     S = len(images.domains)
     pairs = ordered_pairs(S)
     ranked = []
@@ -45,15 +45,15 @@ def ordered_pairs(domains: int) -> list[tuple[int, int]]:
 def draw_styles(
     method, images, indices: Sequence[int], domains: Sequence[int], role: str, count: int, **key
 ) -> Tensor:
-    """`count` styles for each source, of its wanted domain: (N, count, D).
+    """`count` styles of its wanted domain for each source: (N, count, D).
 
     Args:
         indices: indices of the N sources.
         domains: wanted domain of each source.
-        role: purpose of the styles; another role draws other styles.
-        count: styles per source; fewer are the first of more.
-        key: `seed` and `guide`, with (role, index) the key of the random numbers. References are
-            validation images of the domain, neither the source nor a twin of it.
+        role: use of the styles, from `ROLES`; each role draws other styles.
+        count: styles per source; a smaller count gives the first styles of a larger one.
+        key: `seed` and `guide`, which with (role, index) seed the random numbers. References are
+            validation images of the domain, without the source and its twin.
     """
     rngs = [
         np.random.default_rng((key["seed"], GUIDES.index(key["guide"]), ROLES.index(role), i))
@@ -73,7 +73,7 @@ def draw_styles(
 
 
 def _references(images, index: int, domain: int, rng: np.random.Generator) -> list[int]:
-    """Images of a domain in random order, neither the source nor its twin."""
+    """Indices of the images of a domain in random order, without the source and its twin."""
     members = (images.labels == domain).nonzero().flatten().tolist()
     own = {index, images.twin(index, domain)}
     return rng.permutation([i for i in members if i not in own]).tolist()
