@@ -95,16 +95,9 @@ def i3d():
 @pytest.fixture(scope="session")
 def edited(tmp_path_factory) -> dict[str, str]:
     """Options of editors of codes: files of a tiny untrained generator and judge that fit them."""
-    from gen.methods.attribute_classifier import AttributeClassifier
-    from gen.methods.stylegan2 import StyleGAN2
-    from runs import CLASSIFIER, GENERATOR, ship
+    from runs import edited_files
 
-    out = tmp_path_factory.mktemp("edited")
-    generator, judge = StyleGAN2(**GENERATOR), AttributeClassifier(**CLASSIFIER)
-    return dict(
-        generator=str(ship(generator, out / "generator.safetensors")),
-        judge=str(ship(judge, out / "judge.safetensors")),
-    )
+    return edited_files(tmp_path_factory.mktemp("edited"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -75,6 +75,18 @@ def ship(method: Method, path: Path, domains: Sequence[str] = ()) -> Path:
     return path
 
 
+def edited_files(folder: Path) -> dict[str, str]:
+    """Options of editors of codes: files of a tiny untrained generator and judge that fit them."""
+    from gen.methods.attribute_classifier import AttributeClassifier
+    from gen.methods.stylegan2 import StyleGAN2
+
+    generator, judge = StyleGAN2(**GENERATOR), AttributeClassifier(**CLASSIFIER)
+    return dict(
+        generator=str(ship(generator, folder / "generator.safetensors")),
+        judge=str(ship(judge, folder / "judge.safetensors")),
+    )
+
+
 def flags(prefix: str, options: dict) -> list[str]:
     return [f"--{prefix}.{key}={value}" for key, value in options.items()]
 
