@@ -1,5 +1,5 @@
-"""DataModules and data sets, found by name: `gen.data.NAME`, imported when they are asked for, and
-`open`, which finds the one that a person types."""
+"""DataModules and data sets: `gen.data.NAME` imports one by name, `open` makes the DataModule of a
+`--data` option."""
 
 import importlib
 import os
@@ -20,22 +20,22 @@ _PUBLIC = {  # module -> its public classes
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 
-DRAWN = {"heads": "Heads", "movers": "Movers"}  # data sets without files, as commands name them
+DRAWN = {"heads": "Heads", "movers": "Movers"}  # generated data sets, as commands name them
 KINDS = {"domains": ("Domains", "heads"), "classes": ("Classes", "heads"), "clips": ("", "movers")}
 
 
 def open(source: str | Path, kind: str = "domains", **options: Any):
-    """The DataModule of what commands take as `--data`.
+    """DataModule for the `--data` option of a command.
 
     Args:
-        source: a folder, a zip, the name of a data set that is drawn: `heads` (images), `movers`
-            (clips); or a DataModule outside this package, as "mine.Stripes".
-        kind: what is wanted of it: images of `domains`, images of `classes`, or `clips`, in the
+        source: a folder, a zip, the name of a generated data set: `heads` (images), `movers`
+            (clips); or a DataModule outside this package, such as "mine.Stripes".
+        kind: wanted kind of data: images of `domains`, images of `classes`, or `clips`, in the
             layout of Cityscapes or KITTI-360.
         options: options of the DataModule; `crop_pct` and `max_objects` are for files alone.
 
     Raises:
-        ValueError: nothing, a drawn data set of another kind, or no such class.
+        ValueError: an empty source, a generated data set of another kind, or no such class.
     """
     (of_files, drawn), here = KINDS[kind], sys.modules[__name__]
     wanted = f"--data: expected a folder, a zip or `{drawn}`"
@@ -56,7 +56,7 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
 
 
 def _outside(name: str) -> type:
-    """A class by its path, also from the folder that a script is run in."""
+    """Imports a class by its path, also from the folder of the running script."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     place, _, last = name.rpartition(".")

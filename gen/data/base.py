@@ -1,4 +1,4 @@
-"""Base classes of the data sets: labelled images, training draws, the DataModules."""
+"""Base classes of the data sets: labelled images, training draws, DataModules."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from gen.data.sampler import PositionBatchSampler, position_rng
 
 
 class LabelledImages(Dataset, ABC):
-    """Images with a domain each; `[i]` is the plain resized image. Subclasses implement `read`.
+    """Images with one domain each; `[i]` is the plain resized image. Subclasses implement `read`.
 
     Args:
         domains: names of the domains, in the order of the labels.
@@ -26,7 +26,7 @@ class LabelledImages(Dataset, ABC):
         img_size: side of the images that `[i]` and `draw` return, px.
 
     Attributes:
-        attribute_names, factor_names: of the exact labels, where the data has them.
+        attribute_names, factor_names: names of the exact labels, where the data has exact labels.
     """
 
     attribute_names: list[str] = []
@@ -37,14 +37,14 @@ class LabelledImages(Dataset, ABC):
 
     @abstractmethod
     def read(self, index: int, train: bool = False) -> Image.Image:
-        """Image `index` as RGB, any size; `train` allows a cheaper, nearly equal version."""
+        """Image `index` as RGB of any size; `train` allows a cheaper, nearly equal version."""
 
     def draw(self, index: int, rng: np.random.Generator) -> Tensor:
         """Image `index`, augmented, (3, S, S) in [-1, 1]."""
         return to_tensor(augment(self.read(index, train=True), self.img_size, rng))
 
     def annotations(self, index: int) -> dict[str, Tensor]:
-        """More that is known of image `index`, by name: nothing, unless a subclass knows more."""
+        """Further labels of image `index`, by name; none, unless a subclass has some."""
         return {}
 
     def __len__(self) -> int:
@@ -59,15 +59,15 @@ class TrainingDraws(Dataset):
     """Training element p as a function of (seed, p): a source image and a pair of references.
 
     Source and reference domains are drawn uniformly, then images uniformly within the domain
-    (with replacement): every domain is seen equally often, however many images it has.
-    `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref, and what is exactly
-    known of the three images under NAME, NAME_ref, NAME_ref2; they are augmented independently.
-    Without `references` it gives x, y and what is known of x: the same, in a third of the time.
+    (with replacement), so every domain is equally frequent, however many images it has.
+    `[p]` is defined for every p >= 0 and gives x, y, x_ref, x_ref2, y_ref, augmented
+    independently, and the exact labels of the three images as NAME, NAME_ref, NAME_ref2.
+    Without `references` it gives the same x, y and labels of x, in a third of the time.
     """
 
     def __init__(self, images: LabelledImages, seed: int, references: bool = True) -> None:
         self.images, self.seed = images, seed
-        self.count = 3 if references else 1  # of images in an element
+        self.count = 3 if references else 1  # images per element
         labels = images.labels.numpy()
         self.members = [np.flatnonzero(labels == y) for y in range(len(images.domains))]
 
@@ -95,7 +95,7 @@ class TrainingDraws(Dataset):
 
 
 def _obey_parent(_: int) -> None:
-    """A worker leaves Ctrl-C, and a SIGTERM to all, to its parent: that finishes the iteration."""
+    """Leaves Ctrl-C and group SIGTERM to the parent of this worker, which ends the iteration."""
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
@@ -123,10 +123,10 @@ class ImageData(LightningDataModule, ABC):
     Training batches hold the elements of `draws` at the positions of `PositionBatchSampler`.
     Validation batches: x (N,3,S,S), y (N,), index (N,), in order, every image once; with several
     processes rank r gets the images r, r + W, r + 2W, ...
-    An epoch is the whole run where the trainer has max_steps, else one data set's length.
+    An epoch is the whole run if the trainer has max_steps, otherwise the length of the data set.
 
     Attributes:
-        kind: what it gives, that methods are asked for in `learns_from`.
+        kind: kind of data, which methods compare with their `learns_from`.
     """
 
     kind = "images"
@@ -145,7 +145,7 @@ class ImageData(LightningDataModule, ABC):
     @property
     @abstractmethod
     def domains(self) -> list[str]:
-        """Names of the domains; cheap, and usable before `setup`."""
+        """Names of the domains; cheap, and available before `setup`."""
 
     @abstractmethod
     def images(self, split: str) -> LabelledImages:
@@ -168,7 +168,7 @@ class ImageData(LightningDataModule, ABC):
         return self.images("val")
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the images now, so that mistakes in the data show before training starts."""
+        """Finds the images now, so that mistakes in the data show before training starts."""
         _, world = self._ranks()
         if stage in (None, "fit") and len(self.train) < self.batch_size * world:
             raise ValueError(
@@ -179,7 +179,7 @@ class ImageData(LightningDataModule, ABC):
             self._choose_length()
 
     def _choose_length(self) -> None:
-        """Ends a run that has max_steps and max_epochs at the smaller of both."""
+        """Ends a run that has max_steps and max_epochs at the smaller of the two."""
         loop, limit = self.trainer.fit_loop, self.trainer.limit_train_batches
         if loop.max_steps < 1 or loop.max_epochs is None or loop.max_epochs < 1:
             return
@@ -224,11 +224,11 @@ class ImageData(LightningDataModule, ABC):
         return self.trainer.global_step if self.trainer else 0
 
     def _ranks(self) -> tuple[int, int]:
-        """(rank, number of processes); refuses a trainer that would put in its own sampler."""
+        """(rank, number of processes); refuses a trainer that would replace the sampler."""
         if self.trainer is None:
             return 0, 1
         world = self.trainer.world_size
-        # Private: the trainer keeps this option nowhere else.
+        # Private API: the trainer keeps this option nowhere else.
         if world > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError(
                 f"expected Trainer(use_distributed_sampler=False) with {world} processes, got True:"
@@ -241,7 +241,7 @@ class ImageData(LightningDataModule, ABC):
 class I2IData(ImageData):
     """Data for translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
 
-    references = True  # False: x, y alone
+    references = True  # False: batches hold x and y alone
 
     @property
     def kind(self) -> str:

@@ -1,4 +1,4 @@
-"""Folders of images, one a class, for classification: every image once an epoch, DeiT's recipe."""
+"""Folders of images, one per class, for classification: each image once an epoch, DeiT's recipe."""
 
 import hashlib
 import os
@@ -30,28 +30,28 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, max(1, bits)) if bits < 8 else image
 
 
-# timm asks for 0 bits at the highest magnitude: black with Pillow < 13, an error since.
+# timm asks for 0 bits at the highest magnitude: black with Pillow < 13, an error since 13.
 policies.NAME_TO_OP |= {n: _posterize for n in policies.NAME_TO_OP if n.startswith("Posterize")}
 
 
 def plain(img_size: int, crop_pct: float = 1.0) -> Callable[[Image.Image], Tensor]:
-    """A picture of any size -> (3, S, S): short side S / crop_pct, bicubic, the centre cut out."""
+    """Picture of any size -> (3, S, S): short side S / crop_pct, bicubic, centre crop."""
     return create_transform(img_size, crop_pct=crop_pct, **HALF)
 
 
 class ClassImages(DomainImages):
     """The images of one split: `[i]` is {"x": (3, S, S) in [-1, 1], "y", "index"}.
 
-    `[i]` has its short side resized to S / crop_pct, bicubic, and the centre cut out.
+    The short side is resized to S / crop_pct, bicubic, then the centre is cropped.
 
     Args:
         root: folder or zip that holds the images.
         files: paths of the images of each class, as (key, path relative to the root).
         img_size: side S of the images, px.
         crop_pct: share of the short side that the centre crop keeps.
-        augment: function that turns a picture of any size into (3, S, S), drawing from the global
-            generators of Python, NumPy and torch.
-        min_scale: smallest part of the area that `augment` cuts out.
+        augment: function that turns a picture of any size into (3, S, S), with random numbers of
+            the global generators of Python, NumPy and torch.
+        min_scale: smallest share of the area that `augment` crops.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class ClassImages(DomainImages):
         return {"x": self.plain(self.read(index)), "y": int(self.labels[index]), "index": index}
 
     def draw(self, index: int, rng: np.random.Generator) -> Tensor:
-        """Image `index`, augmented, (3, S, S); the global generators are left as they were."""
+        """Image `index`, augmented, (3, S, S); the global generators keep their states."""
         image = self.read(index, train=True)
         with _seeded(rng):
             return self.augment(image)
 
     def mask(self, index: int) -> Tensor | None:
-        """The opaque part (alpha >= 0.5) in the frame of x: (S, S) bool. None: no alpha channel."""
+        """Opaque part (alpha >= 0.5) in the frame of x, (S, S) bool; None without alpha channel."""
         alpha = self._load(index, load_alpha)
         return None if alpha is None else self.plain(alpha.convert("RGB"))[0] >= 0
 
@@ -91,7 +91,7 @@ class ClassImages(DomainImages):
 class Epochs(Dataset):
     """Training element p as a function of (seed, p): {"x": (3, S, S), "y"}, for every p >= 0.
 
-    Among the positions [k n, (k + 1) n) each of the n images stands once, in an order that is a
+    Each of the n images has one of the positions [k n, (k + 1) n), in an order that is a
     function of (seed, k): no image is dropped, whatever the batch size.
     """
 
@@ -109,15 +109,15 @@ class Epochs(Dataset):
 
 
 class Classes(ImageData):
-    """A folder of images, one sub-folder a class, for classification.
+    """A folder of images, one sub-folder per class, for classification.
 
     Layout: `root/{train,val}/<class>/**.{png,jpg,jpeg,webp,bmp}` or a zip of it, read in place;
-    any further folder beside them, as `test`, is one more split with some of the classes. A folder
-    of class folders alone is split by a hash, about one image in ten for validation.
-    `gen.data.layout` has what else is recognised.
+    any further folder beside them, such as `test`, is one more split with some of the classes. A
+    folder of class folders alone is split by a hash, about one image in ten for validation.
+    `gen.data.layout` lists the other layouts.
 
     Training batches: x (B, 3, S, S), y (B,). Validation and test batches: x, y, index. x is in
-    [-1, 1], but for erased rectangles, which hold normal noise of deviation 1.
+    [-1, 1], except erased rectangles, which hold normal noise of standard deviation 1.
 
     Args:
         root: folder or zip that holds the images.
@@ -126,14 +126,14 @@ class Classes(ImageData):
         val_batch_size: images per validation batch.
         num_workers: processes that decode; 0 decodes in the training process.
         seed: seed of the order and of every augmentation.
-        share: part of the training images that is kept, in every class, at least one of each. A
+        share: share of the training images to use in every class, at least one of each. A
             smaller share is a subset of a larger one, whatever the seed.
         auto_augment: policy in timm's notation; empty: none.
         color_jitter: strength of changes of brightness, contrast and saturation, if auto_augment is
-            empty (timm has no jitter beside a policy).
+            empty (timm does not combine jitter with a policy).
         random_erasing: probability that a rectangle of the image becomes noise.
         hflip: probability that an image is mirrored.
-        min_scale: smallest part of the area that a random crop keeps; 1: the largest central
+        min_scale: smallest share of the area that a random crop keeps; 1: the largest central
             square.
         crop_pct: share of the short side that the centre crop keeps in evaluation; 0.875 is usual
             for photographs.
@@ -187,7 +187,7 @@ class Classes(ImageData):
 
     @cached_property
     def files(self) -> dict[str, Files]:
-        """{split: {class: [(key, path)]}}; lists names only, no image is opened."""
+        """{split: {class: [(key, path)]}}; reads names only and opens no image."""
         return find_images(self.root)
 
     @property
@@ -197,7 +197,7 @@ class Classes(ImageData):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """train, val, and the further ones by name."""
+        """train, val, and then the further splits by name."""
         return tuple(self.files)
 
     def images(self, split: str) -> ClassImages:
@@ -211,7 +211,7 @@ class Classes(ImageData):
         return Epochs(self.train, self.seed)
 
     def test_dataloader(self) -> DataLoader:
-        """The split `test`, where there is none `val`."""
+        """Loader of the split `test`, or of `val` where there is no `test`."""
         return (
             self.in_order(self.images("test")) if "test" in self.splits else self.val_dataloader()
         )
@@ -225,7 +225,7 @@ def subset(images: list[tuple[str, str]], share: float) -> list[tuple[str, str]]
 
 @contextmanager
 def _seeded(rng: np.random.Generator) -> Iterator[None]:
-    """Within: the global generators that timm draws from start from `rng`."""
+    """Context in which the global generators that timm uses are seeded by `rng`."""
     cpu = torch.default_generator  # torch.manual_seed would queue a call on every GPU
     states = random.getstate(), np.random.get_state(), cpu.get_state()  # noqa: NPY002
     a, b, c = rng.integers(2**32, size=3).tolist()

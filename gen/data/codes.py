@@ -1,4 +1,4 @@
-"""Latents of a generator as a data set: what an editor of its codes is trained and judged on."""
+"""Latents of a generator as a data set: an editor of its codes trains and is evaluated on it."""
 
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from gen.data.base import ImageData
 from gen.data.sampler import position_rng
 
-FIRST_VAL = 2**31  # positions from here on are no training elements
+FIRST_VAL = 2**31  # training positions are below
 
 
 class Latents(Dataset):
@@ -31,7 +31,7 @@ class Latents(Dataset):
 
 
 class Rows(Dataset):
-    """Rows of a file, `z` (Z,) or `ws` (L, D): with a seed `[p]` is drawn by (seed, p), p >= 0."""
+    """Rows of a file, `z` (Z,) or `ws` (L, D); with a seed, (seed, p) draws `[p]`, p >= 0."""
 
     def __init__(self, rows: Tensor, seed: int | None) -> None:
         self.rows, self.seed = rows, seed
@@ -48,15 +48,15 @@ class Rows(Dataset):
 
 
 class Codes(ImageData):
-    """Latents or codes for training an editor of codes, as `StyleFunction`; needs no files.
+    """Latents or codes to train an editor of codes such as `StyleFunction`; needs no files.
 
     Args:
-        z_dim: width of a latent; 0: as in the generator whose codes are edited.
+        z_dim: width of a latent; 0 takes the width of the generator whose codes are edited.
         batch_size: latents per step on one device.
         val_batch_size: latents per validation batch.
         seed: seed of every latent.
-        val_count: number of latents for validation, apart from those for training; the last ones of
-            a file.
+        val_count: number of latents for validation, separate from those for training; with a file,
+            its last rows.
         latents: file (.npy or .safetensors) of one array of floats, latents z (N, Z) or codes ws
             (N, L, D), used unchanged, truncated or not; empty: z ~ N(0, I).
     """
@@ -84,7 +84,7 @@ class Codes(ImageData):
         return []
 
     def setup(self, stage: str | None = None) -> None:
-        """Takes the width of a latent from the method; and see `ImageData.setup`."""
+        """Takes the width of a latent from the method, then runs `ImageData.setup`."""
         method = self.trainer and self.trainer.lightning_module
         width = getattr(method, "latent_dim", 0)
         if width and self.z_dim not in (0, width) and not self.latents:
@@ -96,7 +96,7 @@ class Codes(ImageData):
         super().setup(stage)
 
     def images(self, split: str) -> Latents | Rows:
-        """`train` never ends; its length is what an epoch has."""
+        """The latents of a split; `train` is endless, its length is that of an epoch."""
         if self.latents:
             end = len(self.rows) - self.val_count
             if split == "train":
@@ -112,7 +112,7 @@ class Codes(ImageData):
 
     @cached_property
     def rows(self) -> Tensor:
-        """The array of the file, (N, Z) or (N, L, D); of a .npy what is not used stays on disk.
+        """Array of the file, (N, Z) or (N, L, D); unused rows of a .npy stay on disk.
 
         Raises:
             ValueError: another shape or type, NaN, or no more than `val_count` rows.
@@ -141,11 +141,11 @@ def read(path: str) -> Tensor:
     """The one array of a .npy or .safetensors file; nothing is unpickled.
 
     Raises:
-        ValueError: not such a file; expected and got.
+        ValueError: another kind of file; expected and got.
     """
     try:
         if Path(path).suffix == ".safetensors":
-            (array,) = load(Path(path).read_bytes()).values()  # it takes paths in UTF-8 alone
+            (array,) = load(Path(path).read_bytes()).values()  # a path would have to be UTF-8
             return array
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Folders of images, one a domain, or a zip of them read in place."""
+"""Folders of images, one per domain, or a zip of them read in place."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from gen.data.base import I2IData, LabelledImages
 from gen.data.images import MIN_CROP, ImageError, load_image
 from gen.data.layout import Files, find_images, is_paired, of_split, read_zip
 
-NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that only counts
+NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that is only a counter
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ class DomainImages(LabelledImages):
         root: folder or zip that holds the images.
         files: paths of the images of each domain, as (key, path relative to the root).
         img_size: side of the images, px.
-        cache: keep the images in memory as uint8, shrunk to what the tightest crop needs.
+        cache: keep the images in memory as uint8, shrunk to the size that the tightest crop needs.
 
     Attributes:
-        keys: path of each image without split, domain and suffix. Images of two domains with
-            the same key are twins, the same content, unless all such keys are plain numbers, as
-            0001 or IMG_12; `"paired": true` or `false` in manifest.json decides it.
+        keys: path of each image without split, domain and suffix. Images of two domains with equal
+            keys are twins (same content), unless all their keys are plain numbers such as 0001 or
+            IMG_12; `"paired": true` or `false` in manifest.json overrides this rule.
         min_crop: smallest side of a training crop relative to the short side.
     """
 
@@ -51,8 +51,8 @@ class DomainImages(LabelledImages):
             self._fill_cache()
 
     def twin(self, index: int, domain: int) -> int | None:
-        """Index of the image with the same key in `domain`, None where there is none; in its own
-        domain itself."""
+        """Index of the twin of an image in `domain`, None without a twin; `index` itself in the
+        image's own domain."""
         if domain == self.labels[index]:
             return index
         return self._twins.get((self.keys[index], domain))
@@ -64,7 +64,7 @@ class DomainImages(LabelledImages):
 
     @cached_property
     def _twins(self) -> dict[tuple[str, int], int]:
-        """(key, domain) -> index; empty where names say nothing."""
+        """(key, domain) -> index; empty where names do not pair images."""
         pairs = zip(self.keys, self.labels.tolist(), strict=True)
         index = {(key, y): i for i, (key, y) in enumerate(pairs)}
         told = is_paired(self.root, self.paths)
@@ -85,7 +85,7 @@ class DomainImages(LabelledImages):
         return self._load(index, load_image, self._crop_px if train else 0)
 
     def _load(self, index: int, load: Callable[..., T], *args: int) -> T:
-        """`load` (of gen.data.images) applied to file `index`; its errors say what to do."""
+        """Applies `load` (of gen.data.images) to file `index`; its errors name the way out."""
         path = self.paths[index]
         try:
             source = read_zip(self.root, path) if self.root.is_file() else self.root / path
@@ -96,7 +96,7 @@ class DomainImages(LabelledImages):
 
     @property
     def _crop_px(self) -> int:
-        """Short side from which the smallest crop still has img_size pixels."""
+        """Short side at which the smallest crop still has img_size pixels."""
         return -int(-self.img_size // self.min_crop)
 
     def _fill_cache(self) -> None:
@@ -123,7 +123,7 @@ class DomainImages(LabelledImages):
 
 
 def _free_bytes() -> int:
-    """Memory that can be used without swapping (all memory where the system does not say)."""
+    """Memory that is free without swapping (all memory where the system does not tell)."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
@@ -131,12 +131,12 @@ def _free_bytes() -> int:
 
 
 class Domains(I2IData):
-    """A folder of images, one sub-folder a domain, for image-to-image translation.
+    """A folder of images, one sub-folder per domain, for image-to-image translation.
 
     Layout: `root/{train,val}/<domain>/**.{png,jpg,jpeg,webp,bmp}` or a zip of it, read in place;
     labels follow the sorted domain names. A folder of folders without train/ and val/ is split
-    by a stable hash of each image's key, about one image in ten for validation and at least 3 of
-    6 and more. `gen.data.layout` has what else is recognised.
+    by a stable hash of each image's key: about one image in ten for validation, and at least 3 in
+    a domain of 6 or more. `gen.data.layout` lists the other layouts.
 
     Args:
         root: folder or zip that holds the images.
@@ -147,7 +147,7 @@ class Domains(I2IData):
         seed: seed of every draw and augmentation.
         cache: keep the training images in memory as uint8, shared by the workers. Larger files are
             shrunk until the tightest crop has img_size px (short side 1.18 img_size): no resolution
-            is lost, but resampling twice is slightly softer.
+            is lost, but the second resampling makes images slightly softer.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Domains(I2IData):
 
     @cached_property
     def files(self) -> dict[str, Files]:
-        """{split: {domain: [(key, path)]}}; lists names only, no image is opened."""
+        """{split: {domain: [(key, path)]}}; reads names only and opens no image."""
         return find_images(self.root)
 
     @property

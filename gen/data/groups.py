@@ -1,4 +1,4 @@
-"""Groups of images that belong together, as drawings of one thing: a group is one draw."""
+"""Groups of images that belong together, such as drawings of one thing; bootstraps draw groups."""
 
 import csv
 from pathlib import Path
@@ -13,17 +13,17 @@ NAME = "groups.csv"
 
 
 def read_groups(root: Path, paths: list[str]) -> Tensor | None:
-    """Group of each image (N,) int64, by `groups.csv` beside the splits; None: there is no file.
+    """Group of each image (N,) int64, from `groups.csv` beside the splits; None without this file.
 
-    Its lines are `path,group`, as is its first; paths begin where the file is, and a group is any
-    word. Nothing is taken from the names of images.
+    The header and the lines are `path,group`. A path starts at the folder of the file; a group is
+    any word. Names of images do not matter.
 
     Args:
         root: folder or zip of the data set.
         paths: paths of the images, relative to the root; also below its only folder.
 
     Raises:
-        ValueError: the file has other lines, says two groups of an image, or none of `paths`.
+        ValueError: the file has other lines, two groups for an image, or none of `paths`.
     """
     top, text = read_beside(root, NAME, paths)
     if text is None:

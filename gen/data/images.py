@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 T = TypeVar("T")
 MAX_PIXELS = 64_000_000  # a larger picture is refused before it is decoded
-MAX_BYTES = 256 * 2**20  # and so is a larger file
-LARGE_PIXELS = MAX_PIXELS // 4  # such are decoded one after another, whatever the threads
+MAX_BYTES = 256 * 2**20  # a larger file is refused, too
+LARGE_PIXELS = MAX_PIXELS // 4  # larger pictures are decoded one by one, whatever the threads
 MAX_SCANS, MAX_SEGMENTS = 100, 20_000  # of a JPEG file; progressive ones have about 10 scans
 MAX_PASSES = 16 * MAX_PIXELS  # pixels times scans
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a part of a JPEG file with a length
@@ -33,16 +33,16 @@ class ImageError(ValueError):
 
 
 def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) -> Image.Image:
-    """Decode one image file to 8-bit RGB.
+    """Decodes one image file to 8-bit RGB.
 
-    Grey, palette and CMYK are converted, 16 bits scaled to 8, transparency composited on white,
-    EXIF orientation applied; of an animation the first frame is taken.
+    Converts grey, palette and CMYK, scales 16 bits to 8, composites transparency on white, and
+    applies the EXIF orientation. Of an animation, it takes the first frame.
 
     Args:
         source: path of a file, or the bytes of a file.
         name: name of the image in errors (default: the path).
-        draft_px: side, px, above 0, down to which JPEG may decode at 1/2, 1/4 or 1/8 of its size
-            (both sides stay at least this long): several times faster on large photographs, not
+        draft_px: side, px; above 0, JPEG may decode at 1/2, 1/4 or 1/8 of its size as long as both
+            sides keep at least this length: several times faster on large photographs, but not
             bit-exact.
 
     Raises:
@@ -52,9 +52,9 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
 
 
 def load_alpha(source: Path | str | bytes, name: str = "") -> Image.Image | None:
-    """The transparency of an image file as 8-bit grey, 255 is opaque; None: it has none.
+    """Transparency of an image file as 8-bit grey, 255 is opaque; None without transparency.
 
-    Raises as `load_image` does.
+    Raises as `load_image`.
     """
     return _decode(source, name, 0, _to_alpha)
 
@@ -78,9 +78,9 @@ def _decode(
                 image = _open(data, name, draft_px, turn)
             except ImageError:
                 raise
-            except Exception:  # metadata are never a reason to refuse pixels
+            except Exception:  # bad metadata are no reason to refuse pixels
                 image = _open(_pixels_alone(data), name, draft_px, turn)
-            with suppress(Exception):  # an orientation that cannot be read is none
+            with suppress(Exception):  # an unreadable orientation counts as none
                 ImageOps.exif_transpose(image, in_place=True)
             made = convert(image)
         if convert is _to_rgb and data[:4] == b"\x89PNG" and data[24:25] == b"\x10":
@@ -95,7 +95,7 @@ def _decode(
 
 
 def _open(data: bytes, name: str, draft_px: int, turn: ExitStack) -> Image.Image:
-    if canvas := _webp_canvas(data):  # Pillow takes memory for it before it tells the size
+    if canvas := _webp_canvas(data):  # Pillow takes memory for the canvas before it tells the size
         _check_size(name, *canvas)
     image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
     deep = image.has_transparency_data or image.mode.startswith("I")
@@ -117,7 +117,7 @@ def _open(data: bytes, name: str, draft_px: int, turn: ExitStack) -> Image.Image
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, px, without memory for its pixels.
+    """Width and height of an image file, px, read without memory for its pixels.
 
     Raises:
         Exception: nearly any, for a damaged file.
@@ -131,7 +131,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _check_size(name: str, width: int, height: int, planes: int) -> None:
-    """`planes`: how often the pixels lie in memory, compared with a plain picture."""
+    """Refuses a picture that is too large; `planes`: its memory relative to a plain picture."""
     if width * height > (most := MAX_PIXELS // planes):
         kind = {1: "", 2: " with transparency, of 16 bits or in WebP", 4: " of an animation"}[
             planes
@@ -141,7 +141,7 @@ def _check_size(name: str, width: int, height: int, planes: int) -> None:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and planes of a WebP file, from its first bytes; None: it is another file."""
+    """Width, height and planes of a WebP file, from its first bytes; None for another file."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     number = int.from_bytes
@@ -155,7 +155,7 @@ def _webp_canvas(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _jpeg_scans(data: bytes) -> int:
-    """Counts how often a decoder must pass over all pixels; it stops counting above MAX_SCANS."""
+    """Number of passes of a decoder over all pixels; stops counting above MAX_SCANS."""
     at, scans = 2, 0
     for _ in range(MAX_SEGMENTS):
         if scans > MAX_SCANS or not (found := MARKER.search(data, at)) or found[0] == b"\xff\xd9":
@@ -166,7 +166,7 @@ def _jpeg_scans(data: bytes) -> int:
 
 
 def _pixels_alone(data: bytes) -> bytes:
-    """A PNG or JPEG without the parts that do not decide its pixels."""
+    """A PNG or JPEG without the parts that do not change its pixels."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         at, kept = 8, [data[:8]]
         while len(head := data[at : at + 8]) == 8:
@@ -179,7 +179,7 @@ def _pixels_alone(data: bytes) -> bytes:
         at, kept = 2, [data[:2]]
         while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b""):
             end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-            marker = data[at + 1]  # of APPn only JFIF and Adobe's say how to decode
+            marker = data[at + 1]  # of APPn, only JFIF's and Adobe's parts change the decoding
             decides = marker in (0xE0, 0xEE) and end - at >= 16
             if decides or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
                 kept.append(data[at:end])
@@ -189,11 +189,11 @@ def _pixels_alone(data: bytes) -> bytes:
 
 
 _large = threading.RLock()  # the same thread may open a file twice
-_dark: set[str] = set()  # folders of which it was said
+_dark: set[str] = set()  # folders that the warning was given for
 
 
 def _say_dark(name: str, image: Image.Image) -> None:
-    """Warns, once a folder, of a 16-bit file with 12 bits or less: as RGB it is black."""
+    """Warns once per folder of a 16-bit file with 12 bits or less, which is black as RGB."""
     folder = os.path.dirname(name)
     if max(high for _, high in image.getextrema()) <= 16 and folder not in _dark:
         _dark.add(folder)
@@ -236,9 +236,9 @@ def augment(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Im
 def random_crop(
     width: int, height: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """The box of torchvision's RandomResizedCrop: 10 tries, then the largest central one.
+    """The box of torchvision's RandomResizedCrop: 10 tries, then the largest central box.
 
-    Not rounded to pixels, so that the same part is drawn whatever the resolution of the file.
+    Not rounded to pixels, so a file draws the same part at every resolution.
     """
     for _ in range(10):
         area = width * height * rng.uniform(*SCALE)

@@ -1,16 +1,16 @@
-"""Finds the images of a folder or a zip, by split and domain. Refuses what is in doubt.
+"""Finds the images of a folder or a zip, by split and domain, and refuses ambiguous layouts.
 
-Recognised, in any case of letters and in one more folder around all of it:
+These layouts are recognised, with any letter case, also inside one more folder:
 
-    {train,val,test}/<domain>/**    also training, valid, validation, dev, testing; without a val/
-                                    its test/ is taken for it; a folder beside them with some of
-                                    the same domains is a further split
+    {train,val,test}/<domain>/**    also training, valid, validation, dev, testing; without val/,
+                                    test/ is used for validation; another folder beside them with
+                                    some of the same domains is a further split
     {train,val,test}{A,B}/**        CycleGAN's two domains
-    <domain>/**                     split here, by a hash of the names; not if all domains hold
+    <domain>/**                     split here, by a hash of the names; refused if all domains hold
                                     folders of the same two names, which may be the domains
     dataset.json, 00000/**          NVIDIA's for StyleGAN: classes are its labels; split here
 
-Hidden files and those of __MACOSX are no part of a data set.
+Hidden files and __MACOSX are ignored.
 """
 
 import hashlib
@@ -28,29 +28,29 @@ from unicodedata import category
 from gen.data.images import MAX_BYTES, SUFFIXES, ImageError
 
 Files = dict[str, list[tuple[str, str]]]  # domain -> (key, path relative to the root)
-Parts = list[list[str]]  # paths below the folder that holds the data set; a folder ends with ""
+Parts = list[list[str]]  # paths below the folder of the data set; a folder ends with ""
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val")
 SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
 SYNONYMS |= {"testing": "test"} | {name: name for name in (*SPLITS, "test")}
 CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
-COUNTER = re.compile(r"[\d._-]+")  # a folder of a year, a day, or a thousand images
+COUNTER = re.compile(r"[\d._-]+")  # name of a folder for a year, a day, or a thousand images
 ODD = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, ends of lines and paragraphs
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
-VAL_SHARE = 0.1  # of a folder without train/ and val/
+VAL_SHARE = 0.1  # for a folder without train/ and val/
 MAX_NAME = 1000  # characters of a path in a zip
-FEWEST_VAL = 3  # images a domain that an evaluation needs: a source and two references
+FEWEST_VAL = 3  # images per domain that an evaluation needs: a source and two references
 
 
 def find_images(root: Path) -> dict[str, Files]:
-    """List the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
+    """Lists the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
 
     A key is the path without split, domain and suffix. The first splits are train and val.
 
     Raises:
         FileNotFoundError: no such folder or zip.
-        ValueError: no domains, an empty domain, splits whose domains differ, a layout that can be
-            read in two ways, labels that do not fit, an unsafe zip.
+        ValueError: no domains, an empty domain, splits with different domains, an ambiguous
+            layout, labels that do not fit, or an unsafe zip.
     """
     if not root.exists():
         raise FileNotFoundError(
@@ -85,7 +85,7 @@ def find_images(root: Path) -> dict[str, Files]:
 
 
 def of_split(root: Path, splits: dict[str, Files], split: str) -> Files:
-    """The images of a split in all domains of train/, some of which it may lack.
+    """Images of a split for all domains of train/; the split may lack some of them.
 
     Raises:
         ValueError: no such split.
@@ -99,7 +99,7 @@ def of_split(root: Path, splits: dict[str, Files], split: str) -> Files:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images of a folder, at any depth and sorted; says what else it has."""
+    """The images of a folder, at any depth and sorted; logs the other files that it has."""
     names = [PurePosixPath(name) for name in file_names(folder) if name[-1] != "/"]
     _say_skipped(str(folder), [n.suffix.lower() for n in names if not is_image(n.name)])
     return [folder / name for name in sorted(names) if is_image(name.name)]
@@ -110,7 +110,7 @@ def is_image(name: str) -> bool:
 
 
 def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | None]:
-    """The file `name` of a data set with images at `paths`, and the folder in which it lies."""
+    """Folder and content of the file `name` of a data set with images at `paths`."""
     for top in ("", paths[0].split("/")[0] + "/"):
         if root.is_file() and f"{top}{name}" in _zip_names(root):
             return top, read_zip(root, f"{top}{name}")
@@ -120,19 +120,19 @@ def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | N
 
 
 def is_paired(root: Path, paths: list[str]) -> bool | None:
-    """True if manifest.json says that images of one name are pairs; None: it does not say."""
+    """Value of `paired` in manifest.json: images of one name are pairs; None without this value."""
     try:
         told = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
     except (ValueError, AttributeError, RecursionError):
-        return None  # another's
+        return None  # the manifest of another program
     return told if isinstance(told, bool) else None
 
 
-# ---- what is recognised -------------------------------------------------------------------------
+# ---- recognised layouts -------------------------------------------------------------------------
 
 
 def _wrapping(names: list[str]) -> str:
-    """The one folder that holds all others, if that is all it can be; with a slash."""
+    """The one folder that holds all others, with a slash, unless it may be a domain or a split."""
     tops = {n.split("/")[0] for n in names if "/" in n}
     if len(tops) != 1 or any(is_image(n) for n in names if n.count("/") < 2):
         return ""
@@ -182,7 +182,7 @@ def _cyclegan(
 
 
 def _with_val(root: Path, splits: dict, parts: Parts) -> dict:
-    """The splits, train and val first; a test split stands in for one for validation."""
+    """The splits, train and val first; a test split replaces a missing validation split."""
     if "val" not in splits and "test" in splits and "train" in splits:
         log.warning("%s: no split for validation: its test split is taken for it", root)
         splits["val"] = splits.pop("test")
@@ -196,7 +196,7 @@ def _with_val(root: Path, splits: dict, parts: Parts) -> dict:
 
 
 def _labels(root: Path, top: str, parts: Parts) -> Files | None:
-    """Images by the labels of NVIDIA's dataset.json; `all` of them where it has none."""
+    """Images by the labels of NVIDIA's dataset.json; all in `all` where it has no labels."""
     if ["dataset.json"] not in parts:
         return None
     name = f"{top}dataset.json"
@@ -204,7 +204,7 @@ def _labels(root: Path, top: str, parts: Parts) -> Files | None:
     try:
         labels = json.loads(data)["labels"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # another's
+        return None  # the file of another program
     paths = ["/".join(p) for p in parts if is_image(p[-1])]
     try:
         of = dict.fromkeys(paths, 0) if labels is None else dict(labels)
@@ -237,7 +237,7 @@ def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
             domains[domain].append((str(name.with_suffix("")), path))
         elif not rest and is_image(domain):
             beside += 1
-        elif name := [domain, *rest][-1]:  # else a folder
+        elif name := [domain, *rest][-1]:  # otherwise it is a folder
             skipped.append(PurePosixPath(name).suffix.lower())
     _say_skipped(f"{root}/{split}", skipped)
     if beside and domains:
@@ -261,9 +261,9 @@ def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
 
 
 def _split(root: Path, domains: Files) -> dict[str, Files]:
-    """Validation = the keys whose hash falls in the lowest tenth, and those of the lowest few.
+    """Splits by a hash of the keys: the lowest tenth, and at least a few, are for validation.
 
-    A key is on one side in all domains; at most half of a small domain is for validation.
+    A key is in the same split in all domains; at most half of a small domain is for validation.
     """
     splits: dict[str, Files] = {s: {} for s in SPLITS}
     held, most = set(), {}
@@ -285,11 +285,11 @@ def _rank(key: str) -> int:
     return int(hashlib.sha256(os.fsencode(key)).hexdigest(), 16)
 
 
-# ---- what is refused ----------------------------------------------------------------------------
+# ---- refused layouts ----------------------------------------------------------------------------
 
 
 def _refuse_doubt(root: Path, parts: Parts, folders: list[str]) -> None:
-    """Raises where folders that would be domains look like splits, or like data sets."""
+    """Raises if folders in the place of domains look like splits, or like data sets."""
     words = {f: {SYNONYMS.get(w.lower()) for w in WORD.findall(f)} for f in folders}
     kinds = set().union(*words.values()) - {None}
     below: dict[str, set[str]] = {f: set() for f in folders}  # folders in the folders
@@ -333,7 +333,7 @@ def _is_split(name: str) -> bool:
 
 
 def _found(parts: Parts) -> str:
-    """The folders with the number of their images, and the images beside them."""
+    """Describes the folders with their numbers of images, and the images beside them."""
     counts = Counter(p[0] for p in parts if len(p) > 1 and is_image(p[-1]))
     counts |= {p[0]: 0 for p in parts if len(p) > 1 and p[0] not in counts}
     beside = sum(len(p) == 1 and is_image(p[0]) for p in parts)
@@ -354,7 +354,7 @@ def _say_skipped(where: str, suffixes: list[str]) -> None:
 
 
 def file_names(root: Path) -> list[str]:
-    """Relative paths of all in a folder or zip that is not hidden; folders end with a slash."""
+    """Relative paths in a folder or zip, without hidden ones; folders end with a slash."""
     names = (_zip_names if root.is_file() else _folder_names)(root)
     return [n for n in names if not _hidden(n)]
 
@@ -408,7 +408,7 @@ def _zip_names(root: Path) -> list[str]:
 
 @lru_cache(maxsize=4)
 def archive(root: Path, pid: int) -> zipfile.ZipFile:
-    """One handle a process: forked workers must not share a file position."""
+    """Opens one handle per process: forked workers must not share a file position."""
     return zipfile.ZipFile(root)
 
 
@@ -416,7 +416,7 @@ def read_zip(root: Path, name: str) -> bytes:
     """Bytes of a file in a zip.
 
     Raises:
-        ImageError: it is damaged.
+        ImageError: the file is damaged.
     """
     try:
         of = archive(root, os.getpid())

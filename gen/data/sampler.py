@@ -1,4 +1,4 @@
-"""Training positions instead of shuffled indices, so that a resumed run sees what it would have."""
+"""Training positions in place of shuffled indices, so that a resumed run sees the same batches."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -10,15 +10,15 @@ from torch.utils.data import Sampler
 class PositionBatchSampler(Sampler[list[int]]):
     """Batches of positions: rank r of W gets p = (step * W + r) * batch_size + j, j < batch_size.
 
-    The dataset draws element p from (seed, p) alone (see `position_rng`), so what is trained on
-    depends neither on workers, nor on when the run was interrupted. Iterating starts at the
-    iteration given by `step()`. It offers a whole epoch even in the middle of one: on resume
-    Lightning counts the batches already done as fetched, and stops where the epoch ends.
+    The dataset draws element p from (seed, p) alone (see `position_rng`), so training depends
+    neither on the workers nor on interruptions. An iterator starts at the iteration that `step()`
+    returns, and offers a whole epoch even in the middle of one: on resume Lightning counts the
+    finished batches as fetched, and stops at the end of the epoch.
 
     Args:
         batch_size: elements per batch on one rank.
         batches_per_epoch: number of batches in a whole epoch on one rank.
-        step: function that gives the number of completed iterations, called for each new iterator.
+        step: function that returns the number of completed iterations, called per iterator.
         rank: index of this process.
         world_size: number of processes.
     """
@@ -50,17 +50,17 @@ class PositionBatchSampler(Sampler[list[int]]):
 
 
 def position_rng(seed: int, position: int) -> np.random.Generator:
-    """The generator of training element `position`: a function of its two arguments only."""
+    """Random generator of training element `position`, a function of (seed, position) alone."""
     return np.random.default_rng((seed, position))
 
 
 def index_at(seed: int, position: int, count: int) -> int:
-    """The one of `count` elements at a position of training: each once an epoch, shuffled."""
+    """Index of the element at a training position: each of `count` once per epoch, shuffled."""
     epoch, place = divmod(position, count)
     return int(_order(seed, epoch, count)[place])
 
 
 @lru_cache(maxsize=2)  # a batch can reach into the next epoch
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A permutation of `count` elements; the 1 keeps it apart from `position_rng`."""
+    """Permutation of `count` elements; the key 1 keeps it apart from `position_rng`."""
     return np.random.default_rng((seed, epoch, 1)).permutation(count)

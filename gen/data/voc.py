@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012, whose masks judge where attention looks."""
+"""PASCAL VOC 2012, whose masks serve to evaluate attention maps."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from gen.data.images import load_image, resize, to_tensor
 
 
 class VOC:
-    """The 1,449 images of `val` and the classes of their pixels, both squeezed to a square.
+    """The 1,449 images of `val` and the classes of their pixels, both resized to a square.
 
     `[i]` is {"x": (3, S, S) in [-1, 1], "index": i}, `.mask(i)` int64 (S, S): 0 background, 1 .. 20
-    classes, 255 void. Images bilinear, masks nearest. 480 px are those of the release of SAR.
+    classes, 255 void. Images are bilinear, masks nearest. The release of SAR uses 480 px.
 
     Args:
         root: folder that holds VOCdevkit/VOC2012, as the published archive unpacks.
@@ -47,6 +47,6 @@ class VOC:
     def mask(self, index: int) -> Tensor:
         """Class of each pixel."""
         path = self.files.masks[index]
-        with Image.open(path, formats=("PNG",)) as mask:  # a palette: its pixels are the classes
+        with Image.open(path, formats=("PNG",)) as mask:  # with a palette: pixels are classes
             small = mask.resize((self.img_size, self.img_size), Image.Resampling.NEAREST)
         return torch.from_numpy(np.array(small, np.int64))

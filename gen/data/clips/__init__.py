@@ -17,11 +17,11 @@ class Clips(Dataset, ABC):
 
         video     (T, 3, H, W)    in [-1, 1]
         semantic  (T, H, W)       int64, Cityscapes trainIds, 255 void
-        instance  (T, H, W)       int64, k + 1 of object k, 0: none
+        instance  (T, H, W)       int64, k + 1 for object k, 0: no object
         flow      (T-1, 2, H, W)  frame_t(p) = frame_0(p + flow_t(p)), x first
-        visible   (T-1, 1, H, W)  1 where that point is visible in frame 0, else 0
+        visible   (T-1, 1, H, W)  1 where the point p + flow_t(p) is visible in frame 0, else 0
         boxes     (T, M, 4)       centre x, y, then w / W, h / H; 0 where the object is unseen
-        theta     (T-1, M, 2, 3)  p_0 = theta [p_t, 1]; of files, where unseen, that before
+        theta     (T-1, M, 2, 3)  p_0 = theta [p_t, 1]; from files, unseen objects keep the last
         classes   (M,)            int64 trainId, 0 where absent
         ids       (M,)            int64 class * 1000 + number, 0 where absent
         present   (M,)            bool
@@ -36,7 +36,7 @@ class Clips(Dataset, ABC):
 
 
 class ClipDraws(Dataset):
-    """Training element p as a function of (seed, p): each clip once in every len(clips) draws."""
+    """Training element p as a function of (seed, p): every clip once in each len(clips) draws."""
 
     def __init__(self, clips: Clips, seed: int) -> None:
         self.clips, self.seed = clips, seed
@@ -46,7 +46,7 @@ class ClipDraws(Dataset):
 
 
 class ClipData(ImageData):
-    """Loaders over the clips of `train`, `val` and `test`; batches hold what a clip holds."""
+    """Loaders over the clips of `train`, `val` and `test`; a batch has the fields of a clip."""
 
     kind = "clips"
 

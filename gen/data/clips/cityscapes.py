@@ -1,6 +1,6 @@
 """Video clips in the layout of Cityscapes sequences, with labels, tracks and flow precomputed.
 
-For a model size of W x H and a split, as train (<stem> = <city>_<seq, 6 digits>_<frame, 6 digits>):
+For a model size W x H and a split, e.g. train (<stem> = <city>_<seq, 6 digits>_<frame, 6 digits>):
 
     <split>W_H/<city>/<stem>_leftImg8bit.png                                  RGB
     <split>_semantic_segmaskWxH/<city>/<stem>_ssmask.png                      8 bit, trainIds
@@ -9,9 +9,9 @@ For a model size of W x H and a split, as train (<stem> = <city>_<seq, 6 digits>
     <split>_bw_occlusion_HxW/<city>/<stem>_leftImg8bit_occlusion_bw.png       8 bit, 255 visible
     <split>_instance_tracking_test/<city>/<stem>_<id>.txt                     x,y,w,h,id a frame
 
-Instances of things are class * 1000 + number, and may be numbered anew in every frame: a track
-says which belong together. Its name has the first frame, its boxes are those of the masks in
-source pixels, w = max - min. Flow and occlusion have the name of the frame t they lead from, to
+Instances of things are class * 1000 + number, and their numbers may change in every frame; a track
+says which of them belong together. Its file name has the first frame; its boxes are boxes of the
+masks in source pixels, w = max - min. Flow and occlusion have the name of their frame t and lead to
 the first frame of the clip. `data_prep/cityscapes_layout.py` writes this layout.
 """
 
@@ -26,17 +26,17 @@ from torch import Tensor
 from gen.data.clips import ClipData, Clips
 from gen.data.images import ImageError, load_image, to_tensor
 
-Start = tuple[str | int, ...]  # city, sequence and first frame, which is last in other layouts too
+Start = tuple[str | int, ...]  # city, sequence, first frame (last in every layout)
 MAGIC = b"PIEH"  # 202021.25 as float32
-FARTHEST = 4  # sides of the frame that a flow is long, and a box away, at most
-SMALLEST = 1e-3  # px of a side of a box that is there: motions are shares of two sides
+FARTHEST = 4  # a flow, and the way to a box, is at most this many sides of the frame long
+SMALLEST = 1e-3  # px, shortest side of a visible box: motions are ratios of sides
 
 
 class Layout:
-    """The places of a split's files, for frames of a size in px."""
+    """Paths of the files of a split, for frames of a size in px."""
 
-    source = (2048, 1024)  # width and height that tracks are measured in
-    missing = 1  # px that their boxes lack at w and h, which are max - min
+    source = (2048, 1024)  # width and height of the frames that tracks refer to
+    missing = 1  # px to add to w and h of their boxes, which are max - min
     names = "<city>/<city>_<seq>_<frame>_<id>.txt"
 
     def __init__(self, root: Path, split: str, height: int, width: int) -> None:
@@ -51,18 +51,18 @@ class Layout:
         }
 
     def path(self, kind: str, start: Start, t: int) -> Path:
-        """The file of a kind that belongs to frame t of the clip beginning at `start`."""
+        """File of a kind for frame t of the clip that begins at `start`."""
         folder, suffix = self.kinds[kind]
         city, seq, frame = start
         return folder / city / f"{city}_{seq}_{frame + t:06d}_{suffix}"
 
     def track(self, start: Start, number: int) -> Path:
-        """The file of the track of an instance, by its number in the first frame."""
+        """File of the track of an instance, by its number in the first frame."""
         city, seq, frame = start
         return self.tracks / city / f"{city}_{seq}_{frame:06d}_{number}.txt"
 
     def parse(self, track: Path) -> tuple[Start, int] | None:
-        """The start of the clip, and the number, in a track's file name; None: another name."""
+        """Start of the clip, and number, from the file name of a track; None for another name."""
         if match := re.fullmatch(r"(.+)_(\d{6})_(\d{6})_(\d+)\.txt", track.name):
             city, seq, frame, number = match.groups()
             return (city, seq, int(frame)), int(number)
@@ -72,8 +72,8 @@ class Layout:
 class CityscapesClips(Clips):
     """Clips of a split: one for every first frame that has a track. See `gen.data.clips.Clips`.
 
-    theta comes from boxes: scale size_0 / size_t, and t = c_0 - s c_t. Tracks beyond `max_objects`
-    are left out, the smallest first. Things without a track belong to no object.
+    theta is computed from boxes: scale size_0 / size_t, and t = c_0 - s c_t. Tracks beyond
+    `max_objects` are left out, the smallest first. Things without a track belong to no object.
 
     Args:
         root: folder of the layout above.
@@ -83,7 +83,7 @@ class CityscapesClips(Clips):
         max_objects: largest number of tracks in a clip.
 
     Raises:
-        ValueError: no track, or a file that is damaged or does not fit; it names the file.
+        ValueError: no track, or a file that is damaged or does not fit; the message names it.
     """
 
     of_files = Layout
@@ -192,9 +192,9 @@ class CityscapesClips(Clips):
         return rows
 
     def _agree(self, path: Path, boxes: np.ndarray, mask: np.ndarray, kind: np.ndarray) -> None:
-        """Refuse a track that has nothing to do with the masks: none of its boxes (T, 4), in source
-        px, of 2 px of the model and more has a px of its instance (T, H, W) in it, or no px of the
-        instance is of its class (T, H, W)."""
+        """Refuses a track that does not fit the masks: none of its boxes (T, 4), in source px, of
+        at least 2 px of the model, contains a px of its instance (T, H, W), or no px of the
+        instance has the class of the track (T, H, W)."""
         scale = np.array((self.width, self.height)) / self.layout.source
         low = np.floor(boxes[:, :2] * scale).astype(int).clip(min=1) - 1
         side = (boxes[:, 2:] + self.layout.missing) * scale
@@ -216,7 +216,7 @@ class CityscapesClips(Clips):
 
 
 def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A PNG of numbers, of that width and height: (H, W) int64.
+    """A PNG of numbers, of the given width and height: (H, W) int64.
 
     Raises:
         ValueError: no such file, another size, not a PNG, or not one channel; it names the file.
@@ -237,9 +237,9 @@ def read_labels(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A PNG of what each px belongs to, of that width and height: (H, W) int64.
+    """A PNG that tells what each px belongs to, of the given width and height: (H, W) int64.
 
-    Things are trainId * 1000 + number, 11001 .. 18999, all else is its trainId, 0 .. 18, and 255
+    Things are trainId * 1000 + number, 11001 .. 18999; other pixels are their trainId, 0 .. 18; 255
     is unknown. trainIds are 11 person, 12 rider, 13 car, 14 truck, 15 bus, 16 train, 17 motorcycle,
     18 bicycle; 0 road, and so on: `gen.inference.scenes.CLASSES`.
 
@@ -260,9 +260,9 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
 def normalised_boxes(boxes: np.ndarray, size: tuple[int, int], layout: Layout) -> np.ndarray:
     """Boxes (..., 4) x, y, w, h in source pixels -> centre in [-1, 1], then w / W and h / H.
 
-    Those of frames in which an object is not seen, 0, 0, 0, 0, stay 0.
+    Boxes 0, 0, 0, 0, of frames without the object, stay 0.
     """
-    scale = np.array(size) / layout.source  # model px a source px
+    scale = np.array(size) / layout.source  # model px per source px
     whole = boxes[..., 2:] + layout.missing
     centre = (boxes[..., :2] + whole / 2) * scale - 0.5  # px
     side = whole / layout.source
@@ -271,7 +271,7 @@ def normalised_boxes(boxes: np.ndarray, size: tuple[int, int], layout: Layout) -
 
 
 def box_motion(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (T, M, 4) -> theta (T - 1, M, 2, 3); where a box has no size the motion before it, at
+    """Boxes (T, M, 4) -> theta (T - 1, M, 2, 3). A box without size keeps the motion before it, at
     first the identity."""
     boxes = boxes.copy()
     for t in range(1, len(boxes)):
@@ -284,7 +284,7 @@ def box_motion(boxes: np.ndarray) -> np.ndarray:
 
 
 def read_flow(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A Middlebury file of that width and height as (H, W, 2) float32 px, x first."""
+    """A Middlebury file of the given width and height as (H, W, 2) float32 px, x first."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -317,8 +317,8 @@ class Cityscapes(ClipData):
 
     Args:
         root: folder with the layout of Cityscapes.
-        height: height of the frames, px; part of the folders' names.
-        width: width of the frames, px; part of the folders' names.
+        height: height of the frames, px; part of the folder names.
+        width: width of the frames, px; part of the folder names.
         frames: number of frames per clip, the first included.
         max_objects: largest number of tracks in a clip; also the length M of lists of objects.
         batch_size: clips per step on one device.
@@ -353,7 +353,7 @@ class Cityscapes(ClipData):
         return []
 
     def clips(self, split: str) -> CityscapesClips:
-        """A split; "test" is val, where there are no tracks of a test split."""
+        """A split; "test" is val, since the test split has no tracks."""
         if split == "test" and not (self.root / "test_instance_tracking_test").exists():
             split = "val"
         return self.reader(self.root, split, *self.options)

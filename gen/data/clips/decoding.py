@@ -1,6 +1,6 @@
-"""Video files as frames: upright, with square pixels, cut to a size; and masks beside them.
+"""Video files as frames: upright, with square pixels, cropped to a size; and their masks.
 
-`fit` is the one way in which an image of any size becomes a frame of a model's.
+Only `fit` turns images of any size into frames of a model.
 """
 
 import os
@@ -14,18 +14,18 @@ import numpy as np
 
 from gen.data.clips.cityscapes import read_ids
 
-MAX_BYTES = 4 * 2**30  # of decoded frames: all are held in memory
-MAX_PIXELS = 36_000_000  # of a frame as it is to be seen: 8K; decoders hold several of them
-ANNOUNCED = 0.95  # share of the frames in the header that must come, where the end is empty
-LISTS = b"#EXTM3U", b"ffconcat"  # begin files that name others, which would be opened
-TAIL = 1024  # bytes at the end that are all 0 in a file whose download was broken off
-SHAPES = 0.1, 10  # of a pixel, width by height; others are a mistake in the file
-NEAREST = cv2.INTER_NEAREST_EXACT  # of maps: a px takes what is at its middle
+MAX_BYTES = 4 * 2**30  # of decoded frames, which all stay in memory
+MAX_PIXELS = 36_000_000  # of a displayed frame: 8K; decoders hold several of them
+ANNOUNCED = 0.95  # least share of the frames of the header, if the end of the file is empty
+LISTS = b"#EXTM3U", b"ffconcat"  # first bytes of playlists, whose files would be opened
+TAIL = 1024  # last bytes, all 0 in an incomplete download
+SHAPES = 0.1, 10  # width by height of a pixel; other values are a mistake in the file
+NEAREST = cv2.INTER_NEAREST_EXACT  # for maps: a px takes the value at its middle
 TURNS = cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE
 
 
 class Part(NamedTuple):
-    """The part of an image that is kept, px of the image."""
+    """The part of an image to keep, px of the image."""
 
     top: int
     left: int
@@ -34,11 +34,11 @@ class Part(NamedTuple):
 
 
 def kept(size: tuple[int, int], height: int, width: int, fit: str = "crop") -> Part:
-    """The part of an image (h, w) that becomes a frame (height, width).
+    """Part of an image (h, w) that becomes a frame (height, width).
 
     Args:
-        fit: way to fit: `crop` is the largest part in the middle with the frame's proportions;
-            `stretch` is all of the image.
+        fit: way to fit: `crop` keeps the largest part in the middle with the frame's proportions,
+            `stretch` keeps the whole image.
     """
     h, w = size
     side = min(h / height, w / width)
@@ -51,7 +51,7 @@ def kept(size: tuple[int, int], height: int, width: int, fit: str = "crop") -> P
 def fitted(
     image: np.ndarray, height: int, width: int, fit: str = "crop", by: int = cv2.INTER_AREA
 ) -> np.ndarray:
-    """The part of an image that `kept` says, at this size: by area, maps by `NEAREST`."""
+    """Resizes the part of an image given by `kept`: by area, or maps by `NEAREST`."""
     top, left, high, wide = kept(image.shape[:2], height, width, fit)
     if by == cv2.INTER_AREA and min(high / height, wide / width) < 1:
         by = cv2.INTER_LINEAR
@@ -60,7 +60,7 @@ def fitted(
 
 
 class Video:
-    """A video file that was opened: its size as it is to be seen, and its frames."""
+    """An open video file: its displayed size, and its frames."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -76,11 +76,11 @@ class Video:
                 f"; or {self._convert()}"
             )
         get = self.stream.get
-        self.stream.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # not all releases of OpenCV turn it
+        self.stream.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # some releases of OpenCV do not rotate
         self.turn = round(get(cv2.CAP_PROP_ORIENTATION_META) / 90) % 4
         sides = get(cv2.CAP_PROP_SAR_NUM), get(cv2.CAP_PROP_SAR_DEN)
         shape = sides[0] / sides[1] if min(sides) > 0 else 1.0
-        self.shape = shape if SHAPES[0] <= shape <= SHAPES[1] else 1.0  # of a pixel as stored
+        self.shape = shape if SHAPES[0] <= shape <= SHAPES[1] else 1.0  # of a stored pixel
         size = [round(get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)]
         self.stored = tuple(size[:: -1 if self.turn % 2 else 1])  # (h, w), upright
         h, w = size[0], max(1, round(size[1] * self.shape))
@@ -92,10 +92,10 @@ class Video:
             )
 
     def read(self, height: int, width: int, every: int = 1) -> np.ndarray:
-        """Every k-th frame, cut and resized by `fitted`: (F, height, width, 3) uint8 RGB.
+        """Every k-th frame, resized by `fitted`: (F, height, width, 3) uint8 RGB.
 
         Raises:
-            ValueError: none decodes, the end is missing, or too long to be held.
+            ValueError: no frame decodes, the end is missing, or the frames take too much memory.
         """
         frames, most, seen = [], MAX_BYTES // (3 * height * width), 0
         while self.stream.grab():
@@ -136,7 +136,7 @@ class Video:
         return np.stack(frames)
 
     def square(self, image: np.ndarray, by: int = cv2.INTER_LINEAR) -> np.ndarray:
-        """An upright frame, or a map of it, with square pixels."""
+        """An upright frame, or a map of one, with square pixels."""
         if image.shape[:2] == self.size:
             return image
         return cv2.resize(image, self.size[::-1], interpolation=by)
@@ -148,7 +148,7 @@ class Video:
 
 
 def _missing(path: Path) -> int:
-    """Bytes that a file lacks of what its container says: AVI, MP4, MOV, Matroska and WebM."""
+    """Number of bytes that a file lacks by its container: AVI, MP4, MOV, Matroska and WebM."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(12)
@@ -164,13 +164,13 @@ def _missing(path: Path) -> int:
 
 
 def _riff(head: bytes) -> int | None:
-    """Bytes of a chunk of an AVI; None where they are not known, or no chunk begins."""
+    """Size in bytes of a chunk of an AVI; None if it is unknown, or no chunk begins."""
     length = int.from_bytes(head[4:8], "little")
     return 8 + length if head[:4] == b"RIFF" and length else None
 
 
 def _boxes(head: bytes) -> int | None:
-    """Bytes of a box of an MP4 likewise."""
+    """Size in bytes of a box of an MP4; None as in `_riff`."""
     length = int.from_bytes(head[:4], "big")
     if length == 1:
         length = int.from_bytes(head[8:16], "big")
@@ -178,10 +178,10 @@ def _boxes(head: bytes) -> int | None:
 
 
 def _matroska(head: bytes) -> int | None:
-    """Bytes of an element of Matroska likewise: the header, or the segment that holds the rest."""
+    """Size in bytes of a Matroska element, header or segment; None as in `_riff`."""
     if head[:4] not in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         return None
-    width = 9 - head[4].bit_length()  # bytes of the length, of which the first says how many
+    width = 9 - head[4].bit_length()  # bytes of the length; the first byte gives their number
     length = int.from_bytes(head[4 : 4 + width], "big") & (most := 2 ** (7 * width) - 1)
     return None if width > 8 or length == most else 4 + width + length
 
@@ -195,10 +195,10 @@ def _ends_empty(path: Path) -> bool:
 def read_masks(
     folder: Path, video: Video, count: int, height: int, width: int, every: int = 1
 ) -> tuple[np.ndarray, int]:
-    """The masks (F, height, width) uint16 of the frames that were read, as `read_ids` says, and
-    how many objects of them were cut off or were too small to stay.
+    """Masks (F, height, width) uint16 of the decoded frames, see `read_ids`, and the number of
+    their objects that were cropped away or became too small.
 
-    Numbers of things are those in one frame; they need not be the same in the next.
+    The number of a thing holds for one frame; it may change in the next.
 
     Args:
         folder: folder with PNGs, one for each frame of the video in order of names, 9.png before
@@ -208,7 +208,7 @@ def read_masks(
         height, width, every: arguments with which the frames were read.
 
     Raises:
-        ValueError: another number of them or another size, or not such masks.
+        ValueError: another number or size of masks, or files that are no masks.
     """
     files = sorted(folder.glob("[!.]*.png"), key=_in_words_and_numbers)
     taken = files[::every]
@@ -226,5 +226,5 @@ def read_masks(
 
 
 def _in_words_and_numbers(path: Path) -> list:
-    """Sorts frame9.png before frame10.png."""
+    """Sort key that puts frame9.png before frame10.png."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

@@ -1,6 +1,6 @@
 """Video clips in the layout of KITTI-360, with labels, tracks and flow precomputed.
 
-For a model size of W x H and a split, as train (<drive> = 2013_05_28_drive_0000_sync, <frame>,
+For a model size of W x H and a split such as train (<drive> = 2013_05_28_drive_0000_sync, <frame>,
 <start> and <target> of 10 digits):
 
     <split>W_H/<drive>/image_00/data_rect/<frame>.png                             RGB
@@ -10,10 +10,10 @@ For a model size of W x H and a split, as train (<drive> = 2013_05_28_drive_0000
     <split>_bw_occlusion_HxW/<drive>/<start>_<target>_occlusion_bw.png            8 bit, 255 visible
     <split>_instance_tracking_test/<drive>/<drive>_<start>_<id>.txt               x,y,w,h,id a frame
 
-Labels are those of KITTI-360 with the trainIds of Cityscapes. Flow and occlusion lead from frame
-<target> to <start>, the first frame of the clip. Boxes are those of a tracker, in source pixels,
-and so have their whole width and height. Otherwise, and where the release's names are not known,
-all is as in `gen.data.clips.cityscapes`; so is what is wrong with a file.
+Labels are KITTI-360's with the trainIds of Cityscapes. Flow and occlusion lead from frame <target>
+to <start>, the first frame of the clip. Boxes come from a tracker, in source pixels, with their
+whole width and height. All else, including the errors for a bad file, is as in
+`gen.data.clips.cityscapes`; names that the release does not publish are taken from there.
 """
 
 import re
@@ -23,13 +23,13 @@ from gen.data.clips.cityscapes import Cityscapes, CityscapesClips, Layout, Start
 
 
 def is_kitti360(root: Path) -> bool:
-    """True if the first track that is found in a folder has a name of this layout."""
+    """True if the first track in a folder has a name of this layout."""
     track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
     return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
 
 
 class Kitti360Layout(Layout):
-    """The places of a split's files, for frames of a size in px; a start is (drive, frame)."""
+    """Paths of the files of a split, for frames of a size in px; a start is (drive, frame)."""
 
     source = (1408, 376)
     missing = 0

@@ -2,8 +2,8 @@
 
 Picture `index` of a seed shows one content (pose, gaze, expression, colours, background; see
 `Factors`) as a bear, a cat or a dog: the three are exact twins. Its attributes are multi-label:
-which of the three it is, and three binary ones, whose factors have a gap between 0 and 1, so that
-one can tell at 64 px too.
+three for the species, and three binary ones, whose factors leave a gap between 0 and 1, so that
+they can be told apart even at 64 px.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ FIRST_VAL = 2**31  # index of the first validation picture
 
 
 def render(f: Factors, domain: str, size: int) -> np.ndarray:
-    """Picture (size, size, 3) uint8 RGB; another size gives the same picture, finer or coarser.
+    """Picture (size, size, 3) uint8 RGB; sizes differ in resolution alone.
 
     Raises:
         ValueError: an unknown domain, or a size outside 16 .. 1024.
@@ -41,16 +41,16 @@ def render(f: Factors, domain: str, size: int) -> np.ndarray:
 
 
 class HeadImages(LabelledImages):
-    """`count` contents in every domain, domain by domain, drawn when asked for.
+    """`count` contents in every domain, domain by domain, drawn on demand.
 
     Args:
-        seed, first: seed of the contents, and index of the first one; the last is first + count -
-            1.
+        seed, first: seed of the contents, and index of the first content; the last index is first +
+            count - 1.
         count: number of images per domain.
         img_size: side of the images, px.
 
     Attributes:
-        keys: the content's index, the same for twins.
+        keys: index of the content, equal for twins.
     """
 
     paired = True
@@ -84,15 +84,15 @@ class HeadImages(LabelledImages):
         return Image.fromarray(render(self.factors(index), domain, self.img_size))
 
     def draw(self, index: int, rng: np.random.Generator) -> Tensor:
-        """The plain image `[index]`: place and size are factors already, a crop would only blur."""
+        """The plain image `[index]`: place and size are factors, so a crop would only blur."""
         return to_tensor(self.read(index))
 
 
 class Heads(I2IData):
     """Cartoon heads of bears, cats and dogs for image-to-image translation; needs no files.
 
-    Batches also hold attributes (N, K) and factors (N, F) of x; in training those of x_ref and
-    x_ref2 too, with `_ref` and `_ref2` at the end of the name.
+    Batches also hold attributes (N, K) and factors (N, F) of x; training batches also those of
+    x_ref and x_ref2, with names that end in `_ref` and `_ref2`.
 
     Args:
         img_size: side of the images, px, 16 to 1024.
@@ -103,7 +103,7 @@ class Heads(I2IData):
         train_images: number of contents in the training set; each is drawn in every domain.
         val_images: number of contents in the validation set, disjoint from the training set.
         references: put x_ref, x_ref2 and y_ref into training batches. False saves two thirds of the
-            time: a generator of images needs none of them, and gets equal batches otherwise.
+            time, for a generator of images, which needs no references; x and y stay the same.
     """
 
     def __init__(

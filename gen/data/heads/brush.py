@@ -2,7 +2,7 @@
 
 Units: 1 = half the width of a head, x right, y down, origin between the eyes. Shapes are filled
 `OVERSAMPLE` times too large and averaged down; the soft light is added at the final size. Corners
-become integers (1/16 px) before anything is filled, so that machines agree on the picture.
+are rounded to 1/16 px before filling, so that all machines draw the same picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gen.data.heads.factors import Factors
 
 OVERSAMPLE = 4
-UNIT = 0.335  # of the image's side, at scale 1
+UNIT = 0.335  # share of the image's side, at scale 1
 TURN = np.arange(40) * (np.pi / 20)
 CIRCLE = np.stack([np.cos(TURN), np.sin(TURN)], 1)  # (40, 2)
 
@@ -67,7 +67,7 @@ def shape(*points: tuple[float, float]) -> np.ndarray:
 
 
 def symmetric(*half: tuple[float, float]) -> np.ndarray:
-    """Closed outline from its right half, top to bottom, first and last at x = 0."""
+    """Closed outline from its right half, given top to bottom, first and last point at x = 0."""
     return shape(*half, *[(-x, y) for x, y in half[-2:0:-1]])
 
 
@@ -84,7 +84,7 @@ def stroke(line: np.ndarray, width: float, taper: float = 0.0) -> np.ndarray:
 
 
 class Brush:
-    """Fills outlines over a backdrop (size, size, 3), posed as the factors say."""
+    """Fills outlines over a backdrop (size, size, 3), in the pose of the factors."""
 
     def __init__(self, backdrop: np.ndarray, f: Factors) -> None:
         side = len(backdrop) * OVERSAMPLE
@@ -97,11 +97,11 @@ class Brush:
         self.sin, self.cos = np.sin([f.yaw, f.pitch]), np.cos([f.yaw, f.pitch])
 
     def body(self, points: np.ndarray) -> np.ndarray:
-        """Head units -> canvas in 1/16 px, upright as the shoulders are."""
+        """Head units -> canvas in 1/16 px, upright like the shoulders."""
         return np.rint((points * self.unit + self.centre) * 16 - 8).astype(np.int32)  # centres = 0
 
     def flat(self, points: np.ndarray, z: float | np.ndarray = 0.0) -> np.ndarray:
-        """Places points like `body`, turned with the head; z = depth, larger is nearer."""
+        """Places points like `body`, turned with the head; z is depth, larger is nearer."""
         return self.body((points * self.cos + z * self.sin) @ self.roll)
 
     def face(self, points: np.ndarray, z: float = 0.0) -> np.ndarray:
@@ -110,7 +110,7 @@ class Brush:
         return self.flat(points, ball + z)
 
     def fill(self, placed: np.ndarray, colour: np.ndarray, solid: bool = False) -> None:
-        """Fill one outline; a solid one belongs to the figure and gets a darker edge."""
+        """Fills one outline; a solid outline belongs to the figure and gets a darker edge."""
         if solid:
             edge, width = (0.66 * colour).tolist(), round(0.05 * self.unit)
             cv2.polylines(self.canvas, [placed], True, edge, width, cv2.LINE_8, 4)
@@ -119,7 +119,7 @@ class Brush:
 
     @contextmanager
     def inside(self, placed: np.ndarray) -> Iterator[None]:
-        """Limits what is filled in this block to the inside of the outline."""
+        """Context in which filling is limited to the inside of the outline."""
         mask = np.zeros_like(self.figure)
         cv2.fillPoly(mask, [placed], 255, cv2.LINE_8, 4)
         below, self.canvas = self.canvas, self.canvas.copy()

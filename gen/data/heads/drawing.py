@@ -1,4 +1,4 @@
-"""The drawing of `gen.data.heads`: what a bear, a cat and a dog look like, given the factors."""
+"""Drawing of `gen.data.heads`: turns factors into a bear, a cat or a dog."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SPOTS = (  # x, y, rx, ry; the first is the patch around an eye
 
 
 class Coat:
-    """Colours of the fur and of what goes with it."""
+    """Colours of the fur and of matching parts."""
 
     def __init__(self, f: Factors) -> None:
         dark = ramp(DARK_FUR, f.fur_hue)
@@ -104,7 +104,7 @@ def _shoulders(b: Brush, c: Coat, head: np.ndarray) -> None:
     b.fill(b.body(body), c.fur, solid=True)
     with b.inside(b.body(body)):
         b.fill(b.body(chest), c.pale)
-        b.fill(b.flat(head + (0.02, 0.15)), c.deep)  # the shadow of the head
+        b.fill(b.flat(head + (0.02, 0.15)), c.deep)  # shadow of the head
 
 
 def _upright_ears(b: Brush, c: Coat, domain: str, perk: float) -> None:

@@ -9,9 +9,9 @@ ATTRIBUTES = ("mouth_open", "dark_fur", "spots")
 
 @dataclass(frozen=True)
 class Factors:
-    """The factors of a picture, shared by its twins. Uniform over the ranges given.
+    """The factors of a picture, shared by its twins. Each is uniform over its range.
 
-    None of them is cyclic, so that a regressor can predict each.
+    No factor is cyclic, so a regressor can predict each of them.
     """
 
     x: float  # -.05 .. .05 of the side, right
@@ -49,7 +49,7 @@ LOW, HIGH = np.array(
 
 
 def factors(seed: int, index: int) -> Factors:
-    """The content of picture `index`: a pure function of two integers >= 0."""
+    """Content of picture `index`: a function of two integers >= 0 alone."""
     raw = np.random.PCG64(np.random.SeedSequence([seed, index])).random_raw(len(FACTORS))
     f = Factors(*(LOW + (HIGH - LOW) * ((raw >> 11) * 2.0**-53)).tolist())
     spots = float(f.spots > 0)

@@ -1,9 +1,9 @@
-"""Movers: an endless, exactly known set of street scenes in which things act on each other.
+"""Movers: an endless, exactly labelled set of street scenes with objects that interact.
 
-Clip `index` of a seed is a pure function of the two. Cars, people and bicycles collide, follow,
-avoid, yield, push or tow each other; see `gen.data.movers.dynamics` for the laws. A test scene
-comes in three branches of the same looks: as it went, with another velocity of one mover, and
-without it.
+Clip `index` of a seed is a function of (seed, index) alone. Cars, people and bicycles collide,
+follow, avoid, yield, push or tow each other; see `gen.data.movers.dynamics` for the laws. A test
+scene has three branches of the same looks: unchanged, with another velocity of one mover, and
+without this mover.
 """
 
 from dataclasses import replace
@@ -31,25 +31,25 @@ FIRST = {"train": 0, "val": 2**31, "test": 2**31 + 2**30}  # index of the split'
 
 
 class MoverClips(Clips):
-    """Clips that are drawn when asked for; see `gen.data.clips.Clips`. Besides these:
+    """Clips that are drawn on demand; see `gen.data.clips.Clips`. Further fields:
 
         interaction  index into `INTERACTIONS`
         impact       frame of the first interaction, 0: none
         branch       index into `BRANCHES`
         target       the object that the branches change
 
-    Here theta is exact, rotation included, and has no box to wait for: it is right where the
-    object is hidden or out of view too.
+    theta is exact, including rotation, and needs no box: it is also right where the object is
+    hidden or out of view.
 
     Args:
-        seed, first: seed of the scenes, and index of the first one; the last is first + count - 1.
-        count: number of scenes; with branches there are three clips for each.
+        seed, first: seed of the scenes, and index of the first; the last is first + count - 1.
+        count: number of scenes; with branches, each has three clips.
         height, width: height and width of a frame, px.
         frames: number of frames per clip.
         max_objects: largest number of objects in a clip.
         branches: draw each scene in all three branches: clips 3 i, 3 i + 1, 3 i + 2.
-        antialias: mix colours at the edges of things; without, each pixel has the colour of one
-            owner.
+        antialias: mix colours at the edges of things; otherwise each pixel has the colour of one
+            thing.
         steady: share of the scenes with a camera that stands still; everything else in them is
             unchanged.
     """
@@ -75,7 +75,7 @@ class MoverClips(Clips):
         return self.count * (len(BRANCHES) if self.branches else 1)
 
     def scene(self, index: int) -> tuple[Scene, Course, Stage]:
-        """The scene behind clip `index`: who is there, what they do, and how it looks."""
+        """The scene, course and rendering of clip `index`."""
         if not 0 <= index < len(self):
             raise IndexError(f"expected a clip of 0 .. {len(self) - 1}, got {index}")
         index, branch = divmod(index, len(BRANCHES)) if self.branches else (index, 0)
@@ -125,7 +125,7 @@ class MoverClips(Clips):
         }
 
     def _names(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Classes and ids (M,); within a class objects are numbered from 1."""
+        """Classes and ids (M,); the objects of a class are numbered from 1."""
         classes, ids = np.zeros((2, self.max_objects), np.int64)
         for k, mover in enumerate(scene.movers):
             classes[k] = KINDS[mover.kind].train_id
@@ -148,12 +148,12 @@ class Movers(ClipData):
         seed: seed of every clip and of the order of training.
         train_clips: number of clips in the training set.
         val_clips: number of clips in the validation set.
-        test_scenes: number of scenes in the test set, of three clips each: as it went, with another
+        test_scenes: number of scenes in the test set, of three clips each: unchanged, with another
             velocity of the object `target`, and without `target`.
-        antialias: mix colours at the edges of things. False: every visible pixel of a frame is
-            exactly the colour that its point had in frame 0.
-        steady: share of the training clips with a camera that stands still, as a user often wants
-            it; in other clips the camera always moves a little.
+        antialias: mix colours at the edges of things. False: every visible pixel of a frame has
+            exactly the colour of its point in frame 0.
+        steady: share of the training clips with a camera that stands still, a frequent wish of
+            users; in other clips the camera always moves a little.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Movers(ClipData):
 
     @property
     def domains(self) -> list[str]:
-        """The interactions, in the order of their numbers."""
+        """Names of the interactions, in the order of their indices."""
         return list(INTERACTIONS)
 
     def clips(self, split: str) -> MoverClips:

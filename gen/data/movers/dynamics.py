@@ -1,6 +1,6 @@
-"""Dynamics of `gen.data.movers`: how things on a street move and act on each other.
+"""Dynamics of `gen.data.movers`: how things on a street move and interact.
 
-The ground is a plane: x to the right and z towards the viewer, both in image heights; z appears
+The ground is a plane: x to the right and z towards the viewer, both in image heights; z is shown
 `DEPTH` times shorter. Time is in frames of a clip of up to 6; longer clips are sampled finer.
 """
 
@@ -14,23 +14,23 @@ INTERACTIONS = ("free", "collide", "follow", "avoid", "yield", "push", "tether")
 SUBSTEPS = 8
 DEPTH = 3.0
 DURATION = 5.0
-CELLS = 64  # an image height
-SADDLE = 0.01  # how much nearer than the bicycle its rider is
+CELLS = 64  # per image height
+SADDLE = 0.01  # distance by which a rider is nearer than the bicycle
 
 
 @dataclass(frozen=True)
 class Mover:
-    """One thing on the street; velocities a frame."""
+    """One thing on the street; velocities are per frame."""
 
     kind: str
     x: np.ndarray  # (2,) x and z at frame 0
     v: np.ndarray  # (2,)
     facing: int  # 1 to the right, -1 to the left
-    wish: np.ndarray | None = None  # (2,) velocity it strives for, None: its own
-    drive: float = 0.0  # how fast it gets there, a frame; 0: it rolls
+    wish: np.ndarray | None = None  # (2,) wished velocity, None: its own
+    drive: float = 0.0  # rate of approach to the wished velocity, per frame; 0: it rolls
     friction: float = 0.0  # deceleration
     size: float = 1.0
-    hitch: float = 0.0  # tow bar, in cells
+    hitch: float = 0.0  # length of a tow bar, in cells
     look: np.ndarray = field(default_factory=lambda: np.zeros(6))
 
     @property
@@ -45,7 +45,7 @@ class Mover:
 
 @dataclass(frozen=True)
 class Camera:
-    """Constant velocity and a slow swing; zoom a frame; roll in rad. At frame 0 all are 0."""
+    """Constant velocity and a slow swing; zoom per frame; roll in rad. All are 0 at frame 0."""
 
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     swing: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -56,18 +56,18 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """The start of a clip, all its branches included.
+    """The start of a clip, for all its branches.
 
     Attributes:
         interaction: index into `INTERACTIONS`.
-        movers: sorted by id.
-        pairs: (who causes, who answers), indices of movers; the law of the interaction binds them.
+        movers: movers, sorted by id.
+        pairs: (cause, responder) indices of movers, bound by the law of the interaction.
         target: the mover that branches change.
-        other: (2,) its velocity in the branch do(velocity).
+        other: (2,) velocity of the target in the branch do(velocity).
         bounce: restitution of collisions.
-        rest: length of the spring of a tether.
-        crossing: (2,) where paths cross in a yield.
-        phase: of the gait.
+        rest: rest length of the spring of a tether.
+        crossing: (2,) place where the paths cross in a yield.
+        phase: phase of the gait.
     """
 
     interaction: int
@@ -84,8 +84,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a scene: x (T, K, 2) on the ground, angle (T, K) in rad clockwise, impact the
-    frame of the first interaction or 0, present (K,)."""
+    """The course of a scene: x (T, K, 2) on the ground, angle (T, K) in rad clockwise, impact
+    (frame of the first interaction, or 0), present (K,)."""
 
     x: np.ndarray
     angle: np.ndarray
@@ -94,7 +94,7 @@ class Course:
 
 
 def perspective(z: np.ndarray | float) -> np.ndarray | float:
-    """Scale of what stands at z."""
+    """Scale at which things at z appear."""
     return 1 + 0.9 * (z / DEPTH - 0.25)
 
 
@@ -103,7 +103,7 @@ def frame_time(frames: int) -> float:
 
 
 def with_velocity(scene: Scene, k: int, v: np.ndarray) -> Scene:
-    """do(velocity of mover k := v): it starts with it and strives to keep it."""
+    """do(velocity of mover k := v): the mover starts with v and strives to keep it."""
     movers = list(scene.movers)
     movers[k] = replace(movers[k], v=v, wish=v)
     return replace(scene, movers=tuple(movers))
@@ -138,7 +138,7 @@ class World:
         self.bounce = 0.0 if law == "push" else scene.bounce
 
     def step(self, h: float) -> bool:
-        """Advance by h frames; whether something interacted."""
+        """Advances by h frames; True if something interacted."""
         before = self.v.copy()
         a = self.drive * (self.wish - self.v)
         acted = self.law(a, h) if self.law else False
@@ -152,7 +152,7 @@ class World:
         return acted
 
     def _contacts(self) -> bool:
-        """Impulses between footprints that touch and approach; they are moved apart."""
+        """Applies impulses between footprints that touch and approach, and moves them apart."""
         dx, dz = (self.x[None] - self.x[:, None]).transpose(2, 0, 1)  # (K, K)
         dx = np.sign(dx) * np.maximum(np.abs(dx) - self.core, 0)
         gap = np.hypot(dx, dz) - self.reach
@@ -172,7 +172,7 @@ class World:
         return acted
 
     def _follow(self, a: np.ndarray, h: float) -> bool:
-        """Intelligent driver model: a0 (1 - (v / v0)^4 - (s* / gap)^2), behind the next ahead."""
+        """Intelligent driver model behind the next mover: a0 (1 - (v / v0)^4 - (s* / gap)^2)."""
         a0, comfort, headway, s0 = 0.012, 0.02, 1.2, 0.05
         chain = sorted({k for pair in self.scene.pairs for k in pair})
         acted = False
@@ -196,7 +196,7 @@ class World:
         return acted
 
     def _avoid(self, a: np.ndarray, h: float) -> bool:
-        """Social force A exp((r - distance) / B), turned to the right: both give way."""
+        """Social force A exp((r - distance) / B), turned to the right, so that both give way."""
         acted = False
         for i, j in [*self.pairs, *(p[::-1] for p in self.pairs)]:
             away = self.x[i] - self.x[j]
@@ -213,7 +213,7 @@ class World:
         return acted
 
     def _yield(self, a: np.ndarray, h: float) -> bool:
-        """Lets a mover brake before the crossing if another comes from the right, then go on."""
+        """Brakes a mover before the crossing if another comes from the right, then lets it go."""
         acted = False
         for p, q in self.pairs:
             axis = int(abs(self.wish[q, 1]) > abs(self.wish[q, 0]))  # of q: 0 x, 1 z
@@ -227,7 +227,7 @@ class World:
             if abs(toward) < 1e-3 or stop < -0.05:
                 continue
             enter, leave = sorted((left[p, 1 - axis] + d) / toward for d in (-clear, clear))
-            first = (stop + 2 * (reach + 0.06)) / free < enter - 0.5  # q is through in time
+            first = (stop + 2 * (reach + 0.06)) / free < enter - 0.5  # q passes in time
             if leave < 0 or enter > 6 or stop / free > leave or first:
                 continue
             need = v * v / (2 * max(stop, 0.01))
@@ -237,7 +237,7 @@ class World:
         return acted
 
     def _tether(self, a: np.ndarray, h: float) -> bool:
-        """A damped spring between the two."""
+        """Damped spring between two movers."""
         acted = False
         stiff, damp = (6.0, 3.0) if self.scene.rest == 0 else (2.6, 0.6)
         for i, j in self.pairs:

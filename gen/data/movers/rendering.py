@@ -1,9 +1,9 @@
-"""Rendering of `gen.data.movers`: who owns a point, its colour, exact flow and visibility.
+"""Rendering of `gen.data.movers`: owner and colour of a point, exact flow and visibility.
 
 An image is a stack of rigid sheets: the movers, nearest feet first, then the layers of the
-scenery. Each sheet has a similarity a frame from its own coordinates to pixels, and a colour that
-is a function of these coordinates alone. So two frames show the same point in the same colour, and
-where it was in frame 0 is known exactly.
+scenery. In each frame a similarity maps the coordinates of a sheet to pixels, and the colour of a
+sheet is a function of its coordinates alone. So two frames show a point in the same colour, and
+its place in frame 0 is known exactly.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from gen.data.movers.sprites import KINDS, Sprite
 
 LAYER_IDS = np.array([1, 8, 2, 2, 10])  # trainIds; of the ground: pavement
 ROAD_ID = 0
-SOFT_PX = 1.5  # width of edges within a sheet: frames can then be sampled between pixels
+SOFT_PX = 1.5  # width of edges within a sheet, so that frames can be sampled between pixels
 
 
 def inverse(m: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def inverse(m: np.ndarray) -> np.ndarray:
 
 
 def compose(m: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """m after n, affine maps (..., 2, 3)."""
+    """m after n, both affine maps (..., 2, 3)."""
     out = m[..., :2] @ n
     out[..., 2] += m[..., 2]
     return out
@@ -46,7 +46,7 @@ def normalised(m: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def placement(scene: Scene, course: Course, height: int, width: int) -> np.ndarray:
-    """Maps from the sheets' coordinates to px, (T, LAYERS + K, 2, 3); a mover's unit is a cell."""
+    """Maps from sheet coordinates to px, (T, LAYERS + K, 2, 3); the unit of a mover is a cell."""
     camera, frames = scene.camera, len(course.x)
     t = frame_time(frames) * np.arange(frames)
     swing = np.sin(0.9 * t + camera.phase) - np.sin(camera.phase)
@@ -78,8 +78,8 @@ class Stage:
     """One branch of a scene, ready to be rendered in T frames.
 
     Args:
-        scene, course: scene with K movers, and the course of what they do.
-        looks: generator of random numbers from which the background is drawn.
+        scene, course: scene with K movers, and their course.
+        looks: random generator of the background.
         size: height and width, px.
     """
 
@@ -112,12 +112,12 @@ class Stage:
     def trace(
         self, x: np.ndarray, y: np.ndarray, antialias: bool = False, paint: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Look at any points (F, n) in px of the first F frames.
+        """Looks at any points (F, n), in px of the first F frames.
 
         Returns:
-            owner (F, n): the sheet that is seen, LAYERS + k for mover k; and the colours
-            (F, 3, n) in [0, 1], those of the owner at the point or, antialiased, mixed where its
-            edge is less than half a pixel away. Zeros without `paint`.
+            owner (F, n): the visible sheet, LAYERS + k for mover k; and the colours (F, 3, n) in
+            [0, 1] of the owner at the point; with `antialias`, mixed within half a px of an edge.
+            Colours are zeros without `paint`.
         """
         frames, n = x.shape
         owner = np.full(x.size, -1, np.int8)
@@ -164,14 +164,14 @@ class Stage:
         return owner.reshape(frames, n), rgb.reshape(3, frames, n).swapaxes(0, 1)
 
     def flow(self, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The flow at points (F, n) of the first F frames to frame 0, (F, 2, n) px."""
+        """Flow to frame 0 at points (F, n) of the first F frames, (F, 2, n) px."""
         m = self.to_first[np.arange(len(x))[:, None], owner]  # (F, n, 2, 3)
         u = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2] - x
         v = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2] - y
         return np.stack([u, v], 1)
 
     def visible(self, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """True where points (F, n) of frame 0 lie in it and show the given owner; bool."""
+        """True where points (F, n) lie inside frame 0 and frame 0 shows the given owner there."""
         height, width = self.size
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         seen, _ = self.trace(x.reshape(1, -1), y.reshape(1, -1), paint=False)
@@ -203,7 +203,7 @@ class Stage:
         return tuple(m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in (0, 1))
 
     def _near(self, k: int, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-        """Points in the box around mover k: flat index, coordinates a and b, distance."""
+        """Points in the box of mover k: flat index, coordinates a and b, distance."""
         (x0, y0), (x1, y1) = self.low[: len(x), k].T, self.high[: len(x), k].T
         inside = (x > x0[:, None]) & (x < x1[:, None]) & (y > y0[:, None]) & (y < y1[:, None])
         at = np.flatnonzero(inside)

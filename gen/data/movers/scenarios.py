@@ -1,4 +1,4 @@
-"""Casting of `gen.data.movers`: draws who is on the street, where, and what is going to happen."""
+"""Casting of `gen.data.movers`: draws the movers of a scene, their places and their interaction."""
 
 from dataclasses import replace
 
@@ -20,16 +20,16 @@ from gen.data.movers.dynamics import (
 )
 from gen.data.movers.sprites import KINDS
 
-LANES = (0.14, 0.25, 0.36)  # heights of wheels in the image; the far one leads to the left
+LANES = (0.14, 0.25, 0.36)  # heights of wheels in the image; the far lane leads to the left
 FREE_SHARE = 0.2
-STRAY_SHARE = 0.15  # of the other clips: the target has the velocity of do(), as it may
+STRAY_SHARE = 0.15  # share of the other clips in which the target has the velocity of do()
 ATTEMPTS = 100
-MIN_EFFECT = 0.035  # image heights that an answer moves who answers, in a clip of full length
+MIN_EFFECT = 0.035  # image heights, least effect on the responder in a clip of full length
 CARS = ("car", "car", "car", "truck", "bus", "motorcycle")
 
 
 def cast(rng: np.random.Generator, frames: int, max_objects: int, aspect: float) -> Scene:
-    """Draw a scene; `aspect` is the width of the image over its height."""
+    """Draws a scene; `aspect` is the width of the image over its height."""
     law = 0 if rng.random() < FREE_SHARE else int(rng.integers(1, len(INTERACTIONS)))
     count = int(rng.integers(2, max_objects + 1))
     camera = _camera(rng)
@@ -60,7 +60,7 @@ def cast(rng: np.random.Generator, frames: int, max_objects: int, aspect: float)
 
 
 def _factor(rng: np.random.Generator) -> float:
-    """The factor of a velocity under do(): back or nearly still, or faster."""
+    """Factor of a velocity under do(): backwards or nearly still, or faster."""
     return rng.uniform(-0.5, 0.1) if rng.random() < 0.6 else rng.uniform(1.45, 1.7)
 
 
@@ -77,7 +77,7 @@ def _camera(rng: np.random.Generator) -> Camera:
 
 
 def _mover(rng, kind, x, height, speed, facing, **law) -> Mover:
-    """A mover in the lane at `height` of the image, driving at `speed` the way it faces."""
+    """A mover in the lane at `height` of the image, driving forwards at `speed`."""
     at, v = np.array([x, DEPTH * height]), np.array([facing * speed, 0.0])
     small = kind in ("person", "rider")
     size = rng.uniform(0.95, 1.1) if small else rng.uniform(0.9, 1.05)
@@ -89,19 +89,19 @@ def _moved(mover: Mover, x: float) -> Mover:
 
 
 def _lane(rng: np.random.Generator) -> tuple[float, int]:
-    """Height of a lane, and its direction."""
+    """Height of a lane, and the direction of its traffic."""
     lane = int(rng.integers(3))
     facing = (-1, int(rng.choice([-1, 1])), 1)[lane]
     return LANES[lane] + rng.uniform(-0.012, 0.012), facing
 
 
 def _ends(mover: Mover, speed: float) -> dict:
-    """Strive for another speed the way it faces."""
+    """Options of a mover that strives for another speed in its direction."""
     return {"wish": np.array([mover.facing * speed, 0.0])}
 
 
 def _collide(rng: np.random.Generator, frames: int) -> Scene:
-    """One runs into another: from behind, or head-on."""
+    """One mover runs into another, from behind or head-on."""
     height, s = _lane(rng)
     v, time = rng.uniform(0.05, 0.085), _when(rng, frames)
     head_on = rng.random() < 0.35
@@ -117,7 +117,7 @@ def _collide(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def _follow(rng: np.random.Generator, frames: int) -> Scene:
-    """One or two come up behind a slow or braking one."""
+    """One or two movers come up behind a slow or braking one."""
     height, s = _lane(rng)
     v, slow = rng.uniform(0.06, 0.085), rng.uniform(0, 0.02)
     lead = _mover(rng, rng.choice(CARS), 0, height, rng.choice([slow, 0.8 * v]), s, drive=0.9)
@@ -143,7 +143,7 @@ def _avoid(rng: np.random.Generator, frames: int) -> Scene:
     second = _mover(rng, "person", at + s * w * time, height, w, -s, drive=0.35)
     second = replace(second, x=second.x + (0, rng.uniform(-0.05, 0.05)))
     movers, pairs = [first, second], [(0, 1)]
-    if rng.random() < 0.4:  # a companion beside the second
+    if rng.random() < 0.4:  # a companion of the second
         apart = rng.choice([-1, 1]) * rng.uniform(0.15, 0.2)
         third = _mover(rng, "person", second.x[0] + s * 0.07, height + apart / 3, w, -s, drive=0.35)
         movers, pairs = [*movers, third], [*pairs, (0, 2)]
@@ -151,9 +151,9 @@ def _avoid(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def _yield(rng: np.random.Generator, frames: int) -> Scene:
-    """A walker crosses the road before a car; whoever has the other from the right goes second."""
+    """A walker crosses the road before a car; the one with the other on the right goes second."""
     height, s = _lane(rng)
-    side = int(rng.choice([-1, 1]))  # the way of the walker, 1 towards the viewer
+    side = int(rng.choice([-1, 1]))  # direction of the walker, 1 towards the viewer
     at, time = rng.uniform(-0.3, 0.3), rng.uniform(0.45, 0.8) * _clip(frames)
     v, w = rng.uniform(0.06, 0.085), rng.uniform(0.11, 0.17)
     car = _mover(rng, rng.choice(CARS), 0, height, v, s, drive=0.5)
@@ -170,7 +170,7 @@ def _yield(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def _push(rng: np.random.Generator, frames: int) -> Scene:
-    """One shoves another that stands or hardly rolls, and keeps pushing."""
+    """One mover shoves another that stands or hardly rolls, and keeps pushing."""
     height, s = _lane(rng)
     v, time = rng.uniform(0.055, 0.08), _when(rng, frames)
     strong, weak = ("truck", "bus", "car"), ("car", "car", "motorcycle", "truck")
@@ -185,7 +185,7 @@ def _push(rng: np.random.Generator, frames: int) -> Scene:
 
 
 def _tether(rng: np.random.Generator, frames: int) -> Scene:
-    """One tows another by a bar that springs, or carries its rider."""
+    """One mover tows another by a springy bar, or carries its rider."""
     height, s = _lane(rng)
     slow, fast = rng.uniform(0, 0.03), rng.uniform(0.06, 0.085)
     start, end = (slow, fast) if rng.random() < 0.75 else (fast, slow)
@@ -210,7 +210,7 @@ DESIGNS = (lambda rng, frames: Scene(0, ()), _collide, _follow, _avoid, _yield, 
 
 
 def _clip(frames: int) -> float:
-    """Length of the clip in units of time."""
+    """Length of the clip in frames of `dynamics`."""
     return frame_time(frames) * (frames - 1)
 
 
@@ -219,12 +219,12 @@ def _when(rng: np.random.Generator, frames: int) -> float:
 
 
 def _centre(camera: Camera, frames: int) -> np.ndarray:
-    """The place of the ground in the middle of the image, roughly: (T,)."""
+    """Approximate ground position in the middle of the image: (T,)."""
     return camera.velocity[0] * frame_time(frames) * np.arange(frames)
 
 
 def _legible(scene: Scene, course: Course, aspect: float, frames: int) -> bool:
-    """True if the interaction happens, in view, and visibly moves who answers."""
+    """True if the interaction happens in view and visibly moves the responder."""
     zoom = np.exp(max(scene.camera.zoom, 0) * DURATION)
     seen = np.abs(course.x[..., 0] - _centre(scene.camera, frames)[:, None]) * zoom
     half = np.array([m.half for m in scene.movers])
@@ -239,7 +239,7 @@ def _legible(scene: Scene, course: Course, aspect: float, frames: int) -> bool:
 
 
 def _crowd(rng, scene: Scene, course: Course | None, count: int, aspect, frames) -> list[Mover]:
-    """The scene's movers, and up to `count` in all: more that touch nobody."""
+    """The movers of a scene, filled up to `count` with movers that touch nobody."""
     movers, time = list(scene.movers), frame_time(frames) * np.arange(frames)[:, None]
     paths = [course.x[:, k] for k in range(len(movers))]
     for _ in range(6 * count):
@@ -263,7 +263,7 @@ def _crowd(rng, scene: Scene, course: Course | None, count: int, aspect, frames)
 
 
 def _apart(one: Mover, path: np.ndarray, other: Mover, beside: np.ndarray) -> bool:
-    """True if two never touch, and neither hides most of the other at the start or the end."""
+    """True if two movers never touch, and neither mostly hides the other at the start or end."""
     dx, dz = np.abs(path - beside).T  # (T,)
     width = KINDS[one.kind].width * one.scale + KINDS[other.kind].width * other.scale
     if ((dx < one.half + other.half + 0.06) & (dz < width + 0.04)).any():

@@ -1,4 +1,4 @@
-"""The background of `gen.data.movers`: a street in five layers, ground in front to sky behind.
+"""Background of `gen.data.movers`: a street in five layers, from the ground to the sky.
 
 Each layer is a rigid sheet, measured in image heights from the middle of the image at frame 0,
 x right, y down. Outlines and colours are functions of these coordinates, defined everywhere.
@@ -24,7 +24,7 @@ MOODS = tuple(  # sky above and below, skyline, asphalt, pavement, windows with 
 )
 WALLS = rgb("d9b99b c98b74 e6d3b8 a7b3bd c9c2b5 b9786a d8c58f 9aa88f e3b6a1 8f9bb3")
 CROWNS = rgb("6f9a5c 86ac62 5f8d6b a7b562 d99a5b dc9fae")
-NOISE = np.random.default_rng(0).random((64, 64)).ravel()  # one lattice for all
+NOISE = np.random.default_rng(0).random((64, 64)).ravel()  # one lattice for all noise
 
 
 def noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -51,12 +51,12 @@ def centred(x: np.ndarray, period: float) -> np.ndarray:
 
 
 class Scenery:
-    """The things that stand around in one scene.
+    """The fixed things of one scene.
 
     Args:
         rng: generator of all random numbers of the scenery.
         soft: width of the edges within a layer, in image heights.
-        zebra: place of a zebra crossing, None: there is none.
+        zebra: position of a zebra crossing; None: no crossing.
     """
 
     def __init__(self, rng: np.random.Generator, soft: float, zebra: float | None) -> None:
@@ -71,10 +71,10 @@ class Scenery:
         self.tree = rng.random((16, 4))
 
     def _street(self, rng, count, widths, heights, colours) -> dict[str, np.ndarray]:
-        """A row of `count` buildings that repeats."""
+        """A repeating row of `count` buildings."""
         edge = np.concatenate([[0], np.cumsum(rng.uniform(*widths, count))])
         height = rng.uniform(*heights, count)
-        height[rng.random(count) < 0.12] = 0.03  # a wall: one sees further
+        height[rng.random(count) < 0.12] = 0.03  # a wall, with the view behind it
         width = np.diff(edge)
         hut = np.stack([rng.uniform(0.3, 0.7, count) * width, rng.uniform(0.1, 0.22, count) * width,
                         rng.uniform(0.01, 0.05, count) * (rng.random(count) < 0.6)])  # fmt: skip
@@ -87,11 +87,11 @@ class Scenery:
         }  # fmt: skip
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
-        """Share of a soft edge that lies within."""
+        """Share of a soft edge that lies inside."""
         return np.clip(0.5 - distance / self.soft, 0, 1)
 
     def outline(self, layer: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Signed distance to what is in front of the further layers, < 0 inside."""
+        """Signed distance to the part of a layer that hides the further layers, < 0 inside."""
         if layer == GROUND:
             return HORIZON - y
         if layer == TREES:
@@ -116,14 +116,14 @@ class Scenery:
         return np.clip(paint(x, y), 0, 1)
 
     def _house(self, street: dict, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index of the building at x, and the distance from its left wall."""
+        """Index of the building at x, and the distance to its left wall."""
         x = (x + self.shift[0]) % street["edge"][-1]
         i = np.searchsorted(street["edge"], x, side="right") - 1
         i = np.minimum(i, len(street["top"]) - 1)
         return i, x - street["edge"][i]
 
     def _crown(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Distance to the nearest tree, to its trunk, its number, and where in its crown."""
+        """Distance to the nearest tree and to its trunk, its number, and the place in its crown."""
         cell = np.floor(x / 0.42)
         k = cell.astype(np.int64) & 15
         there, where, size, _ = self.tree[k].T

@@ -1,8 +1,8 @@
-"""The moving things in `gen.data.movers`: seven kinds of sprites made of signed distances.
+"""Moving things of `gen.data.movers`: seven kinds of sprites made of signed distances.
 
 Sprite coordinates: a to the front, b up, origin on the ground below the middle. The unit is a
 cell, 1/64 of the image's height at scale 1. A sprite is a list of parts, painted in order; its
-outline is the union of the solid ones. Colours are functions of (a, b) alone, so they move along.
+outline is the union of the solid parts. Colours are functions of (a, b), so they move along.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (a, b) -> cells, < 
 
 @dataclass(frozen=True)
 class Kind:
-    """Class of a mover: Cityscapes trainId, half length and height in cells, half width of its
+    """Class of a mover: Cityscapes trainId, half length and half height in cells, half width of the
     footprint in image heights."""
 
     train_id: int
@@ -55,7 +55,7 @@ FIXED = dict(
 
 
 def box(a0: float, b0: float, half_a: float, half_b: float, r: float = 0.0) -> Distance:
-    """Rounded box; r included in the half sides. A disc where both equal r."""
+    """Rounded box, with r included in the half sides; a disc where both equal r."""
 
     def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         p, q = np.abs(a - a0) - (half_a - r), np.abs(b - b0) - (half_b - r)
@@ -83,7 +83,7 @@ def line(a0: float, b0: float, a1: float, b1: float, r: float) -> Distance:
 
 
 def poly(*corners: tuple[float, float]) -> Distance:
-    """A convex polygon, corners clockwise as seen with b up."""
+    """A convex polygon with corners in clockwise order (b is up)."""
     start = np.array(corners)
     edge = np.roll(start, -1, 0) - start
     normal = np.stack([-edge[:, 1], edge[:, 0]], 1) / np.hypot(*edge.T)[:, None]
@@ -238,7 +238,7 @@ class Sprite:
         kind: name of a kind, a key of `KINDS`.
         look: random numbers (6,) in [0, 1) that decide shape and colours.
         soft: width of the edges between parts, in cells.
-        hitch: length in cells of a tow bar at the front, 0 for none.
+        hitch: length, in cells, of a tow bar at the front; 0 for none.
     """
 
     def __init__(self, kind: str, look: np.ndarray, soft: float, hitch: float = 0.0) -> None:
@@ -268,7 +268,7 @@ class Sprite:
         return np.minimum.reduce(solid)
 
     def colour(self, a: np.ndarray, b: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Colours (3, n) in [0, 1]; `distance` is what `outline` gives there."""
+        """Colours (3, n) in [0, 1]; `distance` is the result of `outline` at the points."""
         rgb = np.empty((3, len(a)))
         rgb[:] = self.colours[next(name for _, name, solid in self.parts if solid)][:, None]
         for where, name, _ in self.parts:
