@@ -1,1 +1,1 @@
-"""Trained methods at work: what commands, demo, callbacks and reports ask of them."""
+"""Inference with trained methods, for commands, demo, callbacks and reports."""

@@ -1,6 +1,6 @@
-"""Shared parts of inference: reading images, seeds, and pictures to choose from.
+"""Shared parts of inference: reading images, seeds, and choosing images to show.
 
-Used by the report, the scripts, callbacks and demos, so that all of them show the same pixels.
+The report, the scripts, callbacks and demos use this module, so all of them show the same pixels.
 Images are (N, 3, H, W) in [-1, 1].
 """
 
@@ -15,7 +15,7 @@ from gen.data.images import load_image, resize, to_tensor
 
 Rows = list[list[Tensor | None]]
 Headers = list[tuple[str, int]]
-MOST_SEEDS = 1000  # of a range: more are no picture
+MOST_SEEDS = 1000  # in a range: more make no picture
 
 
 def device(method) -> torch.device:
@@ -26,16 +26,16 @@ def read(method, image: str | Path) -> Tensor:
     """An image file at the method's size, (1, 3, S, S), resized to a square as in training.
 
     Raises:
-        ImageError: naming the path, if it cannot be used.
+        ImageError: the image cannot be used; the message names the path.
     """
     return to_tensor(resize(load_image(image), method.img_size))[None].to(device(method))
 
 
 def pick(images, per_domain: int, shift: float = 0.0) -> list[int]:
-    """Indices into a `DomainImages`, domain by domain: as many of each, evenly spread.
+    """Indices into a `DomainImages`: the same number from each domain, evenly spaced.
 
-    Domains are staggered, so that paired data shows different contents; `shift` in [0, 1) gives
-    others (sources 0, references 0.5).
+    Domains are staggered, so that paired data shows different contents; `shift` in [0, 1) selects
+    other images (sources 0, references 0.5).
     """
     chosen, S = [], len(images.domains)
     for y in range(S):
@@ -54,7 +54,7 @@ def batch(method, images, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def seeds(texts: Sequence[str]) -> list[int]:
-    """Seeds as they are written: `["3", "5-7"]` -> [3, 5, 6, 7].
+    """Parses seeds: `["3", "5-7"]` -> [3, 5, 6, 7].
 
     Raises:
         ValueError: neither a number nor a range; an empty range, or one of more than `MOST_SEEDS`.
@@ -84,5 +84,5 @@ def normal(width: int, seeds: Sequence[int]) -> Tensor:
 
 
 def join(legs: Sequence[Tensor]) -> Tensor:
-    """Legs one after the other, each joint once: (N, T', 3, H, W)."""
+    """Legs in sequence, with each shared frame once: (N, T', 3, H, W)."""
     return torch.cat([legs[0], *(leg[:, 1:] for leg in legs[1:])], dim=1)

@@ -1,10 +1,10 @@
-"""Requests of a user to a scene: drags of objects, pins, a motion of the camera.
+"""Requests to a scene: drags of objects, pins, a motion of the camera.
 
 As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
-"camera": [dx, dy, zoom], "seed": 0}. All but `drags` can be left out. Positions are px of the
-frame, x first; of a path only differences matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
-`scale` and `zoom` are those of the last frame. The camera's motion is that of the ground, and what
-is pinned stays on it; without a camera the model invents its motion, and a pin stays in the image.
+"camera": [dx, dy, zoom], "seed": 0}. All keys but `drags` are optional. Positions are px of the
+frame, x first; only differences along a path matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
+`scale` and `zoom` refer to the last frame. The camera moves the ground, and pinned objects stay on
+it; without `camera` the model invents the motion, and a pinned object stays in place in the image.
 
 Letters in shapes: N batch, T frames after the first, M objects, H height, W width.
 """
@@ -25,14 +25,14 @@ from gen.devices import float64
 from gen.networks.click_to_move.animator import Animation, Motion, Scene
 from gen.ops.motion import move_boxes, theta_from_boxes
 
-MOST = 40  # objects
-FARTHEST = 4  # a drag is at most so many image sides long
-ZOOMS = 0.25, 4.0  # scales and zooms
-NEAR_PX = 8  # a click so near to an object means it
+MOST = 40  # largest number of objects
+FARTHEST = 4  # longest drag, in image sides
+ZOOMS = 0.25, 4.0  # least and largest scale and zoom
+NEAR_PX = 8  # a click within this distance selects an object
 
 
 class Drag(NamedTuple):
-    """An object's id, the way (x, y) px that it goes, and its size in the last frame."""
+    """An object's id, its path (x, y) px, and its scale in the last frame."""
 
     id: int
     path: tuple[tuple[float, float], ...]
@@ -40,8 +40,8 @@ class Drag(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Drags, ids of objects that stay, the camera's (dx, dy, zoom) in the last frame, and a seed:
-    how all that is not asked for turns out."""
+    """Drags, ids of pinned objects, the camera's (dx, dy, zoom) in the last frame, and a seed of
+    all motion that is not requested."""
 
     drags: tuple[Drag, ...] = ()
     pins: tuple[int, ...] = ()
@@ -50,10 +50,10 @@ class Request(NamedTuple):
 
 
 def parse(text: str | dict[str, Any]) -> Request:
-    """A request from JSON, as above, or from what it stands for.
+    """A request from JSON, as above, or from the parsed JSON.
 
     Raises:
-        ValueError: Something else; expected and got.
+        ValueError: not a request; expected and got.
     """
     try:
         data = json.loads(text) if isinstance(text, str) else text
@@ -81,7 +81,7 @@ def parse(text: str | dict[str, Any]) -> Request:
 
 
 def read(path: str | Path) -> Request:
-    """The request of a JSON file; see `parse`."""
+    """The request in a JSON file; see `parse`."""
     try:
         return parse(Path(path).read_text("utf-8"))
     except UnicodeDecodeError as error:
@@ -91,13 +91,13 @@ def read(path: str | Path) -> Request:
 
 
 def dump(request: Request) -> str:
-    """The JSON that `parse` reads as `request`."""
+    """JSON from which `parse` makes an equal request."""
     drags = [drag._asdict() for drag in request.drags]
     return json.dumps(request._asdict() | {"drags": drags})
 
 
 def faster(request: Request, speed: float) -> Request:
-    """All goes `speed` times as far in the same frames; scales and zoom are raised to its power."""
+    """Makes all motions `speed` times as far; scales and zoom are raised to the power `speed`."""
     if not (math.isfinite(speed) and speed > 0):
         raise ValueError(f"speed: expected a number above 0, got {speed}")
     out = resized(request, speed, speed)
@@ -107,7 +107,7 @@ def faster(request: Request, speed: float) -> Request:
 
 
 def _power(scale: float, speed: float) -> float:
-    """NaN, which `motion` refuses, where there is none."""
+    """scale ** speed; NaN, which `motion` refuses, if there is no such number."""
     with np.errstate(all="ignore"):
         return float(np.float64(scale) ** speed)
 
@@ -148,7 +148,7 @@ def _only(data: Any, names: set[str], what: str) -> None:
 
 
 def scene(frame: Tensor, semantic: Tensor, instance: Tensor) -> Scene:
-    """A scene (N = 1) of one image with its masks; one without objects has M = 1, and none present.
+    """A scene (N = 1) of one image with its masks; without objects, M = 1 and `present` is False.
 
     Args:
         frame: image (3, H, W) in [-1, 1].
@@ -187,7 +187,7 @@ def scene(frame: Tensor, semantic: Tensor, instance: Tensor) -> Scene:
 
 
 def pick(instance: Tensor, x: float, y: float) -> int | None:
-    """The id (H, W) at a click, or of the nearest object within 8 px; None: the background."""
+    """Id at a click in a map (H, W), or of the nearest object within 8 px; None: background."""
     row, column = (instance >= 1000).nonzero(as_tuple=True)
     distance = (column - x).square() + (row - y).square()
     if not len(row) or distance.min() > NEAR_PX**2:
@@ -196,13 +196,13 @@ def pick(instance: Tensor, x: float, y: float) -> int | None:
 
 
 def motion(request: Request, scene: Scene, steps: int) -> Motion:
-    """The motion that a request means for a scene (N = 1) of T = `steps` more frames.
+    """Motion that a request means for a scene (N = 1), over T = `steps` further frames.
 
-    An object's centre goes along the path at even speed: points between the given ones are on a
-    monotone cubic of the way gone (PCHIP). Its size changes evenly.
+    An object's centre follows its path at constant speed; between the given points, a monotone
+    cubic over the path length (PCHIP) interpolates. Its size changes evenly.
 
     Raises:
-        ValueError: ids that are not there or asked for twice; numbers that are not finite or too
+        ValueError: ids that are absent or requested twice; numbers that are not finite or too
             large; an object that is dragged out of the image.
     """
     H, W = scene.frame.shape[-2:]
@@ -213,7 +213,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
             raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
         if asked.count(id_) > 1:
             raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
-    image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves as the camera, like one more object
+    image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves with the camera, like one more object
     boxes = float64(torch.cat([scene.boxes[0], image]))
     boxes = boxes.repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=boxes.device)[:, None]
@@ -256,10 +256,10 @@ def _check(what: str, path: tuple, scale: float, most: float) -> None:
 
 
 def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
-    """Points (T + 1, 2), evenly spaced along a path and relative to its start."""
+    """Points (T + 1, 2), evenly spaced along a path, relative to its start."""
     points = np.asarray(path, np.float64)
     steps_px = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    far = steps_px > 1e-9 * max(1.0, steps_px.sum())  # what adds to the length of the way
+    far = steps_px > 1e-9 * max(1.0, steps_px.sum())  # steps that add to the path length
     points = points[np.concatenate([[True], far])] - points[0]
     if len(points) == 1:
         return np.zeros((steps + 1, 2))
@@ -270,13 +270,13 @@ def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
 def animate(
     method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
 ) -> Animation:
-    """The video of a trained `ClickToMove` from one image (N = 1); see `scene` and `motion`."""
+    """Video of a trained `ClickToMove` from one image (N = 1); see `scene` and `motion`."""
     what, moved, z, object_z = _given(method, frame, semantic, instance, request)
     return method.animate(what, moved, z, object_z)
 
 
 def predict(method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request) -> Tensor:
-    """The motion of objects in what `animate` makes (1, T, M, 2, 3), without making it."""
+    """Motion (1, T, M, 2, 3) of the objects in the video of `animate`, without rendering it."""
     what, moved, _, object_z = _given(method, frame, semantic, instance, request)
     return method.predict_motion(what, moved, object_z)
 
@@ -297,7 +297,7 @@ def _given(
 
 
 def positions(scene: Scene, theta: Tensor) -> Tensor:
-    """Places of objects (N = 1): centre x, y, width, height in px, of all frames (T + 1, M, 4)."""
+    """Boxes of objects (N = 1), (T + 1, M, 4) px: centre x, y, width, height in all frames."""
     H, W = scene.frame.shape[-2:]
     boxes = torch.cat([scene.boxes[:, None], move_boxes(scene.boxes, theta)], 1)[0]
     centre = (boxes[..., :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])

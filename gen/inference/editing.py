@@ -1,8 +1,8 @@
-"""Requests to an editor of codes, and pictures of its answers.
+"""Requests to an editor of codes, and pictures of the edits.
 
-An editor is anything with `attribute_names`, `noise_dim`, `latent_dim`, `img_size`, `map_latents`,
-`synthesize` and `edit`; a judge has `attribute_names` and `classify`. N codes (N, L, D), K
-attributes in {0, 1}, images (N, 3, H, H) in [-1, 1].
+An editor is any object with `attribute_names`, `noise_dim`, `latent_dim`, `img_size`,
+`map_latents`, `synthesize` and `edit`; a judge has `attribute_names` and `classify`. N codes
+(N, L, D), K attributes in {0, 1}, images (N, 3, H, H) in [-1, 1].
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from gen.interpolation import alphas, path
 
 
 def labels(method, judge, ws: Tensor) -> Tensor:
-    """Attributes (N, K) that a judge sees in the images of codes."""
+    """Attributes (N, K) that a judge predicts for the images of codes."""
     names = getattr(judge, "attribute_names", None)
     if names != method.attribute_names or judge.img_size != method.img_size:
         raise ValueError(
@@ -28,18 +28,18 @@ def labels(method, judge, ws: Tensor) -> Tensor:
 
 
 def known(method, judge, count: int = 500, seed: int = 0) -> Tensor:
-    """Attributes (M, K) of random images: which go together; see `possible`."""
+    """Combinations of attributes (M, K) that occur in random images; see `possible`."""
     seeds = range(10**6 * (seed + 1), 10**6 * (seed + 1) + count)
     y = labels(method, judge, method.map_latents(generation.latents(method, seeds)))
     return y[possible(y)].unique(dim=0)
 
 
 def possible(y: Tensor) -> Tensor:
-    """Finds the rows of attributes (N, K) in which no two exclude each other: (N,) bool.
+    """Marks the rows of attributes (N, K) without two that exclude each other: (N,) bool.
 
-    Now and then a generator makes a cat that is half a bear, which nobody asks for. Two attributes
-    exclude each other if they are together in less than a quarter of n_i n_j / N rows, as many as
-    chance would give.
+    Sometimes a generator makes a cat that is half a bear, which nobody wants. Two attributes
+    exclude each other if they occur together in less than a quarter of n_i n_j / N rows, the
+    number expected by chance.
     """
     y, device = float64(y), y.device
     n = y.T @ y  # (K, K)
@@ -48,11 +48,11 @@ def possible(y: Tensor) -> Tensor:
 
 
 def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
-    """`cat,no-spots` -> {index of cat: True, index of spots: False}.
+    """Parses `cat,no-spots` to {index of cat: True, index of spots: False}.
 
     Raises:
-        ValueError: An attribute that the editor does not have, one that is to be and not to be, or
-            none at all.
+        ValueError: an attribute that the editor does not have, an attribute both wanted and
+            unwanted, or no attribute.
     """
     request = {}
     for word in filter(None, text.split(",")) if text.strip(",") else [text]:
@@ -66,18 +66,18 @@ def parse(text: str, names: Sequence[str]) -> dict[int, bool]:
 
 
 def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
-    """Attributes (K,) with what is requested, and as little else changed as images allow.
+    """Attributes (K,) as requested, with as few other changes as the combinations allow.
 
-    Asking a dog for `cat` must take `dog` away, though nobody said so: of the combinations that are
-    seen, it is the one that has what is requested and differs from y in the fewest places.
+    Asking a dog for `cat` must also remove `dog`: of the seen combinations that have what is
+    requested, the result is the one that differs from y in the fewest attributes.
 
     Args:
         y: attributes (K,) of the source.
-        request: wishes {number of an attribute: true to have it, false not to}.
+        request: wishes {index of an attribute: True to have it, False not to}.
         seen: combinations (M, K) of the attributes in `known` that occur in images.
 
     Raises:
-        ValueError: No combination has what is requested.
+        ValueError: no combination has what is requested.
     """
     where = list(request)
     asked = torch.tensor([float(request[k]) for k in where], device=seen.device)
@@ -103,7 +103,7 @@ def edits(method, ws: Tensor, d: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def walk(method, keys: Sequence[Tensor], frames: int) -> list[Tensor]:
-    """Frames on straight lines between codes (N, L, D): one (N, T, 3, H, H) a leg, clamped."""
+    """Frames along straight lines between codes (N, L, D): one (N, T, 3, H, H) per leg, clamped."""
     t = alphas(frames, "strict").to(keys[0].device)
     legs = zip(keys[:-1], keys[1:], strict=True)
     return [path(lambda ws: method.synthesize(ws).clamp(-1, 1), a, b, t) for a, b in legs]

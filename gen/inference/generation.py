@@ -1,6 +1,6 @@
-"""Pictures of a generator: images of seeds, truncated and mixed, by its own interface.
+"""Pictures of a generator: images of seeds, truncated or mixed, rendered by its own interface.
 
-A method here is anything with `generate`, `map_latents`, `synthesize` and `latent_dim`.
+A method here is any object with `generate`, `map_latents`, `synthesize` and `latent_dim`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def latents(method, seeds: Sequence[int]) -> Tensor:
 def generated(
     method, seeds: Sequence[int], columns: int = 8, psi: float = 1.0, y: int | None = None
 ) -> Rows:
-    """Images that a generator makes of seeds, row by row; without y of one class after another."""
+    """Images of seeds, row by row; without y, the classes take turns."""
     if y is None:
         y = torch.arange(len(seeds), device=device(method)) % max(1, method.classes)
     cells = list(method.generate(latents(method, seeds), y, psi))
@@ -28,7 +28,7 @@ def generated(
 
 
 def truncated(method, seeds: Sequence[int], psis: Sequence[float], y: int = 0) -> Rows:
-    """Row i: seed i, nearer and nearer to or farther from the mean code."""
+    """Row i: seed i at each truncation psi, from near the mean code to far from it."""
     z = latents(method, seeds)
     columns = [method.generate(z, y, psi) for psi in psis]  # each (N, 3, H, H)
     return [list(row) for row in zip(*columns, strict=True)]
@@ -37,9 +37,9 @@ def truncated(method, seeds: Sequence[int], psis: Sequence[float], y: int = 0) -
 def mixed(
     method, rows: Sequence[int], columns: Sequence[int], first: int, psi: float = 1.0, y: int = 0
 ) -> Rows:
-    """Styles mixed: row i has the code of a seed, in its rows from `first` that of column j.
+    """Mixed styles: cell (i, j) has the code of seed i, with the code of seed j from `first` on.
 
-    Around the grid stand the images of both.
+    The first column and row show the images of the seeds.
     """
     a, b = (method.map_latents(latents(method, seeds), y, psi) for seeds in (rows, columns))
     if not 0 < first < a.shape[1]:

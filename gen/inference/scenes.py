@@ -1,8 +1,8 @@
-"""A still image with masks, from files or drawn, and what is said of it on a command line.
+"""A still image with masks, from files or drawn, and requests to it from a command line.
 
 Masks are one PNG of 16 bits as `gen.data.clips.cityscapes.read_ids` reads it, here and in
-data_prep: things are trainId * 1000 + number, all else is its trainId, 255 unknown. Positions are
-px of the image as it was given, x first.
+data_prep: things are trainId * 1000 + number, other pixels are their trainId, 255 is unknown.
+Positions are px of the image as given, x first.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ NOTHING = "none: things are trainId * 1000 + number in its masks, as 13001 for a
 
 
 class Still(NamedTuple):
-    """An image at a model's size, and its masks as they were given."""
+    """An image at a model's size, and its masks as given."""
 
     frame: Tensor  # (3, H, W) in [-1, 1]
     semantic: Tensor  # (H, W) trainIds, 255 void
     instance: Tensor  # (H, W) ids, below 1000 where no object is
     given: Tensor  # (h, w) ids
-    note: str  # what was done to it
-    scale: tuple[float, float] = (1.0, 1.0)  # px of the model a px given, along x and y
+    note: str  # text on the fitting
+    scale: tuple[float, float] = (1.0, 1.0)  # px of the model per given px, along x and y
 
 
 def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str = "crop") -> Still:
-    """An image file and its masks as a frame of (H, W) px.
+    """An image file and its masks, as a frame of (H, W) px.
 
     Args:
-        fit: way to fit the image, as `gen.data.clips.decoding.kept` says; choose what the model was
-            trained with.
+        fit: way to fit the image, see `gen.data.clips.decoding.kept`; choose the one that the model
+            was trained with.
 
     Raises:
-        ValueError: files that are missing, damaged, of different size, or not such masks.
+        ValueError: files that are missing, damaged, of different sizes, or not masks.
     """
     image = load_image(frame)
     try:
@@ -69,7 +69,7 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str =
 
 
 def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
-    """A note on what fitting does to an image and its objects."""
+    """A note on the effect of fitting on an image and its objects."""
     (h, w), (H, W), notes = ids.shape, small.shape, []
     if part[2:] != (h, w):
         notes.append(f"cut to the middle {part.width} x {part.height} of {w} x {h} px")
@@ -93,18 +93,18 @@ def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
 
 
 def drawn(number: int, size: tuple[int, int], frames: int) -> Still:
-    """The first frame of a scene of the test split of `Movers`, (H, W) px."""
+    """The first frame of a scene in the test split of `Movers`, (H, W) px."""
     clips = Movers(*size, frames, num_workers=0).clips("test")
     if not 0 <= number < clips.count:
         raise ValueError(f"scene: expected a number in 0 .. {clips.count - 1}, got {number}")
-    clip = clips[number * len(BRANCHES)]  # as it went
+    clip = clips[number * len(BRANCHES)]  # the unchanged branch
     numbers, semantic = clip["instance"][0], clip["semantic"][0]
     ids = clip["ids"][(numbers - 1).clamp(min=0)].where(numbers > 0, semantic)
     return Still(clip["video"][0], semantic, ids, ids, "")
 
 
 def objects(still: Still) -> list[tuple[int, str, int, int]]:
-    """Id, class and centre x, y px of all objects that the model can see."""
+    """Id, class and centre x, y px of all objects that the model sees."""
     found = []
     for id_ in still.instance[still.instance >= 1000].unique().tolist():
         y, x = (still.given == id_).nonzero(as_tuple=True)
@@ -114,16 +114,16 @@ def objects(still: Still) -> list[tuple[int, str, int, int]]:
 
 
 def listed(still: Still) -> str:
-    """The objects of a scene in words."""
+    """The objects of a scene, as text."""
     return ", ".join(f"{id_} ({name} at {x},{y})" for id_, name, x, y in objects(still)) or NOTHING
 
 
 def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[str]) -> str:
-    """A table of what objects will have done in the last frame, a line each.
+    """A table of the motion of objects up to the last frame, one line each.
 
     Args:
         still: image that holds the objects.
-        ids: numbers of the M objects.
+        ids: ids of the M objects.
         boxes: boxes (T + 1, M, 4), px of the model, see `gen.inference.dragging.positions`.
         moved_by: words for the M objects, see the function `moved_by`.
     """
@@ -137,7 +137,7 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
 
 
 def moved_by(request: Request, scene: Scene) -> list[str]:
-    """The mover of each object in a scene (N = 1): `you`, `pinned`, or it `reacts`."""
+    """Mover of each object in a scene (N = 1): `you`, `pinned`, or `reacts` for the model."""
     who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
     return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
 
@@ -152,10 +152,10 @@ def parse_request(
 ) -> Request:
     """A request from words: drags `13001:8,-2`, pins `13002`, scales `13001:1.5`, camera `4,0,1.1`.
 
-    Instead of an id there can be a place x,y in the object, as in `40,22:8,-2`.
+    A position x,y in the object can replace its id, as in `40,22:8,-2`.
 
     Raises:
-        ValueError: other words, or a place without an object; expected, got, what there is.
+        ValueError: other words, or a position without an object; expected, got, and all objects.
     """
     form = "ID:DX,DY or X,Y:DX,DY"
     ways = [(_whose(still, "drag", text, form), _numbers("drag", text, 2, form)) for text in drags]
@@ -175,7 +175,7 @@ def parse_request(
 
 
 def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:
-    """The numbers behind the colon."""
+    """The numbers after the colon."""
     try:
         values = tuple(float(v) for v in text.partition(":")[2].split(","))
     except ValueError:
@@ -186,7 +186,7 @@ def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:
 
 
 def _whose(still: Still, what: str, text: str, form: str) -> int:
-    """The id that stands before the colon, or of the object at the place that stands there."""
+    """Id before the colon, or id of the object at the position before the colon."""
     who = text.partition(":")[0]
     if "," not in who:
         if not who.isdecimal():

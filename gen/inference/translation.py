@@ -1,6 +1,6 @@
-"""Pictures of a translator: sample grids and style paths, rendered through its own interface.
+"""Pictures of a translator: sample grids and style paths, rendered by its own interface.
 
-A method here is anything with `translate`, `encode`, `decode`, `map_style`, `mean_style`,
+A method here is any object with `translate`, `encode`, `decode`, `map_style`, `mean_style`,
 `encode_style`, `domains`, `img_size` and `latent_dim`; images are (N, 3, H, W) in [-1, 1].
 """
 
@@ -15,7 +15,7 @@ from gen.interpolation import alphas, lerp, path
 
 
 def domain_index(method, name: str) -> int:
-    """Label of a domain by its name; ValueError lists the names there are."""
+    """Label of a domain by its name; ValueError for an unknown name lists the known ones."""
     if name not in method.domains:
         known = ", ".join(method.domains)
         raise ValueError(f"expected one of the checkpoint's domains ({known}), got {name!r}")
@@ -23,9 +23,9 @@ def domain_index(method, name: str) -> int:
 
 
 def style(method, domain: int, seed_or_ref: int | Tensor, psi: float = 1.0) -> Tensor:
-    """A style (1, D) of a domain: of a seed, or of a reference image (1, 3, H, W).
+    """A style (1, D) of a domain, from a seed or a reference image (1, 3, H, W).
 
-    psi < 1 draws it towards the domain's mean style (truncation).
+    psi < 1 moves it towards the domain's mean style (truncation).
     """
     y = torch.tensor([domain], device=device(method))
     if isinstance(seed_or_ref, Tensor):
@@ -41,14 +41,15 @@ def route(
     seeds_or_refs: Sequence[int | Path],
     via: str = "",
 ) -> tuple[list[str], list[Tensor]]:
-    """Domain names and styles (1, D) on a way, for `walk`.
+    """Domain names and styles (1, D) of a path, for `walk`.
 
     Args:
-        domains: domain for each seed or reference, or one for all of them; without any, references
-            are of the domain that their folder is named after.
+        domains: domain for each seed or reference, or one for all of them; without any, the domain
+            of a reference is the name of its folder.
         seeds_or_refs: seed or reference for each domain, or one for all of them. One domain with
-            one seed k goes from k to k + 1.
-        via: domain (with the first seed) or image in a folder of its domain, which comes second.
+            one seed k gives a path from seed k to k + 1.
+        via: second stop of the path: a domain (with the first seed), or an image in a folder named
+            after its domain.
 
     Raises:
         ValueError: unknown domain, numbers that do not fit, or fewer than two styles.
@@ -80,7 +81,7 @@ def route(
 
 
 def _folder_domain(method, image: Path) -> str:
-    """The domain of a reference: the name of its folder."""
+    """Domain of a reference: the name of its folder."""
     name = image.absolute().parent.name
     if name not in method.domains:
         raise ValueError(
@@ -91,14 +92,14 @@ def _folder_domain(method, image: Path) -> str:
 
 
 def latent_grid(method, x: Tensor, seeds: Sequence[int]) -> tuple[Rows, Headers]:
-    """Row i: source x_i, then its translation to each domain with the style of each seed."""
+    """Row i: source x_i, then its translations to each domain, with the style of each seed."""
     domains = range(len(method.domains))
     rows = _grid(method, x, [style(method, y, seed) for y in domains for seed in seeds])
     return rows, [("source", 1), *((name, len(seeds)) for name in method.domains)]
 
 
 def reference_grid(method, x: Tensor, refs: Tensor, y_refs: Tensor) -> tuple[Rows, Headers]:
-    """First row: the references, sorted by domain; then row i: x_i in the style of each."""
+    """First row: references, sorted by domain. Row i: x_i, then x_i in the style of each."""
     order = y_refs.argsort(stable=True)
     refs, y_refs = refs[order], y_refs[order]
     rows = _grid(method, x, list(method.encode_style(refs, y_refs).split(1)))
@@ -108,7 +109,7 @@ def reference_grid(method, x: Tensor, refs: Tensor, y_refs: Tensor) -> tuple[Row
 
 
 def paired_grid(method, images, indices: Sequence[int], seed: int) -> tuple[Rows, Headers]:
-    """Row i: source, then for each domain its translation beside the true twin (paired data)."""
+    """Row i: source, then for each domain its translation and its true twin (paired data)."""
     x, _ = batch(method, images, indices)
     rows, headers = latent_grid(method, x, [seed])
     for row, index in zip(rows, indices, strict=True):
@@ -126,9 +127,9 @@ def _grid(method, x: Tensor, styles: Sequence[Tensor]) -> Rows:
 
 
 def walk(method, x: Tensor, keys: Sequence[Tensor], frames: int) -> list[Tensor]:
-    """Frames of x on straight lines between styles: one (N, T, 3, H, W) a leg, both ends shown.
+    """Frames of x on straight lines between styles: one (N, T, 3, H, W) per leg, with both ends.
 
-    Clamped to [-1, 1], as they are saved and measured.
+    Frames are clamped to [-1, 1], as for saving and metrics.
 
     Args:
         keys: at least two styles, each (N, D) or (1, D); leg k goes from key k to key k + 1.
