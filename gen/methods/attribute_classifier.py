@@ -1,8 +1,8 @@
-"""Reads the attributes and factors off an image: what edits of it are measured with.
+"""Predicts attributes and factors of an image; edits are measured with these predictions.
 
-Multi-label: K binary attributes at once, of which any number may hold. Beside them it regresses F
-continuous factors, so that one can see what an edit changed that it was not asked to. Trained from
-nothing on exact labels, as `DomainClassifier` is: on the training split, on disturbed images.
+The K binary attributes are multi-label: any number of them may hold. The F continuous factors show
+what else an edit changed. Like `DomainClassifier`, the network is trained from scratch on exact
+labels and on disturbed images of the training split.
 
 Letters in shapes: N batch, K attributes, F factors, H image side.
 """
@@ -28,10 +28,10 @@ HEADS_FACTORS = (
 class AttributeClassifier(ImageJudge):
     """A multi-label classifier of attributes and a regressor of factors: one network, two heads.
 
-    The heads are the parts of one linear layer. Of the data it needs `attributes` and `factors` in
-    the batches, with their names; `gen.data.Heads` has them. The loss is the binary cross-entropy,
-    an attribute's positives weighted by negatives / positives, plus the mean squared error of the
-    factors in units of their standard deviations; both statistics are those of the training data.
+    The heads are parts of one linear layer. The data must have `attributes` and `factors` in the
+    batches, and their names, as `gen.data.Heads`. The loss is the binary cross-entropy of the
+    attributes, with positives weighted by negatives / positives, plus the mean squared error of the
+    factors in standard deviations; both statistics are measured on the training data.
 
     Args:
         model_name: name of a convolutional network of timm.
@@ -46,7 +46,7 @@ class AttributeClassifier(ImageJudge):
         weight_decay: decoupled weight decay of the kernels; biases and norms have none.
         disturb: strength of the disturbances of training images (colour, blur, noise); 0 is none.
         seed: seed of the first weights and of the disturbances.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class AttributeClassifier(ImageJudge):
     # ---- training -------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Compares the names with those of the data; before training, measures the data."""
+        """Checks the names against the data; before training, measures the data."""
         super().setup(stage)
         if (data := self.trainer.datamodule) is not None:
             images = data.train if stage == "fit" else data.val
@@ -142,7 +142,7 @@ class AttributeClassifier(ImageJudge):
         self.r2.update(z, self.standard(batch["factors"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean and each of accuracy and R^2, and `val/accuracy_joint`: all K right."""
+        """Logs accuracy and R^2, each and their means, and `val/accuracy_joint`: all K right."""
         metrics = self.accuracy, self.exact_match, self.r2
         accuracy, joint, r2 = (metric.compute() for metric in metrics)  # (K,), (), (F,)
         r2 = r2.view(-1)  # it is () for one factor
@@ -167,12 +167,12 @@ class AttributeClassifier(ImageJudge):
         return outputs.tensor_split([len(self.attribute_names)], 1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> logits (N, K), one an attribute: > 0 where it holds."""
+        """Images (N, 3, H, H) in [-1, 1] -> logits (N, K), > 0 where the attribute holds."""
         return self.logits(self.checked(x))
 
     def logits(self, x: Tensor) -> Tensor:
-        """`classify` of what need not be in [-1, 1], as generators make it: no value is looked at,
-        for which a GPU would be waited for."""
+        """`classify` for generated images, which may leave [-1, 1]: without the check of the range,
+        which would wait for the GPU."""
         return self.split(self.judge(x))[0]
 
     @inference

@@ -1,8 +1,8 @@
 """Base classes of methods: checks, randomness, learning rates, NaN stop; steps and EMA of GANs.
 
 Lightning counts every `optimizer.step()` of manual optimisation as a global step. Here only the
-step that closes an iteration is counted, so `max_steps`, `every_n_train_steps` and
-`self.global_step` mean iterations, and a resumed run goes on at the right one.
+last step of an iteration is counted, so `max_steps`, `every_n_train_steps` and `self.global_step`
+mean iterations, and a resumed run continues at the right iteration.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gen.networks.ada import augment
 
 SOURCES = {"images": "Domains, Classes or Heads", "images with references": "Domains or Heads"}
 SOURCES |= {"clips": "Movers, Cityscapes or KITTI360", "codes": "Codes"}  # kinds of data
-MORE = 6  # numbers of a model in training to those of a file: copies, averages, discriminators
+MORE = 6  # largest ratio of numbers, model in training to file: copies, averages, discriminators
 
 
 class NonFiniteLoss(RuntimeError):
@@ -40,7 +40,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 def inference(method: Callable) -> Callable:
-    """Runs a method without gradients and in the precision of the weights: no autocast, no TF32."""
+    """Runs a method without gradients, in the precision of the weights: no autocast, no TF32."""
 
     @functools.wraps(method)
     def run(self: Method, *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,7 @@ def inference(method: Callable) -> Callable:
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode; afterwards in the mode it was in."""
+    """Puts the network in eval mode, and afterwards back in its former mode."""
     training = net.training
     try:
         yield net.eval()
@@ -68,32 +68,33 @@ def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 def stored(state: dict[str, Tensor], key: str) -> Tensor | None:
-    """The tensor of this name; an average also under that of its network."""
+    """The tensor `key`; for an average, if it is missing, the tensor of the trained network."""
     return state.get(key, state.get(key.removeprefix("ema.module.")))
 
 
 class Method(LightningModule):
-    """Base of every method: a subclass with one optimizer leaves the steps to Lightning.
+    """Base of every method. With one optimizer, Lightning does the optimizer steps.
 
-    Its constructor takes plain scalars, `init_from` among them, and calls `save_hyperparameters`.
-    Its `configure_optimizers` returns a list. Its `training_step` calls `log_terms`.
+    The constructor of a subclass takes plain scalars, `init_from` among them, and calls
+    `save_hyperparameters`. Its `configure_optimizers` returns a list; its `training_step` calls
+    `log_terms`.
     """
 
     ema: ModelEmaV3
-    task = ""  # row of `gen.tasks.TASKS`; empty: none of these
-    learns_from = ""  # the kind of data; empty: any
-    least_domains = 0  # of data to train on; codes have none
+    task = ""  # row of `gen.tasks.TASKS`; empty: no task
+    learns_from = ""  # kind of data, a key of SOURCES; empty: any
+    least_domains = 0  # least number of domains in the training data; codes have none
 
     def __init__(self) -> None:
         super().__init__()
         self.domains: list[str] = []  # names, from the data or the checkpoint
         self._watched: tuple | None = None
-        self._drawn = True  # the weights: neither trained nor loaded so far
+        self._drawn = True  # weights are random: neither trained nor loaded so far
 
     # ---- one iteration --------------------------------------------------------------------------
 
     def lr_factor(self, iteration: int) -> float:
-        """The factor of every learning rate at `iteration`, a pure function of it."""
+        """The factor of all learning rates, a pure function of the iteration."""
         return 1.0
 
     def on_train_start(self) -> None:
@@ -106,23 +107,23 @@ class Method(LightningModule):
             group["lr"] = lr * self.lr_factor(self.global_step)
 
     def step_rng(self, seed: int) -> torch.Generator:
-        """The random numbers of this iteration: a function of (seed, iteration, rank) alone."""
+        """The random generator of this iteration, a function of (seed, iteration, rank) only."""
         key = np.random.SeedSequence((seed, self.global_step, self.global_rank))
         return torch.Generator().manual_seed(int(key.generate_state(1)[0]))  # torch keeps 32 bits
 
     def log_terms(self, terms: dict[str, Tensor], batch: Any) -> None:
-        """Logs the terms of an iteration and watches them for NaN, without a wait for the GPU."""
+        """Logs loss terms and checks them for NaN, on a GPU one iteration later without waiting."""
         terms = {name: value.detach().float() for name, value in terms.items()}
         self.log_dict(terms)
-        self.check_finite()  # the iteration before: on a GPU its numbers have arrived by now
+        self.check_finite()  # checks the previous iteration: its numbers have arrived from the GPU
         values = Arrival(torch.stack(list(terms.values())))
-        iteration = self.global_step + self.automatic_optimization  # else it is counted by now
+        iteration = self.global_step + self.automatic_optimization  # manual: already counted
         self._watched = (iteration, list(terms), values, batch)
         if self.device.type == "cpu":
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Stops the run if a watched term is not finite: names it and saves its batch."""
+        """Stops the run if a loss term is not finite; names the term and saves its batch."""
         if self._watched is None:
             return
         (iteration, names, values, batch), self._watched = self._watched, None
@@ -139,9 +140,9 @@ class Method(LightningModule):
             )
 
     def on_validation_start(self) -> None:
-        """Every process judges with the buffers, as running statistics, of the first."""
+        """Gives every process the buffers of the first one, such as running statistics."""
         if self.trainer.state.fn != "fit" and not self.trainer.ckpt_path:
-            self.load_init()  # here and not in `setup`: a checkpoint that is given is loaded by now
+            self.load_init()  # not in `setup`: only now a given checkpoint has been loaded
         if self._drawn:
             raise ValueError("expected --ckpt_path or --model.init_from, got random weights")
         if dist.is_available() and dist.is_initialized():
@@ -151,31 +152,31 @@ class Method(LightningModule):
     on_test_start = on_predict_start = on_validation_start
 
     def make_ema(self, networks: dict[str, nn.Module], decay: float, warmup: bool = False) -> None:
-        """Averages `networks` in a child module, which is saved, resumed and moved with us.
+        """Adds the child module `ema` with averages of `networks`: saved, resumed and moved too.
 
-        Their parameters, that is; buffers are copied. With `warmup` the decay of iteration i is at
-        most 1 - i^(-2/3), so that the average of a short run forgets its first weights, too.
+        Parameters are averaged, buffers are copied. With `warmup` the decay of iteration i is at
+        most 1 - i^(-2/3), so that short runs also forget the first weights.
         """
         self._averaged, self._warmup = tuple(networks), warmup
         options = dict(use_warmup=warmup, exclude_buffers=True)
         together = nn.ModuleDict(networks)
-        if next(together.parameters()).is_meta:  # names and shapes alone, see `loading.load`
+        if next(together.parameters()).is_meta:  # only names and shapes, see `loading.load`
             self.ema = nn.ModuleDict({"module": together})
             return
         self.ema = ModelEmaV3(together, decay, **options)
         self.ema.requires_grad_(False)
 
     def average(self) -> None:
-        """Moves the averages towards the networks, after a step."""
+        """Updates the averages after an optimizer step."""
         networks = nn.ModuleDict({name: getattr(self, name) for name in self._averaged})
         self.ema.update(networks, self.global_step if self._warmup else None)
 
-    # ---- around it ------------------------------------------------------------------------------
+    # ---- trainer and processes ------------------------------------------------------------------
 
     @property
     def trainer_or_none(self) -> Trainer | None:
-        """The trainer; where there is none `trainer` raises."""
-        return self._trainer  # private: what else tells, `trainer`, is an error then
+        """The trainer, or None."""
+        return self._trainer  # private, because `trainer` raises if there is none
 
     @property
     def world(self) -> int:
@@ -183,13 +184,13 @@ class Method(LightningModule):
         return self.trainer_or_none.world_size if self.trainer_or_none else 1
 
     def across(self, value: Tensor) -> Tensor:
-        """The mean of a value over processes."""
+        """The mean of a value over all processes."""
         return value if self.world == 1 else self.trainer.strategy.reduce(value.clone())
 
-    # ---- what inference is given ----------------------------------------------------------------
+    # ---- checks of inputs for inference ---------------------------------------------------------
 
     def checked(self, x: Tensor, name: str = "x") -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] of the method's size; else ValueError."""
+        """Returns x; ValueError unless images (N, 3, H, H) of the method's size in [-1, 1]."""
         check_images(x, name)
         if tuple(x.shape[2:]) != 2 * (self.img_size,):
             expected, got = 2 * (self.img_size,), tuple(x.shape[2:])
@@ -200,7 +201,7 @@ class Method(LightningModule):
         return x
 
     def checked_latents(self, z: Tensor) -> Tensor:
-        """Latents (N, Z); else ValueError."""
+        """Returns z; ValueError unless latents (N, Z)."""
         if not isinstance(z, Tensor) or not z.is_floating_point():
             got = getattr(z, "dtype", type(z).__name__)
             raise ValueError(f"z: expected a float tensor, got {got}")
@@ -209,7 +210,7 @@ class Method(LightningModule):
         return z
 
     def domain(self, y: Any, domains: int, count: int) -> Tensor | int:
-        """The number of a domain, or of each of `count`, from numbers or names; else ValueError."""
+        """Index of one domain, or `count` indices, from indices or names; else ValueError."""
 
         def number(one: Any) -> Any:
             return self.domains.index(one) if one in self.domains else one
@@ -229,11 +230,11 @@ class Method(LightningModule):
             )
         return label.long() if label.ndim else int(label)
 
-    # ---- doors ----------------------------------------------------------------------------------
+    # ---- checkpoints and data -------------------------------------------------------------------
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Method:
-        """Lightning's own; `gen.load` is simpler. What it hands to torch was looked through."""
+        """Lightning's method, on a file that was checked before; `gen.load` is simpler."""
         files.read_trained(checkpoint_path)
         return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
@@ -259,9 +260,9 @@ class Method(LightningModule):
             self.load_init()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_finite()  # weights that a NaN has touched are never saved
+        self.check_finite()  # never saves weights after a NaN
         bad = [k for k, v in checkpoint["state_dict"].items() if not v.isfinite().all()]
-        if bad:  # a NaN in a gradient alone, or on another rank
+        if bad:  # a NaN only in a gradient, or on another rank
             raise NonFiniteLoss(
                 f"iteration {self.global_step}: expected finite weights, got NaN or infinity in "
                 f"{', '.join(bad[:5])}; not saved, the last checkpoint is from before"
@@ -270,7 +271,7 @@ class Method(LightningModule):
         checkpoint["domains"] = self.domains
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The command line wins over the checkpoint, also inside optimizers; differences show."""
+        """Lets the command line override the checkpoint, also in optimizers; prints differences."""
         self.check_domains(checkpoint.get("domains"))
         self.check_shapes(checkpoint["state_dict"], "checkpoint")
         saved = checkpoint.get("hyper_parameters", {}) | {"method": checkpoint.get("method")}
@@ -299,9 +300,9 @@ class Method(LightningModule):
                 old.update({k: v for k, v in new.items() if k != "params"})
 
     def setup(self, stage: str) -> None:
-        """Learns the domains' names from the data."""
-        # DDP would broadcast buffers before each forward, also in validation, where a process with
-        # fewer batches leaves the others waiting for ever.
+        """Takes the names of the domains from the data."""
+        # DDP would broadcast buffers before each forward pass, also in validation. There a process
+        # with fewer batches would let the others wait for ever.
         names = [name for name, _ in self.named_buffers()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
         if (data := self.trainer.datamodule) is not None:
@@ -310,7 +311,7 @@ class Method(LightningModule):
             self.check_data(data, stage)
 
     def load_init(self) -> None:
-        """Starts from the weights of `init_from`, if that is given."""
+        """Loads the weights of `init_from`, if it is given."""
         if path := self.hparams.init_from:
             checkpoint = files.read(path)
             self.check_domains(checkpoint.domains)
@@ -318,9 +319,9 @@ class Method(LightningModule):
             rank_zero_info(f"init_from: started from {path}")
 
     def check_data(self, data: Any, stage: str) -> None:
-        """Raises ValueError for data of another kind or size, or of too few domains to learn from.
+        """Raises ValueError for data of another kind or size, or with too few domains to train on.
 
-        Data of unknown kind, of your own, is not refused for it.
+        Data of an unknown kind (your own) passes.
         """
         wanted = self.learns_from if stage == "fit" else self.learns_from.partition(" ")[0]
         kind = getattr(data, "kind", wanted)
@@ -353,15 +354,15 @@ class Method(LightningModule):
         return super().load_state_dict(*args, **kwargs)
 
     def load_weights(self, state: dict[str, Tensor], source: str | Path) -> None:
-        """Loads `state`; averages fill the trained networks too where the file has only those."""
+        """Loads `state`; trained networks that the file lacks get the averages."""
         full = {k: stored(state, k) for k in self.state_dict()}
         self.check_shapes(full, source)
         self.load_state_dict(full)
 
     def check_extent(self, state: dict[str, Tensor], source: str | Path) -> None:
-        """Raises WeightsError if `state` cannot be the weights of this method, on the meta device.
+        """Raises WeightsError if `state` cannot be weights of this method (on the meta device).
 
-        What it lacks for training is allowed here, up to MORE times what it has.
+        `state` may lack tensors that only training needs, up to MORE times its own size.
         """
         own = self.state_dict()
         given = {k: stored(state, k) for k in own}
@@ -388,14 +389,14 @@ class Method(LightningModule):
 class GANMethod(Method):
     """Base of methods with several optimizers.
 
-    A subclass calls `make_ema` when its networks stand. Its `training_step` calls `update` for each
-    step of an optimizer, with `last=True` for the one that closes the iteration, then `finish`.
+    A subclass calls `make_ema` after it has built its networks. Its `training_step` calls `update`
+    for each optimizer step, with `last=True` for the last one of the iteration, then `finish`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.ada_on_host, self._signs = torch.zeros(()), None  # `ada_p` there; see `ask_signs`
+        self.ada_on_host, self._signs = torch.zeros(()), None  # copy of `ada_p`; see `ask_signs`
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -403,7 +404,7 @@ class GANMethod(Method):
             self.ada_on_host = self.ada_p.cpu()
 
     def on_fit_start(self) -> None:
-        # Private: the strategy tells nowhere else which options DDP will get.
+        # Private, because the strategy has no public access to the options of DDP.
         options = getattr(self.trainer.strategy, "_ddp_kwargs", None)
         if options is not None and not options.get("find_unused_parameters"):
             raise ValueError(
@@ -416,7 +417,7 @@ class GANMethod(Method):
 
     @contextmanager
     def frozen(self, *networks: nn.Module) -> Iterator[None]:
-        """Within: gradients flow through `networks`, not into their weights."""
+        """Context where gradients flow through `networks` but not into their weights."""
         for network in networks:
             network.requires_grad_(False)
         try:
@@ -433,10 +434,10 @@ class GANMethod(Method):
         clip: float = 0.0,
         precise: bool = False,
     ) -> None:
-        """Backward of `loss`, a step of each optimizer, gradients freed; `last` is counted.
+        """Backpropagates `loss`, steps each optimizer and frees gradients; counts if `last`.
 
-        `clip` > 0 is the largest norm of the gradient of each optimizer's parameters. `precise` is
-        for what differentiates twice: backward, too, in full precision.
+        `clip` > 0 is the largest norm of the gradient of each optimizer's parameters. `precise`
+        runs backward in full precision, for losses that differentiate twice.
         """
         with full_precision(self.device) if precise else nullcontext():
             self.manual_backward(loss)
@@ -447,42 +448,42 @@ class GANMethod(Method):
             counted = last and i == len(optimizers)
             (optimizer if counted else optimizer.optimizer).step()
             optimizer.zero_grad(set_to_none=True)
-        # Autocast keeps low-precision copies of the weights that were just changed in place.
+        # Autocast still has low-precision copies of the old weights.
         torch.clear_autocast_cache()
 
     def finish(self, terms: dict[str, Tensor], batch: Any) -> None:
-        """Closes the iteration: EMA, and `log_terms`."""
+        """Ends the iteration: updates the averages and calls `log_terms`."""
         self.average()
         self.log_terms(terms, batch)
 
-    # ---- augmentation of what D sees; options ada_target, ada_kimg, augment ---------------------
+    # ---- augmentation of D's images; options ada_target, ada_kimg, augment ----------------------
 
     ada_p: Tensor  # () probability of each augmentation
-    ada_signs: Tensor  # (2,) of real logits: sum, count
+    ada_signs: Tensor  # (2,) signs of real logits: sum, count
 
     def augmented(
         self, x: Tensor, rng: torch.Generator, pixels: torch.Generator | None = None
     ) -> Tensor:
-        """Images (N, 3, H, W), real or not, augmented as D sees them; `rng` is on the host,
-        `pixels` draws noise where the images are."""
+        """Augments images (N, 3, H, W), real or fake, for D; `rng` is on the CPU, `pixels` draws
+        noise on the device of the images."""
         h = self.hparams
         return augment(x.float(), self.ada_on_host, rng, h.augment, pixels) if h.ada_target else x
 
     def ask_signs(self, iteration: int) -> None:
-        """Sends the signs so far to the host, at the start of every 4th iteration."""
+        """Starts copying the signs so far to the CPU, at the start of every 4th iteration."""
         if self.hparams.ada_target and iteration % 4 == 1:
             self._signs = Arrival(self.across(self.ada_signs))
             self.ada_signs.zero_()
 
     def count_signs(self, logits: Tensor) -> None:
-        """Takes note of the logits of real images, of any shape."""
+        """Adds the signs of logits of real images, of any shape."""
         signs = logits.detach().sign()
         self.ada_signs += torch.stack([signs.sum(), signs.new_full((), signs.numel())])
 
     def adapt(self, images: int) -> None:
-        """Changes the augmentation by how sure D was, in an iteration that `ask_signs` asked in.
+        """Adapts the probability of augmentation to the signs that `ask_signs` asked for.
 
-        At the end of the iteration, of `images`: they have arrived, and no GPU is waited for.
+        Called at the end of an iteration of `images` images, when the signs have arrived.
         """
         h = self.hparams
         asked, self._signs = self._signs, None
@@ -493,6 +494,6 @@ class GANMethod(Method):
             self.ada_p.fill_(self.ada_on_host.item())
 
     def validation_step(self, *_: Any) -> None:
-        """Nothing: the callback `Evaluate` measures, through the inference interface."""
+        """Does nothing: the callback `Evaluate` measures, through the inference interface."""
 
     test_step = validation_step

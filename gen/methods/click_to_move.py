@@ -1,12 +1,12 @@
-"""Click to Move: a frame, its masks and the motion of some objects become a video.
+"""Click to Move: makes a video from a frame, its masks and the motion of some objects.
 
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021,
-and its release. Deviations: in training any number of objects is the user's, not one; some clips
-are rendered with the motion that the graph predicts, as in use, though the graph learns from the
-losses on theta alone, as rasterising has no gradient; a user can move the camera, for which that
-of the ground is fitted to the true flow; losses on theta are about objects' centres; the
-discriminators step first, and are frozen while the others step; the perceptual loss is LPIPS, that
-of visibility cross entropy; averages are kept; rates stay. Losses on pixels weigh half as much.
+and its release. Deviations: in training the user moves any number of objects, not one. Some clips
+are rendered with predicted motion, as in inference; the graph still learns only from the losses on
+theta, because rasterising has no gradient. A user can move the camera; its motion is fitted to the
+true flow of the ground. Losses on theta are about objects' centres. Discriminators step first and
+are frozen in the other step. The losses are LPIPS (perceptual) and cross entropy (visibility).
+Weights are averaged, learning rates constant, and losses on pixels weigh half as much.
 
 Letters in shapes: N batch, T frames after the first, M objects, Z, O latents, H height, W width.
 """
@@ -30,15 +30,15 @@ from gen.ops.motion import about_centres, warp
 
 
 class ClickToMove(GANMethod):
-    """Videos from a frame, its masks, and the motion of the objects that a user moves.
+    """A generator of videos from a frame, its masks and the objects' motion that a user gives.
 
     Args:
         height: height H of the frames, px.
         width: width W of the frames, px.
         steps: number T of frames that follow the first frame.
-        fit: how an image of other proportions becomes a frame: `crop` keeps the middle part, as
-            data_prep/video.py does; `stretch` keeps all of the image. Choose as for the training
-            frames.
+        fit: how images of another aspect ratio become frames: `crop` keeps the middle part, as
+            data_prep/video.py does; `stretch` keeps the whole image. Use the same as for the
+            training frames.
         channels: channels of the first level in the encoders, the decoder and the generator.
         levels: how often the encoders halve the size; 6 in the release, for 128 x 256 px.
         max_channels: upper limit for the channels of a level.
@@ -47,33 +47,32 @@ class ClickToMove(GANMethod):
             flow, `spade` steers a decoder by SPADE layers.
         blocks: number of residual blocks in the generator.
         residual: add the predicted flow to the flow of the objects, and mix frames with the warped
-            first frame; false makes flow and frames from nothing, as released.
+            first frame; false predicts whole flow and frames, as released.
         d_channels: channels of the first level in the discriminators.
         d_levels: how often the discriminators halve the size.
         graph_dim: width of the features in the object graph.
         feature_dim: width F of the code of an object.
-        edges: let objects tell each other how they move; false gives a baseline of separate
+        edges: let objects exchange messages about their motion; false is a baseline of separate
             objects.
         z_dim: width Z of the latent of a clip; first half for stuff, second half for things.
         object_z_dim: width O of the latent of an object in one frame.
-        camera: share of the training scenes in which the model knows the motion of the camera; with
-            0 the camera cannot be controlled later.
+        camera: share of the training scenes whose camera motion is an input of the model; with 0
+            the camera cannot be controlled later.
         mix: share of the training scenes that are rendered with predicted motion; the other scenes
-            have the true motion.
-        mix_start: first iteration at which `mix` applies; earlier every scene has the true motion.
-        lambda_flow: weight of the L1 error of the flow, px, where pixels of the first frame are
-            visible.
+            use the true motion.
+        mix_start: first iteration at which `mix` applies; before, all scenes use the true motion.
+        lambda_flow: weight of the L1 error of the flow, px, at pixels that the first frame shows.
         lambda_visible: weight of the cross entropy of the visibility of pixels.
         lambda_warped: weight of the L1 error of the first frame warped by the flow.
         lambda_smooth: weight of the edge-aware smoothness of the flow.
         lambda_kl: weight of the KL divergence from the posterior of z to N(0, I), nats per number
             of z.
-        kl_iters: iterations over which lambda_kl rises evenly from 0; 0 means full weight at once.
-        free_nats: KL divergence that costs nothing, nats per number of z.
+        kl_iters: iterations over which lambda_kl rises linearly from 0; 0: full weight at once.
+        free_nats: KL divergence without penalty, nats per number of z.
         lambda_rec: weight of the L1 error of the frames.
         lambda_ssim: weight of the structural dissimilarity (1 - SSIM) / 2 of the frames.
-        lambda_perceptual: weight of LPIPS (VGG) between made and true frames; needs frames with
-            sides of 32 px or more.
+        lambda_perceptual: weight of LPIPS (VGG) between generated and true frames; needs sides of
+            32 px or more.
         lambda_translation: weight of the L1 error of the shifts of objects.
         lambda_scale: weight of the L1 error of the scales of objects.
         lambda_rotation: weight of the L1 error of the rotation and shear of objects.
@@ -90,7 +89,7 @@ class ClickToMove(GANMethod):
         lr_d: learning rate (Adam) of the discriminators.
         ema_decay: decay of the averaged networks per iteration, lower in the first iterations.
         seed: seed of the first weights and of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     task = "animator"
@@ -169,7 +168,7 @@ class ClickToMove(GANMethod):
     # ---- training -------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Optimizers: of all but the graph, of the graph, of each discriminator that is trained."""
+        """Optimizers of everything but the graph, of the graph, of each trained discriminator."""
         h, parts = self.hparams, dict(self.animator.named_children())
         graph = parts.pop("graph").parameters()
         rest = [p for part in parts.values() for p in part.parameters()]
@@ -179,7 +178,7 @@ class ClickToMove(GANMethod):
         return [torch.optim.Adam(parameters, lr, **options) for parameters, lr in groups]
 
     def trained(self) -> list[str]:
-        """Discriminators that are trained."""
+        """Names of the discriminators that are trained."""
         return [name for name in self.discriminators if self.hparams[f"lambda_gan_{name}"]]
 
     def weights(self) -> dict[str, float]:
@@ -230,9 +229,9 @@ class ClickToMove(GANMethod):
     def training_terms(
         self, batch: dict[str, Tensor], w: dict[str, float]
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Frames (N, T, 3, H, W), and unweighted terms without discriminators'; not of weight 0.
+        """Frames (N, T, 3, H, W), and unweighted loss terms but those of the discriminators.
 
-        Nothing is rendered, and there are no frames, where the motion of objects alone is judged.
+        Terms of weight 0 are not computed. If only motion terms have weight, frames are None.
         """
         video = batch["video"]
         self.check_shape(video.shape[1], *video.shape[3:])
@@ -270,9 +269,9 @@ class ClickToMove(GANMethod):
         return made.video, {name: term() for name, term in every.items() if w[name]}
 
     def draws(self, batch: dict[str, Tensor]) -> tuple[Scene, Motion, Tensor, Tensor, Tensor]:
-        """Draws for this iteration: each scene's user, who gets predicted motion (N,), and noise.
+        """Draws the user's motion, the scenes with predicted motion (N,), and noise.
 
-        A scene's user moves 0 .. all of its objects, each number equally likely, as they moved.
+        The user moves 0 to all objects of a scene, each number equally likely, on their true path.
         """
         h, rng, scene = self.hparams, self.step_rng(self.hparams.seed), Scene.of(batch)
         (N, M), (T, *_) = scene.present.shape, self.shape
@@ -290,7 +289,7 @@ class ClickToMove(GANMethod):
     # ---- inference: the averaged networks, no gradients, full precision -------------------------
 
     def latents(self, shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
-        """(N, Z) of clips, (N, M, T, O) of objects for a `shape` (N, M): a function of the seed."""
+        """Latents of clips (N, Z) and objects (N, M, T, O) for `shape` (N, M), set by the seed."""
         h, rng = self.hparams, torch.Generator().manual_seed(seed)
         z = torch.randn(shape[0], h.z_dim, generator=rng)
         object_z = torch.randn(*shape, self.shape[0], h.object_z_dim, generator=rng)
@@ -305,7 +304,7 @@ class ClickToMove(GANMethod):
         object_z: Tensor,
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> Animation:
-        """The frames that follow a scene; see `latents`, and `gen.inference.dragging` for requests.
+        """Generates the next frames of a scene; see `latents` and `gen.inference.dragging`.
 
         `bf16` runs convolutions in bfloat16, as training with bf16-mixed does.
         """
@@ -323,6 +322,6 @@ class ClickToMove(GANMethod):
 
     @inference
     def encode(self, clips: dict[str, Tensor]) -> Tensor:
-        """The mean latent (N, Z) of whole clips: the motion that objects do not tell."""
+        """The mean latent (N, Z) of whole clips: motion beyond that of the objects."""
         with eval_mode(self.ema.module["animator"]) as animator:
             return animator.encode(clips)[0]

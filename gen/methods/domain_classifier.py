@@ -1,9 +1,8 @@
-"""Tells which domain an image belongs to: what the accuracy of a translation is measured with.
+"""Classifies the domain of an image; it measures the accuracy of translations.
 
-A timm network trained from nothing with cross-entropy, on the training split alone, so that its
-accuracy on the validation split says how far its judgement of translations can be trusted. What it
-judges later is a little blurred, noisy or off in colour, as generators are; so it is trained on
-images disturbed in these ways, or it would take a disturbance for a domain.
+A timm network, trained from scratch with cross-entropy on the training split only: its accuracy on
+the validation split shows how reliable it is. Generated images are slightly blurred, noisy or wrong
+in colour, so it is trained on such disturbances; otherwise it could take them for a domain.
 
 Letters in shapes: N batch, S domains, H image side.
 """
@@ -34,7 +33,7 @@ class DomainClassifier(ImageJudge):
         label_smoothing: share of each label that is spread over all domains.
         disturb: strength of the disturbances of training images (colour, blur, noise); 0 is none.
         seed: seed of the first weights and of the disturbances.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     least_domains = 2
@@ -75,8 +74,8 @@ class DomainClassifier(ImageJudge):
         self.confusion.update(self.classify(batch["x"]), batch["y"])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs `val/accuracy`, and `val/accuracy_<domain>` of those seen."""
-        counts = self.confusion.compute()  # (S, S) rows: true, columns: told
+        """Logs `val/accuracy`, and `val/accuracy_<domain>` of each domain in the data."""
+        counts = self.confusion.compute()  # (S, S) rows: true, columns: predicted
         self.confusion.reset()
         right, seen = counts.diag(), counts.sum(1)
         each = zip(self.domains, right / seen, seen, strict=True)
@@ -92,5 +91,5 @@ class DomainClassifier(ImageJudge):
     # ---- inference ------------------------------------------------------------------------------
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), whatever the mode it is in."""
+        """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), always in eval mode."""
         return self.judge(self.checked(x))

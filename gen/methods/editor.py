@@ -1,4 +1,4 @@
-"""The base of editors of a generator's codes: the frozen generator, the judge of its images.
+"""Base of methods that edit codes of a frozen generator, with a classifier that judges its images.
 
 Letters in shapes: N batch, T frames, L rows of a code, D its width, K attributes, Z noise, H image
 side.
@@ -25,14 +25,16 @@ from gen.methods.projector import project
 from gen.networks.stylegan2 import SIZES, Generator
 from gen.weights import load_weights
 
-OPEN = dict.fromkeys(SIZES, 0) | {"clamp": -1.0}  # values that leave a size to the file
+OPEN = dict.fromkeys(SIZES, 0) | {"clamp": -1.0}  # defaults: take the size from the file
 BOUNDS = dict.fromkeys(("z_dim", "w_dim", "map_layers"), (1, inf)) | {"clamp": (0, inf)}
 
 
 class Editor(Method):
-    """Base of the editors. A subclass has the options `generator`, `judge`, `attributes`, `psi` and
-    those in `OPEN`, as `StyleFunction`, calls `build_generator`, and has `edit`, `noise_dim`, and
-    the `bounds` of its other options, {name: (lowest, highest)}.
+    """Base of the editors.
+
+    A subclass has the options `generator`, `judge`, `attributes`, `psi` and those in `OPEN`, as
+    `StyleFunction` has. It calls `build_generator`, has `edit` and `noise_dim`, and gives the
+    `bounds` of its other options, {name: (lowest, highest)}.
     """
 
     task = "editor"
@@ -40,13 +42,13 @@ class Editor(Method):
     bounds: dict[str, tuple[float, float]]
 
     def build_generator(self) -> None:
-        """Makes the frozen generator; `load_init` fills it, or the checkpoint of this method.
+        """Builds the frozen generator; `load_init`, or a checkpoint of this method, fills it.
 
-        Sizes that are not given come from the file that will fill it, and are saved.
+        Sizes that are not given come from the file with the weights, and are saved.
         """
         h = self.hparams
         if left := [name for name, value in OPEN.items() if h[name] == value]:
-            if torch.empty(0).is_meta:  # see `loading.load`: no checkpoint has another file read
+            if torch.empty(0).is_meta:  # see `loading.load`: a checkpoint must not name other files
                 raise ValueError(f"{left[0]}: expected the size in it, got {h[left[0]]}")
             h.update(self.read_generator(h.init_from or h.generator)[0])
         for name, (low, high) in (BOUNDS | self.bounds).items():
@@ -66,19 +68,20 @@ class Editor(Method):
         super().load_init()
 
     def load_generator(self, path: str) -> None:
-        """Fills the generator with the averaged one of a checkpoint of `StyleGAN2`."""
+        """Loads the averaged generator of a checkpoint of `StyleGAN2`."""
         self.generator.load_state_dict(self.read_generator(path)[1].state_dict())
         rank_zero_info(f"generator: took over {path}")
 
     def read_generator(self, path: str) -> tuple[dict[str, Any], Generator]:
-        """The sizes of the generator in a checkpoint, and the generator itself.
+        """The sizes of the generator in a checkpoint, and the generator.
 
-        It is of `StyleGAN2`, whose averaged generator it is, or, if `init_from`, of this method.
+        The checkpoint is of `StyleGAN2` (its averaged generator) or, for `init_from`, of this
+        method.
 
         Raises:
             ValueError: no path is given.
-            WeightsError: it is of another method, has classes, its weights do not fit its options,
-                or it contradicts the sizes that are given; expected and got.
+            WeightsError: the checkpoint is of another method or has classes, its weights do not fit
+                its options, or its sizes differ from the given ones.
         """
         if not path:
             raise ValueError(
@@ -123,11 +126,11 @@ class Editor(Method):
                 f"{names} at {judge.hparams.get('img_size')} px; set --model.attributes, or give "
                 "an AttributeClassifier of these"
             )
-        # Measuring instruments, not parts: in a tuple, so out of checkpoints, DDP and optimizers.
+        # In a tuple, so that the judge stays out of checkpoints, DDP and optimizers.
         self._judges = (judge,)
 
     def codes(self, batch: dict[str, Tensor]) -> Tensor:
-        """The codes (N, L, D) of a batch: `ws` as they are, or of the latents `z`, truncated."""
+        """The codes (N, L, D) of a batch: `ws` itself, or truncated codes of the latents `z`."""
         if not {"ws", "z"} & set(batch):
             got = ", ".join(batch)
             raise ValueError(f"data: expected latents `z` or codes `ws`, got {got}; --data=Codes")
@@ -142,7 +145,7 @@ class Editor(Method):
         return ws
 
     def labels(self, x: Tensor) -> Tensor:
-        """The attributes that the judge sees on images (N, 3, H, H): (N, K) in {0, 1}."""
+        """Images (N, 3, H, H) -> attributes (N, K) in {0, 1}, predicted by the judge."""
         return (self._judges[0].logits(x) > 0).float()
 
     # ---- inference: no gradients, full precision ------------------------------------------------
@@ -171,41 +174,41 @@ class Editor(Method):
         return self.generator.synthesis(ws)
 
     def encode(self, x: Tensor, steps: int = 500) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> the codes (N, L, D) that come nearest to them.
+        """Images (N, 3, H, H) in [-1, 1] -> codes (N, L, D) whose images are nearest to them.
 
-        In the space that is edited, by optimisation, which takes seconds an image and shows a bar:
-        see `gen.methods.projector`.
+        Found by optimisation in the space of the edits; takes seconds an image and shows a progress
+        bar. See `gen.methods.projector`.
         """
         self.checked(x)
         with full_precision(self.device):
             return project(self.generator, x, steps, self.hparams.space).ws
 
     def translate(self, x: Tensor, d: Tensor, z: Tensor, steps: int = 500) -> Tensor:
-        """Images (N, 3, H, H) -> the same with the attributes d (N, K), by noise z (N, Z)."""
+        """Images (N, 3, H, H) -> images edited to attributes d (N, K) with noise z (N, Z)."""
         return self.synthesize(self.edit(self.encode(x, steps), d, z))
 
     def interpolate(
         self, ws: Tensor, d_a: Tensor, d_b: Tensor, z: Tensor, frames: int = 20
     ) -> Tensor:
-        """Images (N, T, 3, H, H) on a straight line of codes, both ends shown.
+        """Images (N, T, 3, H, H) on a straight line of codes, with both ends.
 
-        From the codes (N, L, D) edited to attributes d_a (N, K), to those edited to d_b, both by
-        noise z (N, Z).
+        The ends are the codes (N, L, D) edited to attributes d_a and d_b (N, K), both with noise z
+        (N, Z).
         """
         a, b = (self.edit(ws, d, z) for d in (d_a, d_b))
         return path(self.synthesize, a, b, alphas(frames, "strict"))
 
 
 def build(sizes: dict[str, Any]) -> Generator:
-    """A generator with random weights, of these sizes by the names of the options."""
+    """A generator with random weights; `sizes` are its options by name."""
     return Generator(**sizes | {"c_dim": 0, "clamp": sizes["clamp"] or None})
 
 
 def rows_of(text: str, names: Sequence[str], count: int) -> Tensor:
-    """`cat:0-3,spots:4-7` -> (K, L) bool: the rows of each attribute; all if it is not named.
+    """`cat:0-3,spots:4-7` -> (K, L) bool: rows of each attribute; all rows if it is not named.
 
     Raises:
-        ValueError: not of this form, an attribute that is none, or rows that are not there.
+        ValueError: the text has another form, or names an unknown attribute or row.
     """
     mask = torch.zeros(len(names), count, dtype=torch.bool)
     for part in filter(None, text.split(",")):

@@ -1,4 +1,4 @@
-"""The base of classifiers of whole images: a timm network, its training on disturbed images."""
+"""Base of classifiers of whole images: a timm network that trains on disturbed images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gen.methods.schedules import linear_fall
 
 
 class ImageJudge(Method):
-    """Base of classifiers of whole images: a timm network, its training, its judgement.
+    """Base of classifiers of whole images.
 
-    A subclass has the options of `DomainClassifier` that are read here, and calls `build`.
+    A subclass has those options of `DomainClassifier` that are read here, and calls `build`.
     """
 
     task = "classifier"
     learns_from = "images"
 
     def build(self, outputs: int) -> None:
-        """Makes the network with its first weights, a function of `seed`."""
+        """Builds the network with first weights that depend on `seed` only."""
         h = self.hparams
-        if not timm.is_model(h.model_name):  # else timm would look for it on a hub or on the disk
+        if not timm.is_model(h.model_name):  # otherwise timm would search a hub or the disk
             raise ValueError(
                 f"model_name: expected a network of timm, got {h.model_name!r}; "
                 "timm.list_models() has their names"
@@ -53,7 +53,7 @@ class ImageJudge(Method):
 
     @inference
     def judge(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> (N, outputs), whatever the mode the network is in."""
+        """Images (N, 3, H, H) in [-1, 1] -> (N, outputs), always in eval mode."""
         self.check_size(x)
         with eval_mode(self.net) as net:
             return net(x)
@@ -76,10 +76,10 @@ class ImageJudge(Method):
 
 
 def disturbed(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
-    """Images (N, 3, H, W), each recoloured, blurred and made noisy by chance.
+    """Images (N, 3, H, W) with random changes of colour, blur and noise.
 
-    At strength 1: up to 15 % of contrast and 0.1 of level in each colour; for about half a blur of
-    up to 1 px; for about half noise of up to 0.05.
+    At strength 1: contrast by up to 15 % and level by up to 0.1 in each colour channel; for about
+    half of the images blur of up to 1 px, and for about half noise of up to 0.05.
     """
 
     def uniform(*shape: int) -> Tensor:  # (N, *shape) in [-strength, strength)

@@ -1,22 +1,22 @@
 """Linear directions in the codes of a frozen StyleGAN2: the baseline of `StyleFunction`.
 
 Source: Shen et al., "Interpreting the Latent Space of GANs for Semantic Face Editing", CVPR 2020
-(InterFaceGAN): a linear classifier of codes for each attribute, and an edit along the normal of its
-hyperplane, away from those of the attributes that are to stay. Here all K are trained at once, on
-labels that a classifier gives the generator's images, and edited at once.
+(InterFaceGAN): each attribute has a linear classifier of codes. An edit moves a code along the
+normal of its hyperplane, without the components that change the attributes to keep. Here all K
+attributes are trained and edited at once; a classifier labels the generator's images.
 
 With u = (w - mean) / std a code, standardised number by number, s_k(u) = a_k u + b_k its scores,
 e_k their standard deviation over codes, and t_k = 1 or -1 where attribute k is wanted or not:
 
-    s*_k = t_k max(t_k s_k, strength e_k)          what is far enough on its side stays as it is
+    s*_k = t_k max(t_k s_k, strength e_k)          scores far enough on their side stay
     step = argmin |step|^2 + 1 / RIDGE sum_k (distance of u + step to a_k u + b_k = s*_k)^2
          = A' (A A' + RIDGE I)^-1 (s* - s)         rows of A and their scores divided by |a_k|
 
-that is, up to RIDGE, the least step that gives every attribute its score; attributes that exclude
-each other make A A' nearly singular, and RIDGE keeps their step short.
+that is, up to RIDGE, the shortest step that gives every attribute its score. Attributes that
+exclude each other make A A' nearly singular; RIDGE keeps their step short.
 
-Letters in shapes: N batch, L rows of a code, D its width, K attributes, C numbers of a code that
-the classifiers see: D in W, L D in W+.
+Letters in shapes: N batch, L rows of a code, D its width, K attributes, C numbers of a code in the
+classifiers' input: D in W, L D in W+.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from gen.methods.editor import Editor
 from gen.methods.schedules import half_cosine
 
 RIDGE = 1e-2
-MEASURED = 2000  # codes whose mean and standard deviation are taken
-MEMORY = 0.98  # of the running standard deviations of scores, an iteration
+MEASURED = 2000  # codes that give the mean and standard deviation
+MEMORY = 0.98  # decay per iteration of the running standard deviations of scores
 
 
 class LinearDirections(Editor):
-    """Linear directions in the codes of a `StyleGAN2`. They know one way to edit: noise has no use.
+    """Linear directions in the codes of a `StyleGAN2`. Edits are deterministic: noise is unused.
 
     Args:
         generator: checkpoint of `StyleGAN2` (.safetensors or .ckpt) whose codes are edited.
@@ -57,17 +57,17 @@ class LinearDirections(Editor):
         psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
         space: space of the directions: `W` classifies the mean of the rows of a code and moves all
             rows alike, `W+` moves each row in a direction of its own.
-        mixing: share of the training codes in W+ that get a range of rows of another code; without
-            mixing all rows of a code are equal, and nothing tells which of them matters.
+        mixing: share of the training codes in W+ that get a range of rows from another code; at 0
+            all rows of a code are equal, so the classifiers cannot learn which rows matter.
         loss: loss of the classifiers: `logistic`, or `hinge` as for a support vector machine.
-        strength: least score on the wanted side after an edit, for every attribute, in standard
-            deviations of that score over codes.
+        strength: least score of every attribute on its wanted side after an edit, in standard
+            deviations of the score over codes.
         weight_decay: weight of half the squared norm of the classifiers' weights.
         lr: learning rate (Adam).
-        lr_iters: iterations in which the learning rate falls to 0 along half a cosine; 0 keeps it
-            constant.
+        lr_iters: iterations over which the learning rate falls to 0 along half a cosine; 0 keeps
+            it constant.
         seed: seed of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     noise_dim = 0
@@ -123,12 +123,12 @@ class LinearDirections(Editor):
                 self.measure(self.codes({k: v.to(self.device) for k, v in batch.items()}))
 
     def measure(self, ws: Tensor) -> None:
-        """Sets the mean and standard deviation of codes to those of some (N, L, D)."""
+        """Sets the mean and standard deviation of codes to those of `ws` (N, L, D)."""
         std, mean = torch.std_mean(self.seen(ws), 0)  # (C,)
         if not std.sum() > 0:
             raise ValueError(f"expected codes that differ, got {len(ws)} equal ones")
         self.code_mean.copy_(mean)
-        self.code_std.copy_(std.clamp(min=1e-3 * std.mean()))  # what never changes: any but 0
+        self.code_std.copy_(std.clamp(min=1e-3 * std.mean()))  # constant numbers: not 0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.classifiers.parameters(), self.hparams.lr, fused=True)]
@@ -150,7 +150,7 @@ class LinearDirections(Editor):
             of_each = F.binary_cross_entropy_with_logits(scores, y, reduction="none")
         else:
             of_each = (1 - (2 * y - 1) * scores).relu()
-        terms = {h.loss: of_each.mean(0).sum()}  # each attribute weighs 1 beside its penalty
+        terms = {h.loss: of_each.mean(0).sum()}  # each attribute has weight 1
         if h.weight_decay:
             terms["penalty"] = h.weight_decay * 0.5 * self.classifiers.weight.square().sum()
         hits = ((scores > 0) == (y > 0)).float().mean()
@@ -159,12 +159,12 @@ class LinearDirections(Editor):
         return sum(terms.values())
 
     def follow(self, scores: Tensor) -> None:
-        """Moves the running standard deviations towards those of scores (N, K)."""
+        """Updates the running standard deviations with those of scores (N, K)."""
         std = self.across(scores.std(0, correction=0))
         self.score_std.lerp_(std, 1 - MEMORY)
 
     def seen(self, ws: Tensor) -> Tensor:
-        """The part of codes (N, L, D) that the classifiers see, (N, C)."""
+        """Codes (N, L, D) -> the numbers (N, C) that are the classifiers' input."""
         return ws.flatten(1) if self.hparams.space == "W+" else ws.mean(1)
 
     def scores(self, ws: Tensor) -> Tensor:
@@ -189,9 +189,9 @@ class LinearDirections(Editor):
 
 
 def mixed(ws: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Codes (N, L, D), a `share` of them with 2 to 2 + L/2 rows in a row of another.
+    """Codes (N, L, D); a `share` of them gets 2 to 2 + L/2 consecutive rows of another code.
 
-    As Liu et al. (arXiv 2109.12492, released data) mix codes; a range that reaches the end is cut.
+    Codes are mixed as by Liu et al. (arXiv 2109.12492, released data); ranges stop at the last row.
     """
     N, L = ws.shape[:2]
     first = torch.randint(L, (N, 1), generator=rng)

@@ -1,4 +1,4 @@
-"""A method from its checkpoint: built without memory first, then with the weights of the file."""
+"""Loads a method from its checkpoint: checks it first on a copy without memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_types(cls: type[Method], options: dict[str, Any]) -> None:
     kinds = {"int": int, "float": float | int, "bool": bool, "str": str, "Literal": str}
     for base in cls.__mro__:
         for name, parameter in inspect.signature(base).parameters.items():
-            kind = parameter.annotation  # text, or of another package a class
+            kind = parameter.annotation  # text; in another package also a class
             kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
             allowed = kinds.get(kind.partition("[")[0], object)
             value = options.get(name)
@@ -33,7 +33,7 @@ def check_types(cls: type[Method], options: dict[str, Any]) -> None:
 
 
 class Sketch(TorchFunctionMode):
-    """Within, tensors are made without memory, and `limit` calls of torch are an error."""
+    """Context where tensors have no memory, and more than `limit` calls of torch are an error."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class Sketch(TorchFunctionMode):
 
 
 def find_class(method: type | str, name: str) -> type:
-    """The class of the method that a file calls `name`: of this package, or the one that is given.
+    """The class of the method `name` of a file: `method` if given, else a class of this package.
 
     Raises:
-        WeightsError: `method` is no class of a method, or another than the file's, or the package
-            has two of this name.
+        WeightsError: `method` is no method class or has another name than the file's, or the
+            package has two classes of this name.
     """
     try:
         cls = method or getattr(gen.methods, name, None)
@@ -76,9 +76,9 @@ def find_class(method: type | str, name: str) -> type:
 
 
 def load(path: str | Path, method: type[Method] | str = "") -> Method:
-    """The method that a checkpoint names, with its options and weights: see `gen.load`.
+    """Builds the method of a checkpoint with its options and weights: see `gen.load`.
 
-    It is built twice: first without memory, to see that its tensors are those of the file.
+    The method is built twice: first without memory, to check its tensors against the file.
     """
     checkpoint = read(path)
     try:

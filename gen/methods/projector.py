@@ -1,7 +1,7 @@
-"""Finds the code whose image is nearest to a given one: how real images enter a generator.
+"""Finds the code whose generated image is nearest to a given image.
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, appendix
-D, with the constants of the ADA release; also in W+, a row of the code for each layer.
+D, with the constants of the ADA release. Works in W, and in W+ with one row for each layer.
 """
 
 import math
@@ -17,13 +17,13 @@ from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 from gen.networks.stylegan2 import Generator
 
-Features = Callable[[Tensor], list[Tensor]]  # images -> maps whose squared difference counts
-NOISE_WEIGHT = 1e5  # of the noise maps' autocorrelation
+Features = Callable[[Tensor], list[Tensor]]  # images -> feature maps that are compared
+NOISE_WEIGHT = 1e5  # weight of the autocorrelation of noise maps
 MAX_PX = 256  # larger images are compared at this size
 
 
 class Projection(NamedTuple):
-    """Codes (N, L, D), the noise maps they were found with, and the distance of each image (N,)."""
+    """Codes (N, L, D), their noise maps, and the distance (N,) of each image."""
 
     ws: Tensor
     noise: list[Tensor]
@@ -43,28 +43,27 @@ def project(
     lr: float = 0.1,
     bar: bool = True,
 ) -> Projection:
-    """Minimises the distance of G(w) and x over w, from the mean code, by Adam.
+    """Minimises the distance between G(w) and x over w with Adam, from the mean code.
 
-    Early on w is disturbed, less and less; the rate rises over the first twentieth of the steps
-    and falls over the last quarter. Each image is found as if it were alone. Works under
-    `torch.no_grad` and `torch.inference_mode`, too.
+    Noise on w decreases over the first three quarters of the steps. The learning rate rises over
+    the first twentieth of the steps and falls over the last quarter. Images do not influence each
+    other. Works under `torch.no_grad` and `torch.inference_mode`, too.
 
     Args:
         generator: frozen generator; gradients are taken with respect to codes only.
         x: images (N, 3, H, H) in [-1, 1], of the generator's size.
         steps: number of steps of Adam; 1000 as released.
-        space: space of the codes: `W` has one row for all layers; `W+` has a row for each layer,
-            fits real images better, and edits worse the farther the rows drift apart.
-        fit_noise: also fit the noise maps, as released. Only codes can be edited later: images are
-            synthesised with the stored maps.
-        features: network in whose features images are compared; default LPIPS with VGG-16, as
-            released.
-        seed: seed of the mean code, of the disturbances and of the first noise maps.
+        space: space of the codes: `W` has one row for all layers; `W+` has a row for each layer:
+            it fits real images better, but edits get worse as the rows drift apart.
+        fit_noise: also fit the noise maps, as released. Do not edit such codes: editors synthesise
+            images with the stored maps.
+        features: network whose features are compared; default LPIPS with VGG-16, as released.
+        seed: seed of the mean code, of the noise on w and of the first noise maps.
         lr: highest learning rate of Adam.
         bar: show a progress bar.
 
     Raises:
-        ValueError: x of another shape, dtype or range, NaN, or steps < 1.
+        ValueError: x has another shape, dtype or range, or NaN; steps < 1.
     """
     size, device = generator.synthesis.sizes[-1], x.device
     if x.ndim != 4 or x.shape[1:] != (3, size, size) or steps < 1:
@@ -72,7 +71,7 @@ def project(
             f"expected images (N, 3, {size}, {size}) and steps >= 1, got {tuple(x.shape)}, {steps}"
         )
     check_images(x, "x")
-    x = x.detach().clone()  # as it may come from inference mode
+    x = x.detach().clone()  # x may come from inference mode
     features = features or LPIPS("vgg").to(device).features
     rng = torch.Generator(device).manual_seed(seed)
     mapping, synthesis = generator.mapping, generator.synthesis
@@ -114,12 +113,12 @@ def project(
 
 
 def small(x: Tensor) -> Tensor:
-    """Images (N, 3, H, W), by areas at most 256 px."""
+    """Images (N, 3, H, W), averaged down to 256 px if they are larger."""
     return F.interpolate(x, size=(MAX_PX, MAX_PX), mode="area") if x.shape[-1] > MAX_PX else x
 
 
 def apart(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """(N,) squared distance of two lists of maps."""
+    """Squared distance (N,) of two lists of feature maps."""
     return sum((p - q).square().flatten(1).sum(1) for p, q in zip(a, b, strict=True))
 
 

@@ -1,10 +1,10 @@
-"""Smooth multi-domain image-to-image translation: StarGAN v2 with a style space made compact.
+"""Smooth multi-domain image-to-image translation: StarGAN v2 with a compact style space.
 
 Sources: Liu et al., "Smoothing the Disentangled Latent Style Space for Unsupervised Image-to-Image
 Translation", CVPR 2021 (style triplet, compactness, content); Liu et al., arXiv 2210.00841
-(shrinkage, Mixup; the formulas are our reading of its abstract). Every term is switched by its
-weight. The terms on styles do not depend on G, the one network that the reference phase trains, so
-they are computed in the latent phase alone: the same gradients as the released code, for less.
+(shrinkage, Mixup; the formulas are our reading of its abstract). Weight 0 turns a term off. The
+terms on styles do not depend on G, and the reference phase trains only G. So they are computed in
+the latent phase only: the same gradients as in the released code at a lower cost.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from gen.networks.perceptual import LPIPS
 
 
 class Mix(NamedTuple):
-    """A convex combination of the batch with a permutation of itself: lam * i + (1 - lam) * j."""
+    """A mix of the batch with a permutation of itself: lam * i + (1 - lam) * j."""
 
     lam: Tensor  # (M,) in [0, 1]
     y_i: Tensor  # (M,)
     y_j: Tensor  # (M,)
     j: Tensor  # (M,) index of the partner
-    x: Tensor | None = None  # (M, 3, H, H) the mixed images, generated or blended
-    s: Tensor | None = None  # (M, D) the mixed styles
+    x: Tensor | None = None  # (M, 3, H, H) images, generated from mixed styles or blended
+    s: Tensor | None = None  # (M, D) mixed styles
 
     def of(self, values: Tensor) -> Tensor:
-        """The mix of `values` (N, ...): (M, ...)."""
+        """Values (N, ...) -> mixed values (M, ...)."""
         lam = self.lam.view(-1, *[1] * (values.ndim - 1))
         return lerp(values[self.j], values[: len(lam)], lam)
 
@@ -57,28 +57,28 @@ class SmoothI2I(StarGAN):
         margin: margin of the style triplet loss, a distance of styles.
         lambda_sr: weight of style compactness (style regularisation) after its ramp.
         lambda_cont: weight of the content loss, LPIPS (AlexNet) between source and translation.
-        content_shift: largest random shift, px, of source and translation before the content
-            network sees them, so that it does not draw a lattice; 0 as published.
-        content_scale: whole number by which source and translation are enlarged before the content
-            network sees them; 2 for images below 128 px.
+        content_shift: largest random shift, px, of the inputs of the content network; prevents a
+            lattice pattern in outputs; 0 as published.
+        content_scale: integer factor by which the inputs of the content network are enlarged; use 2
+            for images below 128 px.
         lambda_shr: weight of shrinkage of the style space after its ramp.
         shrink: form of shrinkage: `origin` pulls styles to 0, `centroid` to their mean, `pairwise`
             pulls styles of different domains together.
         ramp_start: iteration at which the weights of compactness and shrinkage begin to rise.
         ramp_iters: iterations over which the weights of compactness and shrinkage rise linearly.
-        lambda_mix: weight of style Mixup in D and G: mixed styles must look real and be read back
-            as mixed.
-        lambda_mix_image: weight of image Mixup in E: the style of a blend of images is the blend of
-            styles.
+        lambda_mix: weight of style Mixup in D and G: images of mixed styles must look real, and E
+            must recover the mixed style.
+        lambda_mix_image: weight of image Mixup in E: the style of blended images is the blend of
+            their styles.
         lambda_mix_d: weight of image Mixup in D: blended real images count as real.
         mixup_beta: both parameters of the Beta distribution of the mixing factor; 1 is uniform.
         mixup_fraction: share of the batch that is mixed.
-        mixup_phase: guidance under which styles are mixed: only `latent`, or `both` latents and
-            references.
+        mixup_phase: phase with style Mixup: `latent` only, or `both` the latent and the reference
+            phase.
         paper_intent: let the triplet loss and compactness also train E, on the styles of
             references.
-        lambda_match: weight of moment matching: styles of references get the mean and spread of
-            styles of latents, in each domain. Try above 0 where outputs ignore the reference.
+        lambda_match: weight of moment matching: in each domain, styles of references get the mean
+            and spread of styles of latents. Try values above 0 if outputs ignore the reference.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class SmoothI2I(StarGAN):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        # A measuring instrument, not a part: in a tuple, so out of checkpoints, DDP and optimizers.
+        # In a tuple, so that LPIPS stays out of checkpoints, DDP and optimizers.
         self._lpips = (LPIPS("alex").to(self.device),) if self.hparams.lambda_cont else ()
 
     def weights(self, iteration: int) -> dict[str, float]:
@@ -139,7 +139,7 @@ class SmoothI2I(StarGAN):
         return p
 
     def mix(self, y: Tensor, rng: torch.Generator) -> Mix:
-        """Draws partners, of other domains where there are any, and factors ~ Beta."""
+        """Draws partners, if possible of other domains, and factors ~ Beta."""
         h, m = self.hparams, math.ceil(self.hparams.mixup_fraction * len(y))
         j = mixup_partner(y, rng)[:m]  # (M,)
         beta = np.random.default_rng(int(torch.randint(2**31, (), generator=rng)))
@@ -147,7 +147,7 @@ class SmoothI2I(StarGAN):
         return Mix(lam, y[:m], y[j], j)
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
-        """Adds mixed images; mixed fakes get the share lambda_mix / (1 + lambda_mix) of fakes."""
+        """Adds mixed images; the share of mixed fakes is lambda_mix / (1 + lambda_mix)."""
         h, terms = self.hparams, super().discriminator_terms(phases)
         mixed = [
             self.mixed_bce(p.mix.x.detach(), p.mix, p.rng, real=False) for p in phases if p.mix
@@ -163,15 +163,15 @@ class SmoothI2I(StarGAN):
         return terms
 
     def mixed_bce(self, x: Tensor, m: Mix, rng: torch.Generator, real: bool) -> Tensor:
-        """lam BCE(D_i(x)) + (1 - lam) BCE(D_j(x)): Mixup's mixed label, for one head a domain."""
+        """lam BCE(D_i(x)) + (1 - lam) BCE(D_j(x)): Mixup's mixed label; D has a head per domain."""
         D = self.discriminator
         h = D.features(self.augmented(x, rng))  # (M, C)
         i, j = D.head(h, m.y_i), D.head(h, m.y_j)  # (M,)
         return bce(i, real, m.lam) + bce(j, real, 1 - m.lam)
 
     def seen(self, p: Phase) -> tuple[Tensor, Tensor]:
-        """Sources and fakes as the content network sees them: enlarged, moved alike, mirrored
-        beyond their edges. Its first layer has stride 4: without the move it minds only some px."""
+        """The inputs of the content network: sources and fakes, enlarged and shifted alike with
+        mirrored borders. Its first layer has stride 4: without shifts it favours some pixels."""
         h = self.hparams
         x, fake = p.x, p.fake
         if h.content_scale > 1:
@@ -184,7 +184,7 @@ class SmoothI2I(StarGAN):
         return x, fake
 
     def mixed_style_error(self, m: Mix) -> Tensor:
-        """|lam E_i(x) + (1 - lam) E_j(x) - s| of the mixed images: a mix reads as its mix."""
+        """|lam E_i(x) + (1 - lam) E_j(x) - s| for mixed images x with mixed styles s."""
         E = self.style_encoder
         h = E.features(m.x)  # (M, C)
         return l1(lerp(E.head(h, m.y_j), E.head(h, m.y_i), m.lam[:, None]), m.s)
@@ -197,7 +197,7 @@ class SmoothI2I(StarGAN):
         if p.mix is not None:
             adv = self.mixed_bce(p.mix.x, p.mix, p.rng, real=True)
             terms["mix"] = adv + self.mixed_style_error(p.mix)
-        if p.name == "ref":  # trains G alone, and no other term depends on it
+        if p.name == "ref":  # trains only G, and no other term depends on G
             return terms
 
         codes = [p.s, p.s_org]

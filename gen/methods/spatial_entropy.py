@@ -1,14 +1,14 @@
 """Spatial entropy as an inductive bias for Vision Transformers.
 
 Source: Peruzzo, Sangineto, Liu, De Nadai, Bi, Lepri, Sebe, Machine Learning 2024 (arXiv
-2206.04636): a ViT is trained to classify, and the attention of the class token in its last block
-to gather in few connected components:
+2206.04636): a ViT is trained to classify. A second loss makes the attention of the class token in
+the last block gather in few connected components:
 
     L = L_ce + lambda(epoch) L_se
 
-The recipe around it is DeiT's (Touvron et al., ICML 2021) as timm has it. Deviations from the
-authors' code: the loss is in float32 whatever the precision, exact on every grid, finite by
-construction; the warm-up of lambda shrinks with short runs; averaged weights are judged, too.
+The rest of the recipe is DeiT's (Touvron et al., ICML 2021) as in timm. Deviations from the
+authors' code: the loss is always float32, exact on every grid and finite by construction; short
+runs have a shorter warm-up of lambda; averaged weights are validated, too.
 
 Letters in shapes: N batch, S classes, H image side, h heads, Hg Wg patches.
 """
@@ -38,48 +38,47 @@ from gen.ops.components import component_count
 
 NAMES = ("spatial_entropy", "total_variation", "head_decorrelation")
 REGULARIZERS = {name: getattr(losses, name) for name in NAMES}
-EPOCHS = 100  # what a run that is given in iterations counts as
-POSITIVE = {"img_size", "num_classes", "lr", "layer_decay"}  # of all numbers, which are >= 0
+EPOCHS = 100  # epochs in the schedules of a run whose length is given in iterations
+POSITIVE = {"img_size", "num_classes", "lr", "layer_decay"}  # options > 0; all others are >= 0
 AT_MOST_1 = {"drop_path", "layer_decay", "label_smoothing", "ema_decay"}
 
 
 class SpatialEntropy(Method):
-    """A Vision Transformer of timm, with a regulariser of its last attention.
+    """A Vision Transformer of timm with a regulariser of the attention in its last block.
 
     Args:
-        model_name: name of a model of timm; `gen.networks.attention_tap` says which can be
-            regularised.
+        model_name: name of a model of timm; `gen.networks.attention_tap` lists the models that can
+            be regularised.
         img_size: side of the square training images, px.
         num_classes: number of classes S; `gen fit` takes it from the data.
         patch_size: side of a patch, px; 0 keeps the size of the model.
-        pretrained: start from timm's published weights of `model_name`, which are downloaded.
-        pretrained_file: file of weights in timm's layout (.safetensors, .pth) to start from instead
-            of a download; a head for another number of classes starts anew, positions are
-            resampled.
-        regularizer: term on the attention: `spatial_entropy` of the map, or a baseline:
-            `total_variation` of the map, `head_decorrelation` of what the heads gather (without a
-            class token: would gather for the mean query), `none`.
+        pretrained: download timm's published weights of `model_name` and start from them.
+        pretrained_file: file of weights in timm's layout (.safetensors, .pth) to start from,
+            instead of a download; a head for another number of classes is not loaded, positions
+            are resampled.
+        regularizer: loss term on the attention: `spatial_entropy` of the map, or a baseline:
+            `total_variation` of the map, `head_decorrelation` of the outputs of the heads (for the
+            class token, without one for the mean query), `none`.
         lambda_reg: largest weight of the regulariser.
         lambda_warmup_epochs: epochs over which the weight of the regulariser rises from 0, at most
             half of all epochs; later it falls to 0 along half a cosine.
-        rewire_last: let the last block pass on only what attention gathered, without a skip
-            connection ("nosn").
-        drop_path: largest rate of stochastic depth, that of the last block.
+        rewire_last: remove the skip connection around the last attention ("nosn").
+        drop_path: rate of stochastic depth in the last block, the largest of all blocks.
         lr: highest learning rate (AdamW). DeiT: 5e-4 for 512 images a step, in proportion.
         lr_min: learning rate at the end, reached along half a cosine.
         lr_warmup_epochs: epochs over which the learning rate first rises from 1e-6, at most a
             quarter of all epochs.
-        weight_decay: decoupled weight decay of the kernels; biases, norms, tokens, positions have
-            none.
-        layer_decay: factor of the learning rate from each block to the one before it.
+        weight_decay: decoupled weight decay of the kernels; biases, norms, tokens and positions
+            have none.
+        layer_decay: ratio of the learning rates of a block and of the next block.
         label_smoothing: share of each label that is spread over all classes.
         mixup: parameter of the Beta distribution of Mixup; 0: no Mixup.
-        cutmix: parameter of the Beta distribution of CutMix; 0: no CutMix. With `mixup` too, each
-            batch gets one of the two.
-        ema_decay: decay of the averaged weights per iteration, lower at first; `classify` uses
-            them.
+        cutmix: parameter of the Beta distribution of CutMix; 0: no CutMix. If `mixup` is also on,
+            each batch gets one of the two.
+        ema_decay: decay of the averaged weights per iteration, lower at first; `classify` uses the
+            averaged weights.
         seed: seed of the first weights, of Mixup, CutMix and stochastic depth.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     task = "classifier"
@@ -114,7 +113,7 @@ class SpatialEntropy(Method):
         init_from: str = "",
     ):
         super().__init__()
-        self._total = 0  # iterations, once it is training
+        self._total = 0  # iterations of the run, known once it trains
         self.save_hyperparameters()
         for key, value in self.hparams.items():
             if isinstance(value, int | float):
@@ -123,13 +122,13 @@ class SpatialEntropy(Method):
                     ends = f"{'(' if low else '['}0, {'1]' if high else 'inf)'}"
                     raise ValueError(f"expected {key} in {ends}, got {value}")
         self.net = self.build()
-        for name in ("mean", "std"):  # of the colours that the model is used to
+        for name in ("mean", "std"):  # colour statistics that the model expects
             colour = torch.tensor(self.net.pretrained_cfg[name]).view(3, 1, 1)
             self.register_buffer(name, colour, persistent=False)
         self.make_ema({"net": self.net}, ema_decay, warmup=True)
         try:
             self.tap = AttentionTap(self.net)
-        except ValueError:  # a ResNet has no map to log
+        except ValueError:  # a ResNet has no attention map
             if regularizer != "none" and lambda_reg:
                 raise
             self.tap = None
@@ -145,7 +144,7 @@ class SpatialEntropy(Method):
         super().setup(stage)
 
     def check_grid(self) -> None:
-        """Raises ValueError where the term, and its gradient, are 0 whatever the attention is."""
+        """Raises ValueError if the grid is so small that the regulariser is always 0."""
         name, size = self.hparams.regularizer, self.img_size
         least = {"spatial_entropy": 3, "total_variation": 2}.get(name, 0)
         if not (least and self.hparams.lambda_reg):
@@ -159,7 +158,7 @@ class SpatialEntropy(Method):
             )
 
     def build(self, pretrained: str | None = None) -> nn.Module:
-        """The network, see `timm_classifier`."""
+        """Builds the network, see `timm_classifier`."""
         h = self.hparams
         sizes = (h.num_classes, h.img_size, h.patch_size)
         net = timm_classifier(h.model_name, *sizes, h.drop_path, h.seed, pretrained)
@@ -193,7 +192,7 @@ class SpatialEntropy(Method):
         super().on_train_start()
 
     def on_train_batch_start(self, batch: dict[str, Tensor], index: int) -> None:
-        if not self._total:  # a resumed run may have other epochs: what was done, and what remains
+        if not self._total:  # a resumed run may have other epochs: add iterations done and left
             trainer = self.trainer
             rest = (trainer.max_epochs - trainer.current_epoch) * trainer.num_training_batches
             by_epochs = trainer.max_epochs > 0 and trainer.max_steps < 1
@@ -201,7 +200,7 @@ class SpatialEntropy(Method):
         super().on_train_batch_start(batch, index)
 
     def clock(self) -> tuple[int, int]:
-        """Iterations and epochs of the whole run; one given in iterations has EPOCHS."""
+        """Iterations and epochs of the whole run; EPOCHS if its length is given in iterations."""
         given = self.trainer.max_steps > 0 or (self.trainer.max_epochs or 0) < 1
         epochs = EPOCHS if given else self.trainer.max_epochs
         if (iterations := self._total or self.trainer.estimated_stepping_batches) == inf:
@@ -216,7 +215,7 @@ class SpatialEntropy(Method):
         return (h.lr_min + (h.lr - h.lr_min) * half_cosine(iteration - rise, total - rise)) / h.lr
 
     def weight(self, iteration: int) -> float:
-        """lambda(epoch), constant inside an epoch."""
+        """lambda(epoch), constant within an epoch."""
         if self.hparams.regularizer == "none":
             return 0.0
         total, epochs = self.clock()
@@ -243,7 +242,7 @@ class SpatialEntropy(Method):
         x, y = batch["x"], batch["y"]  # (N, 3, H, H), (N,)
         self.check_images(x)
         seed = self.step_rng(self.hparams.seed).initial_seed()
-        torch.default_generator.manual_seed(seed)  # stochastic depth draws from it
+        torch.default_generator.manual_seed(seed)  # used by stochastic depth
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         smoothing = self.hparams.label_smoothing
@@ -269,7 +268,7 @@ class SpatialEntropy(Method):
             logged["lambda_reg"] = torch.full((), weight, device=logits.device)
             if weight:
                 terms[name], weights[name] = REGULARIZERS[name](about), weight
-            if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the logged ones
+            if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logged iterations
                 logged |= statistics(similarity.detach())
         self.log_terms({f"train/{k}": v for k, v in (terms | logged).items()}, batch)
         return weighted_sum(terms, weights)
@@ -296,7 +295,7 @@ class SpatialEntropy(Method):
 
     @inference
     def classify(self, x: Tensor, averaged: bool = True) -> Tensor:
-        """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), of the averaged or the raw weights."""
+        """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), by averaged or raw weights."""
         self.check_images(x)
         check_images(x, "x")
         with eval_mode(self.ema.module["net"] if averaged else self.net) as net:
@@ -304,13 +303,14 @@ class SpatialEntropy(Method):
 
     @inference
     def attention(self, x: Tensor, averaged: bool = True) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] -> what each head looks at (N, h, Hg, Wg), scaled logits.
+        """Images (N, 3, H, W) in [-1, 1] -> attention of each head (N, h, Hg, Wg), scaled logits.
 
-        A softmax over the patches gives shares. ViTs also take other sizes than `img_size`, in
+        A softmax over the patches gives shares. ViTs also accept other sizes than `img_size`, in
         whole patches.
 
         Raises:
-            ValueError: a model whose attention is no single map: see `AttentionTap`; another size.
+            ValueError: the attention of the model is no single map (see `AttentionTap`), or the
+                size does not fit.
         """
         self.check_images(x, any_size=True)
         check_images(x, "x")
@@ -340,6 +340,6 @@ class SpatialEntropy(Method):
 
 
 def statistics(similarity: Tensor) -> dict[str, Tensor]:
-    """Means over maps (N, h, Hg, Wg); NaN is for `log_terms` to name, so no wait for the GPU."""
+    """Means over maps (N, h, Hg, Wg), without waiting for the GPU; `log_terms` reports NaN."""
     parts = component_count(losses.excess(similarity) > 0).float().mean()
     return {"entropy": losses.spatial_entropy(similarity), "components": parts}

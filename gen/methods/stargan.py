@@ -1,9 +1,9 @@
 """StarGAN v2: one generator, many domains, many styles a domain.
 
 Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020. The step
-has the published gradients for less work: the latent fake and the content of the source are made
-once and shared, networks that a step does not train are frozen, the second image of the diversity
-term carries no graph. `tests/literal_step.py` keeps the literal step that ours is held against.
+has the published gradients with less work: the latent fake and the content of the source are
+computed once, networks that a step does not train are frozen, and the second image of the diversity
+term has no graph. Tests compare the step with the literal one in `tests/literal_step.py`.
 
 Letters in shapes: N batch, D style width, L latent width, H image side.
 """
@@ -35,7 +35,7 @@ from gen.networks.stargan import (
 )
 
 Terms = dict[str, Tensor]
-VAL_EVERY, VAL_IMAGES = 50, 16  # iterations between two looks of D at images it does not learn
+VAL_EVERY, VAL_IMAGES = 50, 16  # iterations between checks of D on held-out images; their number
 
 
 class Phase(NamedTuple):
@@ -44,14 +44,14 @@ class Phase(NamedTuple):
     name: str  # "latent" or "ref"
     rng: torch.Generator  # of this iteration
     batch: dict[str, Tensor]
-    z: Tensor | None  # (N, L) the latents of `s`, if these guide
+    z: Tensor | None  # (N, L) latents of `s` in the latent phase
     s: Tensor  # (N, D) target styles
     s2: Tensor | None  # (N, D) second styles of the same domains
     s_org: Tensor | None  # (N, D) styles of the sources
-    content: list[Tensor]  # of the sources
+    content: list[Tensor]  # content features of the sources
     fake: Tensor | None  # (N, 3, H, H) G(x, s)
-    mix: Any = None  # Mixup of SmoothI2I: of styles,
-    blend: Any = None  # and of images
+    mix: Any = None  # style Mixup of SmoothI2I
+    blend: Any = None  # image Mixup of SmoothI2I
 
     @property
     def x(self) -> Tensor:  # (N, 3, H, H) sources
@@ -77,26 +77,26 @@ class StarGAN(GANMethod):
         base_channels: channels of the first layer; 0 means the published 2**14 / img_size.
         max_channels: upper limit for the channels of a layer; also the width of the mapping
             network's hidden layers.
-        w_hpf: divisor of the high-pass filter by which faces keep their edges (CelebA-HQ: 1); needs
+        w_hpf: divisor of the high-pass filter that preserves edges of faces (CelebA-HQ: 1); needs
             `init_from`. 0: off.
-        rgb_norm: normalise features before the last layer (to RGB), as published; false in a small
-            or new model gives the right colours and areas.
-        skip_px: side, px, of the encoder's map that bypasses the bottleneck; 0 for none, as
-            published; 32 where shapes and lines of the source should stay.
+        rgb_norm: normalise features before the last layer (to RGB), as published; false gives the
+            right colours and areas in small or new models.
+        skip_px: side, px, of the encoder's feature map that bypasses the bottleneck; 0: none, as
+            published; 32 preserves shapes and lines of the source.
         antialias: resample with [1, 3, 3, 1] filters: fewer jagged lines, but slower.
-        discriminator: network that judges images: `stargan` as published; `features`, small heads
-            on a frozen ImageNet network; `both`. The last two are for small data or short runs;
+        discriminator: discriminator network: `stargan` as published; `features`, small heads on a
+            frozen ImageNet network; `both`. The last two are for small data or short runs;
             evaluate such models with a backbone other than effnetlite0.
-        adversarial: loss of D and G: `bce` as published; `relativistic` for long runs, which
-            compares pairs of real and fake images and has the gradient penalty on fakes too.
+        adversarial: loss of D and G: `bce` as published; `relativistic` for long runs: compares
+            pairs of real and fake images, with the gradient penalty on fakes too.
         lambda_reg: weight of R1, the gradient penalty on real images.
-        lambda_other: weight at which D counts real images of other domains as fakes; try above 0
-            where outputs stay in the source's domain.
+        lambda_other: weight of real images of other domains as fakes in D; try values above 0 if
+            outputs stay in the source's domain.
         lambda_sty: weight of style reconstruction, |E(G(x, s)) - s|.
         lambda_ds: weight at iteration 0 of diversity |G(x, s) - G(x, s2)|, which is maximised.
         lambda_cyc: weight of cycle consistency, |G(G(x, s), E(x)) - x|.
-        lambda_fm: weight of feature matching between a source and its cycle reconstruction in D;
-            above 0 against blurred reconstructions.
+        lambda_fm: weight of feature matching in D between a source and its cycle reconstruction;
+            try values above 0 if reconstructions are blurred.
         ds_iters: iterations over which lambda_ds falls linearly to 0.
         lr: learning rate of G, E and D (Adam).
         lr_mapping: learning rate of the mapping network F (Adam).
@@ -105,18 +105,18 @@ class StarGAN(GANMethod):
             constant.
         weight_decay: weight of the L2 penalty inside Adam's gradient, not decoupled.
         ema_decay: decay of the averaged networks per iteration.
-        ema_warmup: average over fewer iterations at the start; for runs of some thousand
+        ema_warmup: average over fewer iterations at the start; for runs of a few thousand
             iterations.
-        ada_target: mean sign of the logits of real images that adaptive augmentation (ADA) aims at,
-            usually 0.6, for small data or long runs; 0: no ADA.
+        ada_target: target of adaptive augmentation (ADA): mean sign of D's logits of real images.
+            Usually 0.6, for small data or long runs; 0: no ADA.
         ada_kimg: thousands of images in which the probability of ADA can rise by 1.
-        augment: kinds of augmentation in ADA: `blit`, or the first of blit, geom, color and filter
-            by initials, such as `bgc`.
-        r1_every: iterations from one R1 penalty to the next; k > 1 makes it k times as strong.
-        single_d_step: make one step of D per iteration, on fakes of latents and of references,
-            instead of a step for each.
+        augment: kinds of augmentation in ADA: `blit`, or the first kinds of blit, geom, color and
+            filter by initials, such as `bgc`.
+        r1_every: iterations between R1 penalties; k > 1 makes the penalty k times as strong.
+        single_d_step: do one step of D per iteration on all fakes, instead of one step for latent
+            and one for reference fakes.
         seed: seed of the first weights and of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     task = "translator"
@@ -192,10 +192,10 @@ class StarGAN(GANMethod):
         super().on_fit_start()
 
     def load_weights(self, state: dict[str, Tensor], source: str) -> None:
-        """Loads weights; parts that an older or plainer file lacks begin without effect.
+        """Loads weights; parts of the generator that the file lacks start without effect.
 
-        A file for inference alone has no discriminator, one of another kind does not fit: ours
-        stays as it is, and with it the state of augmentation.
+        If the file has no discriminator or another kind, the present discriminator and the state of
+        augmentation are kept.
         """
         own, D = self.state_dict(), "discriminator."
         theirs = {k: v for k, v in state.items() if k.startswith(D)}
@@ -222,7 +222,7 @@ class StarGAN(GANMethod):
         h = self.hparams
 
         def adam(network: nn.Module, lr: float, lazy: float = 1.0) -> torch.optim.Adam:
-            betas = (0.0, 0.99**lazy)  # two floats: recent torch refuses mixed numbers
+            betas = (0.0, 0.99**lazy)  # two floats: recent torch refuses a mix of int and float
             options = dict(weight_decay=h.weight_decay, fused=True)
             return torch.optim.Adam(network.parameters(), lr * lazy, betas, **options)
 
@@ -238,7 +238,7 @@ class StarGAN(GANMethod):
         return linear_fall(iteration, self.hparams.lr_decay_start, self.hparams.lr_decay_iters)
 
     def weights(self, iteration: int) -> dict[str, float]:
-        """The weight of every generator term at `iteration`, a pure function of it."""
+        """Weights of the generator's loss terms, a pure function of the iteration."""
         h = self.hparams
         fall = max(0.0, 1 - iteration / h.ds_iters) if h.ds_iters else 1.0
         return dict(
@@ -253,7 +253,7 @@ class StarGAN(GANMethod):
         masks = self.masks(x)
         self.ask_signs(self.global_step)
 
-        # Discriminator. The latent phase keeps its graph: the generator's step uses it again.
+        # Discriminator. The latent phase keeps its graph for the generator's step.
         z, z2 = send(torch.randn(2, len(x), self.latent_dim, generator=rng), x)  # (N, L)
         s, s2 = F(torch.cat([z, z2]), y_trg.repeat(2)).chunk(2)  # (N, D)
         latent = self.phase("latent", rng, batch, z, s, s2, E(x, y), G.content(x, masks))
@@ -278,7 +278,7 @@ class StarGAN(GANMethod):
         logs |= {f"latent/{name}": value for name, value in terms.items()}
         del latent
 
-        # Generator alone, guided by references: training E here as well is known to degrade it.
+        # Generator only, guided by references: training E here is known to degrade it.
         with self.frozen(F, E, D):
             with torch.no_grad():
                 images = torch.cat([x_ref, batch["x_ref2"], x])  # (3N, 3, H, H)
@@ -295,11 +295,11 @@ class StarGAN(GANMethod):
         return phase._replace(fake=self.generator.render(phase.content, phase.s))
 
     def masks(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The masks in which faces (N, 3, H, H) keep their edges, for `Generator.content`."""
+        """Masks of faces (N, 3, H, H) whose edges are preserved, for `Generator.content`."""
         return self.fan.masks(x) if self.fan else None
 
     def discriminator_terms(self, phases: list[Phase]) -> Terms:
-        """Weighted terms of one step of D: real images, R1 when it is due, the fakes' mean."""
+        """Weighted loss terms of one step of D: real images, fakes, and R1 if it is due."""
         h, D, p, terms = self.hparams, self.discriminator, phases[0], {}
         paired = h.adversarial == "relativistic"  # each fake with a real image of its domain
         x, y = (p.batch["x_ref"], p.y_trg) if paired else (p.x, p.y)
@@ -330,7 +330,7 @@ class StarGAN(GANMethod):
         return terms
 
     def penalised(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """D's logits of images (N, 3, H, H) and R1 of them, in fp32: it differentiates twice."""
+        """D's logits and R1 of images (N, 3, H, H), in fp32 because R1 differentiates twice."""
         with full_precision(x.device):
             x = at_least_fp32(x.detach()).requires_grad_()
             logits = self.discriminator(self.augmented(x, rng), y)  # (N,) or (N, P)
@@ -338,9 +338,9 @@ class StarGAN(GANMethod):
 
     @torch.no_grad()
     def look_at_validation(self, batch: dict[str, Tensor]) -> Terms:
-        """Mean logits of D for this batch and for held-out images: it overfits where the first
-        rise and the second fall. Crops of training are augmented, held-out images are whole:
-        compare how the two go, not how far they are apart."""
+        """Mean logits of D for the batch and for held-out images. D overfits if the first rise and
+        the second fall. Compare their trends, not their difference: training images are augmented
+        crops, held-out images are whole."""
         if self.trainer_or_none is None or self.trainer.datamodule is None:
             return {}
         D, val = self.discriminator, self.trainer.datamodule.val
@@ -383,32 +383,32 @@ class StarGAN(GANMethod):
 
     @inference
     def map_style(self, z: Tensor, y: Tensor | int) -> Tensor:
-        """Latents (N, L) and domains (N,), numbers or names, or one -> styles (N, D)."""
+        """Latents (N, L), domain indices or names (N,), or one domain -> styles (N, D)."""
         y = self.domain(y, self.hparams.num_domains, len(self.checked_latents(z)))
         return self.ema.module["mapping_network"](z, y)
 
     @inference
     def encode_style(self, x: Tensor, y: Tensor | int) -> Tensor:
-        """Images (N, 3, H, H) and their domains (N,), or one -> styles (N, D)."""
+        """Images (N, 3, H, H), their domains (N,), or one domain -> styles (N, D)."""
         y = self.domain(y, self.hparams.num_domains, len(self.checked(x, "images")))
         return self.ema.module["style_encoder"](x, y)
 
     @inference
     def mean_style(self, y: int | str, count: int = 10_000) -> Tensor:
-        """The centre (1, D) of domain `y`, over `count` fixed latents: where truncation leads."""
+        """Mean style (1, D) of domain `y` over `count` fixed latents, the centre of truncation."""
         rng = torch.Generator().manual_seed(0)
         z = torch.randn(count, self.latent_dim, generator=rng).to(self.device)
         return self.map_style(z, y).mean(0, keepdim=True)
 
     @inference
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Sources (N, 3, H, H) -> their content, to be decoded with any number of styles."""
+        """Sources (N, 3, H, H) -> content features, to decode with any number of styles."""
         self.checked(x)
         return self.ema.module["generator"].content(x, self.masks(x))
 
     @inference
     def decode(self, content: list[Tensor], s: Tensor) -> Tensor:
-        """Content of N sources (or of one, for all) and styles (N, D) -> images (N, 3, H, H)."""
+        """Content of N sources, or of one for all, and styles (N, D) -> images (N, 3, H, H)."""
         sources, width = len(content[0]), self.hparams.style_dim
         if s.ndim != 2 or s.shape[1] != width or sources not in (1, len(s)):
             got = f"{tuple(s.shape)} for {sources} sources"
@@ -425,13 +425,14 @@ class StarGAN(GANMethod):
         x_ref: Tensor | None = None,
         style: Tensor | None = None,
     ) -> Tensor:
-        """Sources (N, 3, H, H) into domains `y_trg` (N,) or one, guided by exactly one of:
+        """Translates sources (N, 3, H, H) into domains `y_trg` (N,), or into one domain.
 
-        latents `z` (N, L), reference images `x_ref` (N, 3, H, H) of those domains, or styles
-        `style` (N, D). Returns images (N, 3, H, H), unbounded; `viz.to_uint8` clamps them.
+        Give exactly one guide: latents `z` (N, L), reference images `x_ref` (N, 3, H, H) of the
+        target domains, or styles `style` (N, D). Returns images (N, 3, H, H), unbounded;
+        `viz.to_uint8` clamps them.
 
         Raises:
-            ValueError: Images of another dtype, range or size, no such domain, shapes.
+            ValueError: wrong dtype, range or shape of a tensor, or an unknown domain.
         """
         if sum(guide is not None for guide in (z, x_ref, style)) != 1:
             raise ValueError("translate: expected exactly one of z, x_ref and style")
@@ -443,7 +444,7 @@ class StarGAN(GANMethod):
         return self.decode(self.encode(x), style)
 
     def predict_step(self, batch: dict[str, Tensor], _: int = 0) -> Tensor:
-        """Every source in every domain, with the latent of its index: (N, S, 3, H, W)."""
+        """Translates each source into each domain, latent by index: (N, S, 3, H, W)."""
         rngs = [torch.Generator().manual_seed(int(i)) for i in batch["index"]]
         z = torch.stack([torch.randn(self.latent_dim, generator=rng) for rng in rngs])
         z, content = z.to(batch["x"]), self.encode(batch["x"])

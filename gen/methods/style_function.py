@@ -89,7 +89,7 @@ class StyleFunction(Editor, GANMethod):
         clip: largest norm of the gradient of each network; 0: no limit.
         ema_decay: decay of the averaged M per iteration.
         seed: seed of the first weights and of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     bounds = {

@@ -75,7 +75,7 @@ class StyleGAN2(GANMethod):
         augment: kinds of augmentation in ADA: one of blit, geom, color, filter, noise and cutout,
             or the first of them by initials, such as `bgc` or `bgcfnc`.
         seed: seed of the first weights and of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from nothing.
+        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
 
     task = "generator"
