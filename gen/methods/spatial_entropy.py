@@ -62,7 +62,8 @@ class SpatialEntropy(Method):
         lambda_reg: largest weight of the regulariser.
         lambda_warmup_epochs: epochs over which the weight of the regulariser rises from 0, at most
             half of all epochs; later it falls to 0 along half a cosine.
-        rewire_last: remove the skip connection around the last attention ("nosn").
+        rewire_last: remove the skip connection around the last attention and the norm after it
+            ("nosn").
         drop_path: rate of stochastic depth in the last block, the largest of all blocks.
         lr: highest learning rate (AdamW). DeiT: 5e-4 for 512 images a step, in proportion.
         lr_min: learning rate at the end, reached along half a cosine.

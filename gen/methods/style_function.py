@@ -2,13 +2,13 @@
 
 Source: Liu et al., "ISF-GAN: An Implicit Style Function for High-Resolution Image-to-Image
 Translation", arXiv 2109.12492. M(w, z, d) moves a code w so that its image has the attributes d;
-the noise z says how. It learns from images that the generator makes, with labels that a classifier
-gives them. Deviations from the release: the generator's noise is fixed, so that G(w) is one image;
-what a step does not train has no gradients; the average is of M alone; two edits differ in what can
-be seen, [-1, 1], for beyond it the generator knows no bounds and maximising ends there. Left out:
-weights of positive labels, the identity of faces (off there), random noise of the generator, and
-training codes with rows of another; the adversarial term has weight 1. In W the neighbourhood sums
-over L equal rows, so that lambda_nb weighs sqrt(L) as much.
+different noise z gives different edits. M learns from generated images that a classifier labels.
+Deviations from the release: the generator's noise is fixed, so G(w) is one image. Networks that a
+step does not train get no gradients. Only M is averaged. Images in the diversity term are clamped
+to [-1, 1]; otherwise maximising it leads out of the visible range. Left out: weights of positive
+labels, the identity loss of faces (off in the release), random noise of the generator, and training
+codes mixed from two. The adversarial term has weight 1. In W the neighbourhood term sums over L
+equal rows, so lambda_nb is sqrt(L) times as strong.
 
 Letters in shapes: N batch, L rows of a code, D its width, K attributes, Z noise, H image side.
 """
@@ -52,35 +52,34 @@ class StyleFunction(Editor, GANMethod):
         psi: truncation of the codes that are edited; 1 is none, 0 the mean code.
         space: space of the edits: `W+` moves each row of a code in its own way, `W` moves all rows
             by the same vector, a function of their mean.
-        first_row: first row of a code that M moves, in training too.
-        last_row: row at which M stops, itself not moved, in training too; 0: M moves up to the last
-            row.
+        first_row: first row of a code that M moves, also in training.
+        last_row: end (exclusive) of the rows that M moves, also in training; 0: after the last row.
         rows: rows that an edit moves for each changed attribute, both ends included, such as
-            `cat:0-3,spots:4-7`; an attribute not named moves all rows. The discriminator sees what
-            changes. Not used in training.
+            `cat:0-3,spots:4-7`; attributes that are not named move all rows. The discriminator
+            decides which attributes change. Not used in training.
         noise_dim: width Z of the noise.
-        pre_norm: put LayerNorm before each layer, as released for faces; false puts it behind.
-        norm: normalisation of a code before it is modulated: `adaln` LayerNorm, `adain` without
-            learnt scale and shift, `none`.
-        residual: let M predict a change that is added to the code; false makes a new code, as
+        pre_norm: put LayerNorm before each layer, as released for faces; false: after each layer.
+        norm: normalisation of a code before modulation: `adaln` LayerNorm, `adain` without learnt
+            scale and shift, `none`.
+        residual: let M predict a change that is added to the code; false predicts a new code, as
             released.
         d_channels: channels of the first layer in the discriminator.
         d_max_channels: upper limit for the channels of a layer in the discriminator.
         lambda_cls: weight of the classification of attributes, in D and M.
-        lambda_latent_cyc: weight of the cycle loss on codes: an edit back to the source's
-            attributes gives the source's code.
-        lambda_image_cyc: weight of the cycle loss on pixels: an edit back to the source's
-            attributes gives the source image.
-        lambda_lpips_cyc: weight of the cycle loss in LPIPS: an edit back to the source's attributes
-            gives the source image.
+        lambda_latent_cyc: weight of the cycle loss on codes: editing back to the source's
+            attributes should give the source's code.
+        lambda_image_cyc: weight of the cycle loss on pixels: editing back to the source's
+            attributes should give the source image.
+        lambda_lpips_cyc: weight of the cycle loss in LPIPS: editing back to the source's attributes
+            should give the source image.
         lambda_lpips: weight of LPIPS between source and edited image.
         lambda_nb: weight of the distance between the codes of source and edit.
         lambda_ds: weight of the difference between two edits with different noise, which is
             maximised.
         lambda_reg: weight of R1, the gradient penalty on real images.
-        r1_target: logits whose gradient R1 penalises: `cls` those of the attributes, as released;
-            `src` that of being real.
-        r1_every: iterations from one R1 penalty to the next; k > 1 makes it k times as strong.
+        r1_target: logits whose gradient R1 penalises: `cls` for the attribute logits, as released;
+            `src` for the real/fake logit.
+        r1_every: iterations between R1 penalties; k > 1 makes the penalty k times as strong.
         lr: highest learning rate of M and D (Adam).
         lr_min: learning rate at `lr_iters` and later, reached along half a cosine.
         lr_warmup_iters: iterations over which the learning rate first rises from 5e-7.
@@ -201,7 +200,7 @@ class StyleFunction(Editor, GANMethod):
             told = "expected 2 codes, each to be edited to the labels of another, got 1"
             raise ValueError(f"batch_size: {told}; raise --data.batch_size")
         other = send(torch.randperm(len(y), generator=rng), y)
-        d = y[other]  # of another image: their joint distribution
+        d = y[other]  # attributes of another image, so d has their joint distribution
         z1, z2, z3 = send(torch.randn(3, len(y), self.noise_dim, generator=rng), x)  # (N, Z)
 
         # Discriminator.
@@ -235,7 +234,7 @@ class StyleFunction(Editor, GANMethod):
         z: tuple[Tensor, Tensor, Tensor],
         w: dict[str, float],
     ) -> dict[str, Tensor]:
-        """Unweighted terms of M; one of weight 0 is not computed."""
+        """Unweighted loss terms of M; a term of weight 0 is not computed."""
         M, G, lpips = self.style_function, self.generator.synthesis, self._judges[1]
         ws1 = self.moved(M, ws, z[0], d)  # (N, L, D)
         x1 = G(ws1)  # (N, 3, H, H)
@@ -263,7 +262,7 @@ class StyleFunction(Editor, GANMethod):
         return terms
 
     def moved(self, function: torch.nn.Module, ws: Tensor, z: Tensor, d: Tensor) -> Tensor:
-        """M(w, z, d) in the rows that are edited, the code (N, L, D) itself in the others."""
+        """Codes (N, L, D) with M(w, z, d) in the edited rows; the other rows stay."""
         h, L = self.hparams, ws.shape[1]
         if h.space == "W":
             mean = ws.mean(1, keepdim=True)  # (N, 1, D)

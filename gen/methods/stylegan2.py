@@ -2,10 +2,10 @@
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, with the
 adaptive augmentation of "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020.
-Deviations from the ADA release: a NaN stops the run instead of becoming 0; the averages that the
-step keeps are those of all processes; real images are not mirrored here but by the data; the logits
-that adapt the augmentation are those of the adversarial step, not also those of R1, and it follows
-them an iteration later, so that no GPU is waited for.
+Deviations from the ADA release: a NaN stops the run instead of becoming 0. Running averages are
+taken over all processes. The data module mirrors real images, not the step. Only logits of the
+adversarial step adapt the augmentation, not those of R1; the augmentation follows one iteration
+later, without waiting for the GPU.
 
 Letters in shapes: N batch, Z latent width, L rows of a code, D their width, K classes, H side.
 """
@@ -44,36 +44,36 @@ class StyleGAN2(GANMethod):
         z_dim: width Z of a latent, z ~ N(0, I).
         w_dim: width D of a code.
         map_layers: layers of the mapping network; 8 in the paper, 2 in the release's `auto`.
-        channel_base: channels times resolution; 32768 is config F, half of it is usual below 512
-            px.
+        channel_base: channels times resolution; 32768 is config F, 16384 is usual below 512 px.
         channel_max: upper limit for the channels of a layer.
-        clamp: limit of the activations, 256 in the release, which computes in fp16; 0: no limit.
-        noise: add noise between layers, with learnt strength. False: no noise ever, so a code is
-            exactly one image; for images without texture, which else would start as noise.
+        clamp: limit of the activations; 256 in the release, which computes in fp16; 0: no limit.
+        noise: add noise between layers, with learnt strength. Use false for images without texture:
+            then each code gives exactly one image.
         residual: use residual blocks in the discriminator; false as the release does for CIFAR-10.
-        group: number of images whose spread is one more feature of the discriminator; 0: the batch.
+        group: number of images whose standard deviation is a feature of the discriminator; 0: the
+            batch.
         lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as in the
             release.
         lambda_pl: weight of path length regularisation.
-        r1_every: iterations from one R1 penalty, a step of its own, to the next; k makes it k times
-            as strong.
-        pl_every: iterations from one path length penalty, a step of its own, to the next; k makes
-            it k times as strong.
+        r1_every: iterations between R1 penalties, each in a step of its own; k makes the penalty k
+            times as strong.
+        pl_every: iterations between path length penalties, each in a step of its own; k makes the
+            penalty k times as strong.
         pl_shrink: divisor of the batch size for path length regularisation.
-        mixing: probability that codes are made of two latents.
+        mixing: probability that codes are mixed from two latents.
         lr: learning rate (Adam).
         lr_decay_start: iteration at which the learning rate begins to fall.
         lr_decay_iters: iterations over which the learning rate falls linearly to 0; 0 keeps it
             constant.
-        ema_kimg: thousands of images over which the averaged generator forgets half.
+        ema_kimg: half-life of the averaged generator, thousands of images.
         ema_rampup: upper limit of ema_kimg as a share of the images seen so far; 0, or `init_from`:
             no limit.
-        ada_target: mean sign of the logits of real images that adaptive augmentation (ADA) aims at;
+        ada_target: target of adaptive augmentation (ADA): mean sign of D's logits of real images;
             0: no ADA.
         ada_kimg: thousands of images in which the probability of ADA can rise by 1; usually 100
-            where training starts from other weights.
+            if training starts from other weights.
         augment: kinds of augmentation in ADA: one of blit, geom, color, filter, noise and cutout,
-            or the first of them by initials, such as `bgc` or `bgcfnc`.
+            or the first kinds by initials, such as `bgc` or `bgcfnc`.
         seed: seed of the first weights and of all random numbers in training.
         init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
     """
@@ -143,12 +143,12 @@ class StyleGAN2(GANMethod):
             for name, weight in self.generator.named_parameters():
                 weight.requires_grad_(not name.endswith("noise_strength"))
         self.make_ema({"generator": self.generator}, decay=0.0)
-        self.register_buffer("pl_mean", torch.zeros(()))  # a of path length regularisation
+        self.register_buffer("pl_mean", torch.zeros(()))  # running mean of path lengths
         self.register_buffer("ada_p", torch.zeros(()))  # probability of each augmentation
-        self.register_buffer("ada_signs", torch.zeros(2))  # of real logits: sum, count
+        self.register_buffer("ada_signs", torch.zeros(2))  # signs of real logits: sum, count
 
     def load_weights(self, state: dict[str, Tensor], source: str) -> None:
-        """Loads weights; a file for inference alone has no discriminator: ours stays as it is."""
+        """Loads weights; if the file has no discriminator, the present one is kept."""
         own = self.state_dict()
         kept = {k: v for k, v in own.items() if k.startswith(("discriminator.", "ada_", "pl_"))}
         if not any(key.startswith("discriminator.") for key in state):
@@ -161,7 +161,7 @@ class StyleGAN2(GANMethod):
         h = self.hparams
 
         def adam(network: torch.nn.Module, every: int) -> torch.optim.Adam:
-            lazy = every / (every + 1)  # an iteration has a step more, once in a while
+            lazy = every / (every + 1)  # every `every` iterations there is one more step
             betas = (0.0, 0.99**lazy)
             return torch.optim.Adam(network.parameters(), h.lr * lazy, betas, fused=True)
 
@@ -178,7 +178,7 @@ class StyleGAN2(GANMethod):
         on_host = self.step_rng(h.seed)
         rng = rng_on(x.device, on_host)
 
-        # Generator; every few iterations also how far its images move by a code.
+        # Generator; every few iterations also path length regularisation.
         with self.frozen(D):
             ws = self.codes(len(x), c, rng, average=True)  # (N, L, D)
             fake = self.generator.synthesis(ws, rng)  # (N, 3, H, H)
@@ -195,7 +195,7 @@ class StyleGAN2(GANMethod):
             logs["g/pl"] = h.lambda_pl * h.pl_every * penalty
             self.update(logs["g/pl"], opt_g, precise=True)
 
-        # Discriminator; every few iterations also its gradient at real images.
+        # Discriminator; every few iterations also R1.
         with torch.no_grad():
             fake = self.generator.synthesis(self.codes(len(x), c, rng), rng)
         real_logits = D(self.augmented(x, on_host, rng), c)  # (N,)
@@ -219,7 +219,7 @@ class StyleGAN2(GANMethod):
     def codes(
         self, count: int, c: Tensor | None, rng: torch.Generator, average: bool = False
     ) -> Tensor:
-        """W+ codes (N, L, D) of new latents, some of two; `average` moves the mean code, too."""
+        """W+ codes (N, L, D) of new latents, some mixed; `average` also updates the mean code."""
         mapping = self.generator.mapping
         z, z2 = torch.randn(2, count, self.latent_dim, generator=rng, device=rng.device)
         w = mapping(z, c)  # (N, L, D)
@@ -235,18 +235,18 @@ class StyleGAN2(GANMethod):
         return torch.where(other, mapping(z2, c), w)
 
     def condition(self, y: Tensor) -> Tensor | None:
-        """Classes (N,) one-hot (N, K)."""
+        """Classes (N,) -> one-hot (N, K), or None without classes."""
         return F.one_hot(y, self.classes).float() if self.classes else None
 
     def gamma(self, images: int) -> float:
-        """Weight of R1 at so many images an iteration."""
+        """Weight of R1 for this number of images per iteration."""
         given = self.hparams.lambda_reg
         return 2e-4 * self.img_size**2 / images if given < 0 else given
 
     def ema_decay(self, iteration: int, images: int) -> float:
-        """Half of what was is forgotten in `ema_kimg`, or sooner while few images were seen."""
+        """Decay with a half-life of `ema_kimg`, shorter while few images were seen."""
         h, half = self.hparams, self.hparams.ema_kimg * 1000
-        if h.ema_rampup and not h.init_from:  # whose average is worth keeping
+        if h.ema_rampup and not h.init_from:  # the average of `init_from` is good already
             half = min(half, iteration * images * h.ema_rampup)
         return 0.5 ** (images / half) if half else 0.0
 
@@ -260,9 +260,9 @@ class StyleGAN2(GANMethod):
         psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Tensor:
-        """Latents (N, Z), and classes (N,), or one, if conditional -> W+ codes (N, L, D).
+        """Latents (N, Z), and if conditional classes (N,) or one class -> W+ codes (N, L, D).
 
-        `psi` < 1 pulls the first `cutoff` rows (None: all) towards the mean code: fewer odd images.
+        `psi` < 1 pulls the first `cutoff` rows (None: all) towards the mean code (truncation).
         """
         self.checked_latents(z)
         c = None
