@@ -1,4 +1,4 @@
-"""The report of a run of an image translator: its pictures, its numbers, what produced them."""
+"""The report of a run: pictures and metrics of its method, curves, configuration, versions."""
 
 import csv
 import io
@@ -20,10 +20,10 @@ from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 from gen.report.page import Figure, Panel, metrics_table, write_report
 
-FRAMES, SHOWN = 20, 10  # of a path: rendered and measured, standing in the strip
-CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in motion
-ALONE_PX = 900  # at most, of a grid without another beside it
-SEEDS = (0, 1)  # styles a domain in the grids; the paths go from the first to the second
+FRAMES, SHOWN = 20, 10  # frames of a path: rendered and measured, shown in the strip
+CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in a GIF
+ALONE_PX = 900  # largest width of a grid without another beside it
+SEEDS = (0, 1)  # styles per domain in the grids; paths go from the first to the second
 
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 def read_curves(run_dir: str | Path) -> list[dict[str, str]]:
     """Rows of every logs/*/metrics.csv below a run's folder, in the order of steps.
 
-    The oldest file comes first. A resumed run has several; where they overlap the newer rows win.
+    The oldest file comes first. A resumed run has several; where they overlap, newer rows win.
     """
     files = sorted(Path(run_dir).rglob("logs/*/metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
     rows: list[dict[str, str]] = []
@@ -55,21 +55,21 @@ def build(
     shipped_rows: Sequence[Mapping] = (),
     lpips=None,
 ) -> Path:
-    """Render a method's pictures and write `run_dir/report.html`.
+    """Renders the pictures of a method and writes `run_dir/report.html`.
 
     Args:
-        method: method that `gen.load` gives, or a method in training.
+        method: method that `gen.load` returns, or a method in training.
         images: validation images, a `DomainImages` (`data.val`).
         run_dir: folder that holds metrics.csv and config.yaml, at any depth; the newest config
-            counts.
+            is used.
         title: title of the report; default: the method's name.
         shipped: another method with the same domains, shown beside this one.
-        metrics_rows, shipped_rows: rows as `gen.evaluation.translators.evaluate` gives them.
-        lpips: network `gen.networks.perceptual.LPIPS` that measures the strips shown; None leaves
-            that out.
+        metrics_rows, shipped_rows: rows of `gen.evaluation.translators.evaluate`.
+        lpips: network `gen.networks.perceptual.LPIPS` that measures the strips; None: no
+            measurement.
 
     Raises:
-        ValueError: `shipped` knows other domains, or the images have others than the method.
+        ValueError: `shipped` or the images have other domains than the method.
     """
     run_dir, curves = Path(run_dir), read_curves(run_dir)
     for what, domains in [("images", images.domains), ("shipped", getattr(shipped, "domains", 0))]:
@@ -104,7 +104,7 @@ def build(
 
 
 def read_config(run_dir: Path) -> str:
-    """The text of the run's config.yaml, else of the newest in a folder below; empty: none."""
+    """Text of the run's config.yaml, or of the newest one in a folder below; empty without one."""
     found = sorted(run_dir.rglob("config.yaml"), key=lambda p: (p.stat().st_mtime, p))
     found += [run_dir / "config.yaml"] if (run_dir / "config.yaml").exists() else []
     return found[-1].read_text("utf-8", "backslashreplace") if found else ""
@@ -112,7 +112,7 @@ def read_config(run_dir: Path) -> str:
 
 def of_translator(method, run_dir: Path, metrics_rows, root: str | None, shipped=None) -> Path:
     """`build` for the validation images of `root`, a folder, a zip or `heads`; strips are measured
-    where LPIPS has weights."""
+    if LPIPS has weights."""
     data = gen.data.open(root, img_size=method.img_size)
     try:
         lpips = LPIPS("alex").to(common.device(method))
@@ -124,14 +124,14 @@ def of_translator(method, run_dir: Path, metrics_rows, root: str | None, shipped
 
 
 def of_others(method, run_dir: Path, metrics_rows, root: str | None = None, shipped=None) -> Path:
-    """`build_plain`; no pictures are made of data, and nothing stands beside."""
+    """`build_plain`, with the arguments of `of_translator`; `root` and `shipped` are unused."""
     return build_plain(method, run_dir, metrics_rows=metrics_rows)
 
 
 def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] = ()) -> Path:
-    """Write `run_dir/report.html` of what is no translator: its curves, numbers and config.
+    """Writes `run_dir/report.html` of a method that is no translator: curves, metrics and config.
 
-    A generator's page has images of it; of the others it says which command makes pictures.
+    The page of a generator has images; other pages name the command that makes pictures.
     """
     run_dir, curves = Path(run_dir), read_curves(run_dir)
     sections = {}
@@ -161,7 +161,7 @@ def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] 
 
 
 def samples(methods: Mapping[str, Any], images) -> dict[str, list[Figure]]:
-    """Grids guided by latents and by references, of the named methods."""
+    """Grids of the named methods, guided by latents and by references."""
     first, alone = next(iter(methods.values())), len(methods) == 1
     indices = common.pick(images, 2 if len(first.domains) <= 4 else 1)
     x, _ = common.batch(first, images, indices)
@@ -193,7 +193,7 @@ def samples(methods: Mapping[str, Any], images) -> dict[str, list[Figure]]:
 
 
 def _truth(method, images) -> dict[str, list[Figure]]:
-    """Translations beside the true twins, on paired data."""
+    """Translations beside the true twins, for paired data."""
     indices = common.pick(images, 2 if len(method.domains) <= 4 else 1)
     twins = ((i, images.twin(i, y)) for i in indices for y in range(len(method.domains)))
     if all(twin in (None, i) for i, twin in twins):
@@ -206,7 +206,7 @@ def _truth(method, images) -> dict[str, list[Figure]]:
 
 
 def _walk(method, images) -> dict[str, list[Figure]]:
-    """A GIF of up to twelve sources whose style walks once around all domains."""
+    """A GIF of up to twelve sources, whose style makes one round through all domains."""
     S = len(method.domains)
     x, _ = common.batch(method, images, common.pick(images, -(-12 // S))[:12])
     ring = [translation.style(method, y % S, SEEDS[0]) for y in range(S + 1)]
@@ -220,13 +220,13 @@ def _walk(method, images) -> dict[str, list[Figure]]:
 
 
 def paths(methods: Mapping[str, Any], images, lpips) -> dict[str, list[Figure]]:
-    """Strips within and between domains with their smoothness, of the named methods."""
+    """Strips of the named methods within and between domains, with their smoothness."""
     some = next(iter(methods.values()))
     S = len(some.domains)
     x, _ = common.batch(some, images, common.pick(images, 1, shift=0.25))
 
     def strips(far: int, seeds: tuple[int, int]) -> list[Panel]:
-        """Strips from each domain to the one `far` further on."""
+        """Strips from each domain to the domain `far` places after it."""
         panels = []
         for y in range(min(S, 4)):
             for name, method in methods.items():

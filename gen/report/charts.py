@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: bars under a strip, loss curves. `page.css` gives them colour."""
+"""Small charts as inline SVG: bars under a strip, loss curves. `page.css` sets their colours."""
 
 import html
 import math
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def bars(values: Sequence[float], label: str = "") -> str:
-    """An inline SVG of bars from zero with a line at their mean: equal steps are a flat comb.
+    """An inline SVG of bars from zero with a line at their mean; equal steps have equal bars.
 
-    As wide as its container, so that it lies under the strip whose steps it shows.
+    The chart is as wide as its container, so it lies under the strip whose steps it shows.
     """
     values = np.asarray(values, float)
     top = max(values.max(), 1e-12) * 1.05
@@ -27,10 +27,10 @@ def bars(values: Sequence[float], label: str = "") -> str:
 
 
 def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=210, height=120) -> str:
-    """An inline SVG line chart: the values thin, a running mean over 4 % of them on top.
+    """An inline SVG line chart: thin values, with a running mean over 4 % of them on top.
 
     The y axis spans the 1st to 99th percentile (a spike at the start does not flatten the rest);
-    the last smoothed value stands in the title line. Not-finite values are counted there.
+    the title has the last smoothed value and the number of non-finite values.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     ok = np.isfinite(y)
@@ -76,11 +76,11 @@ def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=210, he
 
 
 def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]:
-    """One `line_chart` a column of a Lightning metrics.csv, in the order of the file.
+    """One `line_chart` per column of a Lightning metrics.csv, in the order of the file.
 
     Args:
-        rows: rows as csv.DictReader gives them; empty cells are other loggers' turns.
-        step: column along x; it and `epoch` are not drawn, nor is a column of < 2 values.
+        rows: rows as csv.DictReader gives them; cells are empty where another logger wrote.
+        step: column along x; this column, `epoch` and columns of < 2 values are not drawn.
     """
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in (step, "epoch")]
     charts = []
@@ -104,5 +104,5 @@ def _ticks(lo: float, hi: float) -> np.ndarray:
 
 
 def _short(v: float) -> str:
-    """12000 -> 12k, 0.05 -> 0.05."""
+    """Shortens a number: 12000 -> 12k, 0.05 -> 0.05."""
     return f"{v / 1000:g}k" if abs(v) >= 1000 else f"{round(float(v), 9):g}"

@@ -7,7 +7,7 @@ from gen.report.page import Table, number
 
 
 def to_table(found: Sequence[Compared], names: Sequence[str]) -> Table:
-    """One column a model, and for each but the first its difference, interval and p."""
+    """One column per model; all but the first also have difference, interval and p."""
     heads = list(names)
     for name in names[1:]:
         heads += [f"{name} − {names[0]}", "95 % interval", "p"]

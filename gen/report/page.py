@@ -1,6 +1,6 @@
 """One HTML page of pictures, numbers and curves: all inlined, no scripts, light and dark.
 
-Knows no method; equal inputs give equal bytes.
+The page knows no method; equal inputs give equal bytes.
 """
 
 import base64
@@ -25,7 +25,7 @@ Media = Image.Image | Path | bytes
 
 @dataclass
 class Panel:
-    """One picture of a figure, and what stands around it.
+    """One picture of a figure, with its texts and numbers.
 
     Args:
         picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
@@ -48,7 +48,7 @@ class Panel:
 
 @dataclass
 class Figure:
-    """Panels with one caption; `beside` sets two panels next to each other where there is room.
+    """Panels with one caption; `beside` sets two panels side by side if there is room.
 
     `width_px` > 0 limits the width.
     """
@@ -61,12 +61,12 @@ class Figure:
 
 @dataclass
 class Table:
-    """Columns with their heads; lines of a metric ("group/../name"), its protocol, which direction
-    is better, its cells."""
+    """Heads of columns, and lines: a metric ("group/../name"), its protocol, its better direction,
+    its cells."""
 
     heads: Sequence[str]
     lines: Sequence[tuple[str, str, str, Sequence[str]]]
-    warnings: Sequence[str] = ()  # what of it means nothing
+    warnings: Sequence[str] = ()  # why some of the values mean nothing
 
 
 def write_report(
@@ -81,12 +81,12 @@ def write_report(
     config_text: str = "",
     versions: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a self-contained HTML page.
+    """Writes a self-contained HTML page.
 
     Args:
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
-        metrics: rows that were measured, see `metrics_table`.
+        metrics: table of measured rows, see `metrics_table`.
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: text of the exact configuration.
     """
@@ -155,7 +155,7 @@ def _panel(panel: Panel, alt: str) -> str:
 
 
 def _heads(headers: Sequence[tuple[str, int]], lead: int) -> str:
-    """Column heads over a grid: each centred on its columns, in % of the picture's width."""
+    """Column heads over a grid, centred on their columns, in % of the picture's width."""
     n, column, heads = sum(span for _, span in headers), 0, ""
     at = viz.edges(n, lead)
     for text, span in headers:
@@ -182,7 +182,7 @@ def _img(media: Media, alt: str, css: str) -> str:
 
 
 def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> Table:
-    """Rows of an evaluation, and of another to stand beside it."""
+    """Table of the rows of an evaluation, and of another evaluation to compare it with."""
     other = {(r["metric"], r.get("protocol")): r["value"] for r in compare}
     lines = []
     for r in rows:
@@ -196,7 +196,7 @@ def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> T
 
 
 def _table(table: Table) -> str:
-    """One block a group of metrics with its protocol, one line a metric."""
+    """One block per group of metrics with its protocol, one line per metric."""
     body, block = [], None
     for metric, protocol, better, cells in table.lines:
         *group, name = metric.split("/")
@@ -220,7 +220,7 @@ def _table(table: Table) -> str:
 
 
 def _arrow(better: str) -> str:
-    """An arrow up or down; nothing where neither direction is better, or an old file says none."""
+    """An arrow up or down; empty if neither direction is better, or an old file has none."""
     arrow = ARROWS.get(better)
     return f' <abbr title="{better} is better">{arrow}</abbr>' if arrow else ""
 

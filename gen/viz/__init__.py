@@ -1,7 +1,6 @@
-"""Pictures out: the one exit from tensors to pixels; grids, strips, GIF and MP4.
+"""Pictures: conversion of tensors to pixels; grids, strips, GIF and MP4.
 
-Everything here takes plain images and knows no network and no method. Equal inputs give equal
-bytes.
+This module takes plain images and uses no network and no method. Equal inputs give equal bytes.
 """
 
 import io
@@ -23,14 +22,14 @@ from gen.files import write_atomic
 
 Picture = Tensor | np.ndarray | Image.Image  # (3, H, W) in [-1, 1], uint8 (H, W, 3), or PIL
 DISPLAY_PX = 192  # small images are enlarged by a whole factor to at least this, see `enlarge`
-GUTTER, APART, ROUND = 0.05, 0.16, 0.06  # gap, gap behind a lead, corner radius; in cells
+GUTTER, APART, ROUND = 0.05, 0.16, 0.06  # gap, gap after a lead, corner radius; in cells
 INK = "#333333"
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """Turn images in [-1, 1] into 8-bit pixels: clamp, then round((x + 1) * 127.5).
+    """Converts images in [-1, 1] to 8-bit pixels: clamp, then round((x + 1) * 127.5).
 
-    The inverse of u / 127.5 - 1: all 256 levels come back exactly.
+    The inverse of u / 127.5 - 1: all 256 levels are restored exactly.
 
     Args:
         x: floats (..., 3, H, W), any device, any float type.
@@ -57,17 +56,17 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """One picture of any accepted kind as an RGB PIL image."""
+    """An RGB PIL image of one picture of any accepted kind."""
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     return Image.fromarray(to_uint8(picture) if isinstance(picture, Tensor) else picture)
 
 
 def image_format(path: str | Path) -> str:
-    """Format of a picture that is to be written, by the suffix of its name.
+    """Format of a picture file, by the suffix of its name.
 
     Raises:
-        ValueError: a suffix of no format that can be written.
+        ValueError: no format that can be written has this suffix.
     """
     found = Image.registered_extensions().get(Path(path).suffix.lower())
     if found not in Image.SAVE:
@@ -76,11 +75,11 @@ def image_format(path: str | Path) -> str:
 
 
 def save_image(picture: Picture, path: str | Path) -> Path:
-    """Writes a picture whole or not at all, in the format of its suffix; makes its folder.
+    """Writes a picture atomically, in the format of its suffix; creates its folder.
 
     Raises:
-        ValueError: a suffix of no format that can be written.
-        OSError: naming the path; as of a full disk.
+        ValueError: no format that can be written has this suffix.
+        OSError: the file cannot be written, e.g. on a full disk; the message names the path.
     """
     buffer = io.BytesIO()
     to_pil(picture).save(buffer, image_format(path))
@@ -89,13 +88,13 @@ def save_image(picture: Picture, path: str | Path) -> Path:
 
 
 def enlarge(picture: Picture, at_least_px: int = DISPLAY_PX) -> Image.Image:
-    """Enlarge by the smallest whole factor that makes the shorter side `at_least_px`, LANCZOS.
+    """Enlarges by the smallest whole factor that makes the shorter side `at_least_px`, LANCZOS.
 
-    64 px becomes 192 px (x3). For looking only: metrics and saved translations stay at the
-    model's size. LANCZOS keeps edges crisp where bicubic goes soft and nearest goes blocky.
+    64 px become 192 px (x3). For display only: metrics and saved translations stay at the
+    model's size. LANCZOS keeps edges crisp where bicubic is soft and nearest is blocky.
 
     Raises:
-        ValueError: so large that Pillow would warn of it.
+        ValueError: the result is so large that Pillow would warn of it.
     """
     image = to_pil(picture)
     k = max(1, math.ceil(at_least_px / min(image.size)))
@@ -109,7 +108,7 @@ def enlarge(picture: Picture, at_least_px: int = DISPLAY_PX) -> Image.Image:
 
 
 def edges(n: int, lead: int = 0) -> list[float]:
-    """Left edges of n columns (or rows) and the right end, in cells; `lead` of them set apart."""
+    """Left edges of n columns (or rows) and the right end, in cells; the first `lead` set apart."""
     return [k * (1 + GUTTER) + APART * (0 < lead <= k) for k in range(n)] + [
         n * (1 + GUTTER) - GUTTER + APART * (0 < lead < n)
     ]
@@ -125,20 +124,20 @@ def grid(
     cell_px: int | None = None,
     background: str | None = "white",
 ) -> Image.Image:
-    """Lay pictures out in rows, with domain names above and row names at the left.
+    """Lays pictures out in rows, with domain names above and row names at the left.
 
     Args:
         rows: rows of pictures of one size, equally long; None leaves a cell empty.
-        headers: texts, one a column, or (text, span) for one text over several columns.
-        captions: texts, one for each row.
-        labels: texts, one for each cell, under it.
+        headers: texts, one per column, or (text, span) for one text over several columns.
+        captions: texts, one per row.
+        labels: texts, one under each cell.
         lead: number of first rows and columns (references, sources) that are set apart.
-        cell_px: width of a cell, px; default: the pictures, enlarged to look at (see `enlarge`).
-        background: colour as PIL takes it, or None for just the cells on transparent ground (RGBA).
+        cell_px: width of a cell, px; default: that of the enlarged pictures, see `enlarge`.
+        background: colour for PIL; None: cells on a transparent ground (RGBA).
 
     Raises:
-        ValueError: ragged rows, texts that do not add up to the columns, rows or cells, or a sheet
-            so large that Pillow would warn of it.
+        ValueError: ragged rows, texts that do not match the columns, rows or cells, or a sheet so
+            large that Pillow would warn of it.
     """
     px, count = DISPLAY_PX if cell_px is None else cell_px, len(rows) * len(rows[0])
     if px < 1 or count * px**2 > Image.MAX_IMAGE_PIXELS:
@@ -193,10 +192,10 @@ def grid(
 def strip(
     frames: Iterable[Picture], captions: Sequence[str] = (), shown: int | None = None, **layout
 ) -> Image.Image:
-    """One row of frames, `shown` of them evenly spaced with both ends, e.g. of a path.
+    """One row of frames, e.g. of a path; `shown` of them, evenly spaced, with both ends.
 
     Args:
-        captions: texts, one a shown frame ('' for none), or exactly two: first and last.
+        captions: texts, one per shown frame ('' for none), or exactly two: first and last.
         layout: options of `grid`, as keyword arguments.
     """
     frames = list(frames)
@@ -207,23 +206,23 @@ def strip(
 
 
 def palindrome(frames: Iterable[Picture]) -> list:
-    """There and back without repeating either end: T frames become 2T - 2, a seamless loop."""
+    """Forth and back without repeating either end: T frames become 2T - 2, a seamless loop."""
     frames = list(frames)
     return frames + frames[-2:0:-1]
 
 
 def save_gif(frames: Iterable[Picture], path: str | Path | IO[bytes], fps: float = 12) -> None:
-    """Save an endlessly looping GIF with one palette for all frames and no dither: no flicker.
+    """Saves an endlessly looping GIF with one palette for all frames and no dither: no flicker.
 
-    The palette holds the 32 commonest colours of all frames as they are (white stays white) and
-    224 fitted ones, or up to 256 colours exactly; each pixel takes the nearest. GIF counts time
-    in 10 ms: 12 fps plays at 12.5. A frame equal to the one before it prolongs that one instead
-    of being stored again.
+    The palette holds up to 256 colours exactly; if there are more, the 32 commonest exactly
+    (white stays white) and 224 fitted ones, of which each pixel takes the nearest. GIF counts
+    time in 10 ms: 12 fps plays at 12.5. A frame equal to the frame before prolongs that frame
+    and is not stored again.
     """
     pixels = np.stack([np.asarray(to_pil(f)) for f in frames])  # (T, H, W, 3)
     codes = pixels @ np.array([65536, 256, 1])  # (T, H, W)
     counts = np.bincount(codes.ravel(), minlength=2**24)
-    found = np.flatnonzero(counts)  # (C,) codes of the colours there are
+    found = np.flatnonzero(counts)  # (C,) codes of the colours that occur
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], 1)  # (C, 3)
     palette = _palette(pixels, colours, counts[found])  # (<= 256, 3)
     index = np.zeros(2**24, np.uint8)
@@ -236,7 +235,7 @@ def save_gif(frames: Iterable[Picture], path: str | Path | IO[bytes], fps: float
 
 
 def _palette(pixels: np.ndarray, colours: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Up to 256 colours: the 32 commonest, and an octree's refined by four rounds of k-means."""
+    """Up to 256 colours: the 32 commonest, and an octree's, refined by four rounds of k-means."""
     palette = colours[np.argsort(-counts, kind="stable")[: 32 if len(colours) > 256 else 256]]
     if len(colours) > 256:
         sheet = Image.fromarray(pixels.reshape(1, -1, 3))
@@ -252,14 +251,14 @@ def _palette(pixels: np.ndarray, colours: np.ndarray, counts: np.ndarray) -> np.
 
 
 def save_mp4(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> str:
-    """Save an MP4 that a browser plays, 4:2:0, and return its codec: `H.264` or `VP9`.
+    """Saves an MP4 that browsers play, 4:2:0, and returns its codec: `H.264` or `VP9`.
 
-    H.264, which plays everywhere, where PyAV is installed (`pip install av`: its wheel has the
-    encoder); else VP9, whose encoder is inside the wheel of OpenCV. Odd sizes gain one repeated row
-    or column, as 4:2:0 needs even ones.
+    H.264 plays everywhere and needs PyAV (`pip install av`, whose wheel has the encoder). Without
+    PyAV the codec is VP9, whose encoder is in the wheel of OpenCV. Odd sizes gain one repeated
+    row or column, since 4:2:0 needs even sizes.
 
     Raises:
-        RuntimeError: neither encoder is there.
+        RuntimeError: neither encoder is available.
         OSError: the path cannot be written.
     """
     images = [np.asarray(to_pil(f)) for f in frames]
@@ -274,7 +273,7 @@ def save_mp4(frames: Iterable[Picture], path: str | Path, fps: float = 12) -> st
 
 
 def _h264(images: Sequence[np.ndarray], path: Path, fps: float) -> str:
-    """Writes an MP4; empty where no encoder is there."""
+    """Writes an MP4; returns an empty text if there is no encoder."""
     try:
         import av  # optional
     except ModuleNotFoundError:
@@ -287,7 +286,7 @@ def _h264(images: Sequence[np.ndarray], path: Path, fps: float) -> str:
         stream = video.add_stream(names[0], Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        for image in [*images, None]:  # None: what the encoder still holds
+        for image in [*images, None]:  # None flushes the encoder
             frame = None if image is None else av.VideoFrame.from_ndarray(image)
             video.mux(stream.encode(frame))
     return "H.264"

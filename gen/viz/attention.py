@@ -1,6 +1,6 @@
-"""Attention maps as pictures: heat over a grey image, and the parts of a map in colours.
+"""Attention maps as pictures: heat over a grey image, and the components of a map in colours.
 
-Knows no network. A picture here is float (3, H, W) in [-1, 1]; a map (Hg, Wg) covers all of it.
+No network is used. A picture here is float (3, H, W) in [-1, 1]; a map (Hg, Wg) covers all of it.
 """
 
 import cv2
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from gen import viz
 
-# Distinct for most eyes (Okabe and Ito), the largest part first; from the ninth on they come again.
+# Distinct for most eyes (Okabe and Ito), the largest part first; after the eighth they repeat.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#9467BD")
 INK = 0.7  # share of a part's colour over the image
 
 
 def heat(picture: Tensor, share: Tensor, px: int = viz.DISPLAY_PX) -> Image.Image:
-    """The picture in dark grey, glowing where a map (Hg, Wg) >= 0 is high, most at its maximum.
+    """The picture in dark grey, which glows where a map (Hg, Wg) >= 0 is high, most at its maximum.
 
-    Colours are inferno's, the map is enlarged smoothly; px is the least side, see `viz.enlarge`.
+    The colours are inferno's; the map is enlarged smoothly; px is the least side, see `enlarge`.
     """
     grey = _grey(picture, px, 18, 125)  # (H, W, 3)
     level = (share / share.max().clamp(min=1e-12)).cpu().numpy().astype(np.float32)
@@ -29,12 +29,12 @@ def heat(picture: Tensor, share: Tensor, px: int = viz.DISPLAY_PX) -> Image.Imag
 
 
 def parts(picture: Tensor, ids: Tensor, mass: Tensor, px: int = viz.DISPLAY_PX) -> Image.Image:
-    """The picture in grey, and over it each component of a map in its colour, outlined.
+    """The picture in grey, with each component of a map on it in its colour, outlined.
 
     Args:
         picture: image (3, H, W) to show.
         ids: component ids (Hg, Wg), 0 for none, see `gen.ops.components.component_ids`.
-        mass: weight (Hg, Wg) of each patch; colours go by the sums, the largest first.
+        mass: weight (Hg, Wg) of each patch; the largest component comes first.
         px: least side of the picture, px.
     """
     grey = _grey(picture, px, 153, 243)  # (H, W, 3)

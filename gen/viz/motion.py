@@ -1,6 +1,6 @@
-"""Motion as pictures: arrows of what objects will do, flow in colours, what a frame had to invent.
+"""Motion as pictures: arrows for the paths of objects, flow in colours, parts that were invented.
 
-Knows no network. Frames are float (3, H, W) in [-1, 1], positions px with the centre of the first
+No network is used. Frames are float (3, H, W) in [-1, 1], positions px with the centre of the first
 pixel at (0, 0), flow (u, v) px, x first.
 
 Letters in shapes: S samples, T frames after the first, M objects, H height, W width.
@@ -18,7 +18,7 @@ from gen import viz
 COLOURS = {"you": "#F26B0F", "pinned": "#C2278F", "reacts": "#0B84D8"}  # who moves an object
 INVENTED = "#E0218A"
 ARROWS_PX = 384  # least side of a picture with arrows
-FINE = 3  # it is drawn so many times larger
+FINE = 3  # factor by which the drawing is larger before it is scaled down
 HUES = (15, 6, 4, 11, 13, 6)  # steps from red to yellow, green, cyan, blue, magenta and red
 CORNERS = ((1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 0))
 Point = tuple[float, float]
@@ -36,14 +36,14 @@ def arrows(
     ids: Sequence[int],
     note: str = "",
 ) -> Image.Image:
-    """The frame, enlarged, and over it the way of each object; below, what the colours mean.
+    """The enlarged frame with the path of each object; below, a legend of the colours.
 
-    An object is tinted; a thin outline shows where it ends, and how large; a dot on its arrow is a
-    frame. One that hardly moves has a dot, one that is pinned a ring.
+    An object is tinted; a thin outline shows its place and size in the last frame; a dot on its
+    arrow is a frame. An object that hardly moves has a dot, a pinned object a ring.
 
     Args:
         frame: image (3, H, W) to draw on.
-        instance: instances (H, W), k + 1 for object k, 0: none.
+        instance: instances (H, W), k + 1 for object k, 0: no object.
         boxes: boxes (T + 1, M, 4), px: centre x, y, width, height in each frame.
         moved_by: list of M keys of `COLOURS`.
         ids: numbers of the M objects, written beside them.
@@ -91,7 +91,7 @@ def _silhouettes(
     colour: str,
     unit: float,
 ) -> None:
-    """An object tinted and outlined where it is (its mask (H, W)), and outlined where it ends."""
+    """Tints and outlines an object at its start (mask (H, W)), and outlines it at its end."""
     if not mask.any():
         return
     rgb = ImageColor.getrgb(colour)
@@ -113,7 +113,7 @@ def _silhouettes(
 
 
 def _way(draw: ImageDraw.ImageDraw, points: list[Point], colour: str, by: str, unit: float) -> None:
-    """An arrow through points, with a white rim; a dot or a ring for what stays."""
+    """An arrow through points, with a white rim; a dot or a ring for an object that stays."""
     way = np.asarray(points)
     length = np.linalg.norm(np.diff(way, axis=0), axis=1).sum()
     gone = np.linalg.norm(way[-1] - way[0])
@@ -129,7 +129,7 @@ def _way(draw: ImageDraw.ImageDraw, points: list[Point], colour: str, by: str, u
     share = np.linspace(0, 1, 32, endpoint=False)[:, None]
     fine = np.concatenate([a + (b - a) * share for a, b in zip(way[:-1], way[1:], strict=True)])
     far = np.linalg.norm(fine - way[-1], axis=1)
-    last = max(np.flatnonzero(far >= min(1.7 * head, far[0]))[-1], 0)  # from there it is straight
+    last = max(np.flatnonzero(far >= min(1.7 * head, far[0]))[-1], 0)  # straight from there on
     forth = (way[-1] - fine[last]) / far[last]
     side = np.array([-forth[1], forth[0]])
     kept = way[: last // len(share) + 1]
@@ -155,7 +155,7 @@ def _place(
     room: Point,
     unit: float,
 ) -> Plate:
-    """A plate's place beside a box that hides least: points (P, 2) to avoid, other plates."""
+    """Place beside a box where a plate hides least of points (P, 2) to avoid and other plates."""
     (w, h), (x, y), gap = side, middle, 4 * unit
     left, right = (x + sign * (box[0] / 2 + gap + w / 2) for sign in (-1, 1))
     up, down = (y + sign * (box[1] / 2 + gap + h / 2) for sign in (-1, 1))
@@ -174,7 +174,7 @@ def _place(
 
 
 def _overlap(a: Plate, b: Plate) -> float:
-    """The area that both cover."""
+    """Area of the intersection of two plates."""
     wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(wide, 0) * max(high, 0)
 
@@ -188,7 +188,7 @@ def _legend(
     font: ImageFont.FreeTypeFont,
     unit: float,
 ) -> None:
-    draw.rectangle((0, size[1] - band, *size), "white")  # over what left the frame
+    draw.rectangle((0, size[1] - band, *size), "white")  # over drawings that left the frame
     x, y = 16 * unit, size[1] - band / 2
     for by in kinds:
         _disc(draw, (x, y), 5.5 * unit, COLOURS[by])
@@ -215,10 +215,10 @@ def _disc(draw: ImageDraw.ImageDraw, at: Sequence[float], radius: float, fill) -
 
 
 def flow_colours(flow: np.ndarray, most_px: float) -> np.ndarray:
-    """Flow (..., 2, H, W) px as colours (..., H, W, 3) uint8: white is 0, `most_px` and more full.
+    """Flow (..., 2, H, W) px as colours (..., H, W, 3) uint8: 0 is white, `most_px` saturated.
 
     Source: the colour wheel of Baker et al., "A Database and Evaluation Methodology for Optical
-    Flow", IJCV 2011. To the right is red, down yellow, to the left cyan, up violet.
+    Flow", IJCV 2011. Right is red, down yellow, left cyan, up violet.
     """
     stops = np.cumsum((0, *HUES))
     hues = np.arange(stops[-1])
@@ -233,7 +233,7 @@ def flow_colours(flow: np.ndarray, most_px: float) -> np.ndarray:
 
 
 def flow_key(height: int, width: int) -> np.ndarray:
-    """The wheel as a picture (H, W, 3): what colour a motion from the middle to a place has."""
+    """The wheel as a picture (H, W, 3): colour of the motion from the middle to each place."""
     far = np.arange(-height, height, 2) + 1  # -H + 1 .. H - 1
     wide = np.arange(-width, width, 2) + 1
     flow = np.stack(np.broadcast_arrays(wide, far[:, None])) / (0.9 * height)  # (2, H, W)
@@ -242,10 +242,10 @@ def flow_key(height: int, width: int) -> np.ndarray:
 
 
 def flow_sheet(flow: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-    """The flow (S, T, 2, H, W) of clips, a row each; first the wheel.
+    """The wheel, and the flow (S, T, 2, H, W) of clips, one row each.
 
-    The flow of a frame leads back, to the first; the colours are those of the way forth, as the
-    arrows. All have one scale, the largest flow but for the largest 0.5 %.
+    The flow of a frame leads back to the first frame; its colours show the opposite direction,
+    that of the arrows. All have one scale, the largest flow without the largest 0.5 %.
     """
     forth = -flow.cpu().float().numpy()
     most = max(float(np.percentile(np.hypot(forth[:, :, 0], forth[:, :, 1]), 99.5)), 0.5)
@@ -257,15 +257,15 @@ def flow_sheet(flow: Tensor, captions: Sequence[str] = ()) -> Image.Image:
 
 
 def hidden_sheet(video: Tensor, visible: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-    """Clips (S, T, 3, H, W) in grey, a row each; in colour what was not `visible` (S, T, 1, H, W;
-    0 .. 1) in the first frame."""
+    """Clips (S, T, 3, H, W) in grey, one row each; in colour the parts that were not `visible`
+    (S, T, 1, H, W; 0 .. 1) in the first frame."""
     clips = zip(video, visible, strict=True)
     rows = [[_hidden(*of) for of in zip(*clip, strict=True)] for clip in clips]
     return viz.grid(rows, headers=_frames(1, video.shape[1]), captions=captions)
 
 
 def frames_sheet(video: Tensor, captions: Sequence[str] = ()) -> Image.Image:
-    """Clips (S, T + 1, 3, H, W), a row each; the given frame apart."""
+    """Clips (S, T + 1, 3, H, W), one row each; the given frame is set apart."""
     headers = _frames(0, video.shape[1])
     return viz.grid([[*clip] for clip in video], headers=headers, captions=captions, lead=(0, 1))
 
@@ -283,6 +283,6 @@ def _frames(first: int, count: int) -> list[str]:
 
 
 def looped(frames: Sequence, hold: int = 4) -> list:
-    """There and back, with a rest at both ends: the loop of a short video."""
+    """Forth and back, with a rest at both ends: the loop of a short video."""
     frames, ends = list(frames), hold - 1
     return frames[:1] * ends + frames + frames[-1:] * ends + frames[-2:0:-1]
