@@ -1,7 +1,7 @@
-"""One page in the browser, a tab for each way to use a method (`scripts/demo.py`).
+"""One page in the browser, with a tab for each way to use a method (`scripts/demo.py`).
 
-Needs Gradio, extra `demo`; nothing else of gen imports this. A tab is a module here, a row of
-`TABS`, and named by its task.
+Needs Gradio, extra `demo`; no other part of gen imports this package. A tab is a module here and a
+row of `TABS`, and has the name that its task gives.
 """
 
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from gen import tasks
 class Role(NamedTuple):
     """A method that a tab shows."""
 
-    checkpoint: str  # that ships
+    checkpoint: str  # shipped checkpoint
     task: str  # row of `gen.tasks.TASKS`
-    has: str = "domains"  # attribute that the tab needs, where the task says too little
+    has: str = "domains"  # attribute that the tab needs, where the task alone does not decide
 
     @property
     def what(self) -> str:

@@ -1,4 +1,4 @@
-"""The page, and how it is served: to this machine alone, with limits, from a folder of its own."""
+"""The page and its server: for this machine alone, with limits, in a folder of its own."""
 
 import atexit
 import os
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # of all that is written; removed at the end
+FOLDER = tempfile.mkdtemp(prefix="gen-demo-")  # for all written files; removed at the end
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 os.environ.update(GRADIO_TEMP_DIR=FOLDER, GRADIO_ANALYTICS_ENABLED="False")
 
@@ -23,9 +23,9 @@ from gen.demo.player import source  # noqa: E402
 from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
 
-WAITING, SESSIONS = 32, 64  # requests in the queue, people whose state is kept
+WAITING, SESSIONS = 32, 64  # requests in the queue, sessions whose state is kept
 PLAIN = gr.themes.Base(
-    font=["Avenir Next", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"],  # none is fetched
+    font=["Avenir Next", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"],  # no font is fetched
     font_mono=["ui-monospace", "monospace"],
 ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400")
 
@@ -39,10 +39,10 @@ def build(
     """The page with all tabs of `gen.demo.TABS`.
 
     Args:
-        methods: a method for each role of the tabs.
-        about: text on each of them, in Markdown; a tab shows that of its first.
+        methods: method for each role of the tabs.
+        about: text on each method, in Markdown; a tab shows the text of its first method.
         lpips: LPIPS network that measures paths; None: paths are shown without numbers.
-        emoji: folder of examples to translate; drawn heads if it does not exist.
+        emoji: folder of examples to translate; without it, the examples are drawn heads.
     """
     options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
     more = {"translate": dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER)))}
@@ -57,7 +57,7 @@ def build(
 
 
 def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str]:
-    """Serves it on 127.0.0.1, and returns its address, and the public one of `share`.
+    """Serves the page on 127.0.0.1; returns its address and, with `share`, the public address.
 
     Args:
         port: port number; None: the first free one from 7860 on.
@@ -72,8 +72,8 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
     if (share or auth) and not (user and password):
         got = "not both" if auth else "none"
         raise ValueError(f"auth: expected USER:PASSWORD{' with --share' * share}, got {got}")
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the rest serves
-    hosts = ["127.0.0.1", "localhost", *["*.gradio.live"] * share]  # no name that leads here
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the other cores serve
+    hosts = ["127.0.0.1", "localhost", *["*.gradio.live"] * share]  # no other name may lead here
     doors = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(RequestLimits)]
     options = dict(
         server_name="127.0.0.1", server_port=port, share=share, app_kwargs={"middleware": doors},

@@ -1,4 +1,4 @@
-"""Downloads: a file is made when it is asked for, in the demo's own folder."""
+"""Downloads: files that are made on request, in the demo's own folder."""
 
 import os
 import shutil
@@ -13,15 +13,15 @@ from gen import viz
 from gen.demo.validation import QUIETLY
 
 MADE: deque[Path] = deque()  # folders of one file each
-NEWEST = 300  # of all people's are kept
+NEWEST = 300  # newest folders of all users to keep
 CLICK = "() => document.querySelector('#{0} a, a#{0}, #{0}')?.click()"
 
 
 def kept(value):
-    """Returns what a page keeps of a person between requests; it is set when the page opens.
+    """Returns the state that a page keeps for a user between requests, set when the page opens.
 
     Raises:
-        ValueError: it was dropped, as many others have come since.
+        ValueError: the state was dropped, since many other users came after.
     """
     if value is None:
         raise ValueError("expected what this page showed, which is gone by now; reload the page")
@@ -29,7 +29,7 @@ def kept(value):
 
 
 def place(name: str) -> Path:
-    """The path for a file that a browser asks for, in a folder of its own; the oldest goes."""
+    """Path for a file that a browser asks for, in its own folder; deletes the oldest folder."""
     folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
     MADE.append(folder)
     while len(MADE) > NEWEST:
@@ -38,9 +38,9 @@ def place(name: str) -> Path:
 
 
 def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.Component]) -> None:
-    """A button that downloads the file `name`, which `make(path, *inputs)` writes at that moment.
+    """A button that downloads the file `name`, which `make(path, *inputs)` writes on the click.
 
-    Gradio's own button needs its file before the click: a hidden one is clicked when it is there.
+    Gradio's own button needs its file before the click, so a hidden one is clicked afterwards.
     """
 
     def write(*values) -> str:
@@ -57,7 +57,7 @@ def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.
 
 
 def row(name: str, pictures: gr.State, draw: Callable = viz.enlarge) -> None:
-    """Buttons for a GIF, an MP4 and a strip of pictures, which are small till `draw` shows them."""
+    """Buttons for a GIF, an MP4 and a strip of pictures, which `draw` enlarges."""
 
     def made(pictures: list | None) -> list:
         if not pictures:

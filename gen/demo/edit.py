@@ -1,4 +1,4 @@
-"""Tab: edit what a generator makes of a seed, or a photo, by its attributes."""
+"""Tab: edits the attributes of a generated image or a photo."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ from gen.demo.player import STALE, component, frames
 from gen.demo.validation import FROM, QUIETLY, SEEDS, picture, whole
 from gen.inference import common, editing, generation
 
-FRAMES, STEPS, MOST = 16, 200, 6  # of a path; of projecting a photo; variations
+FRAMES, STEPS, MOST = 16, 200, 6  # frames; projection steps of a photo; most variations
 
-PROGRESS = gr.Progress(track_tqdm=True)  # of a handler that has it as default
+PROGRESS = gr.Progress(track_tqdm=True)  # for handlers, as default
 
 
 def tab(page: gr.Blocks, method, judge, about: str) -> None:
-    """Fills the tab with an editor of codes, and the judge that sees attributes for it; `about`
-    says what they know."""
+    """Fills the tab with an editor of codes, and the judge that predicts its attributes; `about`
+    is a text on both."""
     names, seen = judge.attribute_names, editing.known(method, judge)
 
     def vector(words: Sequence[str]) -> Tensor:
@@ -46,7 +46,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
         return words(editing.labels(method, judge, downloads.kept(ws))[0])
 
     def choose(wanted: Sequence[str], click: gr.SelectData) -> list[str]:
-        """The attributes that are now wanted: a dog that becomes a cat is no dog any more."""
+        """Wanted attributes after a click: a dog that becomes a cat is no longer a dog."""
         (clicked,) = vector([click.value]).nonzero().flatten().tolist()
         return words(editing.wanted(vector(wanted), {clicked: bool(click.selected)}, seen))
 
@@ -100,7 +100,7 @@ def tab(page: gr.Blocks, method, judge, about: str) -> None:
     code = gr.State()
     shown = show, [code, wanted, count, first], [player, pictures]
     sources = [seed.change, wanted.select, reset.click, count.change, first.change]
-    gr.on(sources, None, js=STALE.format("edited"), **QUIETLY)  # first: a page takes them in turn
+    gr.on(sources, None, js=STALE.format("edited"), **QUIETLY)  # first: handlers run in turn
     another.click(None, seed, seed, js="(k) => (k || 0) + 1")
     found = seed.change(of_seed, seed, code, trigger_mode="always_last", **QUIETLY)
     waits = QUIETLY | {"show_progress": "full", "show_progress_on": player}

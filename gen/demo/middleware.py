@@ -1,4 +1,4 @@
-"""Requests that the server refuses unread: paths that this page does not need, large bodies."""
+"""Limits of the server: refuses, unread, paths that the page does not need and large bodies."""
 
 import re
 import time
@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gen.demo.validation import MAX_BYTES
 
-KEPT_S = 3600  # uploads
-MOST_BYTES = 200 * 2**20  # of all uploads that are kept
-MOST_BODY = 2**20  # of all else that is sent
+KEPT_S = 3600  # seconds that uploads are kept
+MOST_BYTES = 200 * 2**20  # of all kept uploads
+MOST_BODY = 2**20  # of every other request
 PATHS = re.compile(
     r"/?|/(assets|static|svelte)/.*|/(config|theme\.css|favicon\.ico|manifest\.json|login|logout)/?"
     r"|/gradio_api/(queue/(join|data)|upload|upload_progress|file=/.*|heartbeat/.*|cancel|reset"
@@ -24,11 +24,11 @@ IMAGE = re.compile(
 
 
 class RequestLimits:
-    """Paths of this page; bodies of 1 MB; uploads of one image and 10 MB, 200 MB in an hour."""
+    """Allows the page's paths, bodies of 1 MB, uploads of one image of 10 MB, 200 MB an hour."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.uploads: deque[tuple[float, int]] = deque()  # when, and how many bytes
+        self.uploads: deque[tuple[float, int]] = deque()  # time, number of bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,7 +38,7 @@ class RequestLimits:
         if not PATHS.fullmatch(path):
             return await PlainTextResponse("no such page", 404)(scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
-            most = MAX_BYTES + 4096 if uploads else MOST_BODY  # with names and edges of parts
+            most = MAX_BYTES + 4096 if uploads else MOST_BODY  # with names and boundaries of parts
             more = True
             while more and len(body) <= most:
                 message = await receive()
@@ -62,7 +62,7 @@ class RequestLimits:
         await self.app(scope, again, count)
 
     def refusal(self, body: bytes) -> tuple[str, int] | None:
-        """The answer to an upload that is not taken, and its status."""
+        """Message and status for an upload that is refused; None for other uploads."""
         parts, now = re.findall(rb"(?i)content-disposition[^\r\n]*", body), time.monotonic()
         if len(parts) != 1 or not IMAGE.fullmatch(parts[0]):
             return "expected one PNG, JPEG, WebP or BMP, got another file", 415

@@ -1,4 +1,4 @@
-"""Tab: drag objects of a scene, see at once what the others will do, then make the video."""
+"""Tab: drag objects of a scene, see at once how the others will move, then make the video."""
 
 import json
 from typing import NamedTuple
@@ -15,21 +15,21 @@ from gen.demo.validation import QUIETLY, SEEDS, number, photo, uploaded, whole
 from gen.inference import dragging, scenes
 from gen.viz import motion as motion_viz
 
-SCENES = 199  # the last one of the test split
+SCENES = 199  # index of the last scene of the test split
 SPEEDS, ZOOMS = (0.25, 2.0), (0.8, 1.25)
-FARTHER = 1.5  # than the model expects, what is suggested goes
+FARTHER = 1.5  # factor of a suggested drag over the motion that the model predicts
 FPS = 8
 
 
 class Clip(NamedTuple):
-    """A clip that was made: frames, and the request in px of the image as it was given."""
+    """A video: its frames, and the request in px of the image as given."""
 
     pictures: list
     request: dragging.Request
 
 
 class Handlers:
-    """Handlers of the events of the tab: values of its fields in, values for its parts out.
+    """Event handlers of the tab: they take values of its fields and return values of its parts.
 
     Args:
         method: a `ClickToMove` in eval mode.
@@ -42,17 +42,17 @@ class Handlers:
         self.device = next(method.parameters()).device
 
     def drawn(self, number: int) -> scenes.Still:
-        """The start of a scene of the test split."""
+        """The first frame of a scene of the test split."""
         return scenes.drawn(number, self.size, self.steps + 1)
 
     def shown(self, still: scenes.Still) -> tuple[scenes.Still, gr.HTML]:
-        """A still that can be worked on, and the stage with it and without a request."""
-        dragging.scene(*self.parts(still))  # refuses what no drag could be asked of
+        """A still that can be edited, and the stage that shows it without a request."""
+        dragging.scene(*self.parts(still))  # refuses a still that no drag can be applied to
         still = still._replace(given=still.given.new_zeros(1).expand(still.given.shape))  # its size
         return still, gr.HTML(value=None, scene=scene(still), paths={})
 
     def of_number(self, k: float):
-        """Opens a drawn scene."""
+        """Opens a drawn scene by its number."""
         return self.shown(self.drawn(whole(k, "scene", 0, SCENES)))
 
     def of_files(self, image: dict | None, masks: dict | None):
@@ -66,12 +66,12 @@ class Handlers:
         return self.shown(still)
 
     def parts(self, still: scenes.Still | None) -> list[Tensor]:
-        """Frame, semantic map and instance ids, where the model is."""
+        """Frame, semantic map and instance ids, on the model's device."""
         still = downloads.kept(still)
         return [part.to(self.device) for part in (still.frame, still.semantic, still.instance)]
 
     def wanted(self, request, seed, speed, steady, zoom) -> dragging.Request:
-        """The request that the fields ask for, in px of the model."""
+        """Request of the fields, in px of the model."""
         asked = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
         if not isinstance(steady, bool):
             raise ValueError(f"steady camera: expected true or false, got {steady!r:.40}")
@@ -82,7 +82,7 @@ class Handlers:
         return dragging.faster(asked, number(speed, "speed", *SPEEDS))
 
     def ways(self, still: scenes.Still, theta: Tensor) -> tuple[list[int], Tensor]:
-        """Ids, and their boxes (T + 1, M, 4) px."""
+        """Ids of the objects, and their boxes (T + 1, M, 4) px."""
         where = dragging.scene(*self.parts(still))
         ids = where.ids[where.present].tolist()
         return ids, dragging.positions(where, theta)[:, : len(ids)]
@@ -94,7 +94,7 @@ class Handlers:
         return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, self.steps)]))
 
     def suggest(self, still, request, seed, speed, *fields):
-        """Adds a drag: what moves farthest of what is free, as the model expects it to."""
+        """Adds a drag of the free object that moves farthest, along its predicted motion."""
         asked = self.wanted(request, seed, speed, *fields)
         ids, boxes = self.ways(still, dragging.predict(self.method, *self.parts(still), asked))
         taken = {drag.id for drag in asked.drags} | {*asked.pins}
@@ -105,14 +105,14 @@ class Handlers:
         best = max(free, key=lambda k: far[k].norm().item())
         H, W = self.size
         end = boxes[0, best, :2] + FARTHER * far[best]
-        end = end.clamp(min=0).minimum(end.new_tensor([W - 1, H - 1]))  # a part of it stays
+        end = end.clamp(min=0).minimum(end.new_tensor([W - 1, H - 1]))  # stays partly inside
         way = tuple(round(v / speed, 1) for v in (end - boxes[0, best, :2]).tolist())
         request = dragging.parse(request or {})
         request = request._replace(drags=(*request.drags, dragging.Drag(ids[best], ((0, 0), way))))
         return gr.HTML(value=json.loads(dragging.dump(request)))
 
     def render(self, still, count, *fields):
-        """The video, what belongs to it, and the switch to where it is shown."""
+        """Makes the video and its downloads, and switches to the view that shows it."""
         asked, T = self.wanted(*fields), whole(count, "frames", 1, self.steps)
         where = self.parts(still)
         clip = dragging.animate(self.method, *where, asked)
@@ -134,7 +134,7 @@ class Handlers:
 
 
 def tab(page: gr.Blocks, method, about: str) -> None:
-    """Fills the tab with a `ClickToMove`; `about` says what it knows."""
+    """Fills the tab with a `ClickToMove`; `about` is a text on it."""
     handlers = Handlers(method)
     start = handlers.drawn(0)
     still, clip = gr.State(), gr.State()
@@ -176,7 +176,7 @@ def tab(page: gr.Blocks, method, about: str) -> None:
             with gr.Accordion("What the first frame does not show", open=False):
                 hidden = gr.Image(label="Not seen in the first frame", elem_id="hidden", **pictures)
     fields = [stage, seed, speed, steady, zoom]
-    opened = [still, stage]  # the video before stays, and its files, until there is another
+    opened = [still, stage]  # the last video and its files stay until the next video
     page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
     stale = dict(fn=None, js=STALE.format("moved"), **QUIETLY)
     pick.change(**stale)
@@ -192,7 +192,7 @@ def tab(page: gr.Blocks, method, about: str) -> None:
 
 
 def _saved(name: str, sheet: Image.Image) -> str:
-    """Path of a new file with the picture."""
+    """Saves a picture; returns the path of the new file."""
     path = downloads.place(name)
     sheet.save(path)
     return str(path)

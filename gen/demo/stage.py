@@ -1,4 +1,4 @@
-"""The state of the component in which objects are dragged; the rest of it is in stage.js."""
+"""State of the component in which objects are dragged; its other parts are in stage.js."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from gen import viz
 from gen.demo.player import data_url
 from gen.inference.scenes import CLASSES, Still
 
-SIDE_PX = 512  # of the picture, at least
+SIDE_PX = 512  # least side of the picture
 
 
 def scene(still: Still) -> dict:
-    """The shown part of a still; `ids` has a letter for each px: 0 for none, 1 + k for object k."""
+    """The visible state of a still; `ids` has a letter per px: 0 for none, 1 + k for object k."""
     numbers = still.instance[still.instance >= 1000].unique()  # (M,), at most 40
     letters = [chr(49 + k) for k in range(len(numbers))]
     flat, text = still.instance.flatten(), ["0"] * still.instance.numel()
@@ -25,6 +25,6 @@ def scene(still: Still) -> dict:
 
 
 def paths(ids: list[int], boxes: Tensor) -> dict[str, list]:
-    """{id: way}, centres px, of M objects' boxes (T + 1, M, 4)."""
+    """{id: path}, centres in px, from the boxes (T + 1, M, 4) of M objects."""
     ways = (boxes[..., :2] + 0.5).transpose(0, 1).cpu().numpy().round(2).tolist()
     return {str(id_): way for id_, way in zip(ids, ways, strict=True)}

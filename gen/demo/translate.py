@@ -1,4 +1,4 @@
-"""Tab: translate an image, and go from one style to another."""
+"""Tab: translates an image, and walks from one style to another."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ from gen.inference import common, translation
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 
-FRAMES = 20  # of the published measure
+FRAMES = 20  # as in the published metric
 
 
 def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequence[str]) -> None:
-    """Fills the tab; without LPIPS, paths come without numbers; `about` says what is known."""
+    """Fills the tab; `about` is a text on the method; without LPIPS, paths have no numbers."""
 
     def tensor(image: Image.Image) -> torch.Tensor:
         return to_tensor(resize(image, method.img_size))[None].to(common.device(method))
@@ -32,7 +32,7 @@ def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequ
         return translation.style(method, y, known)  # (1, D)
 
     def show(image: dict | None, *ends) -> Iterator[tuple[dict | None, list]]:
-        """Frames, and again when the distances between them are known; without an image, none."""
+        """Yields frames, then frames with the distances between them; nothing without an image."""
         if (image := picture(image)) is None:
             yield None, []
             return
@@ -73,8 +73,8 @@ def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequ
 
 
 def examples(folder: Path, made: Path, count: int = 10) -> list[str]:
-    """Images of a folder of domains, evenly spread, a smiley first where they are emoji; heads
-    drawn into `made` where it has none."""
+    """Images of a folder of domains, evenly spaced, for emoji with a smiley first; without images,
+    heads drawn into `made`."""
     found = sorted(folder.glob("[!.]*/[!.]*.png"), key=lambda path: path.name)
     smiley = [k for k, path in enumerate(found) if path.stem.startswith("1f60")]
     found = [*found[smiley[0] :], *found[: smiley[0]]] if smiley else found

@@ -1,4 +1,4 @@
-"""Checks of what comes from a browser, before it is used; errors in words."""
+"""Checks of the input from a browser, before its use; errors in plain words."""
 
 import ctypes
 import os
@@ -13,29 +13,29 @@ from gen.data.images import MAX_PIXELS, image_size, load_image
 from gen.files import WeightsError
 
 MAX_BYTES = 10 * 2**20
-ENOUGH_PX = 512  # least side at which a JPEG is decoded: all models are smaller
-SEEDS = 2**31 - 1  # largest
-FOLDERS = r"(/[^/\s]+)+/(?=[^/\s])"  # of paths in errors
-FROM = ["upload", "clipboard"]  # comes an image
-# of handlers: no bar over what updates at once, no address of its own, and what was sent unread
+ENOUGH_PX = 512  # least side at which a JPEG is decoded; all models are smaller
+SEEDS = 2**31 - 1  # largest seed
+FOLDERS = r"(/[^/\s]+)+/(?=[^/\s])"  # pattern of paths in errors
+FROM = ["upload", "clipboard"]  # sources of an image
+# Options of handlers: no progress bar over quick updates, no public address, raw input.
 QUIETLY = dict(show_progress="hidden", api_visibility="private", preprocess=False)
-# glibc keeps what each thread has freed, of which a server has many; elsewhere this does nothing
+# Returns memory that threads have freed, which glibc keeps; elsewhere this does nothing.
 TRIM = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
 
 
 def picture(sent: dict | None) -> Image.Image | None:
-    """RGB of what an image field sends to a handler with `preprocess=False`; see `photo`.
+    """RGB picture of the value that an image field sends with `preprocess=False`; see `photo`.
 
-    Gradio's own reading would decode it before its size is known to be allowed.
+    Gradio itself would decode the image before its size is checked.
     """
     return None if sent is None else load_image(photo(sent), draft_px=ENOUGH_PX)
 
 
 def uploaded(sent: dict | None, what: str = "file") -> Path:
-    """The path of an uploaded file of at most 10 MB; `sent` by a field of files.
+    """Path of an uploaded file of at most 10 MB; `sent` is the value of a file field.
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other value.
     """
     folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
     path = sent.get("path") if isinstance(sent, dict) else None
@@ -51,13 +51,13 @@ def uploaded(sent: dict | None, what: str = "file") -> Path:
 
 
 def photo(sent: dict | None) -> Path:
-    """The path of an uploaded image of at most 64 million px; it is not decoded for that.
+    """Path of an uploaded image of at most 64 million px; checks the size without decoding.
 
-    Phones make 48 million. Decoding that many takes 10 MiB of memory if JPEG, 150 if progressive,
-    240 if PNG; large ones wait for each other.
+    Phones make 48 million. Decoding them takes 10 MiB of memory for JPEG, 150 for progressive
+    JPEG, 240 for PNG; large images are decoded one after another.
 
     Raises:
-        ValueError: larger, or nothing uploaded.
+        ValueError: a larger image, or no upload.
     """
     path, got = uploaded(sent, "image"), ""
     try:
@@ -66,7 +66,7 @@ def photo(sent: dict | None) -> Path:
     except Image.DecompressionBombError:
         got = "far more"
     except (OSError, SyntaxError, ValueError):
-        pass  # damaged: load_image says how
+        pass  # damaged: load_image gives the reason
     if got:
         most = f"{MAX_PIXELS // 10**6} million px"
         raise ValueError(f"image: expected at most {most}, got {got}; shrink it")
@@ -77,7 +77,7 @@ def number(value: float, name: str, low: float, high: float) -> float:
     """A number in low .. high from a field.
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other value.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name}: expected a number in {low} .. {high}, got {value!r:.40}")
@@ -85,12 +85,12 @@ def number(value: float, name: str, low: float, high: float) -> float:
 
 
 def whole(value: float, name: str, low: int, high: int) -> int:
-    """A whole number likewise."""
+    """A whole number in low .. high from a field; raises as `number`."""
     return int(number(value, name, low, high))
 
 
 def in_words(error: Exception) -> gr.Error:
-    """A person's text for an error of ours: what was expected, or that it is our mistake."""
+    """Error text for a user: what was expected, or that the fault is ours."""
     if isinstance(error, (ValueError, OSError, WeightsError)):
         return gr.Error(re.sub(FOLDERS, "", str(error)), print_exception=False)
     traceback.print_exception(error)
@@ -98,7 +98,7 @@ def in_words(error: Exception) -> gr.Error:
 
 
 class Page(gr.Blocks):
-    """A page whose errors reach the person in words, wherever they come from."""
+    """A page whose errors reach the user in plain words, wherever they are raised."""
 
     async def call_function(self, *args, **options) -> dict:
         try:
@@ -116,6 +116,6 @@ class Page(gr.Blocks):
         except gr.Error as error:
             if type(error) is gr.Error:
                 raise
-        except Exception as error:  # Gradio could not read what it was sent, or show what we made
+        except Exception as error:  # Gradio could not read its input, or show our output
             traceback.print_exception(error)
         raise gr.Error("expected what this page sends, got something else; reload the page")
