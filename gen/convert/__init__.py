@@ -1,1 +1,1 @@
-"""Published weights as checkpoints of this package: read as data, checked, never run."""
+"""Converts published weights to checkpoints of this package: read as data, checked, never run."""

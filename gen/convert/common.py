@@ -1,4 +1,4 @@
-"""Shared parts of the readers of published weights: expected shapes, tensors under our names."""
+"""Shared parts of the readers of published weights: expected shapes, checks, names of tensors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from gen.ops.fir import setup_filter
 
 State = dict[str, Tensor]
 Options = dict[str, Any]
-Read = tuple[str, dict[str, State], dict[str, Options]]  # layout; by network: tensors, options
+Read = tuple[str, dict[str, State], dict[str, Options]]  # layout; tensors and options by network
 
 LIMITS = dict(img_size=4096, c_dim=2**16, map_layers=32, channel_base=2**24, group=2**16)
 
 
 class OtherNetwork(WeightsError):
-    """The weights are of another class, or have other tensors than ours."""
+    """The weights belong to another class, or have other tensors than ours."""
 
 
 def describe(tensor: Tensor | None) -> str:
-    """float32 (64, 3, 3, 3), or none."""
+    """Describes a tensor as `float32 (64, 3, 3, 3)`, or `none`."""
     if tensor is None:
         return "none"
     return f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
 
 
 def shapes(name: str, options: Options) -> State:
-    """Tensors without numbers, as "generator" or "discriminator" with these options has them."""
+    """Tensors without values, of a "generator" or "discriminator" with these options."""
     with torch.device("meta"):
         return (Generator if name == "generator" else Discriminator)(**options).state_dict()
 
@@ -45,7 +45,7 @@ def check_filter(got: Tensor, key: str, gain: int = 1) -> None:
 
 
 def option(name: str, value: Any, where: str) -> Any:
-    """`value`, if it is one that the network can be built with."""
+    """Returns `value` if the network can be built with it."""
     if name in ("clamp", "group") and value is None:
         return None
     low = {"c_dim": 0, "clamp": 1e-6}.get(name, 1)
@@ -66,12 +66,12 @@ def axis(state: State, key: str, ndim: int, at: int) -> int:
 
 
 def count(pattern: str, state: State) -> int:
-    """Keys of this form."""
+    """Number of keys that match a pattern."""
     return sum(re.fullmatch(pattern, str(key)) is not None for key in state)
 
 
 def checked(got: State, name: str, options: Options) -> State:
-    """The tensors of one network, after each key, shape, type and fixed filter was compared."""
+    """Tensors of one network, after a check of every key, shape, type and fixed filter."""
     wanted = shapes(name, options)
     for key in [*wanted, *(key for key in got if key not in wanted)]:
         if describe(wanted.get(key)) != describe(got.get(key)):

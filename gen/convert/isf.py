@@ -1,8 +1,8 @@
 """Published weights of the implicit style function, ISF-GAN, as a checkpoint of `StyleFunction`.
 
 Source: Liu et al., arXiv 2109.12492. Its checkpoints are dicts: `mapnet`, the function (`w_net.`),
-and `discriminator` (`main.`, `out_cls.`, `out_src.`). Nothing that a file holds is run. The
-generator whose codes it edits is not inside: it comes from a checkpoint of `StyleGAN2`.
+and `discriminator` (`main.`, `out_cls.`, `out_src.`). Nothing in a file is run. The generator is
+not inside: it comes from a checkpoint of `StyleGAN2`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from gen.weights import check_finite, save_safetensors
 
 WANTED = "a checkpoint of ISF-GAN, a dict with `mapnet` and `discriminator`"
 LICENCE = "that of the file, and that of its generator"
-MOST = 64  # attributes, and rows of a code
+MOST = 64  # largest number of attributes, and of rows of a code
 
 
 def import_isf(
     path: str | Path, out: str | Path, attributes: Sequence[str] = (), generator: str = ""
 ) -> Path:
-    """A published file to a .safetensors of the method `StyleFunction`; returns its card.
+    """Converts a published file to a .safetensors of `StyleFunction`; returns the path of its card.
 
     Args:
         path: path of the published file; nothing in it is run.
@@ -40,7 +40,7 @@ def import_isf(
         generator: checkpoint of the `StyleGAN2` whose codes are edited.
 
     Raises:
-        WeightsError: Not such files, or a tensor that does not fit; expected and got.
+        WeightsError: the file is of another kind, or a tensor does not fit; expected and got.
         ValueError: `attributes` do not fit the file, or no generator.
     """
     if (out := Path(out)).suffix != ".safetensors":
@@ -121,7 +121,7 @@ def read_parts(path: str | Path) -> tuple[State, State]:
 
 
 def infer(function: State, judge: State, path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Options of the function, and of the discriminator, from names and shapes."""
+    """Infers the options of the function and of the discriminator from names and shapes."""
     try:
         rows = count(r"z_net\.unshared\.\d+\.0\.weight", function)
         K, width = axis(judge, "cls.3.weight", 4, 0), axis(judge, "cls.3.weight", 4, 1)
@@ -144,7 +144,7 @@ def infer(function: State, judge: State, path: str | Path) -> tuple[dict[str, An
 
 
 def read_generator(path: str, options: dict[str, Any]) -> files.Checkpoint:
-    """A checkpoint of StyleGAN2, its state that of the averaged generator."""
+    """A checkpoint of StyleGAN2 with the state of the averaged generator."""
     made = files.read(path)
     rows, wanted = options["rows"], f"a StyleGAN2 without classes, w_dim {options['w_dim']}"
     size, w_dim = made.hparams.get("img_size", 0), made.hparams.get("w_dim")
@@ -157,7 +157,7 @@ def read_generator(path: str, options: dict[str, Any]) -> files.Checkpoint:
 
 
 def compared(got: State, wanted: State, path: str | Path) -> State:
-    """Returns all tensors, after every key, shape and dtype was found as it must be."""
+    """Returns all tensors, after a check of every key, shape and dtype."""
     for key in [*wanted, *(key for key in got if key not in wanted)]:
         if describe(wanted.get(key)) != describe(got.get(key)):
             told = f"expected {describe(wanted.get(key))}, got {describe(got.get(key))}"

@@ -1,8 +1,8 @@
-"""Published weights as checkpoints of ours: nothing a file holds is run, every tensor is checked.
+"""Published weights of StarGAN v2 as checkpoints of ours: nothing is run, every tensor is checked.
 
 Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020. Its
-`<iterations>_nets_ema.ckpt` files are dicts of state dicts. Users have met files without the fixed
-high-pass kernel, files with a face network that their generator does not use, and keys that begin
+`<iterations>_nets_ema.ckpt` files are dicts of state dicts. Some files in use lack the fixed
+high-pass kernel, hold a face network that their generator does not use, or have keys that begin
 with "module."; all of these are read.
 """
 
@@ -35,7 +35,7 @@ DATA = {  # (domains, high-pass skip): name, domains, published FID and LPIPS by
 
 
 def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] = ()) -> Path:
-    """StarGAN v2's averaged networks to a .safetensors file for `gen.load`; returns its card.
+    """Converts StarGAN v2's averaged networks to .safetensors; returns the path of the card.
 
     Args:
         path: path of the published file; nothing in it is run.
@@ -43,7 +43,7 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
         domains: names of the domains, in the order of the labels; none: those of CelebA-HQ or AFHQ.
 
     Raises:
-        WeightsError: Not such a file, or a tensor that does not fit; expected and got.
+        WeightsError: the file is of another kind, or a tensor does not fit; expected and got.
         ValueError: `domains` do not fit the file.
     """
     if (out := Path(out)).suffix != ".safetensors":
@@ -52,7 +52,7 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
     options = infer_options(parts, path)
     state = checked(parts, options, path)
     names = domain_names(options, domains)
-    iterations = re.match(r"(\d+)_nets", Path(path).name)  # the file itself does not say
+    iterations = re.match(r"(\d+)_nets", Path(path).name)  # the file itself does not state it
     meta = dict(
         method="StarGAN",
         hparams=json.dumps(options),
@@ -68,7 +68,7 @@ def import_starganv2(path: str | Path, out: str | Path, domains: Sequence[str] =
 
 
 def read_parts(path: str | Path) -> dict[str, State]:
-    """The state dicts in the file, by the name of their network, keys without "module."."""
+    """The state dicts in the file, by name of their network; keys without "module."."""
     file = read_pickle(path, WANTED)
     if not isinstance(file, dict):
         raise WeightsError(f"{path}: expected {WANTED}, a dict, got {type(file).__name__}")
@@ -91,10 +91,10 @@ def read_parts(path: str | Path) -> dict[str, State]:
 
 
 def infer_options(parts: dict[str, State], path: str | Path) -> dict[str, Any]:
-    """Options of `StarGAN`, from shapes, and from the high-pass kernel, whose centre is 8 / w_hpf.
+    """Infers options of `StarGAN` from shapes and the high-pass kernel, whose centre is 8 / w_hpf.
 
-    A generator with one more block than its image size asks for has the skip. Only w_hpf 1 was
-    published, so that is what a file without the kernel means.
+    A generator with one more block than its image size needs has the high-pass skip. In a file
+    without the kernel w_hpf is 1, the only published value.
     """
 
     def shape(part: str, key: str, ndim: int) -> torch.Size:
@@ -127,7 +127,7 @@ def infer_options(parts: dict[str, State], path: str | Path) -> dict[str, Any]:
 
 
 def domain_names(options: dict[str, Any], domains: Sequence[str]) -> list[str]:
-    """`domains`, or those of the data set that was published with such options."""
+    """`domains`, or the domains of the published data set with these options."""
     K, known = options["num_domains"], DATA.get((options["num_domains"], options["w_hpf"] > 0))
     names = list(domains) or (known[1] if known else [])
     if len(set(names)) != K or len(names) != K:
@@ -139,7 +139,7 @@ def domain_names(options: dict[str, Any], domains: Sequence[str]) -> list[str]:
 
 
 def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) -> State:
-    """Returns all tensors under our names, after every key, shape and dtype was checked."""
+    """Returns all tensors under our names, after a check of every key, shape and dtype."""
     size, K, style_dim = options["img_size"], options["num_domains"], options["style_dim"]
     try:
         with torch.device("meta"):  # shapes alone
@@ -182,7 +182,7 @@ def checked(parts: dict[str, State], options: dict[str, Any], path: str | Path) 
 
 
 def card_text(out: Path, meta: dict[str, str], options: dict[str, Any], names: list[str]) -> str:
-    """Markdown: what the file is, its licence, how to use it, what its authors measured."""
+    """Card in Markdown: content of the file, licence, usage, results of its authors."""
     size, face = options["img_size"], ", and the face network" if options["w_hpf"] else ""
     text = f"""# {without_suffix(out).name}
 

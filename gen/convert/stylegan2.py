@@ -3,8 +3,8 @@
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, and
 "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020. Three layouts are read:
 pickles of the PyTorch releases (stylegan2-ada-pytorch, and stylegan3 for its StyleGAN2 networks),
-and torch.save files of rosinality's implementation and of the encoders pSp and e4e, which hold its
-generator. Pickles of the TensorFlow releases are not: NVIDIA's own tool converts them.
+torch.save files of rosinality's implementation, and torch.save files of the encoders pSp and e4e,
+which hold rosinality's generator. NVIDIA's own tool converts pickles of the TensorFlow releases.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Published(NamedTuple):
     """The content of a published file.
 
     Attributes:
-        generator: state dict of `gen.networks.stylegan2.Generator`; of the averaged weights.
+        generator: state dict of `gen.networks.stylegan2.Generator`, with averaged weights.
         discriminator: state dict of `Discriminator`, if the file has one.
-        config: "generator" and "discriminator": the options of these classes.
-        source: for a card: file, sha256, layout.
+        config: options of these classes, under "generator" and "discriminator".
+        source: file, sha256 and layout, for a card.
     """
 
     generator: State
@@ -54,11 +54,11 @@ class Published(NamedTuple):
 
 
 def read_stylegan2(path: str | Path) -> Published:
-    """Reads a published file. No line of what it holds is run, none of its globals imported.
+    """Reads a published file; runs no code in it and imports none of its globals.
 
     Raises:
-        OSError: There is no such file.
-        WeightsError: Not such a file, damaged or unsafe, or a tensor that does not fit.
+        OSError: there is no such file.
+        WeightsError: the file is of another kind, damaged or unsafe, or a tensor does not fit.
     """
     with open(path, "rb"):
         pass
@@ -85,13 +85,13 @@ def read_stylegan2(path: str | Path) -> Published:
 
 
 def of_tensorflow(value: Any) -> bool:
-    """Whether it is what NVIDIA's TensorFlow releases pickle: networks (G, D, Gs), or one."""
+    """True if `value` is a pickle of NVIDIA's TensorFlow releases: networks (G, D, Gs), or one."""
     networks = value if type(value) is tuple else (value,)
     return any(type(item) is Call and item.name == NETWORK for item in networks)
 
 
 def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] = ()) -> Path:
-    """A published file to a .safetensors of the method `StyleGAN2`; returns its card.
+    """Converts a published file to a .safetensors of `StyleGAN2`; returns the path of its card.
 
     Args:
         path: path of the published file; nothing in it is run.
@@ -99,7 +99,7 @@ def import_stylegan2(path: str | Path, out: str | Path, domains: Sequence[str] =
         domains: names of the classes, in the order of the labels; none: class_0, class_1, ..
 
     Raises:
-        WeightsError: Not such a file, or a tensor that does not fit; expected and got.
+        WeightsError: the file is of another kind, or a tensor does not fit; expected and got.
         ValueError: `domains` do not fit the file.
     """
     if (out := Path(out)).suffix != ".safetensors":

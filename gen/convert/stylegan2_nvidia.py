@@ -1,4 +1,4 @@
-"""StyleGAN2 files in the layout of NVIDIA's PyTorch release, whose names are ours."""
+"""StyleGAN2 files in the layout of NVIDIA's PyTorch release, which has the names that we use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gen.pickles.files import PickleFile, number
 
 MAX_DEPTH = 8  # of modules within modules; published ones have 4
 MAX_MODULES = 1000
-MAX_MEMBERS = 100  # parameters, or buffers, or modules, of one module
-OURS = {  # option of our networks -> NVIDIA's, and what that is if the file does not say
+MAX_MEMBERS = 100  # parameters, buffers, or modules of one module
+OURS = {  # option of our networks -> NVIDIA's option, and its value in files without it
     "img_size": ("img_resolution", None),
     "z_dim": ("z_dim", None),
     "c_dim": ("c_dim", None),
@@ -24,7 +24,7 @@ OURS = {  # option of our networks -> NVIDIA's, and what that is if the file doe
     "clamp": ("conv_clamp", None),
     "group": ("mbstd_group_size", 4),
 }
-FIXED = {  # NVIDIA's options that our networks have as constants
+FIXED = {  # NVIDIA's options that are constants in our networks
     "activation": "lrelu",
     "img_channels": 3,
     "lr_multiplier": 0.01,
@@ -35,9 +35,9 @@ FIXED = {  # NVIDIA's options that our networks have as constants
 
 
 def read_nvidia(file: PickleFile, value: dict) -> Read:
-    """Networks are calls that would run source text; their state is beside that text.
+    """Reads a file whose networks are calls that would run source text, beside their state.
 
-    A discriminator that is not ours, as of other methods with this generator, is left out.
+    A discriminator of another kind, from methods that use this generator, is left out.
     """
     layout, networks, config = "NVIDIA's PyTorch layout, G_ema", {}, {}
     networks["generator"], config["generator"] = read_network(file, value["G_ema"], "Generator")
@@ -52,7 +52,7 @@ def read_nvidia(file: PickleFile, value: dict) -> Read:
 
 
 def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]:
-    """The tensors of the network, and the options of ours."""
+    """The tensors of the network, and the options of our network."""
     tensors, said = read_module(file, root, kind)
     known = ["skip"] if kind == "Generator" else ["resnet", "orig"]
     if (architecture := said.pop("architecture", known[0])) not in known:
@@ -60,7 +60,7 @@ def read_network(file: PickleFile, root: Any, kind: str) -> tuple[State, Options
             f"{kind}: architecture: expected {' or '.join(known)}, got {brief(architecture)}"
         )
     if kind == "Discriminator" and said.get("c_dim") == 0:
-        said.pop("num_layers", None)  # it maps nothing; 0 in files that come from TensorFlow
+        said.pop("num_layers", None)  # has no effect; 0 in files that come from TensorFlow
     absent = {"Generator": ("group",), "Discriminator": ("z_dim", "w_dim")}[kind]
     options = {
         ours: option(ours, said.get(theirs, default), kind)
@@ -89,7 +89,7 @@ def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]
         for key, child in members(state, "_modules").items():
             todo.append((f"{prefix}{key}.", child))
         for name in ("img_resolution", "img_channels", "z_dim", "c_dim", "w_dim", "conv_clamp"):
-            if name in state:  # plain attributes, for what was given by position or by default
+            if name in state:  # plain attributes, for arguments given by position or by default
                 found.setdefault(name, state[name])
     given = module_state(root, "", kind)["_init_kwargs"]
     for part in ("mapping_kwargs", "synthesis_kwargs", "block_kwargs", "epilogue_kwargs"):
@@ -103,7 +103,7 @@ def read_module(file: PickleFile, root: Any, kind: str) -> tuple[State, Options]
 
 
 def module_state(module: Any, prefix: str, kind: str | None) -> dict:
-    """The `__dict__` that a module was saved with. The source text beside it is left alone."""
+    """The `__dict__` that a module was saved with; the source text is not used."""
     where = prefix.rstrip(".") or "network"
     if type(module) is not Call or module.name != PERSISTENT:
         raise WeightsError(f"{where}: expected a module of NVIDIA's, got {brief(module)}")
@@ -115,7 +115,7 @@ def module_state(module: Any, prefix: str, kind: str | None) -> dict:
 
 
 def members(state: dict, part: str) -> dict[str, Any]:
-    """Parameters, buffers or modules of a module, but those that are None."""
+    """Parameters, buffers or modules of a module, without those that are None."""
     found = expect(state[part], dict)
     if len(found) > MAX_MEMBERS or any(type(k) is not str or len(k) > 40 for k in found):
         raise WeightsError(f"refused: a module with {len(found)} {part}, or with long names")

@@ -1,6 +1,6 @@
 """StyleGAN2 files in rosinality's layout, under our names.
 
-Our names and shapes are NVIDIA's. rosinality's names differ, and some tensors have axes of size 1.
+Our names and shapes are NVIDIA's. rosinality's names differ; some tensors have axes of size 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gen.pickles.files import PickleFile
 
 Place = tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]  # key, shape there, to ours
 
-CODES = 10_000  # latents whose mean code stands in for a missing average
+CODES = 10_000  # latents whose mean code replaces a missing average
 
 IN_LAYER = {
     "weight": "conv.weight",
@@ -57,7 +57,7 @@ D_KERNELS = re.compile(r"convs\.\d+\.(conv2|skip)\.0\.kernel")
 
 
 def read_rosinality(file: PickleFile, value: dict) -> Read:
-    """`g_ema` and `d`; or the `decoder.` of a pSp or e4e encoder."""
+    """Reads `g_ema` and `d`, or the `decoder.` of a pSp or e4e encoder."""
     if "g_ema" in value:
         layout, saved, extra = "rosinality's layout, g_ema", value["g_ema"], value
     else:
@@ -100,17 +100,17 @@ def read_rosinality(file: PickleFile, value: dict) -> Read:
 
 
 def img_size(blocks: int) -> int:
-    """Pixels of a network with so many blocks above 4 px."""
+    """Image side, px, of a network with this number of blocks above 4 px."""
     return option("img_size", 4 << max(0, min(blocks, 20)), "number of blocks")
 
 
 def width_options(img_size: int, last: int, first: int) -> Options:
-    """channel_base and channel_max, of `last` channels at full size and `first` at 4 px."""
+    """channel_base and channel_max for `last` channels at full size and `first` at 4 px."""
     return dict(img_size=img_size, channel_base=last * img_size, channel_max=first)
 
 
 def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place]) -> State:
-    """The tensors of `wanted` out of `got`; what is used is taken from `got`."""
+    """The tensors of `wanted`, converted from `got`; removes the used tensors from `got`."""
     state = {}
     for key, tensor in wanted.items():
         if key.endswith("resample_filter"):
@@ -127,7 +127,7 @@ def translated(got: State, wanted: State, place: Callable[[str, Tensor], Place])
 
 
 def in_generator(key: str, ours: Tensor) -> Place:
-    """The name of our `key` in rosinality's generator."""
+    """Place of our `key` in rosinality's generator."""
     parts, shape = key.split("."), tuple(ours.shape)
     if parts[0] == "mapping":
         if parts[1] == "w_avg":
@@ -150,7 +150,7 @@ def in_generator(key: str, ours: Tensor) -> Place:
 
 
 def in_discriminator(size: int) -> Callable[[str, Tensor], Place]:
-    """The name of our `key` in rosinality's discriminator, whose blocks count from the largest."""
+    """Function for the place of our `key` in rosinality's discriminator, largest block first."""
 
     def place(key: str, ours: Tensor) -> Place:
         block, leaf = key.split(".", 1)
@@ -166,7 +166,7 @@ def in_discriminator(size: int) -> Callable[[str, Tensor], Place]:
 
 
 def check_kernels(left: State, known: re.Pattern, gain: int) -> None:
-    """Refuses leftover tensors unless they are the constant kernels that we compute with."""
+    """Refuses leftover tensors unless they are the constant kernels that we use."""
     for key, value in left.items():
         if not known.fullmatch(str(key)):
             raise WeightsError(f"{key!r:.80}: expected none, got {describe(value)}")
@@ -174,7 +174,7 @@ def check_kernels(left: State, known: re.Pattern, gain: int) -> None:
 
 
 def one_row(average: Tensor) -> Tensor:
-    """(D,) or (rows, D) with equal rows to (D,)."""
+    """Reduces (rows, D) with equal rows to (D,); keeps (D,)."""
     rows = average.reshape(-1, average.shape[-1])
     if not torch.allclose(rows, rows[:1], rtol=1e-4, atol=1e-5):
         raise WeightsError("latent_avg: expected the same code in all rows, got different ones")
@@ -182,7 +182,7 @@ def one_row(average: Tensor) -> Tensor:
 
 
 def drawn_noise(wanted: State) -> State:
-    """Maps of fixed noise, under rosinality's names, drawn with a fixed seed."""
+    """Maps of fixed noise under rosinality's names, drawn with a fixed seed."""
     rng = torch.Generator().manual_seed(0)
     places = [in_generator(k, v) for k, v in wanted.items() if k.endswith("noise_const")]
     return {theirs: torch.randn(shape, generator=rng) for theirs, shape, _ in places}
@@ -190,7 +190,7 @@ def drawn_noise(wanted: State) -> State:
 
 @torch.no_grad()
 def mean_code(state: State, options: Options) -> Tensor:
-    """The mean of mapped latents (D,), drawn with a fixed seed."""
+    """Mean (D,) of mapped latents, which are drawn with a fixed seed."""
     mapping = MappingNetwork(options["z_dim"], 0, options["w_dim"], 1, options["map_layers"])
     prefix = "mapping."
     mapping.load_state_dict(

@@ -1,11 +1,10 @@
-"""Pickles of published weights, read as plain data: nothing that a file names is ever called.
+"""Reads pickles of published weights as plain data: nothing that a file names is ever called.
 
-`pickle.Unpickler` with an allow-list is not enough for files from strangers: six bytes (a large
-memo index) make it fill gigabytes, and a short chain of nested tuples as a dict key keeps it busy
-for years. So the opcodes are interpreted here. A call becomes a `Call`, which holds the name and
-the arguments; names must be in `ALLOWED`, and are not even imported. Then time and memory grow at
-most linearly with the size of the file. Tensors are cut out of the raw bytes, with all bounds
-checked.
+`pickle.Unpickler` with an allow-list is unsafe for untrusted files: six bytes (a large memo index)
+make it fill gigabytes, and a short chain of nested tuples as a dict key keeps it busy for years. So
+the opcodes are interpreted here. A call becomes a `Call`, which holds the name and the arguments;
+names must be in `ALLOWED`, and are not even imported. Time and memory grow at most linearly with
+the size of the file. Tensors are cut out of the raw bytes, with all bounds checked.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from gen.files import WeightsError
 
-MAX_OPCODES = 500_000  # of one pickle; what large training checkpoints have is half of it
+MAX_OPCODES = 500_000  # per pickle; large training checkpoints have half as many
 
 ITEM_BYTES = {
     f"torch.{kind}Storage": size
@@ -27,7 +26,7 @@ ITEM_BYTES = {
 }
 DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict"}
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-NETWORK = "dnnlib.tflib.network.Network"  # of TensorFlow: read only to say what the file is
+NETWORK = "dnnlib.tflib.network.Network"  # of TensorFlow: read only to tell the kind of file
 PARAMETER = "torch._utils._rebuild_parameter"
 OLD_PARAMETER = "torch.nn.parameter.Parameter"  # its state is (tensor, ..), before torch 0.4
 TENSORS = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"}
@@ -49,7 +48,7 @@ class Name(str):
 
 
 class Call:
-    """A call that the pickle wants, and the state it wants to give to the result. Not called."""
+    """A call in the pickle, and the state for its result. It is not executed."""
 
     __slots__ = ("name", "args", "state")
 
@@ -58,7 +57,7 @@ class Call:
 
 
 class Storage(NamedTuple):
-    """Numbers that are not in the pickle but beside it."""
+    """Numbers that are stored beside the pickle."""
 
     kind: str
     key: str
@@ -66,11 +65,10 @@ class Storage(NamedTuple):
 
 
 class Machine:
-    """Stack, marks and memo of one pickle; each public method but `since_mark` is a step.
+    """Stack, marks and memo of one pickle; each public method but `since_mark` is an opcode.
 
     Args:
-        beside: dict that is filled with the storages that the pickle refers to; None: it may refer
-            to none.
+        beside: dict to fill with the storages that the pickle refers to; None refuses references.
     """
 
     def __init__(self, beside: dict[str, Storage] | None):
@@ -80,14 +78,14 @@ class Machine:
         self.beside = beside
 
     def since_mark(self) -> list:
-        """Takes all above the last mark from the stack, and the mark."""
+        """Removes the last mark and all values above it from the stack; returns the values."""
         at = self.marks.pop()
         items = self.stack[at:]
         del self.stack[at:]
         return items
 
     def skip(self, _: Any) -> None:
-        """Nothing: the opcode is about the file alone."""
+        """Does nothing: the opcode describes the file alone."""
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -145,7 +143,7 @@ class Machine:
         self._store(self.since_mark())
 
     def _store(self, items: list) -> None:
-        """Keys and values in turn, into the dict on top."""
+        """Stores alternating keys and values in the dict on top."""
         into = expect(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             into[plain(key)] = value
@@ -163,7 +161,7 @@ class Machine:
 
     def build(self, _: Any) -> None:
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], dict):  # an OrderedDict's attributes
+        if not isinstance(self.stack[-1], dict):  # the attributes of an OrderedDict
             expect(self.stack[-1], Call).state = state
 
     def storage(self, _: Any) -> None:
@@ -175,7 +173,7 @@ class Machine:
         self.stack.append(storage)
 
 
-Step = Callable[[Machine, Any], None]  # the second is what the opcode has in the file, or None
+Step = Callable[[Machine, Any], None]  # machine, argument of the opcode or None
 STEPS: dict[str, Step] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), Machine.skip),
     **dict.fromkeys(LITERALS.split(), Machine.push),
@@ -216,19 +214,18 @@ def parse(
     beside: dict[str, Storage] | None = None,
     limit: int = MAX_OPCODES,
 ) -> Any:
-    """The value of one pickle, which `file` is at; it is left behind it.
+    """Value of one pickle, read from the position of `file` to the end of the pickle.
 
     Values are None, bool, int, float, str, bytes, list, tuple, set, dict, `Name`, `Call`,
-    `Storage`. A list may hold itself.
+    `Storage`. A list may contain itself.
 
     Args:
-        beside: dict that is filled with the storages that the pickle refers to; None: it may refer
-            to none.
+        beside: dict to fill with the storages that the pickle refers to; None refuses references.
         limit: largest number of opcodes.
 
     Raises:
-        WeightsError: A name that is not in `ALLOWED`, an opcode without use here, too many.
-        Exception: Nearly any other one, for a damaged pickle.
+        WeightsError: a name that is not in `ALLOWED`, an unsupported opcode, or too many opcodes.
+        Exception: nearly any other error, for a damaged pickle.
     """
     machine = Machine(beside)
     for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
@@ -245,14 +242,14 @@ def refuse(opcode: str) -> NoReturn:
 
 
 def expect(value: Any, kind: type) -> Any:
-    """`value`, if it is of exactly this type."""
+    """Returns `value` if it is of exactly this type."""
     if type(value) is not kind:
         raise WeightsError(f"expected a {kind.__name__}, got {type(value).__name__}")
     return value
 
 
 def brief(value: Any) -> str:
-    """`value` for a message: containers may be endless, so these have their type alone."""
+    """`value` for a message; the type alone for containers, which may be endless."""
     if isinstance(value, Call):
         return f"a call of {value.name}"
     if type(value) in (bool, int, float, str, Name, type(None)):
@@ -261,14 +258,14 @@ def brief(value: Any) -> str:
 
 
 def plain(key: Any) -> str | int:
-    """A key of a dict, if its hash is quickly made and rarely the same as another's."""
+    """Returns a key of a dict if its hash is fast and rarely collides."""
     if type(key) is str or type(key) is int and abs(key) < 2**32:
         return key
     raise WeightsError(f"expected text or a small number as key, got {type(key).__name__}")
 
 
 def allowed(name: str) -> Name:
-    name = name.replace("__builtin__.", "builtins.")  # as Python 2 called it, and protocol 2 does
+    name = name.replace("__builtin__.", "builtins.")  # Python 2 and protocol 2 use this name
     if name not in ALLOWED:
         raise WeightsError(
             f"refused {name!r:.200}: no file of weights needs it; nothing in the file was run; "
@@ -280,7 +277,7 @@ def allowed(name: str) -> Name:
 def called(name: Name, args: tuple) -> Any:
     if name in DICTS and not args:
         return {}
-    if name in DICTS and len(args) == 1:  # of pairs, as Python 2 wrote it
+    if name in DICTS and len(args) == 1:  # of pairs, as Python 2 writes it
         return {plain(key): value for key, value in expect(args[0], list)}
     if name == "builtins.set":
         return set(map(plain, expect(args[0], list) if args else ()))
@@ -288,7 +285,7 @@ def called(name: Name, args: tuple) -> Any:
 
 
 def stored(reference: tuple) -> Storage:
-    """('storage', type, key, device, numel), and None in old files."""
+    """Parses ('storage', type, key, device, numel), in old files with a last None."""
     word, kind, key, _, numel = reference[:5]
     if (
         word != "storage"

@@ -1,7 +1,7 @@
-"""Files of `pickle` or `torch.save`: their value as plain data, and tensors cut out of their bytes.
+"""Files of `pickle` or `torch.save`: their value as plain data, and tensors cut from their bytes.
 
-All of a file is checked against its size before memory is taken: see `gen.pickles`. No other reader
-of pickles is used, so none can understand a file in another way.
+All sizes are checked against the size of the file before memory is taken: see `gen.pickles`. No
+other reader of pickles is used, so a file has only one interpretation.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from gen.pickles import (
 )
 from gen.weights import check_finite, load_safetensors
 
-MAX_TENSORS = 100_000  # that are read from one file
-MAX_SHARE = 2  # bytes of all tensors to those of the file: shared weights may be named twice
+MAX_TENSORS = 100_000  # largest number of tensors read from one file
+MAX_SHARE = 2  # bytes of all tensors per byte of the file: shared weights may occur twice
 MAX_DIMS = 8
-WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")  # weights lie in training files
-MAX_NEST = 50  # of containers in containers
-KINDS = dict(  # of storages -> numpy's name for their numbers; it has no bfloat16
+WITHIN = ("state_dict_ema", "model_ema", "state_dict", "model")  # keys of weights in training files
+MAX_NEST = 50  # depth of nested containers
+KINDS = dict(  # kinds of storages -> numpy's name of their numbers; numpy has no bfloat16
     Float="f4", Double="f8", Half="f2", BFloat16="i2", Long="i8", Int="i4", Short="i2", Char="i1",
     Byte="u1", Bool="?",
 )  # fmt: skip
 DTYPES = {kind: torch.from_numpy(np.empty(0, kind)).dtype for kind in KINDS.values()}
 NUMBERS = {"f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}  # numpy dtypes
-LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save began before 1.6
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of torch.save files before 1.6
 
 
 def legacy(
     file: BinaryIO | mmap.mmap, limit: int = MAX_OPCODES
 ) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """The value that torch.save wrote before 1.6, and where the bytes of its storages are.
+    """The value in a file of torch.save before 1.6, and the places of its storages.
 
     Returns:
         (value, {key: (first byte, number of bytes)})
@@ -122,10 +122,10 @@ class PickleFile:
                 raise WeightsError(f"damaged: its numbers {key!r:.50} have another checksum")
 
     def build(self, value: Any, depth: int = 0) -> Any:
-        """`value` with tensors, arrays and numbers of numpy instead of the calls that make them.
+        """`value`, with tensors, arrays and numpy numbers in place of the calls that make them.
 
         Raises:
-            WeightsError: it has anything else in it, or has no end.
+            WeightsError: it contains any other object, or has no end.
         """
         self.built += 1
         if depth > MAX_NEST or self.built > MAX_OPCODES:
@@ -147,10 +147,10 @@ class PickleFile:
         return value
 
     def tensor(self, value: Any) -> Tensor:
-        """Numbers that `value` refers to, or the numpy array that it is, as a new tensor.
+        """A new tensor of the numbers that `value` refers to, or of the numpy array `value`.
 
         Raises:
-            WeightsError: `value` is not of that kind, or leads out of what is stored.
+            WeightsError: `value` is of another kind, or refers to data outside the storage.
         """
         if type(value) is Call and value.name in (PARAMETER, OLD_PARAMETER):
             value = (value.args if value.name == PARAMETER else expect(value.state, tuple))[0]
@@ -171,15 +171,15 @@ class PickleFile:
         self._count(count * numbers.itemsize)
         strides = [numbers.itemsize * step for step in stride]
         cut = np.lib.stride_tricks.as_strided(numbers[offset:], size, strides)
-        # Strides as in the file where no number is named twice: fused optimizers expect those of
-        # the parameter, and do not look whether they are.
+        # Strides as in the file if no number occurs twice: fused optimizers expect the strides of
+        # the parameter, without a check.
         layout = torch.empty_strided(size, stride, device="meta")
         made = torch.empty_like(layout, dtype=DTYPES[KINDS[kind]], device="cpu")
         made.numpy()[...] = cut
         return made.view(torch.bfloat16) if kind == "BFloat16" else made
 
     def _raw(self, storage: Any) -> tuple[memoryview, str]:
-        """The bytes of a storage, and of what kind its numbers are."""
+        """The bytes of a storage, and the kind of its numbers."""
         data, places = self.view, self.places
         if type(storage) is Call and storage.name == FROM_BYTES:
             data = expect(storage.args[0], bytes)
@@ -202,7 +202,7 @@ class PickleFile:
             )
 
     def _array(self, call: Call) -> np.ndarray:
-        """A numpy array: (version, shape, dtype, is it in Fortran order, bytes) is its state."""
+        """A numpy array from its state (version, shape, dtype, Fortran order or not, bytes)."""
         _, shape, dtype, fortran, raw = expect(call.state, tuple)
         raw = octets(raw)
         self._count(len(raw))
@@ -211,14 +211,14 @@ class PickleFile:
 
 
 def read_pickle(path: str | Path, wanted: str) -> Any:
-    """The content of a file of `pickle` or `torch.save`: tensors, numpy arrays and plain values.
+    """Content of a file of `pickle` or `torch.save`: tensors, numpy arrays and plain values.
 
-    Nothing that the file names is called or imported. Time and memory grow at most in proportion to
-    its size.
+    Nothing that the file names is called or imported. Time and memory grow at most linearly with
+    the size of the file.
 
     Raises:
-        FileNotFoundError: No such file.
-        WeightsError: Not such a file; expected (`wanted`) and got.
+        FileNotFoundError: no such file.
+        WeightsError: another kind of file; expected (`wanted`) and got.
     """
     try:
         file = PickleFile(path)
@@ -234,13 +234,13 @@ def read_pickle(path: str | Path, wanted: str) -> Any:
 
 
 def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:
-    """Tensors of a file that the user brings, .safetensors or as torch.save writes them, by name.
+    """Tensors of a user's file, .safetensors or torch.save, by name.
 
-    Runs nothing that the file holds. `layout` is what errors say that they expected. If such a dict
-    lies in the file beside other things, under one of the names in WITHIN, it is taken.
+    Runs nothing in the file. Errors name `layout` as what they expected. If the dict of tensors
+    lies in the file beside other things, under a name in WITHIN, that dict is read.
 
     Raises:
-        WeightsError: no such file, or not a dict of tensors alone, of finite numbers.
+        WeightsError: no such file, or not a dict of finite tensors alone.
     """
     if Path(path).suffix == ".safetensors":
         return load_safetensors(path)[0]
@@ -257,7 +257,7 @@ def read_state(path: str | Path, layout: str) -> dict[str, Tensor]:
 
 
 def octets(value: Any) -> bytes:
-    """Bytes, also those of pickle protocols below 3, which have them as Latin-1 text."""
+    """Bytes; pickle protocols below 3 store them as Latin-1 text."""
     if type(value) is Call and value.name == "_codecs.encode" and value.args[1:] == ("latin1",):
         return expect(value.args[0], str).encode("latin1")
     return expect(value, bytes)
@@ -272,7 +272,7 @@ def numpy_dtype(value: Any) -> np.dtype:
 
 
 def number(value: Any) -> Any:
-    """A number of Python, if `value` is one of numpy; else `value`."""
+    """A Python number for a numpy number; any other `value` unchanged."""
     if type(value) is not Call or value.name not in SCALARS:
         return value
     dtype, raw = value.args
