@@ -17,19 +17,19 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "") -> Method:
-    """A trained method, ready for inference, from a `.safetensors` or a Lightning `.ckpt` file.
+    """Loads a trained method for inference from a `.safetensors` or a Lightning `.ckpt` file.
 
-    `method.translate(x, y_trg, z=...)` and its kin run on the averaged weights. Nothing in the file
+    `method.translate(x, y_trg, z=...)` and its kin use the averaged weights. Nothing in the file
     is executed, and it can only name methods of this package.
 
     Args:
         path: path of the file, or of the folder of a run.
         device: device of the method: cpu, cuda, cuda:1, ..
-        method: class of a method outside this package, or its path, as "mine.Mine".
+        method: class of a method outside this package, or its path, such as "mine.Mine".
 
     Raises:
-        gen.files.WeightsError: The file is not such a checkpoint; says what was expected.
-        ValueError: No such device.
+        gen.files.WeightsError: the file is no checkpoint of a method; expected and got.
+        ValueError: no such device.
     """
     from gen.checkpoint import check_device
     from gen.methods.loading import load
@@ -39,11 +39,11 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
 
 
 def lazy(package: str, *public: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """(__getattr__, __dir__) of a package: it lists its modules, and imports one when asked.
+    """(__getattr__, __dir__) of a package that lists its modules and imports them on demand.
 
     Args:
         package: name of the package.
-        public: names of what its own file defines and is listed, too.
+        public: names that the package's own file defines, to list as well.
     """
     module = sys.modules[package]
 

@@ -1,6 +1,6 @@
-"""Callbacks that keep a run safe and visible: checkpoints, stopping on a signal, progress bar.
+"""Callbacks that keep a run safe and visible: checkpoints, stop on a signal, progress bar.
 
-`gen fit` installs all of them but `Samples` and `Evaluate`, which a config asks for.
+`gen fit` installs all of them except `Samples` and `Evaluate`, which a config adds.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from gen.files import parse_yaml, sweep, write_atomic
 
 
 class Last(Checkpoint):
-    """Keeps `last.ckpt` fresh: every `every_n_steps` iterations, at the end, and on a signal.
+    """Saves `last.ckpt` every `every_n_steps` iterations, at the end, and on a signal.
 
     SIGTERM or one Ctrl-C ends the iteration, saves, and stops; a second Ctrl-C stops at once.
-    Several GPUs end the iteration after it: no process waits to hear what the others were told.
-    A run that is killed while it validates begins with that validation when it is resumed.
+    With several GPUs the run stops one iteration later, so that processes need not wait for each
+    other's signals. A run killed during validation repeats this validation on resume.
     """
 
     def __init__(self, path: str | Path, every_n_steps: int = 500) -> None:
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.signal: int | None = None
         self.saved, self.validating = -1, False
-        self.asked: Arrival | None = None  # how many processes were told to stop
-        self.previous: dict[int, Any] = {}  # handlers of signals, to be put back
+        self.asked: Arrival | None = None  # number of processes asked to stop
+        self.previous: dict[int, Any] = {}  # handlers of signals, to restore
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
-        sweep(self.path)  # what a killed run left
+        sweep(self.path)  # leftovers of a killed run
         signals = (signal.SIGINT, signal.SIGTERM)
         self.previous = {s: signal.signal(s, self.request) for s in signals}
 
@@ -49,12 +49,12 @@ class Last(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
         stop = self.told(trainer)
         if stop:
-            trainer.should_stop, trainer.limit_val_batches = True, 0  # it would validate first
+            trainer.should_stop, trainer.limit_val_batches = True, 0  # otherwise it validates first
         if stop or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
 
     def told(self, trainer: Trainer) -> bool:
-        """True if any process was told to stop: then all must save."""
+        """True if any process was asked to stop; then all processes must save."""
         stop = self.signal is not None
         if trainer.world_size == 1:
             return stop
@@ -66,17 +66,17 @@ class Last(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.saved, self.validating = -1, True  # a file of this iteration tells of none
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # begun again
+            self.saved, self.validating = -1, True  # the last file knows no validation
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()  # starts from 0
             self.save(trainer)  # a signal waits for the end of the validation, which may be long
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
-        self.saved, self.validating = -1, False  # the end of the run saves that it is done
+        self.saved, self.validating = -1, False  # the end of the run saves that it is finished
 
     def on_save_checkpoint(
         self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self.validating:  # as inside its first batch: else Lightning takes it for done
+        if self.validating:  # as inside its first batch; otherwise Lightning takes it for finished
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             progress["total"] |= dict(ready=1, started=1, processed=0, completed=0)
 
@@ -97,23 +97,23 @@ class Last(Checkpoint):
 
 
 class Config(Callback):
-    """Writes `config.yaml` beside each run's first checkpoint: it says how that was trained.
+    """Writes `config.yaml` beside each run's first checkpoint: the configuration of its training.
 
-    The checkpoint says it too, in plain text; what differs when it is resumed is printed.
+    The checkpoint holds it as plain text, too; on resume, differences are printed.
 
     Args:
         parser, config: parser and configuration of `gen fit`.
     """
 
-    where = ("out", "ckpt_path", "overwrite", "config", "model")  # the method tells of its own
+    where = ("out", "ckpt_path", "overwrite", "config", "model")  # the method prints its own
 
     def __init__(self, parser: Any, config: Any) -> None:
         config = config.clone()
-        config.ckpt_path, config.overwrite = None, False  # for a run that begins anew
+        config.ckpt_path, config.overwrite = None, False  # for a new run
         self.text, self.saved = parser.dump(config, skip_none=False), False
 
     def options(self) -> dict[str, str]:
-        """All options by their names on the command line."""
+        """All options by name, as on the command line."""
         found, rest = {}, [("", parse_yaml(self.text, "config.yaml"))]
         while rest:
             above, value = rest.pop()
@@ -146,11 +146,11 @@ class Config(Callback):
 class Predictions(Callback):
     """`gen predict` writes `predictions/<index>_<domain>.png` for every source and domain.
 
-    Of a classifier it writes `predictions.csv`: index, class and the probability of each class, or
+    For a classifier it writes `predictions.csv`: index, class and the probability of each class or
     of each attribute.
     """
 
-    started = False  # a file of classes, in this run
+    started = False  # writing predictions.csv in this run
 
     def on_predict_batch_end(
         self, trainer: Trainer, method: LightningModule, outputs: Tensor, batch: Any, *_: Any
@@ -184,7 +184,7 @@ class Predictions(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Iterations, of the whole run or of an epoch where there are any, and what says most."""
+    """Progress bar over the iterations of the run, or of an epoch, with the main terms."""
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate)
@@ -196,7 +196,7 @@ class Bar(TQDMProgressBar):
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         super().on_train_start(trainer, method)
-        if trainer.max_steps > 0:  # in the middle of a run Lightning tells the bar no total
+        if trainer.max_steps > 0:  # on resume, Lightning gives the bar no total
             self.train_progress_bar.reset(trainer.max_steps)
             self.train_progress_bar.initial = trainer.global_step
 
@@ -205,8 +205,8 @@ class Bar(TQDMProgressBar):
 
 
 class Lines(Callback):
-    """Instead of the bar where the output is no terminal: a line each tenth of the run, each 1,000
-    iterations of one without an end."""
+    """Replaces the bar if the output is no terminal: a line every tenth of the run, or every 1,000
+    iterations of an endless run."""
 
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
         total, done = trainer.estimated_stepping_batches, trainer.global_step
@@ -219,7 +219,7 @@ class Lines(Callback):
 
 
 def headline(trainer: Trainer) -> dict[str, str]:
-    """The terms that say most."""
+    """The main logged terms."""
     return {
         name.removeprefix("latent/"): f"{value:.2f}"
         for name, value in trainer.callback_metrics.items()
@@ -228,7 +228,7 @@ def headline(trainer: Trainer) -> dict[str, str]:
 
 
 class OfImages(Callback):
-    """Refuses what neither translates images nor generates them, before it trains."""
+    """Refuses, before training, a method that neither translates nor generates images."""
 
     @staticmethod
     def takes(method: LightningModule) -> bool:
@@ -243,7 +243,7 @@ class OfImages(Callback):
 
 
 class Evaluate(OfImages):
-    """Measures a translator, or a generator, whenever Lightning validates or tests.
+    """Measures a translator or a generator whenever Lightning validates or tests.
 
     Args:
         max_sources: number of validation images used as sources, spread over the domains; for a
@@ -251,7 +251,7 @@ class Evaluate(OfImages):
         metrics: groups of `gen.evaluation.translators.evaluate` or of `evaluate_generator`; empty:
             intra, inter and translation for a translator, fidelity for a generator.
         seed: seed of sources, latents and references, equal in every evaluation.
-        images: number of images by which fidelity judges a generator.
+        images: number of images from which fidelity is computed for a generator.
     """
 
     def __init__(
@@ -264,12 +264,12 @@ class Evaluate(OfImages):
         self.max_sources, self.metrics, self.seed, self.images = max_sources, metrics, seed, images
 
     def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
-        """Refuses what cannot be measured before the first iteration."""
+        """Refuses metrics that cannot be measured, before the first iteration."""
         if trainer.limit_val_batches:
             self.run(method, trainer.datamodule, checked=True)
 
     def run(self, method: LightningModule, data: Any, checked: bool = False) -> Any:
-        """The rows, or with `checked` only whether the arguments fit."""
+        """The rows; with `checked`, only a check of the arguments."""
         in_training = tasks.evaluator(method, type(self).__name__).in_training
         counts = self.max_sources, self.images
         return in_training(method, data, self.metrics, counts, self.seed, checked)
@@ -282,12 +282,12 @@ class Evaluate(OfImages):
 
 
 class Samples(OfImages):
-    """Writes `samples/<iteration>.png`: the same sources and seeds every time, EMA weights.
+    """Writes `samples/<iteration>.png`, with EMA weights and always the same sources and seeds.
 
     Args:
         every_n_steps: iterations between two pictures.
         sources: number of validation images shown; a generator shows 8 times as many of its own.
-        seeds: latents drawn for each domain.
+        seeds: number of latents for each domain.
     """
 
     def __init__(self, every_n_steps: int = 1000, sources: int = 8, seeds: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of methods as files: found, read, exported, and written atomically."""
+"""Checkpoints of methods as files: finding, reading, exporting, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gen.files import WeightsError, write_atomic
 from gen.pickles.files import read_pickle
 from gen.weights import check_digest, check_finite, digest, load_safetensors, save_safetensors
 
-EMA = "ema.module."  # what the names of averaged tensors begin with
+EMA = "ema.module."  # prefix of the names of averaged tensors
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A checkpoint is written whole or not at all, with a digest of its weights, and read without
-    unpickling unknown globals."""
+    """Writes checkpoints atomically, with a digest of the weights, and reads without unpickling
+    unknown globals."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -43,10 +43,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(path: str | Path, out: str | Path = "") -> Path:
-    """The file that a path means, a run's folder (its last.ckpt), or `last` or `best` of `out`.
+    """Finds a checkpoint: a file, the file of a run (its last.ckpt), or `last` or `best` of `out`.
 
     Raises:
-        WeightsError: There is no such file.
+        WeightsError: there is no such file.
     """
     found = Path(out, f"{path}.ckpt") if out and str(path) in ("last", "best") else Path(path)
     if found.is_dir():
@@ -68,23 +68,23 @@ class Checkpoint(NamedTuple):
     iteration: int
 
     def network(self, name: str) -> dict[str, Tensor]:
-        """The state dict of one network, the averaged one where there is one."""
+        """State dict of one network, averaged if the file has averages."""
         state = self.state | averages(self.state)
         return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
 
 
 def averages(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The averaged tensors under the names of those that they are averages of."""
+    """The averaged tensors, under the names of the trained tensors."""
     return {k.removeprefix(EMA): v for k, v in state.items() if k.startswith(EMA)}
 
 
 def read_trained(path: str | Path) -> dict[str, Any]:
-    """The content of a `.ckpt` file: tensors and plain values.
+    """Content of a `.ckpt` file: tensors and plain values.
 
     Raises:
-        FileNotFoundError: No such file.
-        WeightsError: Not such a file, or its weights are not finite, or not those of its digest;
-            expected and got.
+        FileNotFoundError: no such file.
+        WeightsError: the file is of another kind, its weights are not finite, or they do not match
+            its digest; expected and got.
     """
     found = read_pickle(path, "a .safetensors or .ckpt file that `gen fit` or `export` wrote")
     state = found.get("state_dict") if isinstance(found, dict) else None
@@ -96,7 +96,7 @@ def read_trained(path: str | Path) -> dict[str, Any]:
             f"{list(found)[:8] if isinstance(found, dict) else type(found).__name__!s:.200}"
         )
     for key, kind in dict(method=str, hyper_parameters=dict, domains=list).items():
-        if not isinstance(value := found.get(key, kind()), kind):  # Lightning looks at none
+        if not isinstance(value := found.get(key, kind()), kind):  # Lightning checks none of them
             raise WeightsError(f"{path}: expected {key} of a {kind.__name__}, got {value!r:.100}")
     check_digest(state, found.pop("sha256", None), path)
     check_finite(state, path)
@@ -104,10 +104,10 @@ def read_trained(path: str | Path) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Reads `.safetensors` or `.ckpt`; runs nothing that the file holds.
+    """Reads `.safetensors` or `.ckpt`; runs no code in the file.
 
     Raises:
-        WeightsError: Not a checkpoint of this package; expected, got and the way out.
+        WeightsError: not a checkpoint of this package; expected, got and the way out.
     """
     path = find(path)
     try:
@@ -130,7 +130,7 @@ def read(path: str | Path) -> Checkpoint:
         return found._replace(hparams=plain)
     except (FileNotFoundError, WeightsError):
         raise
-    except Exception as error:  # metadata of strangers raise nearly anything
+    except Exception as error:  # foreign metadata raise nearly anything
         raise WeightsError(
             f"{path}: expected what `gen fit` or `gen.checkpoint.export` writes, a method, its "
             f"options, domains, iteration and weights, got {type(error).__name__}: {error!s:.200}"
@@ -147,14 +147,14 @@ def check_device(device: str) -> None:
 
 
 def export(path: str | Path, out: str | Path, half: bool = False) -> None:
-    """A `.ckpt` to a `.safetensors` that can be shipped: averages, and what has no average.
+    """Exports a `.ckpt` to a `.safetensors` to share: averages, and weights without an average.
 
-    The trained copies of averaged networks, optimizers and loops are left out. With `half` it
-    holds float16, of half the size and 11 bits; what loads it computes in float32 again.
+    The trained copies of averaged networks, optimizers and loops are left out. `half` stores
+    float16, half the size with 11 bits; loading converts to float32 again.
 
     Raises:
-        ValueError: `half`, and a weight beyond 65,504, the largest number of float16; or `out` has
-            another suffix, under which nothing would read it.
+        ValueError: `half` and a weight beyond 65,504, the largest float16; or a suffix of `out`
+            that nothing would read.
     """
     if Path(out).suffix != ".safetensors":
         raise ValueError(f"{out}: expected a name that ends in .safetensors, got another")

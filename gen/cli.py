@@ -26,10 +26,10 @@ HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs `gen`; without `args` those of the process, and mistakes are told in one line."""
+    """Runs `gen`; `args` default to those of the process. Mistakes end in one line of text."""
     words = sys.argv[1:] if args is None else args
     if words in ([], ["-h"], ["--help"]):
-        print(HELP, end="")  # without the seconds that importing torch and lightning takes
+        print(HELP, end="")  # without the seconds of importing torch and lightning
         return
     with plain_errors(ours_alone=True) if args is None else nullcontext():
         run(args, words)
@@ -60,7 +60,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
 
     class CLI(LightningCLI):
         def init_parser(self, **kwargs: Any) -> Any:
-            parsers.append(super().init_parser(**kwargs, allow_abbrev=False))  # typos would pass
+            parsers.append(super().init_parser(**kwargs, allow_abbrev=False))  # would accept typos
             return parsers[-1]
 
         def add_arguments_to_parser(self, parser: Any) -> None:
@@ -72,12 +72,12 @@ def run(args: list[str] | None, words: list[str]) -> None:
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")
             runs.put_integers_first(parser)
-            for name in ("num_domains", "num_classes"):  # whichever the method has
+            for name in ("num_domains", "num_classes"):  # the one that the method has
                 target = f"model.init_args.{name}"
                 parser.link_arguments("data.num_domains", target, apply_on="instantiate")
 
         def _parse_ckpt_path(self) -> None:
-            """Nothing: a checkpoint neither overrides the command line nor names a class."""
+            """Does nothing: a checkpoint neither overrides the command line nor names a class."""
 
         def before_instantiate_classes(self) -> None:
             held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, words))
@@ -87,21 +87,21 @@ def run(args: list[str] | None, words: list[str]) -> None:
             kwargs = runs.equip(c, self.subcommand, self.model, self.datamodule)
             trainer = super().instantiate_trainer(**kwargs | dict(callbacks=[*kwargs["callbacks"]]))
             if c.trainer.strategy == "auto" and trainer.world_size > 1:
-                # A step trains some of the networks; plain ddp would wait for the others' gradients
+                # A step trains some of the networks; plain ddp would wait for all gradients
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"
                 trainer = super().instantiate_trainer(**kwargs)
-            held.enter_context(runs.claim(c, self.subcommand))  # after all that may be refused
+            held.enter_context(runs.claim(c, self.subcommand))  # after all checks
             return trainer
 
     runs.check_configs(words)
-    with ExitStack() as held:  # the folder of the run
+    with ExitStack() as held:  # the lock of the run's folder
         cli = CLI(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # it puts the paths of classes into checkpoints
+            load_from_checkpoint_support=False,  # it would put paths of classes into checkpoints
             save_config_callback=Config,
             parser_class=Parser,
             seed_everything_default=777,
@@ -111,5 +111,5 @@ def run(args: list[str] | None, words: list[str]) -> None:
             args=args,
         )
     stopped = next(c.signal for c in cli.trainer.callbacks if isinstance(c, Last))
-    if stopped and cli.trainer.is_global_zero:  # another rank's code would have rank 0 killed
+    if stopped and cli.trainer.is_global_zero:  # on another rank, this code would get rank 0 killed
         sys.exit(128 + stopped)

@@ -1,4 +1,4 @@
-"""Shared parts of commands: mistakes told in one line, and children that may end what they do."""
+"""Shared parts of commands: mistakes reported in one line, and child processes that end cleanly."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ EXTRAS = {"gradio": "demo", "resvg_py": "prep", "playwright": "test"}  # module 
 
 @contextmanager
 def plain_errors(ours_alone: bool = False) -> Iterator[None]:
-    """Ends the process with one line where it met a user's mistake, or Ctrl-C.
+    """Ends the process with one line of text on a user's mistake or Ctrl-C.
 
-    `print` shows any name of a file from then on, see `show_any_name`.
+    From then on, `print` shows any file name, see `show_any_name`.
 
     Args:
-        ours_alone: show the traceback of ValueError and RuntimeError of other packages: they may
-            come from a method that is being written. Set wherever `--method` is given.
+        ours_alone: show the traceback of ValueError and RuntimeError of other packages, which may
+            come from a method under development. Set wherever `--method` is given.
     """
     show_any_name()
     ours_alone = ours_alone or any(word.startswith("--method") for word in sys.argv)
@@ -76,14 +76,14 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
 
 
 def number(text: str) -> float:
-    """A finite number of a command line, for `type=`: NaN would only show in what is made of it."""
+    """Parses a finite number for `type=` of an option; NaN would only show in the results."""
     if not math.isfinite(value := float(text)):
         raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
     return value
 
 
 def load_any(path: str | Path, device: str, method: str) -> Method:
-    """`gen.load` of one of several checkpoints: `method` is of those that gen.methods has not."""
+    """`gen.load` of one of several checkpoints; `method` is for those that gen.methods lacks."""
     import gen.methods
     from gen.checkpoint import read
 
@@ -92,7 +92,7 @@ def load_any(path: str | Path, device: str, method: str) -> Method:
 
 
 def find_told(error: BaseException | None) -> BaseException | None:
-    """The error, or the one behind it, that was written for a user; None: it is of other code."""
+    """The error, or its cause, that was written for a user; None: it comes from other code."""
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
         ours = bool(frames) and not {*OURS}.isdisjoint(Path(frames[-1].filename).parents)
@@ -107,10 +107,10 @@ def find_told(error: BaseException | None) -> BaseException | None:
 def explain(
     message: str, options: Iterable[str], classes: Iterable[str], words: Iterable[str] = ()
 ) -> str:
-    """Explains what is misspelt in a parser's error, with the nearest name; empty: another error.
+    """Explains the misspelt word in a parser's error, with the nearest name; empty: other error.
 
     Args:
-        options: names of all options but those of classes, as trainer.max_steps.
+        options: names of all options except those of classes, such as trainer.max_steps.
         classes: names of methods and data sets.
         words: words of the command line.
     """
@@ -123,7 +123,7 @@ def explain(
         module, _, owner = found[1].rpartition(".")
         cls = getattr(sys.modules.get(module), owner, None)
         known, word, what = ["class_path", "init_args"], found[2], f"an option of {owner}"
-        for base in cls.__mro__ if cls else ():  # **options go to the baseline
+        for base in cls.__mro__ if cls else ():  # the baseline takes **options
             known += inspect.signature(base.__init__).parameters
     elif found := re.search(r"(?:accept option '|unrecognized arguments: --)([\w.]+)", message):
         known, word, what = [*options], found[1], "an option of gen"
@@ -137,21 +137,21 @@ def explain(
 
 
 def _is_text(word: str) -> bool:
-    """True if a text is valid UTF-8, as the name of a file need not be."""
+    """True if a text is valid UTF-8; the name of a file need not be."""
     return not any("\udc80" <= letter <= "\udcff" for letter in word)
 
 
 def import_modules(*packages: ModuleType) -> None:
-    """Imports every module that lies in the packages; not those of packages within them."""
+    """Imports every module directly in the packages, without packages inside them."""
     for package in packages:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
 
 def call(*command: str | Path, cwd: str | Path | None = None) -> int:
-    """Runs a command to its end and returns its exit status, negative the signal that ended it.
+    """Runs a command and returns its exit status, or minus the number of the signal that ended it.
 
-    SIGINT and SIGTERM are handed on to it, once each, and it is waited for; SIGHUP as SIGTERM.
+    Forwards SIGINT and SIGTERM to the command, once each, and SIGHUP as SIGTERM, then waits for it.
     """
     told: list[int] = []
     child: subprocess.Popen | None = None
@@ -161,7 +161,7 @@ def call(*command: str | Path, cwd: str | Path | None = None) -> int:
         if child is not None:
             child.send_signal(told.pop())
 
-    with caught(hand_on):  # of its own session, else a terminal would send Ctrl-C a second time
+    with caught(hand_on):  # in a session of its own, or a terminal would send Ctrl-C a second time
         child = subprocess.Popen([*map(str, command)], cwd=cwd, start_new_session=True)
         for number in told:
             child.send_signal(number)
@@ -169,10 +169,11 @@ def call(*command: str | Path, cwd: str | Path | None = None) -> int:
 
 
 def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
-    """Runs commands, `jobs` at once, to their end; the exit statuses of those that were begun.
+    """Runs commands, `jobs` at once; returns the exit statuses of the started commands.
 
-    After an exit status of 255, as of `xargs`, no other is begun; nor after SIGINT, SIGTERM or
-    SIGHUP, which all that run and what they have started are told as SIGINT, and are waited for.
+    After an exit status of 255, as in `xargs`, or after SIGINT, SIGTERM or SIGHUP, no other
+    command starts. Running commands and their children get such a signal as SIGINT, and are
+    waited for.
     """
     waiting, running, codes, told = [*commands][::-1], [], [], []
 
@@ -192,7 +193,7 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
             if waiting and len(running) < jobs and not told and 255 not in codes:
                 again = dict(stdin=subprocess.DEVNULL, start_new_session=True)
                 running.append(subprocess.Popen(waiting.pop(), **again))
-                if told:  # while it began
+                if told:  # signalled while it started
                     tell(running[-1])
                 continue
             time.sleep(0.05)
@@ -204,9 +205,9 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
 
 @contextmanager
 def caught(tell: Callable[[int], None]) -> Iterator[None]:
-    """Within, SIGINT, SIGTERM and SIGHUP are told and end nothing."""
+    """Context in which SIGINT, SIGTERM and SIGHUP are passed to `tell` and end nothing."""
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which is nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         signals.append(signal.SIGHUP)
     previous = {number: signal.signal(number, lambda n, _: tell(n)) for number in signals}
     try:

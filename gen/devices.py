@@ -1,4 +1,4 @@
-"""GPU settings: float32 that is float32, and copies that nobody waits for."""
+"""GPU settings: full float32 precision, and copies without waiting."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _lock, _inside, _saved = threading.Lock(), 0, []
 
 @contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
-    """Within, float32 is float32 on `device`: no autocast, and no TF32 in any thread.
+    """Context with full float32 precision on `device`: no autocast, and no TF32 in any thread.
 
-    TF32, which cuDNN has on unless it is told, keeps 10 of 23 bits: small steps vanish in it. A
-    backward pass computes as is set while it runs, so it must be within, too. All settings come
-    back when the last of those who are within leaves.
+    TF32, the default of cuDNN, keeps 10 of 23 bits: small steps vanish in it. A backward pass uses
+    the settings of its own time, so it must be inside, too. The settings are restored when the last
+    thread leaves.
     """
     global _inside, _saved
     with _lock:
@@ -38,16 +38,16 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
 
 
 def slow_bf16(device: torch.device) -> str:
-    """The kind of CPU if `device` is one that computes bfloat16 several times slower than float32.
+    """Kind of CPU if `device` is a CPU on which bfloat16 is several times slower than float32.
 
-    Empty: it is fast there, or no CPU. Without AVX-512 each number is unpacked and packed again.
+    Empty for other devices. Without AVX-512 each number is unpacked and packed again.
     """
     kind = torch.backends.cpu.get_cpu_capability()
     return "" if device.type != "cpu" or kind.startswith("AVX512") else kind
 
 
 def _switch_off() -> list[partial]:
-    """Sets all products and convolutions to float32; what to call, in order, to undo it."""
+    """Sets all products and convolutions to float32; returns functions that undo it, in order."""
     backends, set_products = torch.backends, torch.set_float32_matmul_precision
     newer = [("cudnn", "conv"), ("cudnn", "rnn"), ("cuda", "matmul"), ("mkldnn", "matmul")]
     settings = [getattr(getattr(backends, a), b, None) for a, b in newer]  # from torch 2.9 on
@@ -55,7 +55,7 @@ def _switch_off() -> list[partial]:
     undo = [partial(setattr, s, "fp32_precision", s.fp32_precision) for s in settings]
     undo.insert(0, partial(set_products, torch.get_float32_matmul_precision()))
     set_products("highest")
-    with suppress(RuntimeError):  # raised where these newer names were set to differ
+    with suppress(RuntimeError):  # raised if these newer names have different values
         undo.insert(0, partial(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32))
         backends.cudnn.allow_tf32 = False
     for setting in settings:
@@ -64,15 +64,15 @@ def _switch_off() -> list[partial]:
 
 
 def current(device: torch.device | str) -> AbstractContextManager:
-    """Within, `device` is the one that `.cuda()` of other people's code means."""
+    """Context in which `.cuda()` of other packages means `device`."""
     device = torch.device(device)
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def send(value: Tensor, to: Tensor | torch.device) -> Tensor:
-    """`value` on a device, without a wait for a GPU; floats in the dtype of `to` if it is of these.
+    """`value` on the device of `to`, without waiting for a GPU; floats get the dtype of a tensor.
 
-    What is not pinned would be copied when the GPU has done all that is before it.
+    Memory that is not pinned would be copied only after all earlier work of the GPU.
     """
     if isinstance(to, Tensor):
         if value.is_floating_point() and to.is_floating_point():
@@ -84,12 +84,12 @@ def send(value: Tensor, to: Tensor | torch.device) -> Tensor:
 
 
 def float64(x: Tensor) -> Tensor:
-    """`x` in float64, where it is; on the CPU if that is MPS, which has none."""
+    """`x` in float64 on its device, or on the CPU for MPS, which has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 class Arrival:
-    """A copy of a tensor on its way to the host; its `value` is no wait an iteration later."""
+    """A copy of a tensor on its way to the host; an iteration later, `value` need not wait."""
 
     def __init__(self, sent: Tensor) -> None:
         self.copy = sent.detach().to("cpu", non_blocking=True, copy=True)
@@ -100,12 +100,12 @@ class Arrival:
     def value(self) -> Tensor:
         """The value, on the CPU."""
         if self.event is not None:
-            self.event.synchronize()  # not the stream: that has the next iteration in it by now
+            self.event.synchronize()  # the stream holds the next iteration by now
         return self.copy
 
 
 def rng_on(device: torch.device | str, rng: torch.Generator) -> torch.Generator:
-    """A generator for what is as large as an image: `rng` on a CPU, else one of the same seed."""
+    """Generator for image-sized tensors: `rng` on a CPU, otherwise a generator of its seed."""
     device = torch.device(device)
     if device.type == "cpu":
         return rng

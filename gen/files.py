@@ -1,4 +1,4 @@
-"""Files: read with limits, verified, written whole or not at all; and which ones commands touch."""
+"""Files: reading with limits, verification, atomic writing; and checks of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # of files that are written
-MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: values in it, and characters
+KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # suffixes of written files
+MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: number of values, and of characters
 Names = Iterable[str | Path | None]
 
 
@@ -40,10 +40,10 @@ def sha256(path: str | Path) -> str:
 
 
 def verify(path: str | Path, expected: str) -> Path:
-    """Return `path` if its sha256 is `expected`.
+    """Returns `path` if its sha256 is `expected`.
 
     Raises:
-        WeightsError: the file is missing or differs. It is left where it is.
+        WeightsError: the file is missing or differs. It is not changed.
     """
     if not os.path.isfile(path):
         raise WeightsError(f"{path}: expected a file with sha256 {expected}, got none")
@@ -56,9 +56,9 @@ def verify(path: str | Path, expected: str) -> Path:
 
 
 def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
-    """Write `path` whole or leave what was there; `fsync` makes that hold in a power cut too.
+    """Writes `path` atomically; with `fsync`, a power cut is safe, too.
 
-    What earlier writers of `path` left behind when they were killed is removed.
+    Removes the leftovers of earlier, killed writers of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +74,12 @@ def write_atomic(path: str | Path, data: bytes, fsync: bool = True) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename = str(path)  # a full disk names no file
+            error.filename = str(path)  # the error of a full disk names no file
         raise
 
 
 def sweep(path: Path) -> None:
-    """Removes what `write_atomic` began for `path` in processes of this computer that are dead."""
+    """Removes unfinished files of `write_atomic` for `path` by dead processes of this computer."""
     for left in path.parent.glob(f".{glob.escape(f'{path.name}.{platform.node()}')}.*.tmp"):
         writer = left.name.split(".")[-2]
         if writer.isdecimal():
@@ -88,14 +88,14 @@ def sweep(path: Path) -> None:
             except ProcessLookupError:
                 left.unlink(missing_ok=True)
             except (OSError, OverflowError):
-                pass  # it lives, as another user
+                pass  # a live process of another user
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a config file; see `parse_yaml`.
+    """Content of a config file; see `parse_yaml`.
 
     Raises:
-        WeightsError: also no such file, or not in UTF-8.
+        WeightsError: as `parse_yaml`, or no such file, or not in UTF-8.
     """
     try:
         with open(path, "rb") as file:
@@ -106,10 +106,10 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, source: str | Path) -> Any:
-    """Parses YAML; aliases count as often as they are used. `source` is named in errors.
+    """Parses YAML; every use of an alias counts towards the limit. Errors name `source`.
 
     Raises:
-        WeightsError: not YAML, or too much of it, or values without an end.
+        WeightsError: not YAML, too many values or characters, or a value that contains itself.
     """
     import yaml
 
@@ -117,7 +117,7 @@ def parse_yaml(text: str, source: str | Path) -> Any:
 
     def size(node: yaml.Node | tuple) -> int:
         if id(node) not in sizes:
-            sizes[id(node)] = MAX_VALUES  # what holds itself has no end
+            sizes[id(node)] = MAX_VALUES  # a value that contains itself has no end
             inner = node if isinstance(node, tuple) else node.value
             sizes[id(node)] = 1 + sum(map(size, inner)) if not isinstance(inner, str) else 1
         return sizes[id(node)]
@@ -136,21 +136,20 @@ def parse_yaml(text: str, source: str | Path) -> Any:
 
 
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
-    """Refuses, before any work, to write to a file that is read, or into a folder that is.
+    """Refuses, before any work, to write to an input file or into an input folder.
 
-    Links are followed, of files that are given hard ones too. Of
-    the folder of a run its checkpoints and its config are read, no more. What does not exist, and
-    None, is left aside.
+    Links are followed; for files, hard links, too. Of a run's folder, only the checkpoints and the
+    config count as inputs. None and missing files are ignored.
 
     Args:
-        reads: files and folders that are read.
-        writes: files and folders to be written.
+        reads: input files and folders.
+        writes: output files and folders.
         option: name of the option that says where to write.
 
     Raises:
-        ValueError: naming both paths.
+        ValueError: an output is an input; the message names both paths.
     """
-    read = {}  # real path or, of a file, (device, inode) -> as it was given
+    read = {}  # real path or, for a file, (device, inode) -> path as given
     for path in (str(p) for p in reads if p is not None and os.path.exists(p)):
         for name in _run(path) or (_folders(path) if os.path.isdir(path) else [path]):
             read |= dict.fromkeys(_keys(name), path)
@@ -164,16 +163,16 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
 
 
 def without_suffix(path: str | Path) -> Path:
-    """The path without the suffix of a kind of file: a dot in `tri_0.1` begins none."""
+    """Path without the suffix of a kind of file; the dot in `tri_0.1` is kept."""
     path = Path(path)
     return path.with_suffix("") if path.suffix in KINDS and not path.is_dir() else path
 
 
 def checkpoint_names(paths: Iterable[str | Path]) -> list[str]:
-    """Names of results of checkpoints: the names of files and folders, without suffixes.
+    """Names for the results of checkpoints: names of files and folders, without suffixes.
 
-    The last.ckpt or best.ckpt of a run has the name of the run, with _last or _best where other
-    names would be the same. Names that are still the same are the caller's to refuse.
+    The last.ckpt or best.ckpt of a run gets the name of the run, with _last or _best if names
+    would be equal otherwise. The caller refuses names that are still equal.
     """
     files = [Path(os.path.abspath(path)) for path in paths]
     of_run = [file.name in ("last.ckpt", "best.ckpt") for file in files]
@@ -188,7 +187,7 @@ def checkpoint_names(paths: Iterable[str | Path]) -> list[str]:
 
 
 def show_any_name() -> None:
-    """Lets `print` show a name that is not UTF-8, escaped, where it would raise."""
+    """Lets `print` escape a name that is not UTF-8, in place of raising."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -199,7 +198,7 @@ def _keys(path: str) -> list:
 
 
 def _run(path: str) -> list[str]:
-    """The files that are read of the folder of a run; of anything else nothing."""
+    """Input files in the folder of a run; none for other paths."""
     if not all(os.path.isfile(os.path.join(path, n)) for n in ("last.ckpt", "config.yaml")):
         return []
     names = (n for n in os.listdir(path) if n.endswith(".ckpt") or n == "config.yaml")
@@ -207,7 +206,7 @@ def _run(path: str) -> list[str]:
 
 
 def _folders(path: str) -> set[str]:
-    """The real paths of a folder and all folders in it, through links."""
+    """Real paths of a folder and of all folders in it, through links."""
     found, rest = set(), [path]
     while rest:
         if (real := os.path.realpath(rest.pop())) not in found:

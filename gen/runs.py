@@ -1,4 +1,4 @@
-"""The folder of a run: a run is never overwritten, lost, or taken for another."""
+"""The folder of a run: no run is overwritten, lost, or mistaken for another."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from lightning import LightningModule
 from gen.checkpoint import find
 from gen.files import WeightsError, read_yaml
 
-# Parsing imports wandb, which else sends reports of errors to its makers, offline too.
+# Parsing imports wandb, which would send reports of errors to its makers, even offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
 def is_used(out: str | Path) -> bool:
-    """True if a folder holds a run: a checkpoint. A config alone is of one that never saved."""
+    """True if a folder holds a run: a checkpoint. A run that never saved has a config alone."""
     names = os.listdir(out) if os.path.isdir(out) else []
     return any(name.endswith((".ckpt", ".safetensors")) for name in names)
 
 
 def next_free(out: str | Path) -> Path:
-    """`out` with the first number behind it that is not taken: `runs/mine.1`."""
+    """`out` with the first free number after it, such as `runs/mine.1`."""
     path, number = Path(os.path.abspath(out)), 1
     while path.with_name(f"{path.name}.{number}").exists():
         number += 1
@@ -40,15 +40,15 @@ def next_free(out: str | Path) -> Path:
 
 
 def check_free(c: Any, arguments: Sequence[str]) -> None:
-    """Refuses a fit that would write over a run, or move away what it is to read.
+    """Refuses a fit that would overwrite a run, or move its own inputs away.
 
     Args:
         c: configuration of `gen fit`.
-        arguments: words of the command line, for the one that resumes.
+        arguments: words of the command line, to show the command that resumes.
 
     Raises:
-        FileExistsError: `out` holds a run; says how to go on.
-        ValueError: `overwrite`, and an option that names what is in `out`.
+        FileExistsError: `out` holds a run; says how to resume.
+        ValueError: `overwrite`, and an option that names a file in `out`.
     """
     if not is_used(c.out):
         return
@@ -78,13 +78,13 @@ def check_free(c: Any, arguments: Sequence[str]) -> None:
 
 
 def is_inside(file: str | Path, folder: str | Path) -> bool:
-    """True if a file or folder is in a folder, or is it."""
+    """True if a file or folder is in a folder, or is this folder."""
     file = Path(file).resolve()
     return Path(folder).resolve() in (file, *file.parents)
 
 
 def find_words(value: Any) -> Iterator[str]:
-    """All text in a nest of lists, dicts and namespaces."""
+    """All texts in nested lists, dicts and namespaces."""
     if isinstance(value, str | Path):
         yield str(value)
     elif isinstance(value, list | tuple):
@@ -96,8 +96,7 @@ def find_words(value: Any) -> Iterator[str]:
 def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContextManager:
     """Resolves `ckpt_path`, and refuses what would harm a run, before anything is built.
 
-    Within the context `out` is a temporary folder if `fast_dev_run` is on, which tries and keeps
-    nothing.
+    In this context `out` is a temporary folder if `fast_dev_run` is on, which keeps nothing.
     """
     if c.ckpt_path:
         c.ckpt_path = str(find(c.ckpt_path, c.out))
@@ -111,7 +110,7 @@ def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContex
 
 
 def check_configs(words: Sequence[str]) -> None:
-    """Refuses a config of a command line that is no plain YAML, before the parser unfolds it."""
+    """Refuses a config file that is not plain YAML, before the parser expands it."""
     for before, word in zip(["", *words], words, strict=False):
         named = before in ("-c", "--config") or word.startswith(("-c", "--config="))
         for path in (word, word.partition("=")[2], word[2:]):  # -c FILE, --config=FILE, -cFILE
@@ -120,19 +119,19 @@ def check_configs(words: Sequence[str]) -> None:
 
 
 class Saved(NamedTuple):
-    """The content of a run's config.yaml; empty where it says nothing."""
+    """The content of a run's config.yaml; missing values are empty."""
 
-    data: str  # path of the class
+    data: str  # path of its class
     root: str
     init_from: str
-    precision: str  # as --trainer.precision
+    precision: str  # value of --trainer.precision
 
 
 def read_saved(path: str | Path) -> Saved:
-    """The data that a run was trained on by its config.yaml, and the weights it started from.
+    """Reads the data of a run, and the weights that it started from, from its config.yaml.
 
     Raises:
-        WeightsError: it is not such a config.
+        WeightsError: the file is no such config.
     """
     config = read_yaml(path)
 
@@ -166,12 +165,12 @@ def is_first_process() -> bool:
 
 @contextmanager
 def claim(c: Any, subcommand: str) -> Iterator[None]:
-    """Makes the folder `out` of a fit, and locks it within the context; `overwrite` empties it.
+    """Creates the folder `out` of a fit and locks it in this context; `overwrite` empties it.
 
-    A last.ckpt that is not what is resumed is kept as last.ckpt.1.
+    A last.ckpt that is not resumed is kept as last.ckpt.1.
 
     Raises:
-        BlockingIOError: Another process trains in it.
+        BlockingIOError: another process trains in this folder.
     """
     if subcommand != "fit" or not is_first_process():
         yield
@@ -203,9 +202,9 @@ def lock(out: str | Path) -> int:
 
 
 def put_integers_first(parser: Any) -> None:
-    """Keeps a typed 1 an integer: as `limit_val_batches` it is one batch, and 1.0 is all of them.
+    """Keeps a typed 1 an integer: for `limit_val_batches`, 1 is one batch and 1.0 all batches.
 
-    `typing` remembers the order in which any package first wrote Union[float, int].
+    `typing` keeps the order in which any package first wrote Union[float, int].
     """
     for action in parser._actions:
         kinds = get_args(getattr(action, "_typehint", None))
@@ -215,10 +214,10 @@ def put_integers_first(parser: Any) -> None:
 
 
 def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> list:
-    """The callbacks beside `given` that validate and test need to measure `method`.
+    """Callbacks, besides those `given`, with which validate and test measure `method`.
 
     Raises:
-        ValueError: Nothing that these commands, or predict, know is there for such a method.
+        ValueError: these commands, or predict, can do nothing with this method.
     """
     from gen.callbacks import Evaluate, OfImages
     from gen.methods.base import GANMethod
@@ -246,7 +245,7 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
 
 
 def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[str, Any]:
-    """The equipment of a run's trainer: folder, loggers, callbacks, how checkpoints are written."""
+    """Options of a run's trainer: folder, loggers, callbacks, and the writer of checkpoints."""
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 

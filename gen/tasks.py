@@ -1,8 +1,8 @@
-"""The tasks of methods: one row each, and nobody else lists them.
+"""The tasks of methods, one row each; no other list of them exists.
 
-`Method.task` names the row. It says what evaluates such a method, what draws its report, which tab
-of the demo shows it and which command shows more. Modules are named, not imported: a row costs
-nothing, and deleting a task is deleting its files and its row.
+`Method.task` names the row. It says which module evaluates the method, which function draws its
+report, which tab of the demo shows it and which command shows more. Modules are named, not
+imported, so a row costs nothing. To delete a task, delete its files and its row.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class Task(NamedTuple):
-    """A kind of method, and all that belongs to it."""
+    """A kind of method, with all its modules."""
 
-    what: str  # such a method, in words
+    what: str  # description of the method
     evaluator: str  # module with `GROUPS` and `from_options(method, options, ledger)`
     page: str  # function that writes the report of a run
-    tab: str  # of the demo, a row of `gen.demo.TABS`; empty: none
-    command: str  # that shows more of it
+    tab: str  # tab of the demo, a row of `gen.demo.TABS`; empty: none
+    command: str  # command that shows more
 
 
 TASKS = {
@@ -62,7 +62,7 @@ TASKS = {
 
 
 def of(method) -> str:
-    """The task of a method; empty: it declares none."""
+    """The task of a method; empty if the method declares none."""
     return getattr(method, "task", "")
 
 
@@ -77,13 +77,13 @@ def expect(method, *tasks: str, source: str) -> None:
 
 
 def evaluator(method, source: str) -> ModuleType:
-    """The module that evaluates such a method; ValueError if it declares no task."""
+    """The module that evaluates a method; ValueError if the method declares no task."""
     expect(method, *TASKS, source=source)
     return importlib.import_module(TASKS[of(method)].evaluator)
 
 
 def page(method):
-    """The function that writes the report of such a method, or of one without a task."""
+    """The function that writes the report of a method, with or without a task."""
     row = TASKS.get(of(method)) or TASKS["classifier"]
     module, _, name = row.page.rpartition(".")
     return getattr(importlib.import_module(module), name)

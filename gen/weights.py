@@ -1,4 +1,4 @@
-"""Tensors of safetensors files: written atomically with a digest, read with checks."""
+"""Tensors in safetensors files: written atomically with a digest, read with checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def save_safetensors(
     tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically: a kill or a full disk leaves the previous file.
+    """Writes a safetensors file atomically: a kill or a full disk leaves the previous file.
 
     The `digest` of the tensors goes into its metadata.
 
@@ -30,7 +30,7 @@ def save_safetensors(
 
 
 def _in_utf8(path: str | Path, file: IO) -> str | Path:
-    """The path, or another of the open file, as safetensors takes none that is not UTF-8."""
+    """The path, or another path of the open file if it is not UTF-8, which safetensors refuses."""
     try:
         str(path).encode()
         return path
@@ -39,11 +39,11 @@ def _in_utf8(path: str | Path, file: IO) -> str | Path:
 
 
 def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file into (tensors on the CPU, metadata).
+    """Reads a safetensors file as (tensors on the CPU, metadata).
 
     Raises:
-        WeightsError: no such file, or not a whole safetensors file; or its tensors are not finite
-            or not those of its digest, which files of others need not have.
+        WeightsError: no such file, not a whole safetensors file, tensors that are not finite, or
+            that do not match the digest, which files of others need not have.
     """
     from safetensors import safe_open
 
@@ -51,7 +51,7 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         with open(path, "rb") as raw, safe_open(_in_utf8(path, raw), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = dict(file.metadata() or {})
-    except Exception as error:  # also of types that this version of torch does not have
+    except Exception as error:  # also for types that this version of torch lacks
         raise WeightsError(f"{path}: expected a safetensors file, got: {error!s:.300}") from error
     check_digest(tensors, metadata.pop("sha256", None), path)
     check_finite(tensors, path)
@@ -59,8 +59,8 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises WeightsError with the first names of tensors that have NaN or infinity in them, or are
-    of types, as float8, with which nothing is computed."""
+    """Raises WeightsError with the first names of tensors that have NaN or infinity, or a type
+    that cannot be computed with, such as float8."""
     small = {str(v.dtype) for v in tensors.values() if v.is_floating_point() and v.itemsize < 2}
     if small:
         raise WeightsError(
@@ -75,7 +75,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
 
 
 def check_digest(tensors: Mapping[str, Tensor], expected: Any, source: str | Path) -> None:
-    """Raises WeightsError if they are not those of a digest; files of others need not have one."""
+    """Raises WeightsError if tensors do not match a digest; files of others need not have one."""
     if expected is not None and (got := digest(tensors)) != expected:
         raise WeightsError(
             f"{source}: expected tensors of sha256 {expected!s:.64}, got {got}: damaged, or "
@@ -84,7 +84,7 @@ def check_digest(tensors: Mapping[str, Tensor], expected: Any, source: str | Pat
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Hex sha256 over names, types, shapes and bytes, whatever their order."""
+    """Hex sha256 over names, types, shapes and bytes, in any order."""
     import torch
 
     total = hashlib.sha256()
@@ -98,13 +98,13 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def load_weights(
     net: nn.Module, state: Mapping[str, Tensor], path: str | Path, layout: str
 ) -> nn.Module:
-    """A network of the meta device with the tensors of a file, frozen, in eval mode, on the CPU.
+    """Loads the tensors of a file into a network on the meta device: frozen, in eval mode, on CPU.
 
-    Memory is taken once all fit. BatchNorm's `num_batches_tracked`, which older files lack and
-    inference does not use, is not compared.
+    Memory is taken once everything fits. BatchNorm's `num_batches_tracked`, which older files lack
+    and inference does not use, is not compared.
 
     Raises:
-        WeightsError: a key or shape differs: the first.
+        WeightsError: a key or shape differs; names the first.
     """
     import torch
 
