@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors: one family a file, each with its equation and source."""
+"""Losses as pure functions of tensors: one family per file, with equations and sources."""
 
 import torch
 from torch import Tensor
@@ -9,5 +9,5 @@ __getattr__, __dir__ = lazy(__name__, "at_least_fp32")
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision to fp32, whatever autocast says; fp32 and fp64 unchanged."""
+    """Converts half precision to fp32, also under autocast; fp32 and fp64 are unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

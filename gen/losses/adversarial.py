@@ -1,4 +1,4 @@
-"""Adversarial losses, and the regularisers of GAN training."""
+"""Adversarial losses and regularisers of GAN training."""
 
 import math
 
@@ -12,9 +12,9 @@ from gen.losses import at_least_fp32
 def bce(logits: Tensor, real: bool, weight: Tensor | None = None) -> Tensor:
     """Non-saturating GAN loss: mean_n -log p_n, p = sigmoid(logit) if real, else 1 - sigmoid.
 
-    Goodfellow et al. 2014; StarGAN v2 (Choi et al. 2020) eq. 1. `logits` (N,), or (N, P) where a
-    discriminator judges P places, any dtype, computed in fp32; `weight` (N,) multiplies each
-    image's loss before the mean. Range [0, inf).
+    Goodfellow et al. 2014; StarGAN v2 (Choi et al. 2020) eq. 1. `logits` (N,), or (N, P) for P
+    patches of each image, any dtype, computed in fp32; `weight` (N,) multiplies the loss of each
+    image before the mean. Range [0, inf).
     """
     logits = at_least_fp32(logits)
     loss = F.softplus(-logits if real else logits)  # (N,) or (N, P)
@@ -22,25 +22,25 @@ def bce(logits: Tensor, real: bool, weight: Tensor | None = None) -> Tensor:
 
 
 def relativistic(better: Tensor, worse: Tensor) -> Tensor:
-    """mean_n softplus(worse_n - better_n): the logit of the one shall be above that of the other.
+    """mean_n softplus(worse_n - better_n): pushes the logit `better` above the logit `worse`.
 
-    Relativistic pairing, Jolicoeur-Martineau 2018, as in R3GAN (Huang et al. 2024): D's loss has
-    better = real, worse = fake, G's the reverse; with R1 on real and fake images alike (R2), never
-    without. Logits (N,) or (N, P), row n of both of one domain. Range [0, inf).
+    Relativistic pairing, Jolicoeur-Martineau 2018, as in R3GAN (Huang et al. 2024). D's loss has
+    better = real and worse = fake, G's loss the reverse. Use it only with R1 on real and on fake
+    images (R2). Logits (N,) or (N, P); rows n of both have the same domain. Range [0, inf).
     """
     return F.softplus(at_least_fp32(worse) - at_least_fp32(better)).mean()
 
 
 def of_images(values: Tensor) -> Tensor:
-    """(N,) as it is, (N, P) as the mean over the P places of an image."""
+    """(N,) unchanged; (N, P) averaged over the P patches of each image -> (N,)."""
     return values if values.ndim == 1 else values.mean(1)
 
 
 def r1(logits: Tensor, x: Tensor) -> Tensor:
-    """R1 = 1/2 mean_n ||d logit_n / d x_n||^2, the squared norm summed over pixels; of fakes: R2.
+    """R1 = 1/2 mean_n ||d logit_n / d x_n||^2, squared norm over all pixels; for fake images: R2.
 
     Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?". `logits` (N,),
-    or (N, P) of which the mean counts, computed from `x` (N, C, H, W) with `x.requires_grad`; twice
+    or (N, P), which are averaged, computed from `x` (N, C, H, W) with `x.requires_grad`; twice
     differentiable. Range [0, inf).
     """
     total = of_images(logits).sum()
@@ -49,7 +49,7 @@ def r1(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def feature_matching(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """mean over layers l of mean |a_l - b_l|: D's features of an image and of its reconstruction.
+    """mean over layers l of mean |a_l - b_l|, D's features of an image and its reconstruction.
 
     Salimans et al. 2016; Wang et al. (pix2pixHD) 2018. Lists of maps (N, C_l, h_l, h_l) of equal
     shapes; the features `a` of the original get no gradient. Range [0, inf).
@@ -62,12 +62,12 @@ def feature_matching(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
-    """l_n = sqrt(mean_r ||d <x_n, y_n> / d w_nr||^2), y = `noise` / sqrt(H W): how far w moves x.
+    """l_n = sqrt(mean_r ||d <x_n, y_n> / d w_nr||^2), y = `noise` / sqrt(H W): images' change by w.
 
     Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 3.2, with
     the mean over the rows r of a code as released. `images` (N, C, H, W) computed from `ws`
-    (N, L, D) with `ws.requires_grad`; `noise` (N, C, H, W) ~ N(0, 1). (N,), once more
-    differentiable. Range [0, inf).
+    (N, L, D) with `ws.requires_grad`; `noise` (N, C, H, W) ~ N(0, 1). Returns (N,), which can be
+    differentiated again. Range [0, inf).
     """
     y = noise / math.sqrt(images.shape[2] * images.shape[3])
     (grad,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)  # (N, L, D)
@@ -76,11 +76,12 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
 
 
 def path_length(lengths: Tensor, average: Tensor, decay: float = 0.01) -> tuple[Tensor, Tensor]:
-    """mean_n (l_n - a)^2, a = `average` + `decay` (mean_n l_n - `average`); and a, to be kept.
+    """mean_n (l_n - a)^2, a = `average` + `decay` (mean_n l_n - `average`); also returns a.
 
-    Path length regularisation, eq. 4 of the same paper: a step of one length in W shall move every
-    image as far. `lengths` (N,) of `path_lengths`; `average` () is the a of the call before, 0 at
-    first. As released, a is not detached in the loss; the returned one is. Range [0, inf).
+    Path length regularisation, eq. 4 of the same paper: steps of equal length in W should change
+    all images equally. `lengths` (N,) come from `path_lengths`; `average` () is the a that the
+    previous call returned, first 0. As released, a is not detached in the loss; the returned a is
+    detached. Range [0, inf).
     """
     average = average.lerp(lengths.mean(), decay)
     return (lengths - average).square().mean(), average.detach()

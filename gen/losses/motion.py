@@ -1,7 +1,7 @@
-"""Losses of video from motion: on flow, visibility, affine motion, latents, frames and critics.
+"""Losses of Click to Move: flow, visibility, affine motion, latents, frames, discriminators.
 
 Weights and forms are those of the release of Ardino et al., "Click to Move", ICCV 2021 (C2M),
-unless a docstring says more. Flow is in px, images are in [-1, 1], visible is 1.
+unless a docstring says otherwise. Flow is in px, images are in [-1, 1], visible pixels are 1.
 
 Letters in shapes: N batch, T steps, M objects, C channels, H height, W width, Z latent.
 """
@@ -22,12 +22,12 @@ def flow_l1(flow: Tensor, target: Tensor, visible: Tensor) -> Tensor:
 
 def visibility_bce(logits: Tensor, visible: Tensor) -> Tensor:
     """mean -v log p - (1 - v) log(1 - p), p = sigmoid(logit). C2M has mean |p - v|, whose gradient
-    vanishes where the answer is surely wrong. Equal shapes. Range [0, inf)."""
+    vanishes for confident errors. Equal shapes. Range [0, inf)."""
     return F.binary_cross_entropy_with_logits(at_least_fp32(logits), at_least_fp32(visible))
 
 
 def warped_l1(warped: Tensor, frames: Tensor) -> Tensor:
-    """mean |warp(X_0, F_t) - X_t|, also where F_t leads to what X_0 does not show. C2M, warped.
+    """mean |warp(X_0, F_t) - X_t|, also at pixels that X_0 does not show. C2M, warped.
 
     `warped` and `frames` (..., 3, H, W). Range [0, 2].
     """
@@ -35,7 +35,7 @@ def warped_l1(warped: Tensor, frames: Tensor) -> Tensor:
 
 
 def flow_smoothness(flow: Tensor, image: Tensor) -> Tensor:
-    """mean |d_x F| exp(-mean_c |d_x X|) + mean |d_y F| exp(-mean_c |d_y X|): smooth but at edges.
+    """mean |d_x F| exp(-mean_c |d_x X|) + mean |d_y F| exp(-mean_c |d_y X|): smooth off edges.
 
     After Godard et al., CVPR 2017; C2M. `flow` (..., 2, H, W) px, `image` (..., 3, H, W) of the
     same frames, H, W >= 2. Range [0, inf), 0 for constant flow.
@@ -49,10 +49,10 @@ def flow_smoothness(flow: Tensor, image: Tensor) -> Tensor:
 
 
 def kl(mean: Tensor, log_variance: Tensor, free: float = 0.0) -> Tensor:
-    """mean_z max(free, mean_n K), K = (m^2 + exp(l) - 1 - l) / 2: nats an element from N(0, I).
+    """mean_z max(free, mean_n K), K = (m^2 + exp(l) - 1 - l) / 2: KL to N(0, I), nats per element.
 
-    C2M with `free` = 0. Free bits (Kingma et al., NeurIPS 2016): an element whose mean over the
-    batch is below `free` nats is left alone. `mean` and `log_variance` (N, Z). Range [free, inf).
+    C2M with `free` = 0. Free bits (Kingma et al., NeurIPS 2016): elements whose mean over the batch
+    is below `free` nats get no gradient. `mean`, `log_variance` (N, Z). Range [free, inf).
     """
     m, log_v = at_least_fp32(mean), at_least_fp32(log_variance)
     nats = 0.5 * (m.square() + log_v.exp() - 1 - log_v)  # (N, Z)
@@ -76,9 +76,9 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 def theta_l1(
     theta: Tensor, target: Tensor, present: Tensor, part: tuple[tuple[int, int], ...]
 ) -> Tensor:
-    """sum_t sum_(i, j) mean_n |theta_ij - theta*_ij| over `part`, n the present objects.
+    """sum_t sum_(i, j) mean_n |theta_ij - theta*_ij| over `part`, mean over present objects n.
 
-    `theta` and `target` (N, T, M, 2, 3), `present` (N, M) bool. Range [0, inf), 0 if none is there.
+    `theta` and `target` (N, T, M, 2, 3), `present` (N, M) bool. Range [0, inf), 0 without objects.
     """
     error = (at_least_fp32(theta) - target).abs()  # (N, T, M, 2, 3)
     chosen = sum(error[..., i, j] for i, j in part).sum(1)  # (N, M)
@@ -96,8 +96,8 @@ def scale(theta: Tensor, target: Tensor, present: Tensor) -> Tensor:
 
 
 def rotation(theta: Tensor, target: Tensor, present: Tensor) -> Tensor:
-    """`theta_l1` of the entries (0, 1) and (1, 0), rotation and shear. C2M, where these shall be 0;
-    here they are what the data say. Range [0, inf)."""
+    """`theta_l1` of the entries (0, 1) and (1, 0), rotation and shear. Targets are those of the
+    data; in C2M they are 0. Range [0, inf)."""
     return theta_l1(theta, target, present, ((0, 1), (1, 0)))
 
 

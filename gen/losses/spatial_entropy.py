@@ -1,4 +1,4 @@
-"""Losses on the maps of attention heads: spatial entropy, and the two baselines of its release."""
+"""Losses on attention maps: spatial entropy and the two baselines of its release."""
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,8 @@ def spatial_entropy(
 
     p_j = sum_{i in C_j} w_i / sum_{i: s_i > t} w_i, w_i = max(0, s_i - t) + 1e-9, t =
     `threshold_factor` * mean_i s_i (not detached), C_j: the connected components of s_i > t.
-    `similarity` (B, heads, H, W): scaled logits of the CLS query with each patch key, in fp32 here.
-    A map with nothing above t has H = 0. With `per_map`: H (B, heads).
+    `similarity` (B, heads, H, W): scaled logits of the CLS query with each patch key; converted to
+    fp32. A map with no value above t has H = 0. With `per_map`: H (B, heads).
 
     dH/ds_i = g_i - (threshold_factor / N) sum_k g_k; g_i = -(log p_j + H) / sum w, i in C_j, else
     0. Peruzzo et al., "Spatial Entropy as an Inductive Bias for Vision Transformers", 2024 (arXiv
@@ -42,8 +42,8 @@ def excess(similarity: Tensor, threshold_factor: float = 1.0) -> Tensor:
 
 
 class _Entropy(torch.autograd.Function):
-    """Entropy (...) of masses (..., K) >= 0. With its slope written out it is exactly 0 where one
-    component has all, finite where a mass is 0, and quicker than what autograd derives."""
+    """Entropy (...) of masses (..., K) >= 0. The explicit gradient is exactly 0 if one component
+    has all the mass, finite if a mass is 0, and faster than autograd."""
 
     @staticmethod
     def forward(ctx, mass: Tensor) -> Tensor:
@@ -54,14 +54,14 @@ class _Entropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         mass, log_p, entropy, total = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: a second derivative needs the way from the mass
+        if torch.is_grad_enabled():  # create_graph: a second derivative needs the graph from mass
             log_p, entropy, total = _log_shares(mass)
         return (log_p + entropy) * (grad.unsqueeze(-1) / -total)
 
 
 def _log_shares(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log p (..., K), their entropy and the total mass (..., 1)."""
-    total = mass.sum(-1, keepdim=True).clamp(min=1e-9)  # less only where nothing is above t
+    """log p (..., K), the entropy of p and the total mass (..., 1)."""
+    total = mass.sum(-1, keepdim=True).clamp(min=1e-9)  # smaller only if no value is above t
     p = mass / total
     log_p = p.clamp(min=torch.finfo(p.dtype).tiny).log()
     return log_p, -(p * log_p).sum(-1, keepdim=True), total
@@ -70,8 +70,8 @@ def _log_shares(mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def total_variation(similarity: Tensor) -> Tensor:
     """mean over maps of 0.5 (sum (s[r+1, c] - s[r, c])^2 + sum (s[r, c+1] - s[r, c])^2).
 
-    A local baseline for `spatial_entropy`, in the same release: `similarity` (B, heads, H, W), in
-    fp32 here. Range [0, inf), 0 for constant maps.
+    A local baseline for `spatial_entropy` in its release. `similarity` (B, heads, H, W), converted
+    to fp32. Range [0, inf), 0 for constant maps.
     """
     s = at_least_fp32(similarity)
     squares = (s.diff(dim=dim).square().sum((-2, -1)) for dim in (-2, -1))  # (B, heads) each
@@ -79,10 +79,10 @@ def total_variation(similarity: Tensor) -> Tensor:
 
 
 def head_decorrelation(outputs: Tensor) -> Tensor:
-    """mean over images and pairs of heads a != b of cos(o_a, o_b), o_a the output of a head.
+    """mean over images and pairs of heads a != b of cos(o_a, o_b), o_a the output of head a.
 
-    The other baseline, in the same release: `outputs` (B, heads, D), heads >= 2, in fp32 here. A
-    head of zeros has cosine 0 with all. Range [-1 / (heads - 1), 1], lowest where they sum to 0.
+    The other baseline in the release. `outputs` (B, heads, D), heads >= 2, converted to fp32. A
+    head of zeros has cosine 0. Range [-1 / (heads - 1), 1], lowest if the unit vectors sum to 0.
     """
     B, heads, _ = outputs.shape
     if heads < 2:

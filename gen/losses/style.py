@@ -1,4 +1,4 @@
-"""Losses on style codes (N, D) and on the images that they make."""
+"""Losses on style codes (N, D) and on generated images."""
 
 from typing import Literal
 
@@ -31,10 +31,10 @@ def compactness(*styles: Tensor) -> Tensor:
 def style_triplet(
     anchor: Tensor, positive: Tensor, negative: Tensor, valid: Tensor, margin: float = 0.1
 ) -> Tensor:
-    """mean over valid n of max(0, ||a - p||_2 - ||a - q||_2 + margin), 0 where none is valid.
+    """mean over valid n of max(0, ||a - p||_2 - ||a - q||_2 + margin), 0 if none is valid.
 
-    CVPR 2021 (ibid.): anchor and positive share a domain, negative comes from another. Codes (N, D)
-    in fp32; `valid` (N,) bool is y_trg != y_src. Range [0, inf).
+    CVPR 2021 (ibid.): anchor a and positive p share a domain, negative q is of another. Codes
+    (N, D), computed in fp32; `valid` (N,) bool is y_trg != y_src. Range [0, inf).
     """
     loss = F.triplet_margin_loss(
         *(at_least_fp32(s) for s in (anchor, positive, negative)), margin=margin, reduction="none"
@@ -43,12 +43,12 @@ def style_triplet(
 
 
 def moment_matching(a: Tensor, a2: Tensor, b: Tensor, b2: Tensor) -> Tensor:
-    """Codes of one source get mean and spread of another's, domain by domain, without a bias.
+    """Unbiased loss that matches mean and spread of codes `a` to those of codes `b`, by domain.
 
     mean_nd (a - b)(a2 - b2) + mean_d (v(a, a2)^(1/2) - v(b, b2)^(1/2))^2,
-    v(a, a2)_d = mean_n (a - a2)^2 / 2. Four draws (N, D); row n of all four has the same domain.
-    The first part estimates (mean a - mean b)^2 of each domain from two rows each; so it may be
-    negative. Ours: E's codes of references against F's of latents; `b` and `b2` get no gradient.
+    v(a, a2)_d = mean_n (a - a2)^2 / 2. Four samples (N, D); rows n of all four have the same
+    domain. The first part estimates (mean a - mean b)^2 of each domain, so it may be negative. Our
+    own: E's codes of references are matched to F's codes of latents; `b`, `b2` get no gradient.
     """
     a, a2, b, b2 = (at_least_fp32(s) for s in (a, a2, b.detach(), b2.detach()))
     spread, wanted = ((s - t).square().mean(0).div(2) + 1e-8 for s, t in ((a, a2), (b, b2)))  # (D,)
@@ -58,7 +58,7 @@ def moment_matching(a: Tensor, a2: Tensor, b: Tensor, b2: Tensor) -> Tensor:
 def shrinkage(
     s: Tensor, y: Tensor, kind: Literal["origin", "centroid", "pairwise"] = "origin"
 ) -> Tensor:
-    """Compacts the style space of all domains together; codes `s` (N, D), domains `y` (N,).
+    """Compacts the joint style space of all domains; codes `s` (N, D), domains `y` (N,).
 
     origin:   mean_n ||s_n||^2 / D
     centroid: mean_n ||s_n - sg(mean s)||^2 / D           (free of translation)
@@ -78,7 +78,7 @@ def shrinkage(
 
 
 def neighbourhood(w: Tensor, w_edit: Tensor) -> Tensor:
-    """L_nb = mean_n ||w_n - w'_n||_F over codes (N, L, D), not squared: an edit stays near.
+    """L_nb = mean_n ||w_n - w'_n||_F over codes (N, L, D), not squared: keeps edits near w.
 
     Liu et al., "ISF-GAN", arXiv 2109.12492, as released. Range [0, inf), gradient 0 where equal.
     """
@@ -86,7 +86,7 @@ def neighbourhood(w: Tensor, w_edit: Tensor) -> Tensor:
 
 
 def mixup_partner(y: Tensor, generator: torch.Generator) -> Tensor:
-    """A permutation (N,) that prefers partners of another domain: y[perm] != y where it can.
+    """A random permutation (N,) with partners of another domain where possible: y[perm] != y.
 
     The batch is shuffled, sorted by domain, and rolled by the size of its largest domain.
     """
