@@ -35,9 +35,9 @@ def spatial_entropy(
 
 
 def excess(similarity: Tensor, threshold_factor: float = 1.0) -> Tensor:
-    """s - `threshold_factor` * mean(s) of each map (B, heads, H, W), in fp32: > 0 is above it."""
+    """s - `threshold_factor` * mean(s) of each map (B, heads, H, W), in fp32."""
     s = at_least_fp32(similarity)
-    mean = s.sum((-2, -1), keepdim=True) / s[0, 0].numel()  # backward of s.mean takes longer
+    mean = s.sum((-2, -1), keepdim=True) / s[0, 0].numel()  # backward of s.mean is slower
     return torch.sub(s, mean, alpha=threshold_factor)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy of translation: the share of outputs that a classifier takes for the target."""
+"""Accuracy of translation: share of outputs that a classifier assigns to the target domain."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from gen.metrics.checks import check_images
 
 
 class Classifier(Protocol):
-    """The interface of a classifier, as `gen.methods.DomainClassifier` offers it."""
+    """Interface of a classifier, such as `gen.methods.DomainClassifier`."""
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] -> logits (N, S)."""
@@ -17,23 +17,23 @@ class Classifier(Protocol):
 
 @torch.no_grad()
 def domain_accuracy(classifier: Classifier, images: Tensor, y: Tensor, batch: int = 128) -> Tensor:
-    """Share of the images of each row that the classifier takes for domain `y`.
+    """Share of the images of each row that the classifier assigns to domain `y`.
 
-    With outputs and their target domains: the accuracy of a translation. With real images that the
-    classifier has not been trained on, and their own domains: how far to trust it.
+    Outputs and target domains give the accuracy of a translation. Held-out real images and their
+    own domains give the reliability of the classifier.
 
     Args:
         classifier: classifier of domains, on the device of the images, for images of this size.
-        images: outputs (N, K, 3, H, W), K a source, or (N, 3, H, W), in [-1, 1].
+        images: outputs (N, K, 3, H, W), K for each source, or (N, 3, H, W), in [-1, 1].
         y: domains (N,) int64.
-        batch: images at once; changes no value.
+        batch: images per forward pass; changes no value.
 
     Returns:
         (N,) float32 in [0, 1].
 
     Raises:
-        ValueError: dtype, shape, count, range, NaN; a domain that the classifier does not know;
-            logits that are not finite; no classifier.
+        ValueError: wrong dtype, shape, count or range; NaN; a domain that the classifier does not
+            know; logits that are not finite; no classifier.
     """
     if not hasattr(classifier, "classify"):
         raise ValueError(f"classifier: expected a classifier, got {type(classifier).__name__}")

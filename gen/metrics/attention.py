@@ -1,8 +1,8 @@
-"""Attention maps of a classifier: do they find the object, in how many parts, how do they move.
+"""Attention maps of a classifier: do they find the object, in how many parts, how do they move?
 
-A map is what the class token, or the mean patch, asks the patches in the last block, of one head:
-scaled similarities (N, heads, Hg, Wg) before the softmax, as `gen.networks.attention_tap` reads
-them. Their softmax over the patches alone is the attention of the network, summing to 1.
+A map holds the scaled similarities (N, heads, Hg, Wg), before the softmax, between the query of the
+class token (or of the mean patch) and the keys of the patches in the last block, for each head; see
+`gen.networks.attention_tap`. Their softmax over the patches is the attention, which sums to 1.
 """
 
 import math
@@ -17,23 +17,24 @@ from gen.interpolation import lerp
 from gen.losses.spatial_entropy import excess, spatial_entropy
 from gen.ops.components import component_count
 
-VOID = 255  # pixels of VOC whose class is not told
+VOID = 255  # label of VOC's pixels without a class
 
 
 def attention(similarity: Tensor) -> Tensor:
-    """Similarities (N, heads, Hg, Wg) -> shares of the patches, float64 of that shape, sum 1."""
+    """Similarities (N, heads, Hg, Wg) -> shares of the patches, same shape, float64, sum 1."""
     _check_maps(similarity)
     return float64(similarity).flatten(-2).softmax(-1).view(similarity.shape)
 
 
 def foreground(similarity: Tensor, mass: float = 0.6) -> Tensor:
-    """The patches that hold the top `mass` of each head's attention: bool (N, heads, Hg, Wg).
+    """Patches with the top `mass` of each head's attention: bool (N, heads, Hg, Wg).
 
-    Caron et al., ICCV 2021 (DINO): with the shares in ascending order, a patch is kept if they sum,
-    up to and with its own, to more than 1 - mass. Of equal patches the later ones are kept first.
+    Caron et al., ICCV 2021 (DINO): shares are sorted in ascending order; a patch is kept if the
+    cumulative sum, including its share, is above 1 - mass. Ties keep the later patches first.
 
     Raises:
-        ValueError: not float (N, heads, Hg, Wg), not finite, or mass outside (0, 1].
+        ValueError: `similarity` is not float (N, heads, Hg, Wg) or not finite, or mass is outside
+            (0, 1].
     """
     if not 0 < mass <= 1:
         raise ValueError(f"mass: expected a share in (0, 1], got {mass}")
@@ -43,23 +44,23 @@ def foreground(similarity: Tensor, mass: float = 0.6) -> Tensor:
 
 
 def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tuple[Tensor, Tensor]:
-    """Intersection over union of heads and classes: the best head of each class, mean over classes.
+    """Intersection over union with the object: best head of each class, mean over classes.
 
-    As DINO's on PASCAL VOC, in the release of SAR: the head is chosen knowing the answer, so models
-    of more heads score higher. A mask of one object is a segmentation of one class.
+    As DINO's on PASCAL VOC, in the release of SAR. The truth chooses the head, so models with more
+    heads score higher. A mask of one object is a segmentation with one class.
 
     Args:
         masks: bool masks (N, heads, Hg, Wg), see `foreground`; enlarged to H x W, nearest.
         segmentation: int64 class of each pixel (N, H, W); 0 is background, 255 void.
-        ignore_void: leave void pixels out. The release means to, but counts them in the union:
-            False is for comparing with published numbers.
+        ignore_void: leave void pixels out. False counts them in the union, as the release does by
+            mistake, for comparison with published numbers.
 
     Returns:
-        Values (M,) float64 in [0, 1] of the images that show a class, and which those are: (N,)
-        bool.
+        Values (M,) float64 in [0, 1] of the M images that show a class, and (N,) bool, True for
+        these images.
 
     Raises:
-        ValueError: dtype, shape, count, or classes outside 0 .. 255.
+        ValueError: wrong dtype, shape or count, or classes outside 0 .. 255.
     """
     if masks.dtype != torch.bool or masks.ndim != 4 or not masks.numel():
         got = f"{masks.dtype} {tuple(masks.shape)}"
@@ -93,25 +94,25 @@ def _check_segmentation(segmentation: Tensor, count: int) -> None:
 
 
 def _classes(truth: Tensor) -> Tensor:
-    """(C,) those that (H, W) shows: neither background nor void."""
+    """Classes (C,) in a segmentation (H, W), without background and void."""
     classes = truth.unique()
     return classes[(classes > 0) & (classes < VOID)]
 
 
 def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-    """Area under the ROC curve of a map as score of its pixels: best head, mean over classes.
+    """Area under the ROC curve of the map as a score of pixels: best head, mean over classes.
 
-    The probability that a pixel of the object has more attention than one that is not, ties half;
-    void pixels are left out. Unlike `jaccard` it has no threshold and does not reward flat maps: a
-    constant one has 0.5, however large the object.
+    The probability that a pixel of the object has more attention than another pixel; ties count
+    half, void pixels are left out. Unlike `jaccard` it has no threshold and does not reward flat
+    maps: a constant map has 0.5 for objects of any size.
 
     Args:
         similarity: float similarities (N, heads, Hg, Wg).
         segmentation: int64 class of each pixel (N, H, W), see `jaccard`.
 
     Returns:
-        Values (M,) float64 of the images that show a class beside something else, and which those
-        are: (N,) bool. Raises as `jaccard`.
+        Values (M,) float64 of the M images that show a class and other pixels, and (N,) bool, True
+        for these images. Raises as `jaccard`.
     """
     _check_maps(similarity)
     _check_segmentation(segmentation, len(similarity))
@@ -142,9 +143,9 @@ def jaccard_name(mass: float, ignore_void: bool = True) -> str:
 
 
 def map_statistics(similarity: Tensor) -> dict[str, Tensor]:
-    """`spatial_entropy` of each map in nats, and its `components`, the parts above its mean.
+    """`spatial_entropy` of each map in nats, and `components`, the number of parts above its mean.
 
-    Each (N, heads); the entropy is at most the log of the components. Raises as `foreground`.
+    Both (N, heads). The entropy is at most log(components). Raises as `foreground`.
     """
     _check_maps(similarity)
     parts = component_count(excess(similarity) > 0)
@@ -155,7 +156,7 @@ def map_statistics(similarity: Tensor) -> dict[str, Tensor]:
 
 
 def shifted(x: Tensor, px: float) -> Tensor:
-    """Images (..., H, W) moved `px` >= 0 pixels to the right: linear, the left edge repeated."""
+    """Images (..., H, W) shifted right by `px` >= 0, linearly interpolated, left edge repeated."""
     if px < 0:
         raise ValueError(f"px: expected a shift >= 0, got {px}")
     whole, column = math.floor(px), torch.arange(x.shape[-1], device=x.device)
@@ -166,11 +167,11 @@ def shifted(x: Tensor, px: float) -> Tensor:
 def shift_path(
     similarity: Callable[[Tensor], Tensor], x: Tensor, patch: float, frames: int = 20
 ) -> Tensor:
-    """Maps of an image that moves by one patch: (N, T, Hg, Wg) float64, each summing to 1.
+    """Maps of an image that moves by one patch: (N, T, Hg, Wg) float64, each with sum 1.
 
-    Frame t shows x moved by patch t / (T - 1) pixels; its map is the mean attention of the heads.
-    After a whole patch the patches hold what their neighbours held, so a network without absolute
-    positions moves its map by one cell: what lies between says how smoothly.
+    Frame t shows x shifted by patch t / (T - 1) pixels; its map is the mean attention of the heads.
+    After a shift by one patch, a network without absolute positions moves its map by one cell; the
+    frames between show how smoothly.
 
     Args:
         similarity: function from images (N, 3, H, W) to similarities (N, heads, Hg, Wg).
@@ -185,20 +186,20 @@ def shift_path(
 
 
 def map_frames(maps: Tensor) -> Tensor:
-    """Maps (N, T, Hg, Wg) >= 0 as grey frames (N, T, 3, Hg, Wg) in [-1, 1], for `smoothness`.
+    """Maps (N, T, Hg, Wg) >= 0 -> grey frames (N, T, 3, Hg, Wg) in [-1, 1], for `smoothness`.
 
-    White is the maximum of the first frame, and what is above it: one scale for all frames.
-    `InterpolationSmoothness` and `path_distances` enlarge them to 256 px, bilinear.
+    White is the maximum of the first frame, or more: one scale for all frames.
+    `InterpolationSmoothness` and `path_distances` enlarge the frames to 256 px, bilinear.
     """
     grey = maps / maps[:, :1].amax((2, 3), keepdim=True)
     return grey.clamp(0, 1).mul(2).sub(1).float()[:, :, None].expand(-1, -1, 3, -1, -1)
 
 
 def map_variation(maps: Tensor) -> Tensor:
-    """(N,) total variation distance of consecutive maps (N, T, Hg, Wg), mean over steps.
+    """Total variation distance (N,) of consecutive maps (N, T, Hg, Wg), mean over steps.
 
-    0.5 sum_i |p_t,i - p_t+1,i|, in [0, 1]: the share of attention that moves in a step. It needs
-    no network to judge; a map that does not move has 0, so read it beside the Jaccard.
+    0.5 sum_i |p_t,i - p_t+1,i|, in [0, 1]: the share of attention that moves in a step. It needs no
+    other network. A map that does not move has 0, so compare the Jaccard, too.
     """
     return 0.5 * maps.diff(dim=1).abs().sum((2, 3)).mean(1)
 
@@ -212,12 +213,12 @@ def _check_maps(similarity: Tensor) -> None:
 
 
 def mass_on_object(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of the attention that lies on objects, mean over heads: no head is chosen.
+    """Share of the attention on objects, mean over all heads.
 
-    The energy-based pointing game of Score-CAM (Wang et al., 2020) with masks for boxes, or
+    The energy-based pointing game of Score-CAM (Wang et al., 2020) with masks instead of boxes, or
     relevance mass accuracy (Arras et al., 2022). A flat map has the objects' share of the pixels.
-    Void pixels are left out. Takes, returns and raises what `auroc` does, but also has values of
-    images that show objects alone.
+    Void pixels are left out. Arguments, results and errors as for `auroc`; images that show only
+    objects have values, too.
     """
     _check_maps(similarity)
     _check_segmentation(segmentation, len(similarity))

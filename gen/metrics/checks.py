@@ -1,13 +1,13 @@
-"""Checks of the input of every image metric, before any network runs."""
+"""Input checks of all image metrics, before any network runs."""
 
 import torch
 from torch import Tensor
 
-FEWEST = 4  # images a side of fidelity: precision and recall look at the third neighbour
+FEWEST = 4  # least number of images for fidelity: precision and recall use the third neighbour
 
 
 def check_images(images: Tensor, name: str, ndim: int = 4, frames: int | None = None) -> None:
-    """Refuses what is not float (N, 3, H, W), or video (N, T, 3, H, W), in [-1, 1].
+    """Raises ValueError unless float images (N, 3, H, W) or videos (N, T, 3, H, W) in [-1, 1].
 
     Raises:
         ValueError: wrong dtype, shape, count, number of frames or range; NaN or infinity.

@@ -1,19 +1,19 @@
-"""Values of an evaluation that mean nothing, or say that doing nothing is better, in words."""
+"""Warnings about values of an evaluation that are meaningless or worse than doing nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-STILL = 0.03  # LPIPS of the two ends of a path: below it a person sees hardly any change
-UNSURE = 0.7  # accuracy on real images, below which a classifier is no judge
+STILL = 0.03  # LPIPS of the two ends of a path; people see hardly any change below
+UNSURE = 0.7  # accuracy on real images; a classifier is too unreliable below
 
 
 def doubts(rows: Sequence[Mapping]) -> list[str]:
-    """Sentences about rows of a translator's evaluation, which have `metric` and `value`."""
+    """Warnings about the rows (with `metric` and `value`) of a translator's evaluation."""
     values = {row["metric"]: row["value"] for row in rows}
     return [*_standing(values), *_ghosts(values), *_idle(values), *_judge(values)]
 
 
 def _standing(values: Mapping[str, float]) -> Iterator[str]:
-    """Smoothness of paths that lead nowhere."""
+    """Warns of smoothness values of paths that hardly move."""
     for name, direct in values.items():
         where, _, key = name.rpartition("/")
         if key.startswith("direct_") and direct < STILL and "source" not in where.split("/"):
@@ -24,7 +24,7 @@ def _standing(values: Mapping[str, float]) -> Iterator[str]:
 
 
 def _ghosts(values: Mapping[str, float]) -> Iterator[str]:
-    """Paths no better than a cross-dissolve of their own ends."""
+    """Warns of paths that are no better than a cross-dissolve of their own ends."""
     for name, gradual in values.items():
         where, _, key = name.rpartition("/")
         mixed = values.get(f"inter/dissolve/{key}")
@@ -37,7 +37,7 @@ def _ghosts(values: Mapping[str, float]) -> Iterator[str]:
 
 
 def _idle(values: Mapping[str, float]) -> Iterator[str]:
-    """Outputs that are worse than the source left unchanged."""
+    """Warns of outputs that are worse than the unchanged source."""
     for name, value in values.items():
         guide, _, key = name.rpartition("/")
         source = None
@@ -53,7 +53,7 @@ def _idle(values: Mapping[str, float]) -> Iterator[str]:
 
 
 def _judge(values: Mapping[str, float]) -> Iterator[str]:
-    """Accuracy by a classifier that does not know real images."""
+    """Warns of accuracy by a classifier that is unreliable on real images."""
     for name, value in values.items():
         if name.startswith("real/accuracy") and value < UNSURE:
             yield f"{name}: {value:.3f}, so the accuracies by this classifier say little."

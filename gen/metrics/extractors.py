@@ -1,8 +1,8 @@
-"""Backbones as torch-fidelity wants them. Importing this registers them there.
+"""Backbones for torch-fidelity; importing this module registers them there.
 
 So `torch_fidelity.calculate_metrics(.., feature_extractor="effnetlite0")` and its command line know
-them, too. All see 8-bit images and run in float32: no autocast, no TF32, else values would depend
-on the batch size.
+them, too. All backbones take 8-bit images and run in float32, without autocast and TF32: otherwise
+values would depend on the batch size.
 """
 
 import io
@@ -27,7 +27,7 @@ from gen.networks.backbones import (
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Float32 on `device`, which is the current one within, by kernels that give the same twice."""
+    """Context with float32 and deterministic kernels, in which `device` is the current one."""
     cudnn = torch.backends.cudnn
     before, cudnn.deterministic = cudnn.deterministic, True
     try:
@@ -38,7 +38,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 class _Backbone(FeatureExtractorBase):
-    """One of our networks; its only layer is named by its width."""
+    """One of our networks; the name of its only layer is its width."""
 
     network: type[torch.nn.Module]
 
@@ -79,7 +79,7 @@ class _Inception2048(FeatureExtractorInceptionV3):
     """torch-fidelity's Inception with verified weights, read without unpickling."""
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None, **options):
-        file = io.BytesIO()  # so what torch-fidelity unpickles was written here
+        file = io.BytesIO()  # torch-fidelity unpickles only this copy, which is written here
         torch.save(load_published("inception2048", feature_extractor_weights_path), file)
         file.seek(0)
         super().__init__(name, features_list, file, **options)
@@ -104,12 +104,12 @@ def load_backbone(
     weights_path: str | Path | None = None,
     device: str | torch.device = "cpu",
 ) -> FeatureExtractorBase:
-    """The feature extractor of a backbone; one serves any number of sets of images.
+    """Loads the feature extractor of a backbone; use it for any number of sets of images.
 
     - `effnetlite0`: EfficientNet-Lite0, needs no hub. Its distances are no FID: `fd_..`, `kd_..`.
-    - `mobilenetv2`: needs no hub, and no loss here has seen it: `fd_..`, `kd_..`.
-    - `inception2048`: torch-fidelity's; `fid_inception2048` is what papers call FID.
-    - `tvinception_stargan`: torchvision's Inception, comparable with StarGAN v2's numbers only.
+    - `mobilenetv2`: needs no hub, and no loss here uses it: `fd_..`, `kd_..`.
+    - `inception2048`: torch-fidelity's; `fid_inception2048` is the usual FID of papers.
+    - `tvinception_stargan`: torchvision's Inception, comparable only with StarGAN v2's numbers.
 
     Args:
         backbone: name of one of the four.
@@ -117,8 +117,8 @@ def load_backbone(
         device: device of the network, CPU or any CUDA device.
 
     Raises:
-        ValueError: An unknown backbone, another device.
-        WeightsError: No weights, or not the published ones.
+        ValueError: unknown backbone or unsupported device.
+        WeightsError: weights are missing or are not the published ones.
     """
     device = torch.device(device)
     if backbone not in BACKBONES:

@@ -1,9 +1,8 @@
 """Distance of generated and real images: Fréchet and kernel distance, precision, recall.
 
-All values are torch-fidelity's: its generator interface, its statistics, its scores. This adds
-backbones that need no hub, doors, names that carry the protocol, and a cache of the real side in
-safetensors (torch-fidelity's own holds pickles). Images are seen as the PNG files that
-`viz.to_uint8` would give.
+torch-fidelity computes all values. This module adds backbones that need no hub, input checks, names
+that contain the protocol, and a cache of features of real images in safetensors (torch-fidelity's
+own cache contains pickles). Images are rounded to 8 bits as `viz.to_uint8` does.
 """
 
 import hashlib
@@ -34,8 +33,8 @@ from gen.networks.perceptual import digest
 log = logging.getLogger(__name__)
 
 SCORES = ("fid", "kid", "prc")
-KID_SUBSET = 1000  # images, torch-fidelity's; another number shows in the name
-PREPROCESSING = 1  # part of the cache's key; raise it when a backbone sees other pixels
+KID_SUBSET = 1000  # images, torch-fidelity's default; another number is part of the name
+PREPROCESSING = 1  # part of the cache key; increase it when the preprocessing changes
 
 
 def real_features(
@@ -44,20 +43,20 @@ def real_features(
     batch_size: int = 32,
     name: str = "real images",
 ) -> Tensor:
-    """Features (N, D) of real images, from the cache where it has them.
+    """Features (N, D) of real images, cached.
 
-    Its key is the content: every pixel, the backbone, its weights, its preprocessing. So the
-    images are read at each call, but pass the network only once.
+    The cache key is a hash of all pixels, the backbone, its weights and preprocessing. So every
+    call reads the images, but only the first one runs the network.
 
     Args:
         extractor: feature extractor that `load_backbone` gives.
-        images: data set: `[i]` is float (3, H, W) in [-1, 1], or a dict with that as `x`: for a
-            domain, `Subset(data.train, (data.train.labels == y).nonzero().flatten().tolist())`.
-        batch_size: images at once; changes no value beyond rounding.
+        images: data set: `[i]` is float (3, H, W) in [-1, 1], or a dict with this tensor as `x`. A
+            domain is `Subset(data.train, (data.train.labels == y).nonzero().flatten().tolist())`.
+        batch_size: images per forward pass; changes values only by rounding.
         name: name of the images in errors.
 
     Raises:
-        ValueError: Fewer than 4 images, several sizes, dtype, range, NaN.
+        ValueError: fewer than 4 images, several sizes, wrong dtype or range, NaN.
     """
     _enough(name, len(images))
     pixels = _Pixels(images, name)
@@ -80,17 +79,17 @@ def real_features(
 def fake_features(
     extractor: FeatureExtractorBase, batches: Iterable[Tensor], count: int, batch_size: int = 32
 ) -> Tensor:
-    """Features (count, D) of images that are generated as they are asked for, in their order.
+    """Features (count, D) of images from an iterator, in its order.
 
     Args:
         extractor: feature extractor that `load_backbone` gives.
         batches: iterator of float (n, 3, H, W) in [-1, 1], any n, `count` images in all.
         count: number of images to expect.
-        batch_size: images that the network sees at once; changes no value beyond rounding.
+        batch_size: images per forward pass; changes values only by rounding.
 
     Raises:
-        ValueError: Fewer or more images than `count`, fewer than 4, several sizes, dtype, range,
-            NaN.
+        ValueError: number of images is not `count` or below 4, several sizes, wrong dtype or
+            range, NaN.
     """
     _enough("generated images", count)
     stream, device = _Stream(batches, count), _device(extractor)
@@ -108,7 +107,7 @@ def image_features(extractor: FeatureExtractorBase, images: Tensor, batch_size: 
     """Features (N, D), on the CPU, of any number of images (N, 3, H, W) in [-1, 1].
 
     Raises:
-        ValueError: dtype, shape, count, range, NaN.
+        ValueError: wrong dtype, shape, count or range, NaN.
     """
     check_images(images, "images")
     pixels = torch.from_numpy(viz.to_uint8(images)).movedim(-1, 1).contiguous()
@@ -125,14 +124,14 @@ def fidelity_scores(
     scores: Collection[str] = SCORES,
     seed: int = 2020,
 ) -> dict[str, float]:
-    """Scores of features. Every name carries its protocol.
+    """Scores of features, named with their protocol.
 
-    `fid_inception2048`, `kid_inception2048`, `precision_inception2048`, `recall_inception2048`, and
-    so for `tvinception_stargan`; `fd_effnetlite0`, `kd_effnetlite0`, `precision_effnetlite0`,
-    `recall_effnetlite0`, and so for `mobilenetv2`. Of fewer than 1000 images KID takes subsets of
-    all there are, and says so: `kd_effnetlite0_s200`. Sources: Heusel et al. 2017 (FID), Bińkowski
-    et al. 2018 (KID: the mean of 100 subsets), Kynkäänniemi et al. 2019 (precision and recall,
-    third neighbour).
+    Names are `fid_inception2048`, `kid_inception2048`, `precision_inception2048`,
+    `recall_inception2048`, likewise for `tvinception_stargan`; `fd_effnetlite0`, `kd_effnetlite0`,
+    `precision_effnetlite0`, `recall_effnetlite0`, likewise for `mobilenetv2`. With fewer than 1000
+    images, KID uses subsets of all images and its name says so: `kd_effnetlite0_s200`. Sources:
+    Heusel et al. 2017 (FID), Bińkowski et al. 2018 (KID, mean of 100 subsets), Kynkäänniemi et al.
+    2019 (precision and recall, third neighbour).
 
     Args:
         fake: features (N, D) of generated images.
@@ -142,7 +141,7 @@ def fidelity_scores(
         seed: seed of the subsets of KID; torch-fidelity's own default.
 
     Raises:
-        ValueError: Shapes that do not fit, fewer than 4 images, NaN, an unknown score.
+        ValueError: shapes that do not fit, fewer than 4 images, NaN, an unknown score.
     """
     _check_scores(scores)
     if fake.ndim != 2 or real.ndim != 2 or fake.shape[1] != real.shape[1]:
@@ -153,7 +152,7 @@ def fidelity_scores(
         if not features.isfinite().all():
             raise ValueError(f"{side} features: expected finite values, got NaN or infinity")
     n, found = min(len(fake), len(real)), {}
-    kind = "d" if backbone in PACKAGES else "id"  # the I is Inception's
+    kind = "d" if backbone in PACKAGES else "id"  # FD or FID: I is for Inception
     if "fid" in scores:
         key = f"f{kind}_{backbone}"
         if n <= fake.shape[1]:
@@ -181,7 +180,7 @@ def fidelity_scores(
 
 
 class _Pixels(Dataset):
-    """Real images as torch-fidelity reads them: uint8 (3, H, W), all of one size."""
+    """Data set of real images for torch-fidelity: uint8 (3, H, W), all of one size."""
 
     def __init__(self, images: Dataset, name: str):
         self.images, self.name, self.shape = images, name, None
@@ -197,7 +196,7 @@ class _Pixels(Dataset):
         return torch.from_numpy(viz.to_uint8(x)).movedim(-1, 0).contiguous()
 
     def sha256(self) -> str:
-        """The sha256 of all pixels in their order, their number and size."""
+        """Hash (sha256) of all pixels in order, the number of images and their size."""
         total = hashlib.sha256()
         for index in range(len(self)):
             total.update(self[index].numpy())
@@ -206,7 +205,7 @@ class _Pixels(Dataset):
 
 
 class _Stream(torch_fidelity.GenerativeModelBase):
-    """torch-fidelity's generator interface over an iterator; the noise only says how many."""
+    """torch-fidelity's generator interface for an iterator; noise only gives the batch size."""
 
     z_size, z_type, num_classes = 1, "normal", 0
 
@@ -253,5 +252,5 @@ def _device(extractor: FeatureExtractorBase) -> torch.device:
 
 @cache
 def _notice(text: str) -> None:
-    """Says each thing once, however many pairs of domains there are."""
+    """Logs each text once, for any number of pairs of domains."""
     log.warning(text)

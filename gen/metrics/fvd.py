@@ -1,12 +1,12 @@
-"""Fréchet video distance: how near generated videos are to real ones, by the logits of I3D.
+"""Fréchet video distance of generated and real videos, by the logits of I3D.
 
 Source: Unterthiner et al., "Towards Accurate Generative Models of Video", 2018. Protocol of
-`fvd_i3d400`: all frames, resized to 224 x 224 px (bilinear, not antialiased, whatever the ratio of
-the sides), in [-1, 1]; 400 logits of I3D trained on Kinetics-400, as is usual, averaged over time;
+`fvd_i3d400`: all frames, resized to 224 x 224 px (bilinear, not antialiased, aspect ratio ignored),
+in [-1, 1]; 400 logits of I3D trained on Kinetics-400, as usual, averaged over time;
 torch-fidelity's Fréchet distance. Videos of fewer than 10 frames are mirrored in time.
 
-Numbers of the release of Click to Move cannot be compared. It takes the TF-Hub network of
-Kinetics-600, swaps height and width, and fills its 6 frames up to 12 by a copy that is flipped over
+Values are not comparable with the release of Click to Move. The release uses the TF-Hub network of
+Kinetics-600, swaps height and width, and extends its 6 frames to 12 by a copy that is flipped over
 the colour channels, not over time.
 
 Letters in shapes: N, M videos, T frames, D classes of the network.
@@ -22,12 +22,12 @@ from gen.metrics.checks import check_images
 from gen.metrics.extractors import repeatable
 
 SIZE_PX = 224
-FEWEST_FRAMES = 10  # I3D needs 9, other implementations ask for 10
-AT_ONCE = 4  # videos, whatever the batch: one of 12 frames takes 70 MB
+FEWEST_FRAMES = 10  # I3D needs 9, other implementations require 10
+AT_ONCE = 4  # videos per forward pass; a video of 12 frames takes 70 MB
 
 
 def mirrored(video: Tensor) -> Tensor:
-    """(N, T, ..) with itself backwards after it, again and again until there are 10 frames."""
+    """Appends the reversed video to (N, T, ..) until there are 10 frames."""
     while video.shape[1] < FEWEST_FRAMES:
         video = torch.cat([video, video.flip(1)], 1)
     return video
@@ -35,14 +35,14 @@ def mirrored(video: Tensor) -> Tensor:
 
 @torch.no_grad()
 def video_features(net: nn.Module, video: Tensor) -> Tensor:
-    """(N, D) what the network sees in videos; the features of one do not depend on the others.
+    """Features (N, D) of videos, each independent of the other videos.
 
     Args:
         net: network `gen.networks.i3d.load(path)`, on the device of the videos.
         video: videos (N, T, 3, H, W) in [-1, 1], the first frame included.
 
     Raises:
-        ValueError: dtype, shape, range, NaN; a network in training mode.
+        ValueError: wrong dtype, shape or range; NaN; a network in training mode.
     """
     check_images(video, "video", ndim=5)
     if net.training:
@@ -57,9 +57,9 @@ def video_features(net: nn.Module, video: Tensor) -> Tensor:
 
 
 def fvd(fake: Tensor, real: Tensor) -> float:
-    """|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)) of features, >= 0 but for rounding; 0 is best.
+    """|mean - mean'|^2 + tr(C + C' - 2 (C C')^(1/2)) of features, >= 0 up to rounding; 0 is best.
 
-    Biased upwards by small numbers of videos: compare it at equal counts only.
+    Few videos bias it upwards: compare values of equal counts only.
 
     Args:
         fake: features (N, D) of generated videos.

@@ -1,4 +1,4 @@
-"""Similarity of the person before and after translation: cosine of ArcFace embeddings."""
+"""Similarity of faces before and after translation: cosine of ArcFace embeddings."""
 
 import torch
 import torch.nn.functional as F
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from gen.metrics.checks import check_images
 from gen.metrics.smoothness import resize_frames
 
-ROWS, COLUMNS = slice(35, 223), slice(32, 220)  # the face in an aligned picture of 256 px
+ROWS, COLUMNS = slice(35, 223), slice(32, 220)  # the face in an aligned image of 256 px
 INPUT_PX = 112
 
 
 def face_crop(x: Tensor) -> Tensor:
-    """Aligned faces (N, 3, H, H) in [-1, 1] -> (N, 3, 112, 112), what the network looks at."""
+    """Aligned faces (N, 3, H, H) in [-1, 1] -> inputs (N, 3, 112, 112) of the network."""
     if x.shape[2] != 256:
         x = resize_frames(x, 256, quantize=False)
     return F.adaptive_avg_pool2d(x[:, :, ROWS, COLUMNS], INPUT_PX)
@@ -22,8 +22,8 @@ def face_crop(x: Tensor) -> Tensor:
 def identity_similarity(net: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     """Face recognition similarity (FRS): mean cosine of source and outputs, in [-1, 1].
 
-    Images other than 256 px are resized to 256 px first (bilinear, antialiased), then rows 35:223
-    and columns 32:220 are averaged down to 112 px. It says something about aligned faces alone.
+    Images of another size are resized to 256 px (bilinear, antialiased), then rows 35:223 and
+    columns 32:220 are averaged down to 112 px. Meaningful for aligned faces only.
 
     Args:
         net: network `gen.networks.arcface.load(path)`, on the device of the images.
@@ -31,10 +31,10 @@ def identity_similarity(net: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
         outputs: translations (N, K, 3, H, H) in [-1, 1].
 
     Returns:
-        (N,) similarities; 1 where the outputs are the source.
+        Similarities (N,); 1 if the outputs equal the source.
 
     Raises:
-        ValueError: dtype, shape, count, range, NaN; a network in training mode.
+        ValueError: wrong dtype, shape, count or range; NaN; a network in training mode.
     """
     check_images(x, "sources")
     check_images(outputs, "outputs", ndim=5)
@@ -49,6 +49,6 @@ def identity_similarity(net: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     for source, images in zip(x, outputs, strict=True):
         faces = face_crop(torch.cat([source[None], images]))  # (1 + K, 3, 112, 112)
         codes = F.normalize(net(faces))  # (1 + K, 512)
-        cosines = (codes[1:] * codes[0]).sum(1)  # not a matmul: autocast would round that
+        cosines = (codes[1:] * codes[0]).sum(1)  # no matmul: autocast would round it
         rows.append(cosines.clamp(-1, 1).mean())
     return torch.stack(rows)

@@ -1,4 +1,4 @@
-"""The image of a set that is nearest to another."""
+"""Nearest image of a set to a given image."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEAREST_PX = 32  # at which images are compared
+NEAREST_PX = 32  # side of the images when they are compared
 
 
 class Nearest:
-    """The image of a domain that is nearest to a source: least squared error at 32 px.
+    """Finds the image of a domain that is nearest to a source: least squared error at 32 px.
 
     Args:
-        images: set of `LabelledImages`; those of a domain are read when it is first asked for.
+        images: set of `LabelledImages`; images of a domain are read at its first use.
     """
 
     def __init__(self, images) -> None:
@@ -25,16 +25,16 @@ class Nearest:
         )
 
     def shrink(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3 * 32 * 32)."""
+        """Images (N, 3, H, W) -> (N, 3 * 32 * 32)."""
         return F.interpolate(x, (NEAREST_PX, NEAREST_PX), mode="area").flatten(1)
 
     def __call__(self, x: Tensor, domains: Sequence[int | tuple[int, ...]]) -> Tensor:
-        """Sources (N, 3, H, W) in [-1, 1], a domain or several for each -> (N, 3, H, W)."""
+        """Sources (N, 3, H, W) in [-1, 1], one or more domains for each -> images (N, 3, H, W)."""
         wanted = [(among,) if isinstance(among, int) else among for among in domains]
         best: list[list[tuple[float, int]]] = [[] for _ in wanted]
         small = self.shrink(x.cpu())  # (N, D)
         for y in sorted(set().union(*wanted)):
-            of = self.small(y)  # (M, D); the square of the source itself is the same for all
+            of = self.small(y)  # (M, D); the square of the source is a constant
             error, at = (of.square().sum(1) - 2 * small @ of.T).min(1)  # (N,)
             for mine, among, e, i in zip(best, wanted, error.tolist(), at.tolist(), strict=True):
                 if y in among:

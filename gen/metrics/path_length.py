@@ -1,7 +1,7 @@
 """StyleGAN's perceptual path length, through torch-fidelity with our LPIPS.
 
 Source: Karras et al., "A Style-Based Generator Architecture for GANs", CVPR 2019. torch-fidelity's
-own LPIPS takes 8-bit images of 64 px and needs a download; here it sees floats, as StyleGAN's.
+own LPIPS takes 8-bit images of 64 px and needs a download; ours takes floats, as StyleGAN's does.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
 EPSILON = 1e-4
-TRIM = (1, 99)  # percentiles; distances beyond them are left out
-LARGEST = 256  # px; larger images are averaged down to it
+TRIM = (1, 99)  # percentiles; distances outside are left out
+LARGEST = 256  # px; larger images are averaged down to this size
 
 
 class _Similarity(torch_fidelity.SampleSimilarityBase):
@@ -39,11 +39,11 @@ class _Similarity(torch_fidelity.SampleSimilarityBase):
 
 
 torch_fidelity.register_sample_similarity("gen_lpips_vgg", _Similarity)
-torch_fidelity.register_interpolation("gen_slerp", slerp)  # its own steps by |z'| / |z| too far
+torch_fidelity.register_interpolation("gen_slerp", slerp)  # its own steps are |z'| / |z| too long
 
 
 class _Generator(torch_fidelity.GenerativeModelBase):
-    """A function as torch-fidelity's generator."""
+    """torch-fidelity's generator interface for a function."""
 
     z_type = "normal"
     z_size = num_classes = 0  # set below; torch-fidelity wants class attributes
@@ -68,38 +68,37 @@ def perceptual_path_length(
     batch_size: int = 16,
     device: str | torch.device = "cpu",
 ) -> dict[str, float]:
-    """PPL at the ends of paths in Z: how far an image moves for a small step of its latent.
+    """PPL at the ends of paths in Z: change of the image for a small step of the latent.
 
     Mean of LPIPS(G(z), G(slerp(z, z', eps))) / eps^2, eps = 1e-4, z and z' ~ N(0, I), without the
-    distances beyond the 1st and the 99th percentile; lower is smoother. No crop, images of more
-    than 256 px seen at 256. Not the mean step of `smoothness`: that goes along whole paths.
-    In float32 so small a step is near rounding: batch sizes agree to about 1e-3, not to 1e-5.
+    distances outside the 1st and the 99th percentile; lower is smoother. No crop; images above 256
+    px are compared at 256 px. `smoothness` measures whole paths instead. In float32 the step is
+    near rounding: values for two batch sizes agree to about 1e-3, not 1e-5.
 
     Args:
-        generate: function z (N, L) -> images (N, 3, H, W) in [-1, 1]; with `classes` it is called
-            with labels (N,) int64, too, equal at both ends of a step. A translator takes them as
-            the number of its source: `lambda z, i: decode(content[i], map_style(z, y[i])).clamp(-1,
-            1)`
+        generate: function z (N, L) -> images (N, 3, H, W) in [-1, 1]. With `classes` it also gets
+            labels (N,) int64, equal at both ends of a step. A translator can use labels as indices
+            of sources: `lambda z, i: decode(content[i], map_style(z, y[i])).clamp(-1, 1)`
         latent_dim: width L of a latent.
         count: number of paths; StyleGAN's protocol has 50,000.
-        classes: number of classes; labels are drawn evenly from 0 .. classes - 1; 0 is none.
+        classes: number of classes; labels are uniform in 0 .. classes - 1; 0: no labels.
         seed: seed of latents and labels.
-        batch_size: paths at once; `generate` sees twice as many latents.
+        batch_size: paths per batch; `generate` gets twice as many latents.
         device: device of the latents for `generate`: CPU or any CUDA device.
 
     Returns:
         `ppl_eps1e-4_vgg_zend`.
 
     Raises:
-        ValueError: No paths, or images of another dtype, shape, count or range, or NaN.
-        WeightsError: No published LPIPS weights.
+        ValueError: no paths; images of wrong dtype, shape, count or range; NaN.
+        WeightsError: the published LPIPS weights are missing.
     """
     if count < 1 or latent_dim < 1 or classes < 0 or batch_size < 1:
         raise ValueError(
             "perceptual_path_length: expected count, latent_dim and batch_size >= 1, classes >= 0,"
             f" got {count}, {latent_dim}, {batch_size}, {classes}"
         )
-    with full_precision(device), current(device):  # to TF32 the step would be no step
+    with full_precision(device), current(device):  # the step is below the precision of TF32
         found = calculate_ppl(
             1,
             input1=_Generator(generate, latent_dim, classes),
@@ -109,7 +108,7 @@ def perceptual_path_length(
             ppl_reduction="none",
             ppl_sample_similarity="gen_lpips_vgg",
             ppl_z_interp_mode="gen_slerp",
-            ppl_discard_percentile_lower=None,  # it trims by a name that numpy 2.4 dropped
+            ppl_discard_percentile_lower=None,  # its trimming fails with numpy 2.4
             ppl_discard_percentile_higher=None,
             rng_seed=seed,
             batch_size=batch_size,

@@ -2,7 +2,7 @@
 
 Source: Liu et al., CVPR 2021 (PS); the ISF-GAN evaluation (PIR, mean d); the morphing literature
 (sum and deviation of steps, ISTD). Distances are LPIPS of consecutive frames; every frame passes
-the network once. PS alone is had for nothing, by standing or by noise: read it with `direct` and
+the network once. Constant paths and noise also have a high PS: read PS together with `direct` and
 `straight`.
 """
 
@@ -20,10 +20,10 @@ from gen.metrics.checks import check_images
 from gen.networks.perceptual import LPIPS
 
 EPS = 1e-6
-REPORTED = ("ps", "eq", "eff", "pir", "direct", "straight")  # where a few have to do
+REPORTED = ("ps", "eq", "eff", "pir", "direct", "straight")  # short selection of values
 BETTER = dict.fromkeys(("ps", "eq", "eff", "straight"), "higher")
 BETTER |= dict.fromkeys(("pir", "peak"), "lower")
-# how far a path leads is for the reader to judge, and so is all that grows with it
+# no direction for the distance of a path, nor for values that grow with it
 BETTER |= dict.fromkeys(("path_length", "pplsq", "direct", "sum", "max", "pdv", "istd"), "none")
 
 
@@ -34,26 +34,26 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
 
         gini     = sum_i (2 i - n - 1) d_(i) / (n sum d)
         eq       = 1 - gini               equal steps, in (0, 1]
-        eff      = min(1, D / sum d)      1 for even steps up to a way of sqrt(n) times the straight
+        eff      = min(1, D / sum d)      1 for even paths up to sqrt(n) times the straight one
         ps       = 2 eq eff / (eq + eff)  in [0, 1], higher is better; 0 if nothing moves
         pir      = (max d - min d) / (D + 1e-6)   lower is better
         peak     = max d / mean d         >= 1, 1 is even
         path_length = mean d              the ppl of ISF-GAN in torch; not StyleGAN's
         pplsq    = T^2 mean d             as ISF-GAN in TF, there with net="vgg"; not StyleGAN's
-        direct   = D                      how far the path leads; without it ps says nothing
-        straight = sqrt(D) / sum sqrt(d)  straight way over the way taken, in [0, 1], not clamped;
-                                          0 if nothing moves
+        direct   = D                      distance of both ends; needed to interpret ps
+        straight = sqrt(D) / sum sqrt(d)  chord over arc, in [0, 1], not clamped; 0 if nothing
+                                          moves
         sum, max = sum d, max d           the first is the PPL of morphing papers
         pdv      = deviation of d         the PDV of morphing papers, n in the denominator
-        istd     = deviation of pixels    ISTD, the same of the frames' pixel distances
+        istd     = deviation of pixels    ISTD, the deviation of pixel distances of frames
 
-    ps, eq, eff and peak are as released, of d + 1e-6. LPIPS is a squared distance of features, so
-    its root is a distance and roots add up along a line: `straight` is the ratio of chord to arc.
+    ps, eq, eff and peak use d + 1e-6, as released. LPIPS is a squared distance of features, so its
+    root is a distance, and roots add up along a straight line.
 
     Args:
         steps: distances (N, T-1) of consecutive frames.
         direct: distance (N,) of the first and the last frame.
-        pixels: steps in pixels (N, T-1), see `pixel_steps`; without them there is no `istd`.
+        pixels: distances of pixels (N, T-1), see `pixel_steps`; needed for `istd` only.
 
     Returns:
         The values, each (N,) float64.
@@ -100,22 +100,22 @@ def smoothness(steps: Tensor, direct: Tensor, pixels: Tensor | None = None) -> d
 
 
 def pixel_steps(frames: Tensor) -> Tensor:
-    """(N, T, 3, H, W) in [-1, 1] -> (N, T-1): RMS of consecutive frames' difference, on [0, 1]."""
+    """Frames (N, T, 3, H, W) in [-1, 1] -> RMS difference of neighbours (N, T-1), on [0, 1]."""
     return (frames[:, 1:] - frames[:, :-1]).square().mean((2, 3, 4)).sqrt() / 2
 
 
 def value_name(key: str, frames: int, net: str, suffix: str = "") -> str:
-    """A value of `smoothness` with its protocol: `ps_t20_alex`; no network sees `istd_t20`."""
+    """Name of a value of `smoothness` with protocol: `ps_t20_alex`; `istd_t20` has no network."""
     return f"{key}_t{frames}" + ("" if key == "istd" else f"_{net}{suffix}")
 
 
 def resize_frames(x: Tensor, size: int | None, quantize: bool) -> Tensor:
-    """(N, 3, H, W) in [-1, 1] -> (N, 3, size, size), bilinear with antialias, as PIL does.
+    """Images (N, 3, H, W) in [-1, 1] -> (N, 3, size, size), bilinear with antialias, as PIL does.
 
-    `quantize` also rounds as PNG and PIL do: to 8 bits, after the columns, after the rows.
+    `quantize` also rounds to 8 bits as PNG and PIL do: at first, after the columns, after the rows.
     """
     height, width = (size, size) if size else x.shape[-2:]
-    x = x.float() * 127.5 + 127.5  # 0..255, where PIL's halves are exact
+    x = x.float() * 127.5 + 127.5  # 0..255, so halves round as in PIL
     if quantize:
         x = x.add_(0.5).floor_().clamp_(0, 255)
     for shape in ((x.shape[-2], width), (height, width)):
@@ -132,16 +132,16 @@ def path_distances(
     quantize: bool = False,
     batch: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """LPIPS along each sequence, T feature passes a sequence instead of 2 T.
+    """LPIPS along each sequence, with T instead of 2 T forward passes for each sequence.
 
-    Holds the features of four frames of `batch` sequences, whatever N and T.
+    Memory holds the features of four frames of `batch` sequences, for any N and T.
 
     Args:
         net: LPIPS network on the device of `frames`.
         frames: sequences (N, T, 3, H, W) in [-1, 1], T >= 2.
-        resize: side, px, at which the network looks, None for the native size.
+        resize: side, px, of the network's input; None: native size.
         quantize: round to 8 bits before and after resizing, as PNG files and PIL do.
-        batch: sequences at once; changes no value beyond rounding.
+        batch: sequences per forward pass; changes values only by rounding.
 
     Returns:
         steps (N, T-1) and direct (N,).
@@ -157,7 +157,7 @@ def all_distances(
     quantize: bool = False,
     batch: int = 8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps (N, T-1) as of `path_distances`, and of each frame to first and last, (N, T)."""
+    """Steps (N, T-1) of `path_distances`, and distances (N, T) to the first and the last frame."""
     found = []
     for block in frames.split(batch):
         first, last = (net.features(resize_frames(block[:, t], resize, quantize)) for t in (0, -1))
@@ -175,22 +175,22 @@ def all_distances(
 
 
 class InterpolationSmoothness(Metric):
-    """Smoothness of interpolations, straight from a generator: no PNG round trip.
+    """Smoothness of interpolations, directly from generated tensors.
 
-    `update(frames)` takes (N, T, 3, H, W) in [-1, 1]; `compute()` gives the mean over sequences of
-    every value of `smoothness`, named with its protocol: `ps_t20_alex`, `eq_t20_alex`, ...
+    `update(frames)` takes (N, T, 3, H, W) in [-1, 1]. `compute()` returns means over sequences of
+    all values of `smoothness`, named with their protocol: `ps_t20_alex`, `eq_t20_alex`, ...
 
     Args:
         net: network: `alex` (published protocol), `vgg`, or an LPIPS that several metrics share.
         frames: number T of frames that every update must have.
-        resize: side, px, at which LPIPS looks; 256 is the published protocol, None the native size.
-            Other than 256 shows in the names (`ps_t20_alex_native`).
+        resize: side, px, of LPIPS's input; 256 is the published protocol, None the native size.
+            Names show sizes other than 256 (`ps_t20_alex_native`).
         quantize: round to 8 bits as the published evaluation's PNG files do (`.._8bit`).
         options: options of torchmetrics, such as `compute_on_cpu`.
 
     Raises:
         ValueError: in `update` for wrong dtype, shape, T, range, NaN; in `compute` without updates.
-        WeightsError: no published LPIPS weights.
+        WeightsError: the published LPIPS weights are missing.
     """
 
     full_state_update = False
@@ -211,8 +211,8 @@ class InterpolationSmoothness(Metric):
         self.frames, self.resize, self.quantize = frames, resize, quantize
         size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
         self.suffix = f"{size}{'_8bit' if quantize else ''}"
-        self.told = False  # that images are in [0, 1], once
-        # Flat and of float32, as the empty tensor that torchmetrics sends for a rank with no update
+        self.told = False  # has warned that images are in [0, 1]
+        # Flat float32, like the empty tensor that torchmetrics sends for a rank without updates
         self.add_state("steps", [], dist_reduce_fx="cat")  # of (N (T-1),)
         self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
         self.add_state("pixels", [], dist_reduce_fx="cat")  # of (N (T-1),)
@@ -234,7 +234,7 @@ class InterpolationSmoothness(Metric):
         self.pixels.append(pixel_steps(frames).flatten().float())
 
     def sequences(self) -> dict[str, Tensor]:
-        """Every value of every sequence, (N,) float64, for intervals and histograms."""
+        """All values of all sequences, (N,) float64, for intervals and histograms."""
         if len(self.direct) == 0:
             raise ValueError("InterpolationSmoothness: expected count > 0, got no update()")
         steps, direct, pixels = map(dim_zero_cat, (self.steps, self.direct, self.pixels))

@@ -1,6 +1,6 @@
-"""Texture that a generator draws where there is none: its weave, and how far that is a lattice.
+"""False texture of generated images (weave), and the part of it that is a lattice.
 
-Strided layers leave patterns of period 2 and 4 px. They show where source and true target are flat.
+Strided layers cause patterns of period 2 and 4 px, visible where source and true target are flat.
 """
 
 import torch
@@ -15,15 +15,15 @@ KERNEL = (
     2,
     2,
     1,
-)  # over 8: takes out periods of 2 and 4 px, so they pass the high-pass whole
+)  # divided by 8; removes periods of 2 and 4 px, so the high-pass keeps them entirely
 PERIOD = 4  # px
 WINDOW, LEVELS = 5, 8  # flat: in a window of 5 px each channel spans at most 8 of 255 levels
-FEWEST = 16 * PERIOD**2  # flat pixels that an image must have
-ROUNDING = 12**-0.5  # levels, RMS of what 8 bits leave out: no image has less texture
+FEWEST = 16 * PERIOD**2  # least number of flat pixels of an image
+ROUNDING = 12**-0.5  # levels, RMS error of rounding to 8 bits: no image has less texture
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> the same minus its mean over (1, 2, 2, 2, 1) / 8 in rows and columns."""
+    """Images (N, C, H, W) minus their blur by (1, 2, 2, 2, 1) / 8 in rows and columns."""
     k = x.new_tensor(KERNEL) / sum(KERNEL)
     low = F.pad(x, (2, 2, 2, 2), mode="reflect").flatten(0, 1)[:, None]  # (N C, 1, H + 4, W + 4)
     low = F.conv2d(F.conv2d(low, k.view(1, 1, 1, -1)), k.view(1, 1, -1, 1))
@@ -31,19 +31,19 @@ def high_pass(x: Tensor) -> Tensor:
 
 
 def flat_area(*images: Tensor) -> Tensor:
-    """(N, 1, H, W) bool: where all of the (N, 3, H, W) images in [-1, 1] are flat."""
+    """Mask (N, 1, H, W) bool of pixels where all images (N, 3, H, W) in [-1, 1] are flat."""
     flat = torch.ones_like(images[0][:, :1], dtype=torch.bool)
     for x in images:
         high, low = (F.max_pool2d(s * x, WINDOW, 1, WINDOW // 2) for s in (1, -1))
         flat &= ((high + low) * 127.5 <= LEVELS + 1e-3).all(1, keepdim=True)
-    return F.pad(flat[..., 2:-2, 2:-2], (2, 2, 2, 2))  # at the border the high-pass sees a mirror
+    return F.pad(flat[..., 2:-2, 2:-2], (2, 2, 2, 2))  # not the mirrored border
 
 
 def texture_scores(outputs: Tensor, source: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Texture of K outputs a source, in levels of 255, beside that of the true target.
+    """Texture of K outputs for each source and of the true target, in levels of 255.
 
         flat   = RMS of the high-pass where source and real image are flat
-        locked = RMS of its mean over places of equal (row, column) mod 4: what is a lattice
+        locked = RMS of its mean over pixels of equal (row, column) mod 4: the lattice
         detail = RMS of the high-pass of the whole image
 
     Args:
@@ -52,13 +52,12 @@ def texture_scores(outputs: Tensor, source: Tensor, real: Tensor) -> dict[str, T
         real: true target (N, 3, H, W), or a real image to compare with.
 
     Returns:
-        (N,) of each of `flat`, `locked`, `detail`: the mean over outputs, `.._real` the same of
-        the real image, and `.._ratio` the first over the second, which is taken as at least what
-        rounding to 8 bits leaves out. `flat..` and `locked..` are NaN where fewer than 256 px are
-        flat.
+        `flat`, `locked` and `detail` (N,), means over outputs; `.._real`, the values of the real
+        image; `.._ratio`, outputs over real image, whose value is at least the error of rounding
+        to 8 bits. `flat..` and `locked..` are NaN if fewer than 256 px are flat.
 
     Raises:
-        ValueError: dtype, shape, count, range, NaN.
+        ValueError: wrong dtype, shape, count or range; NaN.
     """
     check_images(outputs, "outputs", ndim=5)
     for name, x in (("source", source), ("real", real)):
@@ -90,7 +89,7 @@ def _measure(x: Tensor, flat: Tensor) -> dict[str, Tensor]:
 
 
 def _locked(h: Tensor, seen: Tensor) -> Tensor:
-    """(N,) RMS over flat places of the mean of `h` over all flat places of the same phase."""
+    """RMS (N,) over flat pixels of the mean of `h` over all flat pixels of the same phase."""
     bottom, right = (-h.shape[2] % PERIOD, -h.shape[3] % PERIOD)
     h, seen = (F.pad(x, (0, right, 0, bottom)) for x in (h * seen, seen))
 

@@ -1,4 +1,4 @@
-"""Scores of translation: diversity, kept content, error to the true target."""
+"""Scores of translations: diversity, similarity to the source, error to the true target."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ from gen.networks.perceptual import LPIPS
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
-    """(N,) mean |x - y| of (N, 3, H, W) images in [-1, 1], on their [0, 1] scale."""
+    """Mean |x - y| (N,) of images (N, 3, H, W) in [-1, 1], on the [0, 1] scale."""
     return (x - y).abs().mean((1, 2, 3)) / 2
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(N,) structural similarity of (N, 3, H, W) images in [-1, 1], higher is better.
+    """Structural similarity (N,) of images (N, 3, H, W) in [-1, 1]; higher is better.
 
     Wang et al. 2004, by torchmetrics: an 11 x 11 Gaussian window of sigma 1.5, on the [0, 1] scale.
     """
@@ -28,7 +28,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
         score = structural_similarity_index_measure(
             (x.float() + 1) / 2, (y.float() + 1) / 2, data_range=1.0, reduction="none"
         )
-    return score.reshape(len(x))  # one image comes back without its dimension
+    return score.reshape(len(x))  # for one image the score has no dimension
 
 
 @torch.no_grad()
@@ -42,29 +42,29 @@ def translation_scores(
     """Scores of K outputs for each source; every image passes the network once.
 
         diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020;
-                    its release takes them unclamped, which gives up to 2.5 % more or less)
+                    its release does not clamp outputs: up to 2.5 % difference)
         content   = mean distance of source and outputs
         paired    = mean distance of the true target and outputs
         best      = distance of the true target and the best of the K outputs
-        unchanged = distance of the true target and the source: what doing nothing would score
-        nearest   = distance of the true target and `nearest`: what copying would score
+        unchanged = distance of the true target and the source: the score of doing nothing
+        nearest   = distance of the true target and `nearest`: the score of copying
 
     LPIPS is a squared distance of features, so the mean over pairs is twice their variance.
 
     Args:
-        net: network on the device of the images; it looks at their own resolution.
+        net: network on the device of the images; images keep their resolution.
         x: sources (N, 3, H, W) in [-1, 1].
         outputs: translations (N, K, 3, H, W) in [-1, 1].
         twin: true targets (N, 3, H, W), on paired data.
         nearest: training images (N, 3, H, W) of the target domain, each nearest to its source.
 
     Returns:
-        (N,) tensors: `diversity` if K > 1; `content_lpips`, `content_l1`; with `twin` also
+        Tensors (N,): `diversity` if K > 1; `content_lpips`, `content_l1`; with `twin` also
         `paired_..`, `best_..`, `unchanged_..` and with `nearest` `nearest_..`, each `lpips`, `ssim`
         and `l1`. L1 is in [0, 1]; SSIM is 1 for equal images.
 
     Raises:
-        ValueError: dtype, shape, count, range, NaN.
+        ValueError: wrong dtype, shape, count or range; NaN.
     """
     check_images(x, "sources")
     check_images(outputs, "outputs", ndim=5)
@@ -140,7 +140,7 @@ class TranslationScores(Metric):
         twin: Tensor | None = None,
         nearest: Tensor | None = None,
     ) -> None:
-        """Adds N sources (N, 3, H, W), their outputs (N, K, 3, H, W), and what they are held to."""
+        """Adds sources (N, 3, H, W), outputs (N, K, 3, H, W) and optional reference images."""
         check_images(outputs, "outputs", ndim=5, frames=self.outputs)
         for key, value in translation_scores(self.lpips, x, outputs, twin, nearest).items():
             getattr(self, key).append(value.float())
@@ -155,7 +155,7 @@ class TranslationScores(Metric):
 
 
 def protocol_names(outputs: int, net: str) -> dict[str, str]:
-    """Key of `translation_scores` -> name that says the number of outputs and the network."""
+    """Keys of `translation_scores` -> names with the number of outputs and the network."""
     names = {"diversity": f"diversity_k{outputs}_{net}"}
     for what in ("content", "paired", "best", "unchanged", "nearest"):
         for how in ("lpips", "l1") if what == "content" else ("lpips", "ssim", "l1"):
@@ -167,9 +167,9 @@ def protocol_names(outputs: int, net: str) -> dict[str, str]:
 def bootstrap(
     values: np.ndarray, seed: int, n: int = 1000, groups: np.ndarray | None = None
 ) -> tuple[float, float, float]:
-    """Mean of (N,) values and its 95 % interval: percentiles of `n` resampled means.
+    """Mean of values (N,) and its 95 % interval: percentiles of `n` resampled means.
 
-    With `groups` (N,) of the values whole groups are resampled, see `resampled_means`.
+    With `groups` (N,), whole groups of values are resampled, see `resampled_means`.
 
     Raises:
         ValueError: no values, or not finite.
@@ -186,10 +186,10 @@ def bootstrap(
 def resampled_means(
     values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, n: int
 ) -> np.ndarray:
-    """(n,) means of values (N,) of which whole groups (N,) are drawn, as many as there are.
+    """Resamples whole groups of values (N,) with replacement: `n` means (n,).
 
-    The cluster bootstrap (Davison and Hinkley, 1997, section 3.8): values of one group may depend
-    on each other as they like. A mean is of all that was drawn, so larger groups weigh more.
+    The cluster bootstrap (Davison and Hinkley, 1997, section 3.8): values of one group may be
+    dependent. A mean is over all drawn values, so larger groups have more weight.
     """
     groups = np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(groups, values), np.bincount(groups)

@@ -1,4 +1,4 @@
-"""Errors of a video, on given pixels: colours, flow, and where an object is.
+"""Errors of videos in masks: colours, flow and positions of objects.
 
 Letters in shapes: N clips, T frames, H height, W width.
 """
@@ -11,18 +11,18 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from gen.devices import float64, full_precision
 from gen.networks.perceptual import LPIPS
 
-MOST_DB = 60.0  # rounding to 8 bits alone leaves 59
+MOST_DB = 60.0  # rounding to 8 bits already limits PSNR to 59
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """(N,) mean of `values` (N, T, C, H, W) where `mask` (N, T, 1, H, W) is 1; NaN where it is
-    nowhere."""
+    """Mean (N,) of `values` (N, T, C, H, W) where `mask` (N, T, 1, H, W) is 1; NaN if the mask is
+    empty."""
     mask = mask.expand_as(values)
     return (values * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))
 
 
 def psnr(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """(N,) peak signal-to-noise ratio in dB over the pixels of `mask`, at most 60.
+    """Peak signal-to-noise ratio (N,) in dB over the pixels of `mask`, at most 60.
 
     10 log10(4 / mean (x - y)^2) of all frames of a clip together; `x`, `y` (N, T, 3, H, W) in
     [-1, 1]. Higher is better.
@@ -33,7 +33,7 @@ def psnr(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """(N,) structural similarity of windows whose centres are in `mask`, 1 where equal.
+    """Structural similarity (N,) of windows whose centres are in `mask`; 1 for equal videos.
 
     Wang et al. 2004, by torchmetrics: an 11 x 11 Gaussian window of sigma 1.5, on the [0, 1] scale.
     """
@@ -47,28 +47,28 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
 
 def lpips(net: LPIPS, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """(N,) LPIPS of frames, mean over a clip, where `x` differs from `y` in `mask` only; NaN of a
-    clip whose mask is nowhere."""
+    """LPIPS (N,), mean over the frames of a clip, of `y` and of `x` pasted into `y` inside `mask`;
+    NaN for clips with an empty mask."""
     pasted = x.where(mask > 0, y)
     found = net(pasted.flatten(0, 1), y.flatten(0, 1)).view(len(x), -1).mean(1)  # (N,)
     return found.where(mask.flatten(1).any(1), torch.nan)
 
 
 def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """(N,) mean |F - F*| px over the pixels of `mask`, of flows (N, T, 2, H, W)."""
+    """Mean |F - F*| (N,), px, of flows (N, T, 2, H, W) over the pixels of `mask`."""
     return mean_over((flow - target).norm(dim=2, keepdim=True), mask)
 
 
 def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
-    """The whole px (x, y) that an object has gone from one frame to another, by its looks alone.
+    """Finds the shift (x, y) of an object between two frames by its appearance, whole px.
 
-    The shift d with the least mean over p of |frame(p + d) - first(p)|^2, p in the object's mask
-    and p + d in the image; at least half of the object must be. The first of equals.
+    The shift d with the least mean over p of |frame(p + d) - first(p)|^2, for p in the object's
+    mask and p + d in the image; at least half of the object must be inside. Ties: the first one.
 
     Args:
-        first: frame (3, H, W) in which the object is known.
+        first: frame (3, H, W) with the known object.
         mask: mask (H, W), 1 on the object.
-        frame: frame (3, H, W) in which the object is looked for.
+        frame: frame (3, H, W) to search.
 
     Raises:
         ValueError: an empty mask.
