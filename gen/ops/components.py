@@ -1,12 +1,12 @@
-"""Connected components of binary maps: exact, all maps at once.
+"""Connected components of binary maps: exact, for all maps at once.
 
-Two back ends give the same ids. On the CPU one OpenCV call labels all maps, stacked. On other
-devices and under torch.compile it is closure, without a host sync or control flow on data:
-a cell is a 2x2 block of pixels (connectivity 8) or a 1x2 block (4). The pixels of a cell are
-pairwise neighbours, so the components of cells, joined where any of their pixels in the mask touch,
-are the components of pixels. A shortest path among n cells has at most n - 1 edges, and squaring
-an adjacency with loops doubles the length of the paths it holds: ceil(log2(n - 1)) squarings reach
-all. Entries are clamped to 1 after each product, so no precision is too low for them.
+Two back ends give the same ids. On the CPU one OpenCV call labels all maps, stacked. Other devices
+and torch.compile use the transitive closure, without host sync or data-dependent control flow. A
+cell is a block of 2x2 pixels (connectivity 8) or 1x2 pixels (4). All pixels of a cell are
+neighbours, so if cells are joined whose mask pixels touch, components of cells are components of
+pixels. A shortest path among n cells has at most n - 1 edges, and squaring an adjacency matrix with
+loops doubles the length of its paths: ceil(log2(n - 1)) squarings suffice. Entries are clamped to
+1 after each product, so every precision is exact.
 """
 
 from typing import Literal
@@ -19,13 +19,13 @@ Connectivity = Literal[8, 4]
 
 
 def component_ids(mask: Tensor, connectivity: Connectivity = 8) -> Tensor:
-    """Numbers the components of each map of a bool (..., H, W): int64 of the same shape.
+    """Numbers the components of each map in bool (..., H, W): int64 of the same shape.
 
-    0 is background; components are 1, 2, .. in each map, in the row-major order of their first
+    0 is background; the components of a map are 1, 2, .. in the row-major order of their first
     pixels, on every device.
 
     Raises:
-        ValueError: not bool, no pixels, less than two dimensions, or a connectivity but 8 and 4.
+        ValueError: not bool, no pixels, fewer than two dimensions, or connectivity not 8 or 4.
     """
     maps = _checked(mask, connectivity)
     if _on_host(mask):
@@ -38,17 +38,17 @@ def component_ids(mask: Tensor, connectivity: Connectivity = 8) -> Tensor:
 
 
 def component_count(mask: Tensor, connectivity: Connectivity = 8) -> Tensor:
-    """Components of each map of a bool (..., H, W): int64 (...), without a host sync on a GPU."""
+    """Counts components of each map in bool (..., H, W): int64 (...), without sync on a GPU."""
     return component_ids(mask, connectivity).flatten(-2).amax(-1)
 
 
 def component_sums(values: Tensor, mask: Tensor, connectivity: Connectivity = 8) -> Tensor:
     """Sums of `values` (..., H, W) over each component of `mask`: (..., K), differentiable.
 
-    Slots of no component are 0. K and the order depend on the back end: as many slots as needed on
-    the CPU; elsewhere one for each of n cells, and n H W numbers are held for each map. There the
-    sums are elementwise, for a matmul could be rounded to TF32 or, under autocast, to bf16.
-    Raises as `component_ids` does.
+    Unused slots are 0. K and the order depend on the back end: as many slots as needed on the CPU;
+    elsewhere one slot for each of n cells, with n H W numbers in memory for each map. There the
+    sums are elementwise, because a matmul could round to TF32 or, under autocast, to bf16.
+    Raises as `component_ids`.
     """
     maps = _checked(mask, connectivity)
     values = values.reshape(len(maps), -1)  # (M, N)
@@ -62,7 +62,7 @@ def component_sums(values: Tensor, mask: Tensor, connectivity: Connectivity = 8)
 
 
 def _checked(mask: Tensor, connectivity: int) -> Tensor:
-    """The maps (M, H, W)."""
+    """Checks the mask and returns its maps (M, H, W)."""
     if connectivity not in (8, 4):
         raise ValueError(f"connectivity: expected 8 or 4, got {connectivity!r}")
     if mask.dtype != torch.bool or mask.ndim < 2 or not mask.numel():
@@ -77,24 +77,24 @@ def _on_host(mask: Tensor) -> bool:
 
 def _label(maps: Tensor, connectivity: int) -> Tensor:
     """Ids (M, H, W) by OpenCV: the maps are one tall image, with an empty row below each."""
-    import cv2  # here, for nothing on a GPU needs them
+    import cv2  # here, because a GPU does not need it
     import numpy as np
 
     M, H, W = maps.shape
     image = np.zeros((M, H + 1, W), np.uint8)
     image[:, :H] = maps.numpy()
-    # SAUF numbers by first pixels, row by row: the ids of a map follow those of the map above
+    # SAUF numbers components by their first pixels, row by row, so ids increase from map to map
     _, ids = cv2.connectedComponentsWithAlgorithm(
         image.reshape(-1, W), connectivity, cv2.CV_32S, cv2.CCL_SAUF
     )
     ids = ids.reshape(M, H + 1, W)
-    last = np.maximum.accumulate(ids.reshape(M, -1).max(1))  # (M,) id up to and with each map
+    last = np.maximum.accumulate(ids.reshape(M, -1).max(1))  # (M,) last id of each map
     ids[1:] -= last[:-1, None, None]
     return torch.from_numpy(ids)[:, :H].clamp(min=0).long()
 
 
 def _members(maps: Tensor, connectivity: int) -> Tensor:
-    """1 where a pixel is in the component whose first cell is c, else 0: (M, n, N)."""
+    """1 if a pixel is in the component whose first cell is c, else 0: (M, n, N)."""
     M, H, W = maps.shape
     h, w = (2, 2) if connectivity == 8 else (1, 2)
     a, b = -(-H // h), -(-W // w)
@@ -102,9 +102,9 @@ def _members(maps: Tensor, connectivity: int) -> Tensor:
     dtype = torch.float16 if maps.is_cuda else torch.float32
     cell = torch.eye(n, dtype=dtype, device=maps.device).view(n, a, 1, b, 1)
     cell = cell.expand(n, a, h, b, w).reshape(n, a * h, b * w)[:, :H, :W]
-    pixels = cell * maps[:, None]  # (M, n, H, W) those of a cell in the mask
+    pixels = cell * maps[:, None]  # (M, n, H, W) mask pixels of each cell
     if connectivity == 8:
-        near = F.max_pool2d(pixels, 3, 1, 1)  # (M, n, H, W) and their neighbours
+        near = F.max_pool2d(pixels, 3, 1, 1)  # (M, n, H, W) also their neighbours
     else:
         row = F.max_pool2d(pixels, (1, 3), 1, (0, 1))
         near = torch.maximum(row, F.max_pool2d(pixels, (3, 1), 1, (1, 0)))

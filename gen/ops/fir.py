@@ -1,11 +1,11 @@
-"""FIR resampling as StyleGAN2 has it: zeros between the samples, pad, convolve, keep every n-th.
+"""FIR resampling of StyleGAN2: insert zeros between samples, pad, convolve, keep every n-th.
 
-Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020. No zero
-is ever inserted or multiplied: down is a strided depthwise convolution and up its transpose. Either
-is the gradient of the other, so every derivative, also the second ones of R1 and path length
-regularisation, is one more such convolution, where autograd would form gradients of the filter.
-Measured on one core: the kernels are 1.5 to 3 times faster in the channels-last memory format,
-which the networks use; a result has the format of its input.
+Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020. No zeros
+are really inserted: downsampling is a strided depthwise convolution and upsampling its transpose.
+Each is the gradient of the other. So every derivative, also the second derivatives of R1 and path
+length regularisation, is one more such convolution; autograd would also compute gradients of the
+filter. On one core the kernels are 1.5 to 3 times faster in the channels-last memory format, which
+the networks use. The result has the memory format of the input.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Pair = tuple[int, int]  # of y and x
-SEPARABLE = 8  # taps; a filter of fewer is made two-dimensional
+Pair = tuple[int, int]  # y, x
+SEPARABLE = 8  # taps; shorter filters are made two-dimensional
 
 
 def setup_filter(taps: Sequence[float]) -> Tensor:
-    """Taps as a filter that sums to 1: (K, K), their outer product, or (K,) for 8 or more."""
+    """Taps -> filter with sum 1: their outer product (K, K), or (K,) for 8 taps or more."""
     f = torch.tensor(taps, dtype=torch.float32)
     f = f if len(f) >= SEPARABLE else torch.outer(f, f)
     return f / f.sum()
@@ -35,14 +35,14 @@ def upfirdn2d(
     pad: tuple[int, int, int, int] = (0, 0, 0, 0),
     gain: float = 1.0,
 ) -> Tensor:
-    """`up` - 1 zeros after each sample, `pad`, true convolution without padding, every `down`-th.
+    """Inserts `up` - 1 zeros after each sample, pads, convolves with `f`, keeps every `down`-th.
 
     Args:
         x: samples (N, C, H, W) of any floating dtype, which is kept, also under autocast.
-        f: filter (K, L), or (K,) for both axes one after the other; constant: it gets no gradient.
+        f: filter (K, L), or (K,) for both axes in turn; it gets no gradient.
         up: factor of upsampling: H becomes H `up`.
-        down: factor of downsampling: ceil(H' / `down`) of H' samples are left.
-        pad: zeros left, right, above and below, counted after upsampling; negative: a crop.
+        down: factor of downsampling: H' samples become ceil(H' / `down`).
+        pad: zeros left, right, above and below, counted after upsampling; negative values crop.
         gain: factor that multiplies `f`.
 
     Returns:
@@ -64,7 +64,7 @@ def upfirdn2d(
 
 
 def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
-    """(N, C, H, W) -> (N, C, H up, W up), with the mean kept."""
+    """(N, C, H, W) -> (N, C, H up, W up); the mean is kept."""
     pad = [p for k in _sizes(f) for p in ((k + up - 1) // 2, (k - up) // 2)]
     return upfirdn2d(x, f, up=up, pad=tuple(pad), gain=up**2)
 
@@ -76,7 +76,7 @@ def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
 
 
 def _sizes(f: Tensor) -> Pair:
-    """Taps along x and y."""
+    """Number of taps along x and y."""
     return f.shape[-1], f.shape[0]
 
 
@@ -89,7 +89,7 @@ def _resample(x: Tensor, f: Tensor, up: Pair, down: Pair, pad: tuple[int, ...]) 
             x, inner = F.pad(x, pad), (0, 0)
         return _Depthwise.apply(x, f.flip(0, 1), down, inner, None)
     ends = tuple(zip(x.shape[2:], up, f.shape, (above, left), (below, right), strict=True))
-    crop = [k - 1 - p0 for _, _, k, p0, _ in ends]  # of what the transpose gives, at the start
+    crop = [k - 1 - p0 for _, _, k, p0, _ in ends]  # crop at the start of the transpose's output
     size = [n * u + p0 + p1 - k + 1 for n, u, k, p0, p1 in ends]
     if min(crop) >= 0 and all(0 <= u + p1 - p0 - 1 < u for _, u, _, p0, p1 in ends):
         x = _Depthwise.apply(x, f, up, tuple(crop), tuple(size))
@@ -102,7 +102,7 @@ def _resample(x: Tensor, f: Tensor, up: Pair, down: Pair, pad: tuple[int, ...]) 
 
 
 class _Depthwise(torch.autograd.Function):
-    """Every channel by one kernel (K, L); with `size`, transposed, to that size. Linear in x."""
+    """Convolves all channels with one kernel (K, L); with `size`, transposed to that size."""
 
     @staticmethod
     def forward(
@@ -115,13 +115,13 @@ class _Depthwise(torch.autograd.Function):
             if size is None:
                 weight = kernel.expand(C, 1, *kernel.shape)
                 return F.conv2d(x, weight, None, stride, padding, 1, C)
-            if stride == (1, 1):  # the same map, by kernels that are faster
+            if stride == (1, 1):  # the same map with faster kernels
                 weight = kernel.flip(0, 1).expand(C, 1, *kernel.shape)
                 padding = tuple(k - 1 - p for k, p in zip(kernel.shape, padding, strict=True))
                 return F.conv2d(x, weight, None, stride, padding, 1, C)
             ends = zip(size, x.shape[2:], stride, padding, kernel.shape, strict=True)
             more = [s - (n - 1) * u + 2 * p - k for s, n, u, p, k in ends]
-            # On a CPU the transpose in 16 bits has no fast kernel: 25 to 90 times slower.
+            # On a CPU the transpose has no fast kernel in 16 bits: 25 to 90 times slower.
             slow = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
             x, dtype = (x.float() if slow else x), x.dtype
             weight = kernel.to(x.dtype).expand(C, 1, *kernel.shape)

@@ -1,9 +1,9 @@
-"""Geometry of motion: warping by a flow, affine motion of objects, and what it covers.
+"""Geometry of motion: warping by flow, affine motion of objects, and visibility.
 
 Pixels are (x, y) and the centre of the first one is (0, 0); normalised coordinates are those of
 align_corners=True, x_n = 2 x / (W - 1) - 1. A flow is (u, v) = (x, y) in px and points back:
 frame_t(p) = frame_0(p + flow_t(p)). A motion `theta` (2, 3) points back too: p_0 = theta [p_t, 1]
-in normalised coordinates. A box is (x_c, y_c) normalised, w / W, h / H; all 0 where absent.
+in normalised coordinates. A box is (x_c, y_c) normalised, w / W, h / H; all 0 if absent.
 
 Letters in shapes: N batch, T steps after frame 0, M objects, C channels, H height, W width.
 """
@@ -23,11 +23,11 @@ Size = tuple[int, int]  # H, W
 
 
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
-    """`x` (N, C, H, W) looked up bilinearly at p + `flow` (N, 2, H, W) px: (N, C, H, W).
+    """Samples `x` (N, C, H, W) bilinearly at p + `flow` (N, 2, H, W) px: (N, C, H, W).
 
-    Outside the image its border is repeated, or all is 0 with `padding` zeros. Own choice: a flow
-    of zero gives `x`; the release's grids and its sampling disagree by up to half a pixel. For
-    flows (N, T, 2, H, W), T images of each `x`: (N, T, C, H, W).
+    Outside the image, the border is repeated; with `padding` zeros, values are 0. Unlike in the
+    release, whose grids and sampling differ by up to half a pixel, zero flow returns `x`. A flow
+    (N, T, 2, H, W) gives T images of each `x`: (N, T, C, H, W).
     """
     if flow.ndim == 4:
         return warp(x, flow[:, None], padding)[:, 0]
@@ -39,8 +39,8 @@ def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
     flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
     columns = torch.arange(W, device=x.device, dtype=flow.dtype)
     rows = torch.arange(H, device=x.device, dtype=flow.dtype)[:, None]
-    # In pixels both conventions of grid_sample agree; this one is exact where H and W are powers
-    # of two. The T grids lie one below the other, so that `x` is not copied T times.
+    # In pixels both conventions of grid_sample agree; this one is exact if H and W are powers of
+    # two. The T grids are stacked vertically, so that `x` is not copied T times.
     u = (2 * (flow[:, :, 0] + columns) + 1) / W - 1  # (N, T, H, W)
     v = (2 * (flow[:, :, 1] + rows) + 1) / H - 1
     grid = torch.stack([u, v], -1).flatten(1, 2)  # (N, T H, W, 2)
@@ -49,7 +49,7 @@ def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Maps (..., C, H, W) at another size (h, w), bilinearly."""
+    """Resizes maps (..., C, H, W) to `size` (h, w), bilinear."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     maps = F.interpolate(x.flatten(0, -4), size, mode="bilinear", align_corners=False)
@@ -57,22 +57,22 @@ def resize(x: Tensor, size: Size) -> Tensor:
 
 
 def resize_flow(flow: Tensor, size: Size) -> Tensor:
-    """A flow (..., 2, H, W) px at another size, in px of that size: 8 px of 256 are 1 px of 32."""
+    """Resizes a flow (..., 2, H, W) and its units: 8 px at size 256 are 1 px at size 32."""
     (h, w), (H, W) = size, flow.shape[-2:]
     u, v = resize(flow, size).unbind(-3)
     return torch.stack([u * (w / W), v * (h / H)], -3)
 
 
 def splat_coverage(flow: Tensor) -> Tensor:
-    """The share that arrives at each pixel when all follow a forward flow, 1: hit, 0: a hole.
+    """Coverage of each pixel after all pixels follow a forward flow: 1 covered, 0 a hole.
 
-    Each p gives its four bilinear weights to the neighbours of p + flow(p) that are in the image.
+    Each p adds its four bilinear weights to the neighbours of p + flow(p) inside the image.
     `flow` (N, 2, H, W) px -> (N, 1, H, W) in [0, 1]. Deterministic on a CPU.
     """
     N, _, H, W = flow.shape
     x = flow[:, 0] + torch.arange(W, device=flow.device)
     y = flow[:, 1] + torch.arange(H, device=flow.device)[:, None]
-    x, y = x.clamp(-2, W + 1), y.clamp(-2, H + 1)  # farther out is as much outside
+    x, y = x.clamp(-2, W + 1), y.clamp(-2, H + 1)  # enough to be outside
     left, top = x.floor(), y.floor()
     total = flow.new_zeros(N, H * W)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
@@ -88,12 +88,12 @@ def splat_coverage(flow: Tensor) -> Tensor:
 
 
 def identity(theta: Tensor) -> Tensor:
-    """The motion of what stays, (2, 3), in dtype and place of `theta`."""
+    """The identity motion (2, 3), with dtype and device of `theta`."""
     return torch.eye(2, 3, dtype=theta.dtype, device=theta.device)
 
 
 def affine_flow(theta: Tensor, size: Size) -> Tensor:
-    """The flow of motions (..., 2, 3): (..., 2, H, W) px. The identity's is 0 exactly."""
+    """Motions (..., 2, 3) -> flow (..., 2, H, W) px; exactly 0 for the identity."""
     H, W = size
     a = (theta - identity(theta))[..., None, None]  # (..., 2, 3, 1, 1)
     x = torch.linspace(-1, 1, W, dtype=theta.dtype, device=theta.device)
@@ -103,7 +103,7 @@ def affine_flow(theta: Tensor, size: Size) -> Tensor:
 
 
 def about_centres(theta: Tensor, boxes: Tensor) -> Tensor:
-    """Motions (..., T, M, 2, 3) written about the centres c of boxes (..., M, 4) of frame 0.
+    """Motions (..., T, M, 2, 3) relative to the centres c of boxes (..., M, 4) of frame 0.
 
     [A | t] of p_0 = A p_t + t becomes [A | d], d = t + (A - I) c: p_0 - c = A (p_t - c) + d.
     """
@@ -113,8 +113,8 @@ def about_centres(theta: Tensor, boxes: Tensor) -> Tensor:
 
 
 def invert(theta: Tensor) -> Tensor:
-    """Motions (..., 2, 3) turned round: p_t = invert(theta) [p_0, 1]. One that squeezes an area to
-    less than 1/100 is taken as one that squeezes it so much."""
+    """Inverse of motions (..., 2, 3): p_t = invert(theta) [p_0, 1]. The ratio of areas is clamped
+    to at least 1/100."""
     (a, b, t), (c, d, s) = (row.unbind(-1) for row in theta.unbind(-2))
     area = a * d - b * c
     area = area.abs().clamp(min=0.01) * (1 - 2 * (area < 0).to(area.dtype))
@@ -124,9 +124,9 @@ def invert(theta: Tensor) -> Tensor:
 
 
 def theta_from_boxes(boxes: Tensor) -> Tensor:
-    """Motions (..., T, M, 2, 3) that take boxes (..., T + 1, M, 4) back to the first of them.
+    """Motions (..., T, M, 2, 3) that map boxes (..., T + 1, M, 4) back to frame 0.
 
-    s = size_0 / size_t, t = c_0 - s c_t; the identity where an object is absent in either frame.
+    s = size_0 / size_t, t = c_0 - s c_t; the identity if an object is absent in either frame.
     """
     first, later = boxes[..., :1, :, :], boxes[..., 1:, :, :]
     known = ((first[..., 2:] > 0) & (later[..., 2:] > 0)).all(-1, keepdim=True)
@@ -138,7 +138,7 @@ def theta_from_boxes(boxes: Tensor) -> Tensor:
 def move_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
     """Boxes (..., M, 4) of frame 0 after motions (..., T, M, 2, 3): (..., T, M, 4).
 
-    Exact for motions without rotation; with one, the size is that of the box before it turned.
+    Exact without rotation; with rotation, the size is that of the unrotated box.
     """
     forth, boxes = invert(theta), boxes.unsqueeze(-3)
     centre = (forth[..., :2] @ boxes[..., :2, None])[..., 0] + forth[..., 2]
@@ -147,7 +147,7 @@ def move_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
 
 
 def nearness(boxes: Tensor, theta: Tensor) -> Tensor:
-    """The bottom of each object in each frame (..., T, M): on a ground plane, lower is nearer."""
+    """Bottom edge of each object in each frame (..., T, M): on the ground, lower is nearer."""
     moved = move_boxes(boxes, theta)
     return moved[..., 1] + moved[..., 3]
 
@@ -156,24 +156,24 @@ def nearness(boxes: Tensor, theta: Tensor) -> Tensor:
 
 
 def object_masks(instance: Tensor, count: int) -> Tensor:
-    """A map of objects (N, H, W), k + 1 where object k is -> float masks (N, M = `count`, H, W)."""
+    """Map (N, H, W) with k + 1 on object k -> float masks (N, M = `count`, H, W)."""
     numbers = torch.arange(1, count + 1, device=instance.device)
     return (instance[:, None] == numbers[:, None, None]).float()
 
 
 @torch.no_grad()
 def rasterise(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The motion of objects as maps, 0 and visible where no object is or was.
+    """Renders the motion of objects as maps; pixels without objects have flow 0 and are visible.
 
     Args:
         masks: masks (N, M, H, W) of the objects in frame 0, 1 inside, all 0 for absent ones.
         theta: motions (N, T, M, 2, 3) of the objects.
-        order: nearness (N, T, M): a larger number is nearer and hides the others, see `nearness`.
+        order: nearness (N, T, M), see `nearness`: objects with larger values hide others.
 
     Returns:
-        flow: (N, T, 2, H, W) px, where an object is in frame t that of the object.
-        owner: (N, T, H, W) int64, k + 1 where object k is in frame t, 0 where none is.
-        visible: (N, T, 1, H, W), 0 where an object has gone and nothing has come: a hole in the
+        flow: flow (N, T, 2, H, W) px of the objects in frame t.
+        owner: map (N, T, H, W) int64 with k + 1 on object k in frame t, 0 without an object.
+        visible: map (N, T, 1, H, W), 0 where an object left and none arrived: a hole in the
             coverage of the objects' forward motion.
     """
     N, M, H, W = masks.shape
@@ -204,15 +204,15 @@ def rasterise(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, Tens
 
 
 def fit_camera(flow: Tensor, weight: Tensor) -> Tensor:
-    """The shift and zoom of all the image, (N, T, 2, 3), whose flow is nearest to a given one.
+    """Fits shift and zoom of the whole image (N, T, 2, 3) to a given flow.
 
     Least squares over pixels: `flow` (N, T, 2, H, W) px, `weight` (N, T, 1, H, W) >= 0. The
-    identity where all weights are 0.
+    identity if all weights are 0.
     """
     H, W = flow.shape[-2:]
     half = send(torch.tensor([(W - 1) / 2, (H - 1) / 2]), flow)
     x, y = (torch.arange(n, device=flow.device) - (n - 1) / 2 for n in (W, H))
-    at = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).to(flow)  # px from the middle
+    at = torch.stack([x.expand(H, W), y[:, None].expand(H, W)]).to(flow)  # px from the centre
     share = weight / weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)  # (N, T, 1, H, W)
     here, moved = ((share * v).sum((-2, -1), keepdim=True) for v in (at, flow))  # means
     spread = (share * (at - here).square()).sum((-3, -2, -1)).clamp(min=1e-6)  # (N, T)
@@ -225,10 +225,10 @@ def fit_camera(flow: Tensor, weight: Tensor) -> Tensor:
 def with_camera(
     flow: Tensor, owner: Tensor, visible: Tensor, masks: Tensor, camera: Tensor, known: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Flow and visibility of `rasterise` where the motion of all the rest is known too.
+    """Adds a known motion of the camera to flow and visibility of `rasterise`.
 
-    Where no object is, the flow is that of `camera` (N, T, 2, 3), and visible is what comes from
-    inside frame 0 and was not behind an object (`masks`). Samples that are not `known` (N,) stay.
+    Pixels without objects get the flow of `camera` (N, T, 2, 3). They are visible if they come from
+    inside frame 0 and not from behind an object (`masks`). Samples not `known` (N,) stay unchanged.
     """
     own = affine_flow(camera, tuple(flow.shape[-2:]))
     free = 1 - masks.amax(1, keepdim=True)  # (N, 1, H, W)
