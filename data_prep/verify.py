@@ -1,13 +1,13 @@
-"""Look at every image or clip of a data set once; list what cannot, or should not, be trained on.
+"""Checks every image or clip of a data set once, and lists those that are unusable or doubtful.
 
     python data_prep/verify.py data/emoji
     python data_prep/verify.py data/vtest
 
-reads a folder (or zip) laid out as `gen.data.Domains` and `gen.data.Classes` expect it. Unusable:
-what the data set refuses to decode, and images with a side below 8 px. Warnings: near-constant
-images, a training image in another split, small domains, one domain alone, files that are no images
-and are passed over. A folder with tracks is one of clips, as `gen.data.Cityscapes` and
-`gen.data.KITTI360` expect it: every clip, of `--frames`, is read as they read it.
+reads a folder (or zip) in a layout of `gen.data.Domains` and `gen.data.Classes`. Unusable are
+images that the data set refuses to decode, and images with a side below 8 px. Warnings are given
+for near-constant images, training images that are also in another split, small domains, a single
+domain, and skipped files that are no images. A folder with tracks holds clips for
+`gen.data.Cityscapes` or `gen.data.KITTI360`, which read every clip of `--frames` frames.
 
 Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
@@ -31,24 +31,24 @@ from gen.files import show_any_name
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
 SMALL_DOMAIN = 100  # training images
-TRACKS = "_instance_tracking_test"  # ends the names of folders that clips are listed in
+TRACKS = "_instance_tracking_test"  # suffix of the folders that list clips
 
 
 class Seen(NamedTuple):
-    """One image, looked at."""
+    """One checked image."""
 
     split: str
     domain: str
     path: str
-    error: str = ""  # why it is unusable
+    error: str = ""  # reason why it is unusable
     flat: bool = False
     pixels: bytes = b""  # hash of the decoded image
 
 
 def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
-    """(split, domain, path) of every image, and what is wrong with the layout, if anything.
+    """(split, domain, path) of every image, and the error in the layout, or an empty text.
 
-    Of a folder with a wrong layout every image is listed all the same, without split and domain.
+    For a folder with a wrong layout, the images have an empty split and domain.
     """
     try:
         return [
@@ -60,20 +60,20 @@ def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
     except (ValueError, FileNotFoundError) as error:
         try:
             names = _names(root)
-        except (ValueError, OSError):  # nothing there, links in a circle, an unsafe zip
+        except (ValueError, OSError):  # no such folder, links in a circle, an unsafe zip
             names = []
         return [("", "", n) for n in names if is_image(n)], str(error)
 
 
 def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
-    """Decode every image once, as the data set does, several at a time."""
+    """Decodes every image once, as the data set does, several at a time."""
     archive = zipfile.ZipFile(root) if rows and root.is_file() else None
 
     def look(row: tuple[str, str, str]) -> Seen:
         path = row[-1]
         try:
             image = load_image(archive.read(path) if archive else root / path, path)
-        except Exception as error:  # besides ImageError: a damaged zip raises nearly anything
+        except Exception as error:  # besides ImageError, a damaged zip raises nearly anything
             return Seen(*row, error=str(error).removeprefix(f"{path}: "))
         if min(image.size) < MIN_SIDE:
             got = "x".join(map(str, image.size))
@@ -88,7 +88,7 @@ def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
 
 
 def warnings(root: Path, seen: list[Seen]) -> list[str]:
-    """What can be trained on but deserves a look."""
+    """Warnings about data that can be trained on but deserves a look."""
     lines = [f"{s.path}: near-constant, all pixels nearly equal" for s in seen if s.flat]
     train = {s.pixels: s.path for s in seen if s.split == "train" and s.pixels}
     same = [s for s in seen if s.split != "train" and s.pixels in train]
@@ -109,7 +109,7 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
 
 
 def _names(root: Path) -> list[str]:
-    """Relative paths of all files in the folders of `root`, hidden ones left out."""
+    """Relative paths of all files in the folders of `root`, without hidden ones."""
     return sorted(n for n in file_names(root) if "/" in n and n[-1] != "/")
 
 

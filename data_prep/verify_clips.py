@@ -1,4 +1,4 @@
-"""Folders of clips, looked at once; `verify.py` calls it for a folder with tracks."""
+"""Checks folders of clips; `verify.py` calls it for a folder with tracks."""
 
 import re
 from pathlib import Path
@@ -10,12 +10,12 @@ from gen.data.clips.kitti360 import Kitti360Clips, is_kitti360
 
 
 def verify_clips(root: Path, frames: int, tracks: str) -> int:
-    """Reads all clips of every split and size, says which cannot be read; the exit code.
+    """Reads all clips of every split and size, reports unreadable ones, returns the exit code.
 
     Args:
-        root: folder as `gen.data.Cityscapes` or `gen.data.KITTI360` expect it.
-        frames: number of frames of a clip.
-        tracks: end of the names of folders that list clips; what stands before it is the split.
+        root: folder for `gen.data.Cityscapes` or `gen.data.KITTI360`.
+        frames: number of frames per clip.
+        tracks: suffix of the folders that list clips; the rest of their names is the split.
     """
     total = usable = 0
     for folder in sorted(root.glob(f"[!.]*{tracks}")):

@@ -1,14 +1,14 @@
-"""A video of your own as clips to train Click to Move on, in the layout of Cityscapes sequences.
+"""Turns your own video into clips to train Click to Move on, in the layout of Cityscapes sequences.
 
     python data_prep/video.py street.mp4 --out data/street
 
 writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them
-(`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png`: look at it. The last
-tenth of the frames is for validation; no clip spans a cut. Without `--masks` the camera must stand
-still and objects must move: they are what differs from the background before and after. Masks are
-those of click_to_move.py: trainId * 1000 + number for things, as 13001 for a car, trainIds for the
-rest.
-Flow, visibility and tracks are computed here, with no weights. Exit codes: see recipe.py.
+(`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png` to look at. The last tenth
+of the frames is for validation; no clip spans a cut. Without `--masks` the camera must stand still
+and objects must move: an object is what differs from the background before and after it. Masks are
+as for click_to_move.py: trainId * 1000 + number for things, e.g. 13001 for a car, trainIds for
+other pixels.
+Flow, visibility and tracks are computed here, without weights. Exit codes: see recipe.py.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from gen.data.clips.decoding import Video, kept, read_masks
 from gen.files import keep_inputs, sha256
 from gen.viz import grid, to_uint8
 
-SIZE = 128, 256  # height and width; of a portrait video the other way round
+SIZE = 128, 256  # height and width; swapped for a portrait video
 ROAD = 0  # trainId of the background
 VAL_SHARE = 0.1  # of the frames
 SHEET = "contact_sheet.png"
-SHOWN = 4  # clips on it
-ENLARGED = 2  # times
+SHOWN = 4  # clips on the contact sheet
+ENLARGED = 2  # factor
 
 
 def prepare(
@@ -52,21 +52,21 @@ def prepare(
     min_area: float = MIN_AREA,
     source: dict | None = None,
 ) -> dict:
-    """Make the data set in `out`, or complete it, and return its manifest.
+    """Makes the data set in `out`, or completes it, and returns its manifest.
 
     Args:
-        path: the video.
+        path: path of the video.
         out: folder of the layout.
-        height, width: of the frames in px, None: 128 x 256, or 256 x 128 of a portrait video;
-            the middle of the video is cut to these proportions.
-        every: take every k-th frame of the video.
-        frames: frames a clip.
-        stride: frames from the beginning of a clip to that of the next.
-        masks: folder of PNGs as `gen.data.clips.cityscapes.read_ids` says, one a frame, as large as
-            the video; None takes what moves.
-        kind: of what moves, one of CLASSES, None: persons; masks say it themselves.
-        min_area: of an object, share of the image.
-        source: where the video is from, for the manifest.
+        height, width: size of the frames, px; None: 128 x 256, or 256 x 128 for a portrait video.
+            The middle of the video is cropped to these proportions.
+        every: step k: every k-th frame of the video is used.
+        frames: number of frames per clip.
+        stride: frames from the first frame of a clip to that of the next.
+        masks: folder of PNGs as `gen.data.clips.cityscapes.read_ids` reads them, one per frame, as
+            large as the video; None takes moving objects.
+        kind: class of the moving objects, one of CLASSES, None: persons; unused with masks.
+        min_area: least area of an object, share of the image.
+        source: origin of the video, for the manifest.
 
     Raises:
         ValueError: a number is out of range, the video or the masks cannot be used, nothing could
@@ -86,7 +86,7 @@ def prepare(
     if manifest.get("complete"):
         return manifest
     video = opened.read(2 * height, 2 * width, every)
-    windows(path, [slice(0, len(video))], len(video), frames, stride)  # enough, cuts or not
+    windows(path, [slice(0, len(video))], len(video), frames, stride)  # long enough at all
     part = kept(opened.size, height, width)
     manifest = {"recipe": recipe, "complete": False, "source": source, "read": len(video)}
     manifest |= {"size": opened.size[::-1], "kept": [part.width, part.height], "left_out": {}}
@@ -132,7 +132,7 @@ def prepare(
 
 
 def check(options: dict[str, int], masks: Path | None, kind: str | None, min_area: float) -> None:
-    """Refuse numbers that are out of range."""
+    """Refuses numbers that are out of range."""
     for name, low in {"height": 16, "width": 16, "every": 1, "frames": 2, "stride": 1}.items():
         if options[name] < low:
             raise ValueError(f"expected --{name} >= {low}, got {options[name]}")
@@ -147,10 +147,10 @@ def check(options: dict[str, int], masks: Path | None, kind: str | None, min_are
 def windows(
     path: Path, parts: list[slice], total: int, frames: int, stride: int
 ) -> dict[str, list[int]]:
-    """First frames of the clips of both splits; none leaves a part, or reaches into the other.
+    """First frames of the clips of both splits; no clip leaves its part or reaches into the other.
 
     Raises:
-        ValueError: parts too short for a clip of each.
+        ValueError: the parts are too short for a clip in each split.
     """
     long = [p for p in parts if p.stop - p.start >= frames]
     val = min(long[-1].stop - frames if long else 0, total - round(VAL_SHARE * total))
@@ -172,8 +172,8 @@ def windows(
 def tracked(
     video: np.ndarray, labels: np.ndarray, parts: list[slice], out: dict[str, int], given: bool
 ) -> np.ndarray:
-    """Maps of tracks, numbered anew in each part, less those that are hardly objects, which are
-    counted in `out`. Of masks that were given, what hardly moves is an object all the same."""
+    """Maps of tracks, numbered anew in each part, without doubtful objects, which `out` counts.
+    With given masks, an object that hardly moves is kept."""
     maps = np.zeros_like(labels)
     for part in parts:
         some, things = video[part], np.where(labels[part] >= 1000, labels[part], 0)
@@ -189,7 +189,7 @@ def tracked(
 
 
 def sheet(root: Path, height: int, width: int, frames: int) -> Image.Image:
-    """Some clips of what was written, as the data set reads them: outlines, flow, visibility."""
+    """Some of the written clips, as the data set reads them: outlines, flow, visibility."""
     rows, names = [], []
     for split, shown in (("train", SHOWN - 1), ("val", 1)):
         clips = CityscapesClips(root, split, height, width, frames, max_objects=99)
@@ -212,7 +212,7 @@ def _large(image: np.ndarray) -> np.ndarray:
 
 
 def _outlined(image: np.ndarray, instance: np.ndarray) -> np.ndarray:
-    """Each object with an outline of a colour of its own."""
+    """Outlines each object in its own colour."""
     image, instance = _large(image), _large(instance)
     for number in np.unique(instance[instance > 0]):
         hue = np.uint8([[[int(number) * 67 % 180, 255, 255]]])
@@ -224,7 +224,7 @@ def _outlined(image: np.ndarray, instance: np.ndarray) -> np.ndarray:
 
 
 def _coloured(flow: np.ndarray, most: float) -> np.ndarray:
-    """Direction as hue, length as saturation, full at `most` px."""
+    """Flow as colours: direction is hue, length is saturation, full at `most` px."""
     angle = np.arctan2(flow[..., 1], flow[..., 0]) * (90 / np.pi) % 180
     length = (255 * np.hypot(*flow.transpose(2, 0, 1)) / max(most, 1e-6)).clip(max=255)
     hsv = np.stack([angle, length, np.full_like(angle, 255)], -1).astype(np.uint8)
@@ -232,14 +232,14 @@ def _coloured(flow: np.ndarray, most: float) -> np.ndarray:
 
 
 def left_out(manifest: dict) -> str:
-    """What of the video is in no clip, in words."""
+    """Describes the parts of the video that are in no clip."""
     reasons = manifest["left_out"].items()
     words = [f"{count} that {reason}" for reason, count in reasons if count]
     return f"; objects left out: {', '.join(words)}" if words else ""
 
 
 def describe(out: Path, manifest: dict) -> str:
-    """What is in `out`, in a line."""
+    """Describes the content of `out` in one line."""
     parts = [f"{s} {manifest[s]['clips']} ({manifest[s]['objects']})" for s in ("train", "val")]
     lines = [f"{out}: clips (objects in them): {', '.join(parts)}; look at {out / SHEET}"]
     (w, h), (wide, high) = manifest["size"], manifest["kept"]
@@ -269,5 +269,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cv2.setNumThreads(1)  # DIS on frames this small is no faster with more
+    cv2.setNumThreads(1)  # more threads make DIS no faster on small frames
     sys.exit(main())

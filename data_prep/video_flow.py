@@ -1,22 +1,22 @@
-"""Optical flow of a clip and what it shows again, from its frames and maps of its objects.
+"""Optical flow and visibility of a clip, from its frames and maps of its objects.
 
-Frames are uint8 RGB (H, W, 3), flow (H, W, 2) float32 px, x first, and that from a to b says
+Frames are uint8 RGB (H, W, 3), flow (H, W, 2) float32 px, x first. A flow from a to b means
 a(p) = b(p + flow(p)). Maps of objects are uint16 (H, W), 0: none, with the same number in all
-frames. All is at twice the size of the model, `DOUBLED`.
+frames. Everything is at twice the size of the model, `DOUBLED`.
 
-DIS carries the motion of an object into its surroundings and that of the surroundings into the
-object, and all the more the further the object goes. With maps it need not: objects are matched
-on their own, and around them the surroundings move as they do further off.
+DIS mixes the motions of an object and its surroundings, the more the further the object moves.
+Maps avoid this: objects are matched on their own, and the surroundings near them take the motion
+of the surroundings further away.
 """
 
 import cv2
 import numpy as np
 from video_tracks import look_up
 
-DOUBLED = 2  # times the size of the model
-HALO = 24  # px around objects in which DIS is not to be trusted
-MARGIN = 16  # px of surroundings that an object is matched with; DIS needs as many
-STRAY = 40  # of 255: the cost, in difference of pixels, of a flow that leads to something else
+DOUBLED = 2  # factor over the size of the model
+HALO = 24  # px around objects in which DIS is unreliable
+MARGIN = 16  # px of surroundings that an object is matched with; DIS needs them
+STRAY = 40  # of 255: cost of a flow that leads to another object, as difference of pixels
 
 
 def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def dis(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def flow_to_first(frames: np.ndarray, maps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(flow from frame t to frame 0, flow from frame 0 to t) for t = 1 .. T - 1.
 
-    From the direct flow and the sum over the frames between, and for objects a flow of their own.
+    Combines the direct flow and the sum over the frames between; objects have a flow of their own.
     """
     first, pairs, summed = frames[0], [], ()
     for t in range(1, len(frames)):
@@ -51,9 +51,9 @@ def better(
     of_a: np.ndarray | None = None,
     of_b: np.ndarray | None = None,
 ) -> np.ndarray:
-    """At each pixel that of the flows from a to b which finds the more similar pixels in b.
+    """Selects at each pixel the flow from a to b that leads to the more similar pixels in b.
 
-    With maps of both, one that leads to the same object is preferred.
+    With maps of both frames, a flow that leads to the same object is preferred.
     """
     costs = []
     for flow in flows:
@@ -67,12 +67,12 @@ def better(
 def layered(
     a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray, flows: list[np.ndarray]
 ) -> np.ndarray:
-    """The best flow from a to b of each object in a map, and around them that of the background.
+    """Best flow from a to b for each object in a map, and flow of the background around them.
 
     Args:
         a, b: frames.
-        of_a, of_b: their maps.
-        flows: of the whole frame; the first is that of the background, all are tried on objects.
+        of_a, of_b: maps of the frames.
+        flows: flows of the whole frame; the background takes the first, objects try all.
     """
     own = flows[0].copy()
     for number in np.setdiff1d(np.intersect1d(of_a, of_b), 0):
@@ -90,8 +90,8 @@ def matched(
 ) -> tuple[slice, slice, np.ndarray]:
     """Rows and columns around an object in a, and its flow to b there.
 
-    b is moved so that the object lies where it does in a: then it hardly moves, and it is its
-    surroundings that seem to.
+    b is shifted so that the object has its place in a: the object then hardly moves, and its
+    surroundings move instead.
     """
     x, y, wide, high = cv2.boundingRect(in_a.astype(np.uint8))
     left, top = max(0, x - MARGIN), max(0, y - MARGIN)
@@ -103,9 +103,9 @@ def matched(
 
 
 def background(flow: np.ndarray, things: np.ndarray) -> np.ndarray:
-    """The flow with that of the nearest pixels away from things in them and in their halo.
+    """The flow, with the values of the nearest free pixels in things and their halo.
 
-    Where nothing is away from them it is as it was.
+    Without free pixels the flow is unchanged.
     """
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HALO + 1, 2 * HALO + 1))
     near = cv2.dilate(things.astype(np.uint8), disc)
@@ -120,7 +120,7 @@ def background(flow: np.ndarray, things: np.ndarray) -> np.ndarray:
 
 
 def visible(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
-    """Where a pixel of frame t was seen in frame 0: there and back leads to it, and not outside.
+    """Where a pixel of frame t is visible in frame 0: the flow there and back returns to it.
 
     |back + forth(p + back)|^2 < 0.01 (|back|^2 + |forth|^2) + 0.5 in px of the model; bool (H, W).
     """

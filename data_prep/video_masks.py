@@ -1,7 +1,7 @@
-"""From the frames of a video to clips: shots, masks of what moves, and clips of frames and tracks.
+"""From the frames of a video to clips: shots, masks of moving objects, frames and tracks of clips.
 
-All is computed at twice the size of the model, which halves the error of the flow, and brought
-down by area. Frames are uint8 RGB (H, W, 3); labels uint16 (H, W) are those of
+Everything is computed at twice the size of the model, which halves the error of the flow, and
+averaged down. Frames are uint8 RGB (H, W, 3), labels uint16 (H, W) as in
 `gen.data.clips.cityscapes.read_ids`, maps of tracks uint16 (H, W), 0: none. Decoding is in
 gen.data.clips.decoding, flow and visibility in video_flow.py, tracks in video_tracks.py.
 """
@@ -18,25 +18,25 @@ from video_flow import DOUBLED, flow_to_first, visible
 from gen.data.images import to_tensor
 
 CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")  # 11 .. 18
-FIRST_THING = 11  # trainId of the first of them
-SMALL = 32, 16  # width and height that jumps are looked for at, px
-JUMP, TIMES, AROUND = 6, 4, 8  # a change of so many of 255, so many times that of frames around
-LOCAL = 24, 96  # frames that a background is the median of, at least and at most; else half a shot
-SAMPLES = 32  # of them, at most
+FIRST_THING = 11  # trainId of the first class
+SMALL = 32, 16  # width and height, px, at which jumps are detected
+JUMP, TIMES, AROUND = 6, 4, 8  # a jump: change of 255, its ratio to the usual change, frames around
+LOCAL = 24, 96  # frames in the median of a background, least and most; otherwise half a shot
+SAMPLES = 32  # most frames that are sampled
 CHANGE = 30  # of 255: a pixel this far from the background, in any channel, has changed
-SPREAD = 6  # and this many times as far as it usually is: what swings is background
-MOVING = 0.3  # share of changed pixels from which on it is the camera that moves, or the light
+SPREAD = 6  # and this many times its usual distance: swinging things are background
+MOVING = 0.3  # share of changed pixels above which the camera or the light changes
 SHADOW = (0.5, 0.12)  # least brightness of a shadow, relative to the background, and most tint
-CLOSING = 64  # the gaps that are closed are this part of the height
-MIN_AREA = 0.0005  # of an object, share of the image
-MAX_CHANGE = 1.8  # times an area grows or shrinks by in a frame; two who part halve it
+CLOSING = 64  # closed gaps are this part of the height
+MIN_AREA = 0.0005  # least area of an object, share of the image
+MAX_CHANGE = 1.8  # largest factor of an area between frames; two objects that part halve it
 
 
 # ---- shots --------------------------------------------------------------------------------------
 
 
 def shots(frames: np.ndarray) -> list[slice]:
-    """The frames between jumps, which are cuts and sudden changes of light: nothing spans one."""
+    """Splits the frames at jumps, which are cuts and sudden changes of light."""
     small = np.stack([cv2.resize(f, SMALL, interpolation=cv2.INTER_AREA) for f in frames])
     change = np.abs(np.diff(small.astype(np.float32), axis=0)).mean((1, 2, 3))  # (F - 1,)
     padded = np.pad(change, AROUND, mode="edge")
@@ -49,25 +49,25 @@ def _between(edges: list[int]) -> list[slice]:
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
-# ---- what moves ---------------------------------------------------------------------------------
+# ---- moving objects -----------------------------------------------------------------------------
 
 
 def moving_masks(
     frames: np.ndarray, parts: list[slice], kind: int, min_area: float = MIN_AREA
 ) -> tuple[np.ndarray, list[slice]]:
-    """Labels (F, H, W) of what moves before a camera that stands still, and the parts in which it
-    does: frames of which much changes, as where it is jolted or the picture fades, end a part.
+    """Labels (F, H, W) of moving objects before a still camera, and the usable parts of the shots:
+    frames with much change, as in a jolt or a fade, end a part.
 
-    What moves differs from two backgrounds, of the frames before it and of those after it: what
-    has stood in one of them for long, and then leaves, leaves nothing behind. Backgrounds are as
-    bright as the frame. Shadows are left out, thin lines opened away, gaps closed; each connected
-    part of `min_area` and more (share of the image) is an object.
+    A moving object differs from two backgrounds, of the frames before and of the frames after it,
+    so an object that stood still for long and then leaves makes no false mask. Backgrounds get the
+    brightness of the frame. Shadows are left out, thin lines removed, gaps closed; each connected
+    part of at least `min_area` is an object.
 
     Args:
-        frames: (F, H, W, 3) uint8.
-        parts: shots.
-        kind: trainId of what moves; the rest is road.
-        min_area: of an object, share of the image.
+        frames: frames (F, H, W, 3) uint8.
+        parts: shots of the video.
+        kind: trainId of moving objects; all else is road.
+        min_area: least area of an object, share of the image.
 
     Raises:
         ValueError: much of the image changes, as when the camera moves.
@@ -98,13 +98,13 @@ def moving_masks(
 
 
 def _backgrounds(frames: np.ndarray):
-    """Of a shot: a function of t that returns the backgrounds before and after a frame."""
+    """Function of t for a shot that returns the backgrounds before and after frame t."""
     length = min(len(frames), max(LOCAL[0], min(LOCAL[1], len(frames) // 2)))
     starts = [*range(0, len(frames) - length, max(1, length // 3)), len(frames) - length]
 
     @lru_cache(maxsize=4)
     def at(k: int) -> tuple[np.ndarray, np.ndarray]:
-        """A background, and how far from it pixels may be that have not changed."""
+        """A background, and the distance from it that unchanged pixels may have."""
         picked = np.linspace(starts[k], starts[k] + length - 1, min(length, SAMPLES))
         some = frames[picked.astype(int)]
         background = np.median(some, 0).astype(np.uint8)
@@ -122,7 +122,7 @@ def _backgrounds(frames: np.ndarray):
 def _changed(
     frame: np.ndarray, background: np.ndarray, least: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """The share of pixels that differ from a background, and those that do and are no shadow."""
+    """Share of pixels that differ from a background, and mask of those that are no shadow."""
     background = _lit(background, frame)
     change = cv2.absdiff(frame, background)
     mask = (change > least).any(-1)
@@ -133,14 +133,14 @@ def _changed(
 
 
 def _lit(background: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """A background as bright as a frame, in each channel."""
+    """A background with the brightness of a frame, in each channel."""
     some = ((image[::4, ::4].reshape(-1, 3) + np.float32(1)) for image in (frame, background))
     light = np.median(np.divide(*some), 0)  # (3,)
     return (background * light).clip(max=255).astype(np.uint8)
 
 
 def _components(mask: np.ndarray, min_area: float) -> np.ndarray:
-    """Numbers from 1 of the connected parts of a mask, (H, W), at most 999 of them."""
+    """Numbers, from 1, of the connected parts of a mask, (H, W), at most 999."""
     height, width = mask.shape
     side = max(3, height // CLOSING | 1)
     closing = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
@@ -159,15 +159,15 @@ def _components(mask: np.ndarray, min_area: float) -> np.ndarray:
 def clip_of_tracks(
     frames: np.ndarray, maps: np.ndarray, labels: np.ndarray, min_area: float = MIN_AREA
 ) -> dict[str, Tensor] | None:
-    """A clip as in `gen.data.clips`, without boxes and motions; None where no track goes through.
+    """A clip as in `gen.data.clips`, without boxes and motions; None without a complete track.
 
-    Tracks are left out that are missing in a frame, smaller than `min_area` in one, or grow or
-    shrink by more than `MAX_CHANGE` from one to the next.
+    A track is left out if it is missing in a frame, smaller than `min_area` in a frame, or grows
+    or shrinks by more than `MAX_CHANGE` between two frames.
 
     Args:
-        frames: (T, 2 H, 2 W, 3) uint8.
-        maps: (T, 2 H, 2 W) of tracks.
-        labels: (T, 2 H, 2 W): what there is; that of a track is the commonest in it.
+        frames: frames (T, 2 H, 2 W, 3) uint8.
+        maps: maps (T, 2 H, 2 W) of tracks.
+        labels: labels (T, 2 H, 2 W); a track has the commonest label in it.
     """
     height, width = (side // 2 for side in frames.shape[1:3])
     instance = np.zeros((len(maps), height, width), np.int64)

@@ -1,4 +1,4 @@
-"""Numbers that objects keep from frame to frame: maps of objects in, maps of tracks out.
+"""Tracking: maps of objects in, maps of tracks with one number per object in all frames out.
 
 A map is uint16 (H, W), 0: no object. A flow is float32 (H, W, 2) px, x first.
 """
@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-MIN_IOU = 0.3  # of a track, carried on by the flow, with the mask that continues it
-INSIDE = 0.6  # share of a track that is inside a mask that it is taken for a part of
-IN_SIGHT = 0.7  # least share of its area that a part must have to say where the track is
+MIN_IOU = 0.3  # of a track, moved by the flow, with the mask that continues it
+INSIDE = 0.6  # least share of a track inside a mask to count as a part of the mask
+IN_SIGHT = 0.7  # least visible share of a part's area to locate the track
 MAX_GAP = 2  # frames that a track may miss
-STILL = 0.2  # of its size (root of the area): what never gets farther hardly moves
-FILLS = 0.5  # share of the frame from which on a track fills it
+STILL = 0.2  # of its size (root of the area): a track that stays closer hardly moves
+FILLS = 0.5  # share of the frame above which a track fills it
 
 
 def look_up(image: np.ndarray, flow: np.ndarray, by: int = cv2.INTER_LINEAR) -> np.ndarray:
@@ -27,16 +27,16 @@ def look_up(image: np.ndarray, flow: np.ndarray, by: int = cv2.INTER_LINEAR) -> 
 
 
 class Seen(NamedTuple):
-    """A track where it was last in sight."""
+    """A track where it was last visible."""
 
     frame: int
     mask: np.ndarray  # (H, W) bool
-    motion: np.ndarray  # (2,) px a frame, the median of its flow
-    alone: int  # frames with a mask of its own, less those with a part of one
-    found: int  # the last frame with a part of it
+    motion: np.ndarray  # (2,) px per frame, the median of its flow
+    alone: int  # frames with its own mask, minus frames with a part of a mask
+    found: int  # last frame with a part of it
 
     def at(self, frame: int) -> np.ndarray:
-        """Its mask in a later frame, if it goes on so."""
+        """The mask in a later frame, if the motion continues."""
         move = np.eye(2, 3)
         move[:, 2] = (frame - self.frame) * self.motion
         size = self.mask.shape[::-1]
@@ -46,16 +46,16 @@ class Seen(NamedTuple):
 def track(labels: np.ndarray, backs: Iterable[np.ndarray]) -> np.ndarray:
     """Maps in which an object has one number in all frames, counted from 1.
 
-    Each track is carried to the next frame by the flow, or, where others hide it, by the motion
-    that it had. A mask that holds several tracks is cut among them, pixels to the nearest one; for
-    no more frames than they have been seen apart, so that what was in pieces for a moment is whole
-    again. Then tracks and masks are paired for the largest sum of IoU (the Hungarian method), with
-    at least `MIN_IOU`; other masks begin a track. A track that is missing in at most `MAX_GAP`
-    frames is there where its motion has carried it, behind the rest.
+    Each track moves to the next frame by the flow or, where other objects hide it, by its last
+    motion. A mask that holds several tracks is cut among them, each pixel to the nearest track,
+    for at most as many frames as the tracks were apart, so that an object that was in pieces for a
+    moment becomes whole again. Then tracks and masks are paired for the largest sum of IoU (the
+    Hungarian method), with at least `MIN_IOU`; other masks begin a track. A track that is missing
+    in at most `MAX_GAP` frames is filled in at its expected place, behind the other tracks.
 
     Args:
-        labels: (F, H, W), a map a frame.
-        backs: the flow from each frame but the first to the one before.
+        labels: labels (F, H, W), one map per frame.
+        backs: flow from each frame but the first to the frame before.
     """
     seen: dict[int, Seen] = {}
     maps, count = np.zeros_like(labels), 0
@@ -97,10 +97,10 @@ def track(labels: np.ndarray, backs: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def doubtful(maps: np.ndarray) -> dict[str, list[int]]:
-    """Tracks that are hardly objects, by reason: those that hardly move, those that fill the frame.
+    """Doubtful tracks by reason: those that hardly move, and those that fill the frame.
 
     Args:
-        maps: (F, H, W) of tracks.
+        maps: maps (F, H, W) of tracks.
     """
     count, (y, x) = int(maps.max()) + 1, np.indices(maps.shape[1:])
     areas, far = np.zeros((len(maps), count)), np.zeros(count)
@@ -120,7 +120,7 @@ def doubtful(maps: np.ndarray) -> dict[str, list[int]]:
 
 
 def _expected(frame: int, seen: dict[int, Seen], back: np.ndarray) -> dict[int, np.ndarray]:
-    """Where the tracks should be in a frame, what is lower in the image, and so nearer, first."""
+    """Expected masks of the tracks in a frame, in order from the lowest (nearest) in the image."""
     there = {}
     for number, last in seen.items():
         if last.frame < frame - 1:
@@ -133,7 +133,7 @@ def _expected(frame: int, seen: dict[int, Seen], back: np.ndarray) -> dict[int, 
 
 
 def _cut(labels: np.ndarray, there: dict[int, np.ndarray]) -> tuple[np.ndarray, dict[int, int]]:
-    """The map, masks that hold several tracks cut among them, and the track of each new number."""
+    """The map, with masks of several tracks cut among them, and the track of each new number."""
     parts, count = labels.astype(np.int32), int(labels.max())
     groups: dict[int, dict[int, np.ndarray]] = {}
     of: dict[int, int] = {}
@@ -155,13 +155,13 @@ def _cut(labels: np.ndarray, there: dict[int, np.ndarray]) -> tuple[np.ndarray, 
 
 
 def _numbers(labels: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The numbers in a map but 0, and their areas in pixels."""
+    """The numbers in a map except 0, and their areas in pixels."""
     numbers, areas = np.unique(labels, return_counts=True)
     return numbers[numbers > 0].tolist(), areas[numbers > 0]
 
 
 def _shared(a: np.ndarray, b: np.ndarray, of_a: list[int], of_b: list[int]) -> np.ndarray:
-    """Pixels that each object of map a has in common with each of map b."""
+    """Number of pixels that each object of map a shares with each object of map b."""
     both = np.isin(a, of_a) & np.isin(b, of_b)
     shared = np.zeros((len(of_a), len(of_b)))
     np.add.at(shared, (np.searchsorted(of_a, a[both]), np.searchsorted(of_b, b[both])), 1)
