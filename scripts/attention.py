@@ -1,7 +1,7 @@
-"""Shows where classifiers look: each head's attention over the image, and the parts of its map.
+"""Shows where classifiers look: the attention of each head over the image, and its components.
 
-One row an image and checkpoint: the image with the class it is taken for, then for each head its
-attention with the spatial entropy, and what is above the mean of its map, a colour a component.
+One row per image and checkpoint: the image with its predicted class, then for each head the
+attention with its spatial entropy, and the components above the mean, each in its own colour.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs((*args.images, *args.checkpoint), [args.out])
-    viz.image_format(args.out)  # before the work
+    viz.image_format(args.out)  # checked before the work
     picture = draw(args.images, args.checkpoint, args.cell_px, args.crop_pct, args.method)
     print(viz.save_image(picture, args.out))
 
@@ -87,7 +87,7 @@ def row(method, x, px: int) -> tuple[list, list[str]]:
 
 
 def names(checkpoints: list[str]) -> list[str]:
-    """What tells the files apart: their names, or else those of their folders."""
+    """Distinct names of the checkpoints: of the files, or otherwise of their folders."""
     short = checkpoint_names(checkpoints)
     if len(set(short)) < len(short):
         short = [

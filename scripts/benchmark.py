@@ -1,20 +1,20 @@
 """Measures training, scoring and loading; prints a table and, last, one JSON line.
 
-train        a training step, by phase; --vs literal: beside the published step, and our fast one;
-             --vs plain --option KEY=VALUE ..: with these options of the method beside without
+train        a training step, by phase; --vs literal: with the published step, and our fast step;
+             --vs plain --option KEY=VALUE ..: with these options of the method, and without
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
 fir          StyleGAN2's resampling: zeros and a whole convolution against ours, 2-D and separable
 video        a clip of Click to Move: ours, also in bf16, against frames one by one
-data         images a second out of the loader, by workers
+data         images per second from the loader, by number of workers
 
-Time: all sides live in one process and run in turn, so that a busy machine slows all alike; the
-first round warms up. Phases: D, G latent and G ref are forward and backward (our D also renders the
-latent fake that the generator uses again), update is optimizers and EMA. With lazy R1 a round is
-one iteration with R1 and one without, weighed 1 : K - 1. `cpu s` is processor time.
+Time: all sides run in turn in one process, so that a busy machine slows all equally; the first
+round is a warm-up. Phases: D, G latent and G ref are forward and backward (our D also renders the
+latent fake that the generator reuses), update is optimizers and EMA. With lazy R1 a round is one
+iteration with R1 and one without, weighted 1 : K - 1. `cpu s` is processor time.
 
-Memory: the peak of two iterations, the first with R1, in a process of its own: VmHWM, libraries
-included, or on a GPU that of tensors.
+Memory: the peak of two iterations, the first with R1, in a separate process: VmHWM with libraries,
+or on a GPU the peak of tensors.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `gen` does
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `gen`
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import numpy as np
@@ -55,7 +55,7 @@ from literal_step import LiteralStep
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
 PHASES = ("D", "G latent", "G ref", "update")
-Seconds = dict[str, float]  # of each phase, "s/it" in all, and "cpu s"
+Seconds = dict[str, float]  # of each phase, the sum "s/it", and "cpu s"
 
 
 class Clock:
@@ -102,13 +102,13 @@ def make_batch(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 class Side(NamedTuple):
-    """One way to step; `literal` is the published one."""
+    """One way to make a step; `literal` is the published way."""
 
     precision: str = "fp32"
     r1_every: int = 1
     single_d_step: bool = False
     literal: bool = False
-    options: tuple[str, ...] = ()  # KEY=VALUE, of the method
+    options: tuple[str, ...] = ()  # KEY=VALUE options of the method
 
     @property
     def name(self) -> str:
@@ -118,7 +118,7 @@ class Side(NamedTuple):
         return "literal, fp32" if self.literal else f"ours, {self.precision}{lazy}{single}{options}"
 
     def make(self, args: argparse.Namespace) -> Callable[[int], Seconds]:
-        """Networks and optimizers of its own: run(iteration) -> seconds of the phases."""
+        """Makes networks and optimizers; returns run(iteration) -> seconds of the phases."""
         return literal(args) if self.literal else ours(args, self)
 
 
@@ -186,7 +186,7 @@ def train(args: argparse.Namespace) -> list[dict]:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             memory.append(process.submit(peak_bytes, args, side).result())
     runs = [side.make(args) for side in sides]
-    rounds: list[list[Seconds]] = [[] for _ in sides]  # of each side
+    rounds: list[list[Seconds]] = [[] for _ in sides]  # for each side
     for i in range(args.iterations + 1):
         for seconds, run, side in zip(rounds, runs, sides, strict=True):
             seconds.append(one_round(run, side.r1_every, i))
@@ -207,7 +207,7 @@ def train(args: argparse.Namespace) -> list[dict]:
 
 
 def one_round(run: Callable[[int], Seconds], k: int, i: int) -> Seconds:
-    """The mean of the k iterations from k i on, of which only the first has R1."""
+    """Mean of k iterations from number k i on; only the first has R1."""
     gc.collect()
     first = run(k * i)
     rest = run(k * i + 1) if k > 1 else first
@@ -215,7 +215,7 @@ def one_round(run: Callable[[int], Seconds], k: int, i: int) -> Seconds:
 
 
 def peak_bytes(args: argparse.Namespace, side: Side) -> int:
-    """What two iterations need at most; to be called in a process of its own."""
+    """Peak memory of two iterations, to be called in a separate process."""
     run = side.make(args)
     for iteration in range(2):
         run(iteration)
@@ -249,7 +249,7 @@ def data(args: argparse.Namespace) -> list[dict]:
         began = time.perf_counter()
         for _ in islice(batches, args.batches):
             pass
-        images = 3 * args.batch_size * args.batches  # an element: source and two references
+        images = 3 * args.batch_size * args.batches  # per element: source and two references
         rows.append({"workers": workers, "images/s": images / (time.perf_counter() - began)})
     return rows
 

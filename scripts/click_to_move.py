@@ -1,13 +1,13 @@
-"""Moves objects of an image and shows what the others do: a video, arrows, flow, visibility.
+"""Moves objects of an image and shows how the others react: a video, arrows, flow, visibility.
 
 an image with masks    click_to_move.py --frame F.png --masks M.png --drag 13001:8,0 --pin 11001
 a drawn scene          click_to_move.py --scene 3 --drag 40,30:8,-2 --camera -3,0,1
-as it was asked before click_to_move.py --scene 3 --request before/request.json --out again
+an earlier request     click_to_move.py --scene 3 --request before/request.json --out again
 
-Who can be dragged: --list. What will happen, without the video: --suggest. Masks are one PNG of
-16 bits, trainId * 1000 + number for things, as 13001 for a car, and trainId for the rest, as those
-of data_prep/video.py. Positions and ways are px of the image as it is given; it is cut to the
-model's proportions and resized, and what is lost is told.
+--list lists the objects; --suggest predicts the motion without the video. Masks are one PNG of 16
+bits, trainId * 1000 + number for things, e.g. 13001 for a car, and trainId for other pixels, as in
+data_prep/video.py. Positions and paths are px of the image as given, which is cropped to the
+model's proportions and resized; a note tells what is lost.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     add("--suggest", action="store_true", help="only arrows.png and the table: fast")
     add("--list", action="store_true", help="only say which objects there are")
     add("--out", type=Path, default=Path("click_to_move"), help="folder")
-    # argparse takes -3,0,1 for an option, but not with a blank before it
+    # argparse takes -3,0,1 for an option, unless a blank precedes it
     words = [f" {word}" if re.match(r"-[\d.]", word) else word for word in sys.argv[1:]]
     parser.add_argument("--method", **METHOD)
     demo(parser.parse_args(words))
@@ -118,9 +118,9 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[str]) -> str:
-    """Pictures and videos of clips (S, T + 1, 3, H, W), named by the texts if they are many.
+    """Saves pictures and videos of clips (S, T + 1, 3, H, W), with the texts as names for S > 1.
 
-    The GIF begins with a second of the arrows. Returns the codec of the MP4.
+    The GIF begins with one second of the arrows. Returns the codec of the MP4.
     """
     flow, visible = torch.cat([c.flow for c in clips]), torch.cat([c.visible for c in clips])
     viz.save_image(motion_viz.flow_sheet(flow, texts), out / "flow.png")
@@ -129,7 +129,7 @@ def save(out: Path, video: torch.Tensor, clips: list, arrows: list, texts: list[
     )
     viz.save_image(motion_viz.frames_sheet(video, texts), out / "frames.png")
     shown = [viz.enlarge(frame, motion_viz.ARROWS_PX) for frame in video[0]]
-    asked = [ways.crop((0, 0, *shown[0].size)) for ways in arrows]  # without the words below
+    asked = [ways.crop((0, 0, *shown[0].size)) for ways in arrows]  # without the legend
     if texts:
         shown = [viz.grid([column], headers=texts) for column in video.unbind(1)]
         small = viz.enlarge(video[0, 0]).size

@@ -1,9 +1,9 @@
 """Compares checkpoints on the same sources, seeds and references: a table, and compare.html.
 
 A run is a folder with a last.ckpt, or a .safetensors or .ckpt file; the last.ckpt or best.ckpt of a
-run has the name of its folder. The first is what the others are compared with. Differences are
-paired, source by source. With the group psi, values of paths are compared at equal distance, too:
-what a model scores at its own distance says little.
+run has the name of its folder. All other runs are compared with the first. Differences are paired,
+source by source. With the group psi, values of paths are also compared at equal distance, since a
+model's value at its own distance says little.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
         name = type(classifier).__name__
         raise ValueError(f"{args.classifier}: expected a classifier of domains, got {name}")
     found, judges = [], Scorers(data.train, classifier=classifier)
-    for name, method in methods.items():  # all, before the first takes its time
+    for name, method in methods.items():  # checks all before the long work on the first
         try:
             check(method, data.val, args.metrics, judges, max_sources=args.max_sources)
         except ValueError as error:

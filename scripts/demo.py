@@ -1,6 +1,6 @@
 """Opens one page in the browser: translate and interpolate, edit, click to move.
 
-It is served to this machine alone; --share lets others in, who know the password of --auth.
+Only this machine can open it; --share lets others in who know the password of --auth.
 Needs the extra `demo`: pip install -e ".[demo]", or bash scripts/quickstart.sh --demo.
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     from gen.demo import app
 
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # its folder is removed, too
+        if hasattr(signal, name):  # then its folder is removed, too
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     paths = {name: getattr(args, name) for name in ROLES}
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def knows(path: str, method) -> str:
-    """What a model knows: the first words of the card beside its file, else what it is of."""
+    """Describes a model: the first words of the card beside its file, or the kind of the model."""
     card, known = Path(f"{without_suffix(path)}.md"), ""
     if card.is_file():
         parts = re.split(r"\n\s*\n", card.read_text("utf-8").strip())

@@ -3,8 +3,8 @@
 images of seeds    edit.py --checkpoint C --classifier J --seeds 0-5 --set cat --set no-spots
 photos             edit.py --checkpoint C --classifier J a.png b.png --set cat --noises 3
 
-Attributes that a request does not name stay, unless they exclude what it names. A GIF goes from the
-image over its edits, in the order of --set, and back. Photos are first projected into W+.
+Attributes that a request does not name stay, unless they exclude a named one. A GIF shows the
+image, its edits in the order of --set, and the way back. Photos are first projected into W+.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def edit(args: argparse.Namespace) -> None:
     tasks.expect(method, "editor", source=args.checkpoint)
     tasks.expect(judge, "classifier", source=args.classifier)
     requests = [editing.parse(text, method.attribute_names) for text in args.set]
-    photos = [common.read(method, image) for image in args.images]  # of (1, 3, S, S)
-    seen = editing.known(method, judge)  # first: it refuses a classifier that does not fit
+    photos = [common.read(method, image) for image in args.images]  # each (1, 3, S, S)
+    seen = editing.known(method, judge)  # first, since it refuses a classifier that does not fit
     shown, texts = [], []
     if photos:
         x = torch.cat(photos)

@@ -1,5 +1,5 @@
-"""Evaluates a checkpoint, of a translator, a classifier, a generator, an editor of codes or an
-animator of frames: one JSON line a metric, and a table."""
+"""Evaluates the checkpoint of a translator, a classifier, a generator, an editor of codes or an
+animator: one JSON line per metric, and a table."""
 
 import argparse
 import importlib
@@ -101,9 +101,9 @@ def main() -> None:
     if args.data == "heads" and args.split not in (None, ["val"]):
         parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
     check_device(args.device)
-    if args.out:  # before all the work
+    if args.out:  # before all other work
         reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
-        splits = (*(args.split or ["val"]), "voc")  # of a classifier, each has a file
+        splits = (*(args.split or ["val"]), "voc")  # a classifier has one file per split
         writes = (args.out, values_of(args.out), *(values_of(args.out, s) for s in splits))
         keep_inputs((*reads, args.no_edges, args.voc), writes)
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def values_of(out: Path, split: str = "") -> Path:
-    """Where the values of single units are kept, that the means in `out` are of."""
+    """File of the values of single units, from which the means in `out` are computed."""
     return Path(f"{without_suffix(out)}.values{split and '.' + split}.jsonl")
 
 

@@ -1,4 +1,4 @@
-"""A Lightning checkpoint to a `.safetensors` file that can be shared: averaged weights, options."""
+"""Exports a Lightning checkpoint to a `.safetensors` file to share: averaged weights, options."""
 
 import argparse
 from pathlib import Path

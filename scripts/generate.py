@@ -4,7 +4,7 @@ of seeds                 generate.py --checkpoint C --seeds 0-31 --psi 0.7
 by truncation            generate.py --checkpoint C --seeds 0-5 --psi 0 0.3 0.5 0.7 1
 two codes mixed          generate.py --checkpoint C --seeds 0-3 --mix 10-15 --first 4
 
-Mixing: rows of the picture have the codes of --seeds, their rows from --first on those of --mix.
+Mixing: a row of the picture has the code of one of --seeds, with rows of --mix from --first on.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
     keep_inputs([args.checkpoint], [args.out])
-    viz.image_format(args.out)  # before the work
+    viz.image_format(args.out)  # checked before the work
     print(viz.save_image(draw(args), args.out))
 
 

@@ -1,4 +1,4 @@
-"""Published weights to a `.safetensors` file for `gen.load`, with a card beside it."""
+"""Converts published weights to a `.safetensors` file for `gen.load`, and writes a card."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from gen.convert import starganv2 as official
 from gen.convert import stylegan2 as official_stylegan2
 from gen.files import keep_inputs, sha256, without_suffix
 
-IMPORT = {  # method: what reads its files, and their licence
+IMPORT = {  # method: reader of its files, and their licence
     "starganv2": (official.import_starganv2, official.LICENCE),
     "stylegan2": (official_stylegan2.import_stylegan2, official_stylegan2.LICENCE),
     "isf": (official_isf.import_isf, official_isf.LICENCE),

@@ -1,11 +1,11 @@
-"""Walks images between styles: strip (PNG), GIF, MP4, and how smooth each leg of the way is.
+"""Walks images between styles: strip (PNG), GIF, MP4, and the smoothness of each leg.
 
 between domains    interpolate.py --checkpoint C a.png --domains cat dog
 within a domain    interpolate.py --checkpoint C a.png --domains cat --seeds 3 8
 over a third       interpolate.py --checkpoint C a.png --domains cat dog --via bear
 between images     interpolate.py --checkpoint C a.png --refs cat/1.png dog/7.png
 
-A reference's domain is the name of its folder, or stands in --domains in the same order.
+The domain of a reference is the name of its folder, or is given by --domains in the same order.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def interpolate(args: argparse.Namespace) -> None:
     tasks.expect(method, "translator", source=args.checkpoint)
     names, keys = translation.route(method, args.domains, args.refs or args.seeds, args.via)
     x = torch.cat([common.read(method, image) for image in args.images])  # (N, 3, S, S)
-    legs = translation.walk(method, x, keys, args.frames)  # of (N, T, 3, S, S)
+    legs = translation.walk(method, x, keys, args.frames)  # each (N, T, 3, S, S)
     frames = common.join(legs).cpu()  # (N, T', 3, S, S)
     args.out.mkdir(parents=True, exist_ok=True)
     for base, own in zip(bases, frames, strict=True):

@@ -1,8 +1,8 @@
 """Writes RUN_DIR/report.html again: pictures of its checkpoint, its curves, metrics and config.
 
-The page of a generator shows images; that of other methods says which command shows more.
+The page of a generator shows images; the pages of other methods name the command for pictures.
 
-Metrics are taken from RUN_DIR/metrics.jsonl (`evaluate.py --out`), if it is there.
+Metrics are read from RUN_DIR/metrics.jsonl (`evaluate.py --out`), if it exists.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def report(args: argparse.Namespace) -> Path:
 
 
 def data_of(config: Path) -> str | None:
-    """What --data would say, from a saved config; None: it names no data."""
+    """Data of a saved config, in the form of --data; None if it names no data."""
     if not config.exists():
         return None
     saved = read_saved(config)

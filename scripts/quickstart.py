@@ -1,4 +1,4 @@
-"""What `scripts/quickstart.sh` runs once the package is installed; see there."""
+"""Run by `scripts/quickstart.sh` once the package is installed; see there."""
 
 import argparse
 import sys
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "checkpoints/smooth_i2i_emoji64.safetensors"
 CONFIG = ROOT / "configs/smooth_i2i/emoji64_cpu.yaml"
 STEPS_FINE_TUNED, STEPS_FROM_NOTHING = 200, 600
-GENTLY = ("--model.lr", "5e-5")  # the shipped weights ended on a rate of 0
-SOURCES = 24  # images evaluated
+GENTLY = ("--model.lr", "5e-5")  # the shipped weights ended at a learning rate of 0
+SOURCES = 24  # number of evaluated images
 
 
 def run(*command: str | Path) -> int:
@@ -32,7 +32,7 @@ def run(*command: str | Path) -> int:
 
 
 def prepare() -> Domains | Heads:
-    """The emoji data set, or without npm or its registry the embedded one."""
+    """The emoji data set; without npm or its registry, the embedded data set."""
     code = run(sys.executable, "data_prep/emoji.py", "--size", "64", "--out", "data/emoji")
     if code == 0:
         return Domains(str(ROOT / "data/emoji"), img_size=64)
@@ -43,7 +43,7 @@ def prepare() -> Domains | Heads:
 
 
 def name_run(data: Path | None, embedded: bool, from_scratch: bool) -> Path:
-    """The folder of a run without --out: another one for other data or another start."""
+    """Folder of a run without --out, which depends on the data and the start."""
     parts = ["quickstart", "heads" if embedded else data and data.resolve().name]
     parts.append("from_scratch" if from_scratch else None)
     return ROOT / "runs" / "_".join(part for part in parts if part)
@@ -67,10 +67,10 @@ def check_run(out: Path, data: Domains | Heads, start: str) -> None:
 
 
 def choose_precision(resumed: Path | None) -> list[str]:
-    """Options of a fit: a run goes on as it began, else no bfloat16 where it is slow; it is told.
+    """Precision of a fit as options: that of the resumed run, or float32 if bfloat16 is slow.
 
     Args:
-        resumed: folder of the run that is resumed, if one is.
+        resumed: folder of the resumed run, or None.
     """
     config = resumed and resumed / "config.yaml"
     if config and config.exists():
@@ -96,7 +96,7 @@ def main() -> None:
     keep_inputs([args.data], [args.out])
     data = Domains(str(args.data.resolve()), img_size=64) if args.data else prepare()
     trained = SimpleNamespace(domains=data.domains, img_size=data.img_size)
-    check(trained, data.val, max_sources=SOURCES)  # what comes last is decided first
+    check(trained, data.val, max_sources=SOURCES)  # checks the last step first
     fill_cache(("alex",))
     shipped = gen.load(SHIPPED) if SHIPPED.exists() else None
     if shipped and shipped.domains != data.domains:

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def translate(args: argparse.Namespace) -> int:
-    """1 if an image could not be used (each is named), else 0."""
+    """Returns 1 if an image could not be used (each is named), otherwise 0."""
     files = outputs(args.input, args.out)
     keep_inputs((args.input, args.ref, args.checkpoint, *files), files.values())
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +56,7 @@ def translate(args: argparse.Namespace) -> int:
 
 
 def outputs(source: Path, out: Path) -> dict[Path, Path]:
-    """{image: PNG to write}; ValueError if there is none, or two would share a file."""
+    """{image: PNG to write}; ValueError without an image, or if two would share a file."""
     if source.is_dir():
         below = images_below(source)
         files = {p: out / p.relative_to(source).with_suffix(".png") for p in below}

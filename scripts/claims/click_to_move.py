@@ -1,4 +1,4 @@
-"""The table of `click_to_move.sh`, from the runs it made in a folder."""
+"""Prints the table of `click_to_move.sh`, from the folder of its runs."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ OF_KIND = [
 
 
 def table(out: Path, seeds: list[str]) -> str:
-    """Means over seeds, with and without edges, and the difference and share of equal seeds."""
+    """Means over seeds, with and without edges, and their difference and ratio for equal seeds."""
     sides = [[read(out / f"{s}_{seed}" / "test.jsonl") for seed in seeds] for s in SIDES]
     for row in (row for rows in sides for row in rows):
         row |= {f"{name}_acting": acting(row, name) for name in OF_KIND}
@@ -34,7 +34,7 @@ def table(out: Path, seeds: list[str]) -> str:
 
 
 def acting(row: dict[str, float], name: str) -> float:
-    """The mean over collide, push and follow, which are equally likely."""
+    """Mean over collide, push and follow, which are equally frequent."""
     return float(np.mean([row[f"{name}_{kind}"] for kind in ACTING]))
 
 

@@ -1,4 +1,4 @@
-"""Measures a run of `smooth_i2i.sh`, or prints the table of all of them."""
+"""Measures a run of `smooth_i2i.sh`, or prints the table of all its runs."""
 
 import argparse
 import re
@@ -15,17 +15,17 @@ from gen.evaluation.translators import Scorers, evaluate
 from gen.files import write_atomic
 
 GROUPS = ["inter", "psi", "middle", "translation", "accuracy", "fidelity"]
-SHOWN = re.compile(  # the question, and what an answer may cost
+SHOWN = re.compile(  # the question, and possible costs
     r"inter/equal_distance/(straight|eq|ps|progress)_|inter/latent/(ps|straight|direct|gradual"
     r"|membership|realism)_|middle/latent/|latent/(accuracy|diversity|paired_lpips)_"
     r"|reference/accuracy_|fidelity/latent/kd_"
 )
 REFERENCE = "smooth"
-REAL = 500  # training images of each domain that outputs are held against
+REAL = 500  # training images per domain that outputs are compared with
 
 
 def measure(run: Path, judge: Path, count: int) -> list[dict]:
-    """Rows of a run, with values of single sources; what its ledger holds is not done again."""
+    """Rows of a run, with values of single sources; measures only what its ledger lacks."""
     method = gen.load(run / "last.ckpt")
     data = Heads(img_size=method.img_size, train_images=REAL)
     judges = Scorers(data.train, classifier=gen.load(judge))
@@ -36,7 +36,7 @@ def measure(run: Path, judge: Path, count: int) -> list[dict]:
 
 
 def table(runs: dict[tuple[str, str, str], list[dict]]) -> str:
-    """Differences of every arm to `smooth`, paired by seed, source and pair of ends.
+    """Differences between every arm and `smooth`, paired by seed, source and pair of ends.
 
     Args:
         runs: rows of each (generator, arm, seed).

@@ -1,4 +1,4 @@
-"""The table and the pictures of `spatial_entropy.sh`, from the runs it made in a folder."""
+"""Makes the table and the pictures of `spatial_entropy.sh`, from the folder of its runs."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ SPLITS = {"val": "held-out emoji (val)", "test": "held-out emoji", "test_openmoj
 
 
 def table(out: Path, seeds: list[str]) -> str:
-    """Means over seeds, with and without the loss, and the difference of equal seeds."""
+    """Means over seeds, with and without the loss, and their difference for equal seeds."""
     sides = {s: [read(out / f"{s}_{k}" / "test.jsonl") for k in seeds] for s in ("with", "without")}
     lines = [f"{'':58}{'with':>16}{'without':>17}{'difference':>18}"]
     for split, place in SPLITS.items():

@@ -1,4 +1,4 @@
-"""The table of `style_function.sh`, from the runs it made in a folder."""
+"""Prints the table of `style_function.sh`, from the folder of its runs."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ SIDES = {
 
 
 def table(out: Path, seeds: list[str]) -> str:
-    """Means over seeds of every metric that was found, a column for each side."""
+    """Means over seeds of every metric found, one column per side."""
     sides = [[read(out / f"{side}_{seed}" / "test.jsonl") for seed in seeds] for side in SIDES]
     names = dict.fromkeys(name for rows in sides for row in rows for name in row)
     lines = [f"{'':34}" + "".join(f"{title:>18}" for title in SIDES.values())]
