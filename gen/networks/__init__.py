@@ -1,4 +1,4 @@
-"""Networks, one family a file."""
+"""Networks, one family per file."""
 
 from gen import lazy
 

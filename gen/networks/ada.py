@@ -1,15 +1,15 @@
-"""Augmentation of all that a discriminator sees (ADA), with a probability that adapts.
+"""Adaptive augmentation (ADA) of the discriminator's images.
 
 Source: Karras et al., "Training Generative Adversarial Networks with Limited Data", NeurIPS 2020,
 appendix B: blit (flip, quarter turns, whole shifts), geom (scale, rotation, stretch, fractional
-shift), color, filter (louder or softer frequency bands), noise and cutout, in this order. Each
-operation is drawn for each sample with probability p. All movements are one matrix, applied once,
-to an image that is first doubled with the low-pass filter of the sym6 wavelet. Twice differentiable
-in the images, for R1. All but noise and cutout are held to numbers of the release; these two have
-its constants.
+shift), color, filter (gain of frequency bands), noise and cutout, in this order. Each operation is
+applied to each sample with probability p. All movements form one matrix, which is applied once,
+after upsampling by 2 with the low-pass filter of the sym6 wavelet. Twice differentiable in the
+images, for R1. All operations but noise and cutout are tested against numbers of the release; noise
+and cutout use its constants.
 
-The few numbers a sample needs are drawn on the CPU, for the padding depends on them: a GPU is only
-waited for where p or the generator are on it. Noise can have a generator of its own, on a GPU.
+The few numbers of a sample are drawn on the CPU, because the padding depends on them. So there is a
+GPU sync only if p or the generator are on a GPU. Noise can have a generator of its own, on a GPU.
 Matrices map (x, y, 1), in pixels from the centre.
 """
 
@@ -42,9 +42,9 @@ CUTOUT = 0.5  # side of what is cut out, of the image's
 
 
 class Draws:
-    """Random numbers for N samples, on the CPU; a test may draw quantiles instead.
+    """Random numbers for N samples, on the CPU; tests may draw quantiles instead.
 
-    `pixels` draws what is as large as an image, on its own device.
+    `pixels` draws numbers for each pixel, on its own device.
     """
 
     def __init__(self, N: int, p: float, generator: torch.Generator, pixels: torch.Generator):
@@ -59,12 +59,12 @@ class Draws:
         return std * torch.randn(self.N, count, generator=self.generator)
 
     def maybe(self, value: Tensor, neutral: float, p: float | None = None) -> tuple[Tensor, ...]:
-        """`value` (N, count) for a share p of the samples, else `neutral`: `count` times (N,)."""
+        """`value` (N, count) with probability p, else `neutral`: `count` tensors (N,)."""
         chosen = self.uniform(0, 1) < (self.p if p is None else p)
         return torch.where(chosen, value, neutral).unbind(1)
 
     def rotation(self) -> Tensor:
-        """Radians (N,): drawn before and after the stretch, so that together p of them turn."""
+        """Radians (N,), drawn before and after the stretch; in all a share p of samples rotates."""
         p = 1 - math.sqrt(1 - min(self.p, 1))
         return self.maybe(self.uniform(-math.pi, math.pi), 0.0, p)[0]
 
@@ -80,18 +80,18 @@ def augment(
     groups: Groups = "bgc",
     pixels: torch.Generator | None = None,
 ) -> Tensor:
-    """Images (N, 3, H, W) -> the same, some of them changed; p = 0 changes nothing.
+    """Augments images (N, 3, H, W) at random; p = 0 changes nothing.
 
     Args:
-        images: images in fp32 or fp64, about [-1, 1], which is no condition. They get gradients,
-            also second ones.
+        images: images in fp32 or fp64, about [-1, 1] (not checked). First and second derivatives
+            are supported.
         p: probability of each operation, a number or a tensor (); above 1 counts as 1.
-        generator: random numbers for everything that is drawn, on any device.
-        groups: one of `ORDER`, or the first of them by initials: `bgc` are three.
-        pixels: random numbers for noise, instead of `generator`.
+        generator: random generator for all draws, on any device.
+        groups: one of `ORDER`, or the first groups by initials: `bgc` are three.
+        pixels: random generator for noise, instead of `generator`.
 
     Raises:
-        ValueError: `p` is negative, `groups` is another name, images are not (N, 3, H, W).
+        ValueError: `p` is negative, `groups` is unknown, or images are not (N, 3, H, W).
     """
     initials = "".join(name[0] for name in ORDER)
     presets = {initials[:k]: ORDER[:k] for k in range(2, 7)}
@@ -112,7 +112,7 @@ def augment(
 
 
 def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
-    """`augment` by numbers of `draws`."""
+    """Augments with the random numbers of `draws`."""
     with torch.autocast(images.device.type, enabled=False):
         H, W = images.shape[2:]
         inverse = torch.eye(3)
@@ -153,7 +153,7 @@ def rotate2d(angle: Tensor) -> Tensor:
 
 
 def blit(draws: Draws, H: int, W: int) -> Tensor:
-    """The map (N, 3, 3) from pixels of the result to their source, if only blit is drawn."""
+    """Map (N, 3, 3) from pixels of the result to their source, for blit alone."""
     (flip,) = draws.maybe(draws.uniform(0, 2).floor(), 0.0)
     (turns,) = draws.maybe(draws.uniform(0, 4).floor(), 0.0)
     x, y = draws.maybe(draws.uniform(-0.125, 0.125, 2), 0.0)
@@ -162,7 +162,7 @@ def blit(draws: Draws, H: int, W: int) -> Tensor:
 
 
 def geom(draws: Draws, H: int, W: int) -> Tensor:
-    """The map (N, 3, 3) from pixels of the result to their source, if only geom is drawn."""
+    """Map (N, 3, 3) from pixels of the result to their source, for geom alone."""
     (scale,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
     before = rotate2d(draws.rotation())
     (stretch,) = draws.maybe(draws.normal(0.2).exp2(), 1.0)
@@ -191,16 +191,16 @@ def color(draws: Draws) -> Tensor:
 
 
 def recolor(images: Tensor, matrices: Tensor) -> Tensor:
-    """(N, 3, H, W) by (N, 4, 4)."""
+    """Applies colour matrices (N, 4, 4) to images (N, 3, H, W)."""
     pixels = images.flatten(2).mT @ matrices[:, :3, :3].mT + matrices[:, None, :3, 3]
     return pixels.mT.unflatten(2, images.shape[2:])
 
 
 def bands() -> Tensor:
-    """Filters (4, 43) of an octave each, low to high, which add up to a single 1 in the middle.
+    """Filters (4, 43) of one octave each, low to high; their sum is a single 1 in the middle.
 
-    Of the half-band filter H: H(z) H(z^2) H(z^4), what H(z^4) leaves of H(z) H(z^2), what H(z^2)
-    leaves of H(z), what H(z) leaves.
+    With the half-band filter H: H(z) H(z^2) H(z^4), H(z) H(z^2) minus the former, H(z) minus
+    H(z) H(z^2), 1 minus H(z).
     """
     low, rows = torch.ones(1), []
     for k in (1, 2, 4):
@@ -214,7 +214,7 @@ def bands() -> Tensor:
 
 
 def gains(draws: Draws) -> Tensor:
-    """Gains of each band (N, 4); any draw keeps the power of an image of usual frequencies."""
+    """Gains of the bands (N, 4); they keep the power of images with natural frequencies."""
     product = torch.ones(draws.N, 4)
     for band in range(4):
         gain = torch.ones(draws.N, 4)
@@ -225,9 +225,9 @@ def gains(draws: Draws) -> Tensor:
 
 
 def amplify(images: Tensor, gains: Tensor) -> Tensor:
-    """(N, C, H, W), the frequencies of whose rows and columns are multiplied by `gains` (N, 4).
+    """Multiplies frequency bands of the rows and columns of (N, C, H, W) by `gains` (N, 4).
 
-    Beyond its edges an image is mirrored once, and zero farther out.
+    Images are mirrored once at their edges, and zero farther out.
     """
     N, C, H, W = images.shape
     f = (gains @ bands().to(gains)).repeat_interleave(C, 0)[:, None]  # (N C, 1, 43), on the host
@@ -240,7 +240,7 @@ def amplify(images: Tensor, gains: Tensor) -> Tensor:
 
 
 def kept(draws: Draws, images: Tensor) -> Tensor:
-    """(N, 1, H, W): 0 in a rectangle whose centre is anywhere in the image, 1 around it."""
+    """Masks (N, 1, H, W): 0 in a rectangle with its centre anywhere in the image, 1 elsewhere."""
     centres = torch.stack(draws.maybe(draws.uniform(0, 1, 2), math.inf))  # (2, N): x, y
     x, y = send(centres, images)[:, :, None]  # (N, 1)
     H, W = (torch.arange(n, device=x.device).add(0.5) / n for n in images.shape[2:])
@@ -249,9 +249,9 @@ def kept(draws: Draws, images: Tensor) -> Tensor:
 
 
 def move(images: Tensor, inverse: Tensor) -> Tensor:
-    """Images (N, C, H, W) whose pixel at q is what was at `inverse` (N, 3, 3) q, beyond: mirrored.
+    """Images (N, C, H, W) whose pixel at q is sampled at `inverse` (N, 3, 3) q.
 
-    Mirrored once, that is; zeros farther out.
+    Images are mirrored once at their edges, and zero farther out.
     """
     N, C, H, W = images.shape
     x, y = (W - 1) / 2, (H - 1) / 2
@@ -265,7 +265,7 @@ def move(images: Tensor, inverse: Tensor) -> Tensor:
     images = images.contiguous(memory_format=torch.channels_last)  # the filter is faster
     images = upsample2d(F.pad(images, (left, right, above, below), mode="reflect"), f)
     inverse = shift2d((left - right) / 2, (above - below) / 2) @ inverse
-    # The filter's mass is around its tap 5, not 5.5: what it doubles lies half a pixel too far.
+    # The filter's mass is around its tap 5, not 5.5, so upsampling shifts by half a pixel.
     inverse = shift2d(-0.5, -0.5) @ scale2d(2, 2) @ inverse @ scale2d(0.5, 0.5) @ shift2d(0.5, 0.5)
     size = 2 * (H + 2 * HALO_PX), 2 * (W + 2 * HALO_PX)
     to, of = scale2d(size[1] / 2, size[0] / 2), images.shape

@@ -1,4 +1,4 @@
-"""IR-SE50, a network whose outputs are close for two photographs of the same person.
+"""IR-SE50, a face recognition network: photographs of one person have similar outputs.
 
 Sources: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019
 (improved residual units, the output layer); Hu et al., "Squeeze-and-Excitation Networks", CVPR
@@ -25,7 +25,7 @@ LAYOUT = "IR-SE50 weights (input_layer.*, body.0 .. body.23, output_layer.*)"
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs the channels of (N, C, H, H) by what they hold on average."""
+    """Weights the channels of (N, C, H, H) by a function of their means."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -92,7 +92,7 @@ class IRSE50(nn.Module):
 
 
 def load(path: str | Path) -> IRSE50:
-    """The network with the weights of a file, frozen, in eval mode; runs nothing the file holds.
+    """Loads the network from a file, frozen, in eval mode; executes nothing in the file.
 
     Raises:
         WeightsError: no such file, not a state dict, or a key or shape that differs: the first.

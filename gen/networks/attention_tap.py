@@ -1,8 +1,8 @@
-"""The last attention map of a timm model, for losses: one row of logits, read beside the model.
+"""Reads the last attention map of a timm model, one row of logits, for losses.
 
 Source: Peruzzo et al., "Spatial Entropy as an Inductive Bias for Vision Transformers", Machine
-Learning 2024. The model runs as it is, fused attention (SDPA) in every block; hooks remember what
-the last attention projects, and `AttentionTap.pop` computes again the one row that is needed.
+Learning 2024. The model runs unchanged, with fused attention (SDPA) in every block. Hooks keep the
+projections of the last attention, and `AttentionTap.pop` computes the needed row again.
 
 Letters in shapes: B images, N tokens (prefix + Hg Wg patches), h heads, d width of a head.
 """
@@ -90,7 +90,7 @@ def _plan(model: nn.Module) -> _Plan:
 
 
 def _whole(block: nn.Module, grid: tuple[int, int]) -> None:
-    """Refuses a Swin block whose window is not its whole grid: the map would be cut."""
+    """Raises ValueError for a Swin block whose window is smaller than its grid."""
     window = tuple(block.window_size)
     if window != tuple(grid) or any(block.shift_size):
         raise ValueError(
@@ -101,8 +101,8 @@ def _whole(block: nn.Module, grid: tuple[int, int]) -> None:
 
 
 class _Hook:
-    """Tells a tap what a module took and gave. A deep copy of it tells nobody: an EMA copy of the
-    model never writes into the tap of the original, nor holds its tensors."""
+    """Passes inputs and outputs of a module to a tap. A deep copy passes nothing: an EMA copy of
+    the model never writes into the tap of the original and does not hold its tensors."""
 
     def __init__(self, tap: "AttentionTap | None", name: str):
         self.tap, self.name = tap, name
@@ -116,16 +116,15 @@ class _Hook:
 
 
 class AttentionTap:
-    """Hooks on a model; after each forward pass `pop` gives the last map's logits.
+    """Hooks on a model; after each forward pass, `pop` returns the logits of the last map.
 
     Per head, with q after its norm and position encoding, k likewise:
 
         map_i = scale * q_query . k_i       i: patches in raster order, prefix keys left out
 
-    The query is the class token. Models without one, or whose head does not see it (PVTv2, Swin,
-    ViTs with attention pooling; all that average patches, as EVA02 and DINOv3) get the mean of all
-    patch queries; registers are never asked. Swin v2's is the mean of unit queries times its
-    learned scale.
+    The query is that of the class token. Models without a class token, or whose head does not use
+    it (PVTv2, Swin, ViTs with attention pooling, EVA02, DINOv3), have the mean of all patch
+    queries, without registers. Swin v2 has the mean of unit queries times its learned scale.
 
     The values are float32 also under autocast: what the projections gave, in bfloat16 there, is
     widened before norms, rotation and product. (Swin v2, and EVA where it adds biases by hand,
@@ -172,7 +171,7 @@ class AttentionTap:
         return {name: module for name, module in found.items() if module is not None}
 
     def _look(self) -> None:
-        """Finds which token the model asks now; raises if a watched layer was replaced."""
+        """Finds the query token of the model; raises if a layer with a hook was replaced."""
         self.plan = _plan(self.model)
         now = self._watched(self.plan)
         if changed := [name for name in self.watched if now.get(name) is not self.watched[name]]:
@@ -185,7 +184,7 @@ class AttentionTap:
         return AttentionTap(copy.deepcopy(self.model, memo), self.bias)
 
     def remove(self) -> None:
-        """Takes the hooks off the model, for instance before torch.export."""
+        """Removes the hooks from the model, for instance before torch.export."""
         for handle in self.handles:
             handle.remove()
 
@@ -225,7 +224,7 @@ class AttentionTap:
             self.seen[name] = output
 
     def pop(self) -> Tensor:
-        """Logits (B, h, Hg, Wg) float32 of the last forward pass, which is then forgotten.
+        """Logits (B, h, Hg, Wg) float32 of the last forward pass; can be read once.
 
         Raises:
             RuntimeError: no forward pass since the last pop, or one that kept no gradient while
@@ -235,7 +234,7 @@ class AttentionTap:
         return self._pop()[0]
 
     def pop_with_heads(self) -> tuple[Tensor, Tensor]:
-        """Also softmax(row, with its prefix keys) v: the query's output of each head (B, h, d)."""
+        """Returns also the query's output of each head (B, h, d): softmax over all keys times v."""
         similarity, logits, v = self._pop()
         with torch.autocast(v.device.type, enabled=False):
             return similarity, torch.einsum("bhn,bnhd->bhd", logits.softmax(-1), v.float())

@@ -1,4 +1,4 @@
-"""A discriminator on the features of a frozen, pretrained classifier, alone or beside another.
+"""A discriminator on features of a frozen classifier, alone or with a second discriminator.
 
 Sources: Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021 (random projections mix the
 features of four scales, a small head judges each); Kumari et al., "Ensembling Off-the-shelf Models
@@ -21,11 +21,11 @@ from gen.networks.backbones import EfficientNetLite0
 
 # blocks of the classifier, of strides 4 8 16 32: channels, and RMS of emoji and of drawn heads
 STAGES = {1: (24, 9.0), 2: (40, 9.0), 4: (112, 7.3), 6: (320, 3.0)}
-SEEN_PX = 128  # smaller images are doubled on their way in
+SEEN_PX = 128  # smaller images are enlarged by 2
 
 
 class FeatureDiscriminator(nn.Module):
-    """D(x, y): images (N, 3, H, H) in [-1, 1], domains (N,) -> logits (N, P), one a position.
+    """D(x, y): images (N, 3, H, H) in [-1, 1], domains (N,) -> logits (N, P), one per position.
 
     Args:
         num_domains: number S of domains.
@@ -44,7 +44,7 @@ class FeatureDiscriminator(nn.Module):
         self._classifier: tuple[nn.Module, ...] = ()  # not a part: out of checkpoints and DDP
 
     def attach(self) -> None:
-        """Loads the classifier, once, to where the heads are; training needs it, inference not.
+        """Loads the classifier once, to the device of the heads; only training needs it.
 
         Raises:
             WeightsError: no weights, or not the published ones.
@@ -56,9 +56,9 @@ class FeatureDiscriminator(nn.Module):
         return self.head(self.features(x), y)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Features that all domains share: the mixed maps (N, C, h, h), from fine to coarse.
+        """Features for all domains: the mixed maps (N, C, h, h), from fine to coarse.
 
-        And last, where there is a discriminator beside, what its heads share.
+        The last item is the features of the second discriminator, if there is one.
         """
         own = [] if self.beside is None else [self.beside.features(x)]
         mixed, above = [], None
@@ -98,7 +98,7 @@ class FeatureDiscriminator(nn.Module):
 
 
 def fixed(cout: int, cin: int, size: int) -> Tensor:
-    """A random kernel (cout, cin, size, size) that keeps the size of what it sees."""
+    """A random kernel (cout, cin, size, size) that keeps the magnitude of features."""
     return torch.randn(cout, cin, size, size) / (cin * size * size) ** 0.5
 
 

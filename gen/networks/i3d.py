@@ -1,4 +1,4 @@
-"""I3D, a classifier of videos whose logits the Fréchet video distance compares.
+"""I3D, a video classifier; the Fréchet video distance compares its logits.
 
 Source: Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics
 Dataset", CVPR 2017: Inception-v1 (Szegedy et al., CVPR 2015) with batch normalisation, every filter
@@ -49,9 +49,9 @@ POOLS = {  # layer: window and stride of the maximum before it
 
 
 def pad_same(x: Tensor, window: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """(N, C, T, H, W) with the zeros that TensorFlow's SAME adds.
+    """Pads (N, C, T, H, W) with zeros as TensorFlow's SAME does.
 
-    So many that ceil(size / stride) outputs come out; of an odd number, one more at the end.
+    The output size is ceil(size / stride); an odd number of zeros has one more at the end.
     """
     pads = []
     for size, k, s in zip(x.shape[2:], window, stride, strict=True):
@@ -61,7 +61,7 @@ def pad_same(x: Tensor, window: Sequence[int], stride: Sequence[int]) -> Tensor:
 
 
 def max_pool(x: Tensor, window: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Padded with zeros, which are no more than what a ReLU gives."""
+    """Max pooling with zero padding; inputs are >= 0, after a ReLU."""
     return F.max_pool3d(pad_same(x, window, stride), window, stride)
 
 
@@ -79,7 +79,7 @@ class Unit(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Inception's four branches, side by side."""
+    """Inception's four branches, concatenated."""
 
     def __init__(self, c_in: int, widths: Sequence[int]):
         super().__init__()
@@ -142,9 +142,9 @@ class I3D(nn.ModuleDict):
 
 
 def load(path: str | Path) -> I3D:
-    """The network with the weights of a file (.pt, .safetensors), frozen, in eval mode.
+    """Loads the network from a file (.pt, .safetensors), frozen, in eval mode.
 
-    The number of classes is the file's. Runs nothing that the file holds.
+    The file gives the number of classes. Executes nothing in the file.
 
     Raises:
         WeightsError: no such file, not a state dict, or a key or shape that differs: the first.

@@ -104,7 +104,7 @@ class LPIPS(nn.Module):
         self.eval()
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Features whose plain squared difference is the distance.
+        """Features whose squared difference is the distance.
 
         Unit-normalised over channels, times sqrt(head weight), over sqrt(pixels of the layer).
 

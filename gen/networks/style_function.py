@@ -36,7 +36,7 @@ class StyleTrunk(nn.Module):
 
 
 def block(dim: int, pre: bool) -> list[nn.Module]:
-    """A linear layer and ReLU, with LayerNorm before or behind them."""
+    """A linear layer and ReLU, with LayerNorm before or after them."""
     norm, layers = nn.LayerNorm(dim), [nn.Linear(dim, dim), nn.ReLU()]
     return [norm, *layers] if pre else [*layers, norm]
 
@@ -67,7 +67,7 @@ class StyleFunction(nn.Module):
         num_attributes: number K of attributes.
         dim: width D of a code.
         noise_dim: width Z of the noise.
-        pre_norm: put LayerNorm before each linear layer, else behind.
+        pre_norm: put LayerNorm before each linear layer; false: after it.
         norm: normalisation: `adaln` LayerNorm with, `adain` without learnt scale and shift, `none`.
         residual: add the code to the output; as published it is not added.
     """
@@ -96,7 +96,7 @@ class StyleFunction(nn.Module):
 
 
 class AttributeDiscriminator(nn.Module):
-    """D(x): image (N, 3, H, H) -> logits of its attributes (N, K), and whether it is real (N,).
+    """D(x): image (N, 3, H, H) -> attribute logits (N, K) and real/fake logit (N,).
 
     Args:
         img_size: side H of the images, px, a power of two.

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from gen.ops.fir import downsample2d, setup_filter, upfirdn2d, upsample2d
 
 Noise = Literal["const", "none"] | torch.Generator | Sequence[Tensor]
-SLOPE = 0.2  # of leaky ReLU; after it comes a gain of sqrt(2), which the layers take in before it
-TAPS = (1, 3, 3, 1)  # of the only filter
+SLOPE = 0.2  # of leaky ReLU; its gain of sqrt(2) is applied earlier, by the layers
+TAPS = (1, 3, 3, 1)  # resampling filter
 SIZES = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max", "clamp")
 
 
@@ -43,13 +43,13 @@ def widths(img_size: int, channel_base: int, channel_max: int) -> dict[int, int]
 
 
 def activate(x: Tensor, clamp: float | None) -> Tensor:
-    """Leaky ReLU in place: then the result is all that is kept for the backward pass."""
+    """Leaky ReLU in place, so only the result is kept for the backward pass."""
     x = F.leaky_relu(x, SLOPE, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def normalize(x: Tensor) -> Tensor:
-    """(N, C) to a mean square of 1 in each row."""
+    """Scales rows of (N, C) to a mean square of 1."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -71,7 +71,7 @@ class EqualLinear(nn.Module):
 
 
 class Filtered(nn.Module):
-    """Holds the filter as the published buffer, and refuses to load another one."""
+    """Base of layers with the filter as a buffer, as published; refuses to load another filter."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +92,7 @@ class Filtered(nn.Module):
 class MappingNetwork(nn.Module):
     """f(z, c): latent (N, Z) and condition (N, K) -> W+ code (N, L, D) of L equal rows.
 
-    With Z = 0 or K = 0 it takes no `z` or no `c`. With `rows` None it gives (N, D) and has no
+    With Z = 0 or K = 0 there is no `z` or no `c`. With `rows` None it returns (N, D) and has no
     running average.
     """
 
@@ -118,7 +118,7 @@ class MappingNetwork(nn.Module):
         """`psi` pulls the first `cutoff` rows (None: all) to the average: w_avg + psi (w - w_avg).
 
         Raises:
-            ValueError: `z` or `c` of another shape, or not there, or given where none is taken.
+            ValueError: `z` or `c` has another shape, is missing, or is not expected.
         """
         parts = []
         for name, x, width in (("z", z, self.z_dim), ("c", c, self.c_dim)):
@@ -149,8 +149,8 @@ class MappingNetwork(nn.Module):
 class SynthesisLayer(Filtered):
     """Modulated 3x3 convolution, demodulated, then noise, bias, leaky ReLU; optionally doubles.
 
-    Weights of its own for each sample, W' = W s and W'' = W' / ||W'||, are the same map as scaling
-    the channels of the input by s and those of the output by 1 / ||W'||: one shared convolution.
+    Modulated weights for each sample, W' = W s and W'' = W' / ||W'||, give the same map as one
+    shared convolution with input channels scaled by s and output channels by 1 / ||W'||.
     """
 
     def __init__(self, cin: int, cout: int, w_dim: int, size: int, up: bool, clamp: float | None):
@@ -366,10 +366,10 @@ class DiscriminatorBlock(Filtered):
 
 
 def minibatch_std(x: Tensor, group: int | None) -> Tensor:
-    """(N, C, H, W) -> (N, C + 1, H, W): how far the samples of a group differ, on average.
+    """(N, C, H, W) -> (N, C + 1, H, W): appends the mean standard deviation in a group of samples.
 
     The standard deviation of each feature over a group, averaged; Karras et al. 2018, section 3. A
-    group is every (N / G)-th sample, G the lesser of N and `group` (None: N).
+    group is every (N / G)-th sample, G the minimum of N and `group` (None: N).
 
     Raises:
         ValueError: N is no multiple of G.
@@ -406,10 +406,10 @@ class Discriminator(nn.Module):
     """D(x, c): image (N, 3, R, R) -> real/fake logit (N,).
 
     With a condition (N, K) the logit is the product of features and embedded condition, divided by
-    the root of their width. See `Generator` for the arguments they share.
+    the root of their width. Other arguments are those of `Generator`.
 
     Args:
-        group: number of samples whose spread is one more feature; None: the batch.
+        group: number of samples whose standard deviation is one more feature; None: the batch.
         residual: use residual blocks; False is the release's `orig`, of its conditional CIFAR-10
             weights.
     """

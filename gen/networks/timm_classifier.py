@@ -1,4 +1,4 @@
-"""Classifiers of timm by name, for the size of images that is asked for, and another last block.
+"""Classifiers of timm by name, for a given image size, and a rewired last block.
 
 Source of the last block: Peruzzo et al., "Spatial Entropy as an Inductive Bias for Vision
 Transformers", Machine Learning 2024: an option of the authors' code ("nosn"), independent of the
@@ -25,7 +25,7 @@ def timm_classifier(
     seed: int = 777,
     pretrained: str | None = None,
 ) -> nn.Module:
-    """The network that timm knows by this name, in training mode.
+    """Builds the network of timm with this name, in training mode.
 
     Args:
         name: name of a model, without a hub or a path.
@@ -34,8 +34,8 @@ def timm_classifier(
         patch_size: side of a patch, px; 0 is the model's own.
         drop_path: largest rate of stochastic depth.
         seed: seed of the first weights.
-        pretrained: source of weights: None for random ones, nothing is downloaded; "" for timm's;
-            else the path of a file.
+        pretrained: source of weights: None for random weights; "" for timm's download; else the
+            path of a file.
 
     Raises:
         ValueError: no model of timm, or one that does not take these options.
@@ -74,19 +74,19 @@ def timm_classifier(
 
 
 class LastBlock(Block):
-    """A block without the skip around its attention, stochastic depth there, and second norm:
+    """A block without skip connection and stochastic depth at its attention, and without LN2:
 
         u = LS1(MSA(LN1(x)))        instead of  x + DP(LS1(MSA(LN1(x))))
         z = u + DP(LS2(MLP(u)))     instead of  u + DP(LS2(MLP(LN2(u))))
 
-    LS is LayerScale, where the model has it, DP stochastic depth.
+    LS is LayerScale, if the model has it; DP is stochastic depth.
 
     Args:
         block: block whose parts are taken over, with their weights; not to be used again.
     """
 
     def __init__(self, block: Block):
-        nn.Module.__init__(self)  # not Block's: nothing new is made
+        nn.Module.__init__(self)  # not Block's, which would build new layers
         for name, part in block.named_children():
             if name not in ("norm2", "drop_path1"):
                 self.add_module(name, part)
@@ -99,12 +99,12 @@ class LastBlock(Block):
 
 
 def rewire_last_block(model: nn.Module) -> None:
-    """Gives a ViT or DeiT of timm this last block; `blocks.<last>.norm2.*` leaves its state dict.
+    """Replaces the last block of timm's ViT or DeiT; its state dict loses `blocks.<last>.norm2.*`.
 
     Call it before loading weights of a rewired model, and before building the optimizer.
 
     Raises:
-        ValueError: a model that is not such a ViT, or one whose last block is of another kind.
+        ValueError: the model is no ViT or DeiT, or its last block is of another kind.
     """
     last = model.blocks[-1] if isinstance(model, VisionTransformer) else None
     if type(last) is not Block:
