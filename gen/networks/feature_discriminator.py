@@ -2,10 +2,10 @@
 
 Sources: Sauer et al., "Projected GANs Converge Faster", NeurIPS 2021 (random projections mix the
 features of four scales, a small head judges each); Kumari et al., "Ensembling Off-the-shelf Models
-for GAN Training", CVPR 2022 (beside a discriminator that learns from scratch). Deviations: a head
-has one output for each domain, as in StarGAN v2, and no normalisation inside but the spectral one.
+for GAN Training", CVPR 2022 (with a discriminator trained from scratch). Deviations: a head has one
+output for each domain, as in StarGAN v2, and only spectral normalisation.
 
-The classifier is EfficientNet-Lite0 (ImageNet): judge what was trained against it with another.
+The classifier is EfficientNet-Lite0 (ImageNet): evaluate models with another backbone.
 
 Letters in shapes: N batch, C channels, H image side, S domains, P positions of all scales.
 """

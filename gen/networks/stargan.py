@@ -1,17 +1,17 @@
 """StarGAN v2 networks: generator, mapping network, style encoder, discriminator.
 
 Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020. Layer
-names follow the published state dicts, so official weights load without a key map. The maps are
-the published ones too, for less work: linear steps that follow each other are made one.
+names follow the published state dicts, so official weights load without a key map. The functions
+are the published ones, with less work: consecutive linear steps are merged.
 
 Letters in shapes: N batch, C channels, H height = width, D style width, L latent width, S domains.
 Image sizes are powers of two; `base_channels` (2**14 / img_size) and `max_channels` (512) set the
 widths, and small machines may lower both.
 
-Three options leave the published form. `rgb_norm=False`: the published norm in front of RGB fixes
-mean and variance of every map, so a small generator smuggles palette and area through as patterns;
-a learned scale and shift has no statistics. `skip_px`: the encoder's map of that size goes round
-the bottleneck, scaled and shifted by the style. `antialias`: resampling by [1, 3, 3, 1] filters.
+Three options change the published networks. `rgb_norm=False` replaces the norm before RGB by a
+learned scale and shift: the norm fixes mean and variance of every map, so small generators encode
+palette and area as patterns. `skip_px`: the encoder's map of this size bypasses the bottleneck,
+scaled and shifted by the style. `antialias`: resampling by [1, 3, 3, 1] filters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SKIP_SIZES_PX = (32, 64, 128)  # the resolutions at which the high-pass skip is added
-MERGE_PX = 32  # on smaller maps, making the 4x4 kernels costs more than they save
+MERGE_PX = 32  # on smaller maps, computing the 4x4 kernels costs more than they save
 
 
 def widths(img_size: int, base_channels: int | None, max_channels: int, downs: int) -> list[int]:
@@ -36,11 +36,11 @@ def widths(img_size: int, base_channels: int | None, max_channels: int, downs: i
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(N, C, H, W) to zero mean, unit variance in each map, then scaled and shifted.
+    """Normalises each map of (N, C, H, W) to mean 0 and variance 1, then scales and shifts.
 
-    `weight` and `bias` are (C,), or (N, C) for each image its own; statistics are in fp32. Group
-    normalisation with one map a group: the same formula, but its kernel accumulates in fp32
-    whatever the input, and takes a 1x1 map (which it sets to zero).
+    `weight` and `bias` are (C,), or (N, C) with values for each image; statistics are in fp32.
+    Implemented as group normalisation with one map per group, whose kernel accumulates in fp32 for
+    every input dtype and accepts 1x1 maps (the result is zero).
     """
     maps, shape = x.contiguous(), x.shape
     if weight.ndim == 2:
@@ -53,7 +53,7 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def upsample(x: Tensor, antialias: bool = False) -> Tensor:
-    """Twice (N, C, H, W), in its dtype: nearest neighbour, or [1, 3, 3, 1] / 4, so bilinear."""
+    """Upsamples (N, C, H, W) by 2: nearest neighbour, or [1, 3, 3, 1] / 4, which is bilinear."""
     with torch.autocast(x.device.type, enabled=False):
         if antialias:
             return F.interpolate(x, scale_factor=2, mode="bilinear")
@@ -61,9 +61,9 @@ def upsample(x: Tensor, antialias: bool = False) -> Tensor:
 
 
 def pool(x: Tensor, antialias: bool = False) -> Tensor:
-    """Half of (N, C, H, W): the mean of each 2x2 square, or by [1, 3, 3, 1] / 8.
+    """Downsamples (N, C, H, W) by 2: mean of 2x2 squares, or [1, 3, 3, 1] / 8 with repeated edges.
 
-    In the second form edges are repeated. The kernels of avg_pool2d are slow on CPUs.
+    Does not use avg_pool2d, whose kernels are slow on CPUs.
     """
     if antialias:
         x = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -103,12 +103,12 @@ def upsample_conv(conv: nn.Conv2d, x: Tensor, antialias: bool = False) -> Tensor
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU in place: then the result is all that is kept for the backward pass."""
+    """Leaky ReLU in place, so only the result is kept for the backward pass."""
     return F.leaky_relu(x, 0.2, inplace=True)
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation with a learned scale and shift a channel, no running statistics."""
+    """Instance normalisation with learned scale and shift per channel, no running statistics."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -132,9 +132,9 @@ class AdaIN(nn.Module):
 
 
 class Affine(nn.Module):
-    """a_c x + b_c of (N, C, H, W): in place of a norm, without its statistics.
+    """a_c x + b_c for (N, C, H, W); replaces a norm, without its statistics.
 
-    a begins at 0.3, about what the norm's division would be at the start.
+    a starts at 0.3, about the scale that the norm has at the start.
     """
 
     def __init__(self, channels: int):
@@ -149,8 +149,8 @@ class Affine(nn.Module):
 class Skip(nn.Module):
     """(h + (1 + g(s)) P c + b(s)) gain: content c (N, C, H, H) joins the decoder's h by style s.
 
-    P is a 1x1 convolution; g and b are linear in s (N, D), 0 at the start. The gain is 1/sqrt(2);
-    1, with P = 0, in a generator that was trained without the skip: then it changes nothing.
+    P is a 1x1 convolution; g and b are linear in s (N, D), 0 at the start. The gain is 1/sqrt(2).
+    In a generator trained without the skip, the gain is 1 and P is 0, so the skip has no effect.
     """
 
     def __init__(self, channels: int, style_dim: int):
@@ -234,7 +234,7 @@ class HighPass(nn.Module):
 class Generator(nn.Module):
     """G(x, s): image (N, 3, H, H) and style (N, D) -> image (N, 3, H, H), unbounded (no tanh).
 
-    `encode` does not see the style: an interpolation encodes its source once and decodes T times.
+    The content does not depend on the style: interpolations encode once and decode T times.
     """
 
     def __init__(
@@ -280,10 +280,10 @@ class Generator(nn.Module):
         return self.render(self.content(x, masks), s)
 
     def adopt(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Gives the `state` of a generator of fewer options what it lacks, in place.
+        """Adds missing tensors to the `state` of a generator with fewer options, in place.
 
-        The skip adds nothing yet. Where that one has the norm in front of RGB, a and b are 0.3
-        times its scale, and its shift: near, not equal.
+        The new skip adds nothing. If `state` has the norm before RGB, a is 0.3 times its scale and
+        b is its shift: similar, not equal.
         """
         own, norm = self.state_dict(), f"{prefix}to_rgb.0."
         for key, value in own.items():
@@ -294,10 +294,10 @@ class Generator(nn.Module):
             state[f"{norm}shift"] = state.pop(f"{norm}bias")
 
     def content(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Style-free content: [(N, C, h, h)], and what goes round the bottleneck, larger maps.
+        """Style-free content: [(N, C, h, h)], and larger maps that bypass the bottleneck.
 
-        These are the map of `skip_px`, or with `masks` the edges that the high-pass skip adds
-        again. `masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second the rest.
+        The larger maps are that of `skip_px` or, with `masks`, the edges for the high-pass skip.
+        `masks`: two maps (N, 1, h, w) in [0, 1]; the first gates 32 px, the second other sizes.
         """
         h, edges = self.from_rgb(x), []
         for block in self.encode:
@@ -322,7 +322,7 @@ class Generator(nn.Module):
 
 
 def pick(heads: Sequence[nn.Linear], y: Tensor | int, h: Tensor) -> Tensor:
-    """Row i of (N, C) through the linear head of domain y[i] only: (N, C) -> (N, O)."""
+    """Applies the linear head of domain y[i] to row i: (N, C) -> (N, O)."""
     if isinstance(y, int):
         return heads[y](h)
     weight = torch.stack([head.weight for head in heads])[y]  # (N, O, C)
@@ -393,7 +393,7 @@ class StyleEncoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x, y): image (N, 3, H, H) and the domain it claims -> real/fake logit (N,)."""
+    """D(x, y): image (N, 3, H, H) and its domain -> real/fake logit (N,)."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""The networks of Click to Move that make a video, as one.
+"""The generator of Click to Move: all networks that make a video, as one module.
 
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021.
-Its parts are in `click_to_move`, `object_graph` and `frame_generator`. Own choice: the camera. In
-the release its motion is hidden in the latent. Here a known one fills the flow of the objects where
-no object is, a Linear of it replaces the half of the latent that is for stuff, and the graph hears
-of it; all other layers, and their sizes, are the same without it.
+Its parts are in `encoders`, `object_graph` and `frame_generator`. Own choice: the camera. In the
+release the latent contains its motion. Here a known camera motion gives the flow where no object
+is, a Linear of it replaces the stuff half of the latent, and it is an input of the graph. All other
+layers and their sizes do not depend on the camera.
 
 Letters in shapes: N batch, T frames after the first, M objects (padded), Z, O latents, H height,
 W width.
@@ -58,30 +58,30 @@ class Scene(NamedTuple):
 class Motion(NamedTuple):
     """The known motion in scenes. It points back: p_0 = theta [p_t, 1], normalised."""
 
-    user: Tensor  # (N, M) bool, who is moved by the user; one who stays is moved by the identity
-    theta: Tensor  # (N, T, M, 2, 3), how; others are not read
-    known: Tensor  # (N,) bool, whether the motion of the camera is known, too
-    camera: Tensor  # (N, T, 2, 3), that of the background
+    user: Tensor  # (N, M) bool, objects that the user moves; pinned ones move by the identity
+    theta: Tensor  # (N, T, M, 2, 3) motion of these objects; others are not read
+    known: Tensor  # (N,) bool, true if the motion of the camera is known, too
+    camera: Tensor  # (N, T, 2, 3) motion of the background
 
 
 class Animation(NamedTuple):
-    """Frames after the first, and what is behind them."""
+    """Frames after the first, and the motion that made them."""
 
     video: Tensor  # (N, T, 3, H, W) in [-1, 1]
     flow: Tensor  # (N, T, 2, H, W) px, back to the first frame
-    visible: Tensor  # (N, T, 1, H, W) logits of what can be seen there
-    theta: Tensor  # (N, T, M, 2, 3), the motion of the objects, back
-    boxes: Tensor  # (N, T, M, 4), where they are
+    visible: Tensor  # (N, T, 1, H, W) logits of visibility in the first frame
+    theta: Tensor  # (N, T, M, 2, 3) backward motion of the objects
+    boxes: Tensor  # (N, T, M, 4) boxes of the objects
 
 
 GROUND = (0, 1, 9)  # trainIds of road, pavement and terrain
 
 
 def true_camera(clips: dict[str, Tensor]) -> Tensor:
-    """The motion of the ground in a batch of clips: shift and zoom (N, T, 2, 3) nearest to it.
+    """Shift and zoom (N, T, 2, 3) that fit the motion of the ground in a batch of clips.
 
-    A user who moves the camera means what objects stand on; what is farther away moves less. All
-    that is no object counts where less than 1 % of the pixels show ground.
+    A user who moves the camera refers to the ground under the objects; the far background moves
+    less. If less than 1 % of the pixels show ground, all pixels without objects are used.
     """
     shown = clips["visible"] * (clips["instance"][:, 1:, None] == 0)  # (N, T, 1, H, W)
     semantic = clips["semantic"][:, 1:, None]
@@ -91,7 +91,7 @@ def true_camera(clips: dict[str, Tensor]) -> Tensor:
 
 
 class Animator(nn.Module):
-    """A scene, what is known of its motion, and latents -> a video.
+    """A scene, its known motion and latents -> a video.
 
     Args:
         channels, levels, max_channels, norm: arguments of `AppearanceEncoder`.
@@ -99,13 +99,13 @@ class Animator(nn.Module):
             flow, `spade` steers a decoder by SPADE layers.
         blocks: number of residual blocks in the generator.
         residual: add the predicted flow to the flow of the objects, and mix frames with the warped
-            first frame; false makes flow and frames from nothing, as released.
+            first frame; false predicts whole flow and frames, as released.
         graph_dim, edges: arguments of `ObjectGraph`.
         feature_dim: width F of the code of an object.
         z_dim: width Z of the latent of a clip; first half for stuff, second half for things.
         object_z_dim: width O of the latent of an object in one frame.
         steps: number of frames that have codes of their own, see `LatentCode`.
-        camera: let the motion of the camera be told.
+        camera: take a known motion of the camera as input.
     """
 
     def __init__(
@@ -149,14 +149,14 @@ class Animator(nn.Module):
         return self.render(scene, features, motion, theta, z)
 
     def features(self, scene: Scene) -> list[Tensor]:
-        """The features that `AppearanceEncoder` sees in a scene."""
+        """Features of a scene by `AppearanceEncoder`."""
         maps = parts.label_maps(scene.semantic, scene.instance)
         return self.appearance(scene.frame, maps)
 
     def predict(
         self, scene: Scene, features: list[Tensor], motion: Motion, object_z: Tensor
     ) -> Tensor:
-        """The motion of all objects (N, T, M, 2, 3); the user's comes back bit by bit."""
+        """Motion of all objects (N, T, M, 2, 3); the user's motion is returned unchanged."""
         with full_precision(object_z.device):  # motions are small numbers
             codes = self.appearance.objects([f.float() for f in features], scene.boxes)
             given = (scene.boxes, scene.classes, codes, scene.present)
@@ -171,7 +171,7 @@ class Animator(nn.Module):
     def render(
         self, scene: Scene, features: list[Tensor], motion: Motion, theta: Tensor, z: Tensor
     ) -> Animation:
-        """The video in which all objects move by `theta`; of `motion` the camera is read.
+        """Renders the video with objects moved by `theta`; of `motion` only the camera is used.
 
         Not differentiable in `theta`.
         """

@@ -1,4 +1,4 @@
-"""Click to Move: from the first frame and the motion of its objects to a dense flow.
+"""Click to Move: predicts dense flow from the first frame and the motion of its objects.
 
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021,
 and the sizes of its release. The frames themselves are made in `frame_generator`, the motion of
@@ -38,7 +38,7 @@ def widths(width: int, levels: int, max_width: int) -> list[int]:
 
 
 def norm_layer(norm: Norm, channels: int, volume: bool = False) -> nn.Module:
-    """Batch normalisation, or groups of channels where batches are too small for it."""
+    """Batch normalisation, or group normalisation for small batches."""
     if norm == "group":
         return nn.GroupNorm(math.gcd(8, channels), channels)
     if norm == "batch":
@@ -51,7 +51,7 @@ def leaky() -> nn.LeakyReLU:
 
 
 def conv(cin: int, cout: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that reflects at the border."""
+    """A convolution with reflection padding."""
     return nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, padding_mode="reflect")
 
 
@@ -60,7 +60,7 @@ def down(cin: int, cout: int, norm: Norm) -> nn.Sequential:
 
 
 def same(cin: int, cout: int, kernel: int = 3, normed: bool = True) -> nn.Sequential:
-    """A convolution that keeps the size, each map normalised by itself."""
+    """A convolution that keeps the size, with instance normalisation."""
     middle = [nn.InstanceNorm2d(cout, affine=True)] if normed else []
     return nn.Sequential(conv(cin, cout, kernel), *middle, leaky())
 
@@ -76,7 +76,7 @@ def volume(cin: int, cout: int, norm: Norm, kernel=3, stride=1, padding=1) -> nn
     return nn.Sequential(layer, norm_layer(norm, cout, volume=True), leaky())
 
 
-# ---- what is seen -------------------------------------------------------------------------------
+# ---- appearance ---------------------------------------------------------------------------------
 
 
 def label_maps(semantic: Tensor, instance: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def check_size(frame: Tensor, levels: int) -> None:
         )
 
 
-# ---- what is only known in training -------------------------------------------------------------
+# ---- posterior, for training --------------------------------------------------------------------
 
 
 class Posterior(nn.Module):
@@ -290,12 +290,12 @@ class SparseEncoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Codes, features and the flow of objects -> the flow of every pixel, and what is visible.
+    """Codes, features and the flow of objects -> flow and visibility of every pixel.
 
     Args:
         width, levels, max_width, norm: arguments of `AppearanceEncoder`.
-        residual: add the head's flow to the flow of the objects; in the release the head gives all
-            of it.
+        residual: add the head's flow to the flow of the objects; false: the head gives the whole
+            flow, as released.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Frames of Click to Move: made from frame 0 and the flow of every pixel, and told from real ones.
+"""Generators and discriminators of the frames of Click to Move, from frame 0 and dense flow.
 
 Source: Ardino et al., "Click to Move", ICCV 2021, and its release. The first generator is that of
 Siarohin et al., "First Order Motion Model", NeurIPS 2019; the second is driven by SPADE (Park et
@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 class FeatureWarpGenerator(nn.Module):
-    """The features of frame 0 are moved by the flow, dimmed where nothing is visible, and decoded.
+    """Warps the features of frame 0 by the flow, multiplies them by visibility and decodes them.
 
     Args:
         width: channels at full size, 32 in the release.
@@ -110,10 +110,10 @@ class SpadeBlock(nn.Module):
 
 
 class SpadeGenerator(nn.Module):
-    """Frame 0 is encoded as it is; the warped frame, flow and visibility steer the decoder.
+    """Encodes frame 0; the warped frame, flow and visibility steer the decoder.
 
-    Arguments and maps are those of `FeatureWarpGenerator`. The residual blocks see no motion: they
-    run once a clip.
+    Arguments and maps are those of `FeatureWarpGenerator`. The residual blocks do not depend on
+    motion: they run once per clip.
     """
 
     def __init__(
@@ -158,10 +158,10 @@ class SpadeGenerator(nn.Module):
 
 
 def blend(video: Tensor, frame: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """`video` (N, T, 3, H, W) where nothing is visible, elsewhere `frame` (N, 3, H, W) warped.
+    """Mixes `video` (N, T, 3, H, W) with the warped `frame` (N, 3, H, W), by visibility.
 
-    Not in the release: spares a generator the details that frame 0 has. `flow` and `visible` as
-    of the generators; the result is differentiable in all four.
+    Not in the release: the generator need not reproduce details of frame 0. `flow` and `visible`
+    are those of the generators; the result is differentiable in all four.
     """
     return video + visible * (warp(frame, flow) - video)
 

@@ -1,11 +1,11 @@
-"""The object graph: what each object of a frame will do, given what a user does with some of them.
+"""The object graph: predicts the motion of all objects from the motion that a user gives some.
 
 Source: Ardino et al., "Click to Move: Controlling Video Generation with Sparse Motion", ICCV 2021,
 after its abstract: messages between objects carry their features x and their motion y. (In the
-released code the user's motion reaches nobody.) Own choices: attention with edge features for sums
-of MLPs, LayerNorm for BatchNorm, and one set of weights for all steps. The latter makes T an
-argument and lets every weight learn from every step; what tells the steps apart is the time, the
-state, and where the objects are by then.
+released code no object receives the user's motion.) Own choices: attention with edge features
+instead of sums of MLPs, LayerNorm instead of BatchNorm, and one set of weights for all steps. So T
+is an argument, and every weight learns from every step. Steps differ in the time, the state and the
+positions of the objects.
 
 Letters in shapes: N batch, M objects (padded), T steps after frame 0, Z latent, F features of the
 image, D width, A heads.
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from gen.ops.motion import about_centres, identity, move_boxes
 
 PAIR = 12  # numbers that describe a pair of objects
-RATES = (1.0, 0.5, 0.25, 0.125)  # of the sines that tell the time, radians a step
-FAR = 4.0  # normalised; objects farther out are all as far
-UNIT = 10.0  # a tenth of half an image is 1 to the layers: without, small motions are learnt slowly
+RATES = (1.0, 0.5, 0.25, 0.125)  # rates of the sines that encode time, radians per step
+FAR = 4.0  # positions are clamped to this distance, normalised
+UNIT = 10.0  # layers see a tenth of half an image as 1, or small motions would be learnt slowly
 
 
 def mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -34,8 +34,8 @@ class Attention(nn.Module):
     """Messages along all pairs of present objects, weighted as in GATv2 (Brody et al. 2022).
 
     m_ij = LReLU(W_l h_j + W_r h_i + W_e e_ij); alpha_ij = softmax over j != i of a . m_ij, with one
-    more choice of logit 0, no message; out_i = W_o sum_j alpha_ij m_ij. Values are the hidden m_ij
-    and not W_l h_j: what j means for i depends on where both are.
+    more entry of logit 0 for no message; out_i = W_o sum_j alpha_ij m_ij. Values are the hidden
+    m_ij, not W_l h_j, because the effect of j on i depends on both positions.
     """
 
     def __init__(self, dim: int, heads: int):
@@ -63,16 +63,16 @@ class Attention(nn.Module):
 class ObjectGraph(nn.Module):
     """Boxes, classes, features of the image, a user's motion, latents -> motion of all objects.
 
-    Before training all but the user's objects stay: the last layer is zero. An object that the user
-    pins is one that the user moves by the identity.
+    The last layer starts at zero, so untrained graphs move only the user's objects. A pinned object
+    is an object that the user moves by the identity.
 
     Args:
         feature_dim: width F of the code of an object.
         z_dim: width Z of the latent of an object.
         dim: width D of x and of y each.
         heads: number A of attention heads.
-        edges: send messages between objects; without, every object is on its own: a baseline.
-        camera: read the camera's motion, where it is known: in the image it moves all objects.
+        edges: send messages between objects; false is a baseline of separate objects.
+        camera: use the motion of the camera if it is known; it moves all objects in the image.
         num_classes: number of trainIds.
     """
 
@@ -90,7 +90,7 @@ class ObjectGraph(nn.Module):
         self.num_classes = num_classes
         self.node = mlp(4 + num_classes + feature_dim, dim)
         self.latent = mlp(z_dim, dim)
-        self.user_motion = mlp(8, dim) if edges else None  # none but neighbours would hear of it
+        self.user_motion = mlp(8, dim) if edges else None  # only neighbours receive it
         self.camera = mlp(8, dim) if camera else None
         self.time = nn.Linear(2 * len(RATES), 2 * dim)
         self.attention = Attention(dim, heads) if edges else None
@@ -118,16 +118,16 @@ class ObjectGraph(nn.Module):
             boxes: boxes (N, M, 4) of frame 0: x_c, y_c normalised, w / W, h / H.
             classes: classes (N, M) int64, trainIds.
             features: codes (N, M, F) of the objects from the image.
-            present: bool (N, M); absent objects get the identity, and change nothing.
+            present: bool (N, M); absent objects get the identity and have no effect.
             user: bool (N, M), true for the objects that the user moves.
-            theta: motions (N, T, M, 2, 3) of the user's objects, returned bit by bit; others are
+            theta: motions (N, T, M, 2, 3) of the user's objects, returned unchanged; others are
                 not read.
             latent: latents (N, M, T, Z) ~ N(0, I), read for the objects that the user does not
                 move.
             camera: backward motion of the background (N, T, 2, 3), read in scenes where it is
                 known.
-            known: bool (N,), true where the camera's motion is known, in a graph with `camera`;
-                None is nowhere.
+            known: bool (N,), true for scenes with known camera motion, in a graph with `camera`;
+                None: no scene.
         """
         N, M, T = *present.shape, theta.shape[1]
         if theta.shape != (N, T, M, 2, 3) or latent.shape[:3] != (N, M, T):
@@ -174,7 +174,7 @@ class ObjectGraph(nn.Module):
 def centred(change: Tensor, boxes: Tensor) -> Tensor:
     """theta (..., 2, 3) = [I + C | d - C c] of `change` (..., 6) = (C by rows, d), c box centres.
 
-    So what an object's size does is not mixed with where it is. No change: the identity exactly.
+    This separates changes of size from the position. Zero change gives exactly the identity.
     """
     C, d = change[..., :4].unflatten(-1, (2, 2)), change[..., 4:, None]
     rest = torch.cat([C, d - C @ boxes[..., :2, None]], -1)
@@ -197,10 +197,10 @@ def clock(steps: int, like: Tensor) -> Tensor:
 
 
 def pairs(boxes: Tensor, before: Tensor, place: Tensor) -> Tensor:
-    """Facts i may know of j: (N, M, M, 12), from boxes (N, M, 4) of frame 0, a step ago, now.
+    """Edge features (N, M, M, 12) of j for i, from boxes (N, M, 4) in frame 0, a step ago, now.
 
-    Where j is from i in frame 0 and now, how fast that changes, both sizes, and the gap between the
-    two boxes along x and y, below 0 where they overlap. In UNIT.
+    Position of j relative to i in frame 0 and now, its change, both sizes, and the gap between the
+    boxes along x and y, negative if they overlap. In UNIT.
     """
     start, now, rate = (
         v[:, None, :, :2] - v[:, :, None, :2] for v in (boxes, place, place - before)
