@@ -120,7 +120,7 @@ def background(flow: np.ndarray, things: np.ndarray) -> np.ndarray:
 
 
 def visible(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
-    """Where a pixel of frame t is visible in frame 0: the flow there and back returns to it.
+    """Where a pixel of frame t is visible in frame 0: inside it, and the flow back returns to p.
 
     |back + forth(p + back)|^2 < 0.01 (|back|^2 + |forth|^2) + 0.5 in px of the model; bool (H, W).
     """
