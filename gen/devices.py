@@ -19,7 +19,7 @@ def full_precision(device: torch.device | str) -> Iterator[None]:
 
     TF32, the default of cuDNN, keeps 10 of 23 bits: small steps vanish in it. A backward pass uses
     the settings of its own time, so it must be inside, too. The settings are restored when the last
-    thread leaves.
+    such context ends.
     """
     global _inside, _saved
     with _lock:
