@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import gen
 from conftest import ROOT
@@ -49,6 +50,13 @@ def test_python_blocks_run(lpips_cache):
     names: dict = {}
     exec(attention, names)
     assert names["logits"].shape == (2, 1000) and names["loss"].requires_grad
+
+
+@pytest.mark.parametrize("card", sorted((ROOT / "checkpoints").glob("*.md")), ids=lambda p: p.stem)
+def test_python_of_the_cards_runs(card, monkeypatch):
+    [code] = re.findall(r"```python\n(.*?)```", card.read_text(), re.S)
+    monkeypatch.chdir(ROOT)
+    exec(code, {"x": torch.zeros(1, 3, 64, 64)})
 
 
 def test_the_environment_is_activated_before_it_is_needed():
