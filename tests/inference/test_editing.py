@@ -171,7 +171,7 @@ def test_an_editor_translates_images(checkpoint):
 
 
 def test_the_script_says_what_it_needs(checkpoint, edited, tmp_path):
-    with pytest.raises(RuntimeError, match="expected what can edit, got AttributeClassifier"):
+    with pytest.raises(RuntimeError, match="expected an editor of codes, got AttributeClassifier"):
         run(edited["judge"], edited["judge"], tmp_path, "--set", "cat")
 
 

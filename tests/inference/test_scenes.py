@@ -339,7 +339,7 @@ def test_the_script_wants_a_model_that_moves(write, run, tmp_path):
     path = ship(DomainClassifier(**CLASSIFIER), tmp_path / "judge.safetensors")
     frame, masks = write()
     said, status, _ = run("--checkpoint", path, "--frame", frame, "--masks", masks, "--list")
-    assert status == 1 and "expected a ClickToMove, got DomainClassifier" in said
+    assert status == 1 and "expected an animator of frames, got DomainClassifier" in said
 
 
 def test_a_model_without_a_camera_refuses_one(write, run, tmp_path):
