@@ -238,6 +238,6 @@ def test_scripts_of_translators_name_the_one_of_editors(checkpoint, monkeypatch,
     script = str(SCRIPTS / f"{script}.py")
     monkeypatch.setattr(sys, "argv", [script, "--checkpoint", str(checkpoint), *options])
     with pytest.raises(
-        SystemExit, match="got StyleFunction, an editor of codes: use scripts/edit.py"
+        SystemExit, match="got StyleFunction, an editor of codes; python scripts/edit.py"
     ):
         runpy.run_path(script, run_name="__main__")
