@@ -280,7 +280,7 @@ def test_an_interrupted_export_leaves_the_previous_file(checkpoint, tmp_path, mo
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_within_one_iteration(tmp_path, monkeypatch, number):
     """The signal comes in the middle of iteration 3, which is the last, without a validation."""
-    forward = GANMethod.draw
+    forward = GANMethod.step_rng
 
     def interrupted(self, seed):
         if self.global_step == 2:
@@ -325,7 +325,7 @@ def test_a_signal_to_all_processes_saves_too_with_workers(tmp_path, number):
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
-    forward = GANMethod.draw
+    forward = GANMethod.step_rng
 
     def interrupted(self, seed):
         if self.global_step == 1:

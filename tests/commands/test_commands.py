@@ -354,7 +354,7 @@ def test_a_method_outside_the_package_trains_loads_and_is_shown(tmp_path, monkey
     judge = ship(gen.methods.AttributeClassifier(**own), tmp_path / "judge.safetensors")
     words = ["--translator", "run", "--editor", str(judge), "--method", "mine.Mine"]
     monkeypatch.setattr(sys, "argv", ["demo.py", *words])
-    with pytest.raises(SystemExit, match="--editor .*editor of codes, got a AttributeClassifier"):
+    with pytest.raises(SystemExit, match="--editor .*editor of codes, got AttributeClassifier"):
         runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="__main__")  # the first is taken
 
 
