@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from gen.devices import slow_bf16
+
+SLOW = slow_bf16(torch.device("cpu"))
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
 TINY = ["--img-size", "32", "--base-channels", "4", "--max-channels", "8", "--device", "cpu"]
 
@@ -67,8 +71,7 @@ def test_a_clip_is_faster_than_frame_by_frame():
     full, fast = rows
     assert full["largest_difference"] < 1e-4 and fast["largest_difference"] < 0.1
     quick = full if SLOW else fast  # in bfloat16 a clip takes 5 s on a CPU without AVX-512
-    assert quick["s a clip"] < 0.8 and full["ratio"] > 0.8
-    assert SLOW or fast["ratio"] > 1
+    assert quick["s a clip"] < 0.4 and (SLOW or fast["ratio"] > 1)
 
 
 @pytest.mark.slow
