@@ -42,7 +42,7 @@ def translation_scores(
     """Scores of K outputs for each source; every image passes the network once.
 
         diversity = mean LPIPS over the K (K - 1) / 2 pairs of outputs    (StarGAN v2, CVPR 2020;
-                    its release does not clamp outputs: up to 2.5 % difference)
+                    its release takes unclamped outputs: up to 2.5 % difference)
         content   = mean distance of source and outputs
         paired    = mean distance of the true target and outputs
         best      = distance of the true target and the best of the K outputs
