@@ -25,8 +25,8 @@ Size = tuple[int, int]  # H, W
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
     """Samples `x` (N, C, H, W) bilinearly at p + `flow` (N, 2, H, W) px: (N, C, H, W).
 
-    Outside the image, the border is repeated; with `padding` zeros, values are 0. Unlike in the
-    release, whose grids and sampling differ by up to half a pixel, zero flow returns `x`. A flow
+    Outside the image, the border is repeated; with `padding` zeros, values are 0. Own choice: zero
+    flow returns `x`; in the release, grids and sampling differ by up to half a pixel. A flow
     (N, T, 2, H, W) gives T images of each `x`: (N, T, C, H, W).
     """
     if flow.ndim == 4:
