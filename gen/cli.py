@@ -8,17 +8,20 @@ import warnings
 from contextlib import ExitStack, nullcontext
 from typing import Any, Literal, NoReturn
 
+from gen import verbs
 from gen.commands import explain, import_modules, plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...]
+HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...] or gen {bench,evaluate} ..
 
   gen fit -c configs/smooth_i2i/emoji64_cpu.yaml --out runs/mine     train
   gen fit -c ... --ckpt_path runs/mine/last.ckpt                     resume
   gen fit -c ... --model.init_from checkpoints/X.safetensors         fine-tune
   gen validate -c ... --ckpt_path runs/mine/last.ckpt                measure
+  gen evaluate --checkpoint FILE --data DIR                          measure any checkpoint
+  gen bench --list                                                   claims: train, measure, compare
   gen fit -c ... --print_config                                      every option and its value
   gen fit --model.help SmoothI2I                                     the options of a method
   gen fit --help                                                     all of it
@@ -31,6 +34,8 @@ def main(args: list[str] | None = None) -> None:
     if words in ([], ["-h"], ["--help"]):
         print(HELP, end="")  # without the seconds of importing torch and lightning
         return
+    if words[0] in verbs.VERBS:
+        return verbs.run(words)
     with plain_errors(ours_alone=True) if args is None else nullcontext():
         run(args, words)
 

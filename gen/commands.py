@@ -31,7 +31,12 @@ METHOD = dict(default="", metavar="PKG.CLASS", help="of a checkpoint, where gen.
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
 PACKAGE = Path(__file__).resolve().parent
 OURS = PACKAGE, PACKAGE.parent / "scripts"
-EXTRAS = {"gradio": "demo", "resvg_py": "prep", "playwright": "test"}  # module -> extra
+EXTRAS = {
+    "gradio": "demo",
+    "resvg_py": "prep",
+    "playwright": "test",
+    "submitit": "bench",
+}  # module -> extra
 
 
 @contextmanager

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 import gen
+import gen.data
 from gen import tasks, viz
 from gen.commands import METHOD, plain_errors
-from gen.data import Domains
 from gen.files import keep_inputs, without_suffix
 from gen.inference import common, translation
 
@@ -17,7 +17,8 @@ EMOJI = Path(__file__).resolve().parents[1] / "data/emoji"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data", default=str(EMOJI), help="default: data/emoji")
+    where = "a folder, a zip or `heads`; default: data/emoji"
+    parser.add_argument("--data", default=str(EMOJI), help=where)
     parser.add_argument("--sources", type=int, default=8, help="rows of the grid")
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args()
@@ -29,7 +30,7 @@ def main() -> None:
         raise ValueError(f"--sources: expected at least 1, got {args.sources}")
     method = gen.load(args.checkpoint, "cpu", args.method)
     tasks.expect(method, "translator", source=str(args.checkpoint))
-    S, images = len(method.domains), Domains(args.data, img_size=method.img_size).val
+    S, images = len(method.domains), gen.data.open(args.data, img_size=method.img_size).val
 
     x, _ = common.batch(method, images, common.pick(images, -(-args.sources // S)))
     rows, headers = translation.latent_grid(method, x, seeds=(0, 1))

@@ -71,7 +71,7 @@ FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
     "metrics inference convert",
     "methods evaluation demo",
     "report callbacks commands runs",
-    "cli __main__",
+    "bench verbs cli __main__",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
@@ -181,7 +181,7 @@ def test_the_command_is_short():
 
 
 def test_no_print_in_the_library_but_in_its_commands():
-    for name in OURS:
+    for name in (name for name in OURS if not name.startswith("gen/verbs/")):
         for node in ast.walk(TREES[name]):
             if isinstance(node, ast.FunctionDef) and node.name != "main":
                 inner = [n for n in ast.walk(node) if isinstance(n, ast.Call)]

@@ -32,7 +32,7 @@ gen/inference/scenes.py
 gen/methods/click_to_move.py
 gen/networks/click_to_move
 gen/viz/motion.py
-scripts/claims/click_to_move.*
+configs/claims/click_to_move.yaml
 scripts/click_to_move.py
 tests/configs/older/click_to_move_*
 tests/configs/saved/ClickToMove.yaml

@@ -75,6 +75,56 @@ def line_chart(x: Sequence[float], y: Sequence[float], title: str, width=210, he
     )
 
 
+def scatter(
+    points: Sequence[tuple[str, float, float, float, float]],
+    x_name: str,
+    y_name: str,
+    width: int = 560,
+    height: int = 300,
+) -> str:
+    """An inline SVG of named points with error bars.
+
+    Args:
+        points: (name, x, half interval of x, y, half interval of y); a half of NaN is not drawn.
+        x_name: title of the x axis.
+        y_name: title of the y axis.
+    """
+    halves = [[0.0 if not math.isfinite(p[k]) else p[k] for p in points] for k in (2, 4)]
+    left, right, top, bottom = 52, width - 96, 26, height - 36
+
+    def axis(k: int, half: Sequence[float], start: float, end: float):
+        low = min(p[k] - h for p, h in zip(points, half, strict=True))
+        high = max(p[k] + h for p, h in zip(points, half, strict=True))
+        ticks = _ticks(low, high)
+        low, high = min(low, ticks[0]), max(high, ticks[-1])
+        return lambda v: start + (end - start) * (v - low) / max(high - low, 1e-12), ticks
+
+    px, xs = axis(1, halves[0], left, right)
+    py, ys = axis(3, halves[1], bottom, top)
+    parts = [
+        f'<path class="rule" d="M{left} {py(t):.1f}H{right}"/>'
+        f'<text x="{left - 5}" y="{py(t) + 3.5:.1f}" text-anchor="end">{_short(t)}</text>'
+        for t in ys
+    ]
+    parts += [
+        f'<text x="{px(t):.1f}" y="{bottom + 15}" text-anchor="middle">{_short(t)}</text>'
+        for t in xs
+    ]
+    for (name, x, _, y, _), h, v in zip(points, *halves, strict=True):
+        parts.append(
+            f'<path class="bar" d="M{px(x - h):.1f} {py(y):.1f}H{px(x + h):.1f}'
+            f'M{px(x):.1f} {py(y - v):.1f}V{py(y + v):.1f}"/>'
+            f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="3.5"/>'
+            f'<text class="name" x="{px(x) + 6:.1f}" y="{py(y) - 5:.1f}">{html.escape(name)}</text>'
+        )
+    title = f"{html.escape(y_name)} over {html.escape(x_name)}"
+    return (
+        f'<svg class="chart plot" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">'
+        f'<text class="name" x="0" y="12">{html.escape(y_name)}</text>{"".join(parts)}'
+        f'<text x="{right}" y="{height - 5}" text-anchor="end">{html.escape(x_name)}</text></svg>'
+    )
+
+
 def plot_curves(rows: Sequence[dict[str, str]], step: str = "step") -> list[str]:
     """One `line_chart` per column of a Lightning metrics.csv, in the order of the file.
 

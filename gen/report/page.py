@@ -77,6 +77,7 @@ def write_report(
     abstract: Sequence[str] = (),
     sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
     metrics: Table | None = None,
+    plots: Sequence[str] = (),
     curves: Sequence[Mapping[str, str]] = (),
     config_text: str = "",
     versions: Mapping[str, str] | None = None,
@@ -87,6 +88,7 @@ def write_report(
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
         metrics: table of measured rows, see `metrics_table`.
+        plots: SVG text of charts that compare values.
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: text of the exact configuration.
     """
@@ -97,6 +99,8 @@ def write_report(
         body += _section(heading, *map(_figure, figures))
     if metrics and metrics.lines:
         body += _section("Measured", *_paragraphs(metrics.warnings, "warning"), _table(metrics))
+    if plots:
+        body += _section("Compared", f'<figure class="wide">{"".join(plots)}</figure>')
     if drawn := charts.plot_curves(curves):
         caption = "Loss terms over iterations: each value thin, a running mean over 4&thinsp;% on "
         caption += "top; the number is where the mean ends."

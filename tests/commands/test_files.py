@@ -12,6 +12,7 @@ from PIL import Image
 
 import gen
 from gen.files import checkpoint_names, keep_inputs, without_suffix
+from gen.verbs.evaluate import values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 READ_NOTHING = {
@@ -171,7 +172,6 @@ def test_runs_whose_names_differ_behind_a_dot_are_compared(tmp_path, monkeypatch
     with pytest.raises((ValueError, SystemExit), match="both are known"):
         runpy.run_path(script, run_name="__main__")
     assert loaded == ["tri_0.1/last.ckpt", "tri_0.5/last.ckpt"]
-    values_of = runpy.run_path(str(ROOT / "scripts/evaluate.py"))["values_of"]
     names = ["tri_0.1", "tri_0.5", "rows.jsonl"]
     values = [str(values_of(Path(name))) for name in names]
     assert values == ["tri_0.1.values.jsonl", "tri_0.5.values.jsonl", "rows.values.jsonl"]

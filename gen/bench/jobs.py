@@ -1,0 +1,274 @@
+"""The runs of a claim: trained and measured, resumed after an interruption, here or by submitit."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gen.bench.claim import Arm, Claim, command, words
+from gen.commands import call, call_each
+from gen.files import parse_yaml, read_yaml, sha256, write_atomic
+
+ROWS = "rows.jsonl"  # the rows of an evaluation, with the values of single units
+COST = "cost.jsonl"  # a line for each training process
+JUDGE = "judge"
+ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED")  # states of SLURM
+
+
+class Run(NamedTuple):
+    """One arm with one seed.
+
+    Args:
+        name: name of the run, such as `with_1`.
+        folder: folder of the run.
+        arm: arm that is trained.
+        seed: seed of the weights and of the data; None keeps the seeds of the config.
+        more: further options of `gen fit`, as words.
+        evaluate: options of `gen evaluate`; None measures nothing.
+    """
+
+    name: str
+    folder: Path
+    arm: Arm
+    seed: int | None
+    more: tuple[str, ...]
+    evaluate: tuple[str, ...] | None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    def is_done(self) -> bool:
+        """True if nothing is left to do."""
+        end = "trained" if self.evaluate is None else ROWS
+        return (self.folder / end).exists()
+
+
+def plan(
+    claim: Claim,
+    out: Path,
+    more: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    arms: Sequence[str] = (),
+) -> list[Run]:
+    """Runs of a claim below `out`: its judge, then all arms of the first seed, and so on.
+
+    Args:
+        more: options of `gen fit` for all arms.
+        seeds: seeds in place of those of the claim.
+        arms: names of some arms; default all.
+
+    Raises:
+        ValueError: an arm that the claim does not have.
+    """
+    if wrong := {*arms} - {*claim.arms}:
+        raise ValueError(
+            f"--arms: expected some of {' '.join(claim.arms)}, got {' '.join(sorted(wrong))}"
+        )
+    runs, judge = [], out / JUDGE
+    if claim.judge:
+        runs.append(Run(JUDGE, judge, claim.judge, None, (), None))
+    evaluate = [word.format(judge=judge / "last.ckpt") for word in words(claim.evaluate)]
+    for seed in seeds or claim.seeds:
+        for name in arms or claim.arms:
+            folder = out / f"{name}_{seed}"
+            arm = claim.arms[name]
+            runs.append(Run(folder.name, folder, arm, seed, (*more,), (*evaluate,)))
+    return runs
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Everything that decides the result of a training: config, options and input files."""
+    options = {k: v for k, v in run.arm.options.items() if k != "trainer.precision"}
+    config = read_yaml(run.arm.config)
+    texts = [v for v in (*options.values(), *_leaves(config), *run.more) if isinstance(v, str)]
+    files = sorted({v for v in texts if v.endswith(".safetensors") and os.path.isfile(v)})
+    digests = {name: sha256(name) for name in files}
+    return dict(config=config, options=options, more=[*run.more], files=digests)
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for inner in value.values() for leaf in _leaves(inner)]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in _leaves(inner)]
+    return [value]
+
+
+def begin(runs: Sequence[Run]) -> None:
+    """Writes `claim.json` into the folder of each run; an evaluation of other options is undone.
+
+    Raises:
+        ValueError: a run was begun with another config or other options; nothing is written.
+    """
+    for run in runs:
+        if (file := run.folder / "claim.json").exists():
+            wanted = json.loads(json.dumps(identity(run)))
+            found = parse_yaml(file.read_text(), file)
+            for key, value in wanted.items():
+                if found.get(key) != value:
+                    raise ValueError(
+                        f"{run.folder}: expected a run of {key} {value}, got one that was begun "
+                        f"with {found.get(key)}; choose another --out"
+                    )
+    for run in runs:
+        file, evaluation = run.folder / "claim.json", run.folder / "evaluate.txt"
+        write_atomic(file, json.dumps(identity(run), indent=1).encode())
+        text = " ".join(run.evaluate or ())
+        if not evaluation.exists() or evaluation.read_text() != text:
+            for old in (ROWS, "test.values.jsonl"):
+                (run.folder / old).unlink(missing_ok=True)
+            write_atomic(evaluation, text.encode())
+
+
+def perform(run: Run) -> None:
+    """Trains and measures a run, or what is left of it; all that is printed goes to its log.txt.
+
+    Raises:
+        RuntimeError: the training ended early.
+    """
+    if run.is_done():
+        return
+    with _log(run.folder / "log.txt"):
+        fit = [sys.executable, "-m", "gen", "fit", "-c", run.arm.config, "--out", str(run.folder)]
+        if run.seed is not None:
+            fit += ["--model.seed", str(run.seed), "--data.seed", str(run.seed)]
+        fit += ["--trainer.enable_model_summary", "false", *words(run.arm.options), *run.more]
+        if run.checkpoint.exists():
+            fit += ["--ckpt_path", str(run.checkpoint)]
+        if not (run.folder / "trained").exists():
+            before, began = _children(), time.time()
+            code = call(*fit)
+            spent = dict(core_seconds=_children() - before, seconds=time.time() - began)
+            with (run.folder / COST).open("a") as file:
+                file.write(json.dumps({k: round(v, 1) for k, v in spent.items()}) + "\n")
+            if code:
+                raise RuntimeError(f"{run.name}: the training ended with {code}, see its log.txt")
+            write_atomic(run.folder / "trained", b"")
+        if run.evaluate is not None:
+            from gen.verbs.evaluate import measure
+
+            out = run.folder / "test.jsonl"
+            rows = measure(["--checkpoint", str(run.checkpoint), "--out", str(out), *run.evaluate])
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            write_atomic(run.folder / ROWS, text.encode())
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def _log(path: Path):
+    """Context in which all output of this process and its children is added to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, saved in zip((1, 2), kept, strict=True):
+            os.dup2(saved, number)
+            os.close(saved)
+
+
+def prepare_data(claim: Claim) -> int:
+    """Runs the command that makes the data; returns its exit status."""
+    return call(sys.executable, *command(claim.data)) if claim.data else 0
+
+
+def run_here(commands: Sequence[Sequence[str]], jobs: int) -> int:
+    """Runs commands on this machine, `jobs` at once; returns the worst exit status."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return max(call_each(commands, jobs), key=abs, default=0)
+
+
+class Job:
+    """A command as a job of submitit: a job that is preempted or out of time is requeued, and the
+    run that it trains is resumed."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = [*command]
+        self.child: subprocess.Popen | None = None
+
+    def __call__(self) -> None:
+        def ignore() -> None:  # the signal before preemption reaches all processes of a job
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+        more = dict(stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=ignore)
+        self.child = subprocess.Popen(self.command, **more)
+        try:
+            while self.child.poll() is None:
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if self.child.returncode:
+            raise RuntimeError(f"{' '.join(self.command)}: ended with {self.child.returncode}")
+
+    def stop(self) -> None:
+        """Lets the run save itself, and waits for its end; also within a signal handler."""
+        if self.child is not None and self.child.returncode is None:
+            os.killpg(self.child.pid, signal.SIGINT)
+            os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)
+
+    def checkpoint(self):
+        """Stops the run, and returns the job that resumes it."""
+        from submitit.helpers import DelayedSubmission
+
+        self.stop()
+        return DelayedSubmission(Job(self.command))
+
+
+def submit(
+    commands: dict[Path, Sequence[str]], launcher: str, folder: Path, options: dict[str, Any]
+) -> dict[Path, Any]:
+    """Submits the command of each run's folder as a job, unless SLURM has such a job already.
+
+    Args:
+        launcher: cluster of submitit: slurm, local, ..
+        folder: folder for the files of submitit.
+        options: parameters of its executor, such as {"timeout_min": 60}.
+
+    Returns:
+        The job of each folder, old or new.
+
+    Raises:
+        ModuleNotFoundError: submitit is not installed.
+        ValueError: no such launcher, or an option that it does not know.
+    """
+    import submitit
+
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=launcher)
+        executor.update_parameters(**dict(name="gen-bench", timeout_min=24 * 60) | options)
+    except (AssertionError, KeyError, NameError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--launcher {launcher}: expected a cluster and options of submitit, got {error}"
+        ) from error
+    jobs = {}
+    for run, words_of_run in commands.items():
+        note = run / "job.json"
+        if launcher == "slurm" and note.exists():  # local jobs end with their `gen bench`
+            old = json.loads(note.read_text())
+            job = submitit.SlurmJob(folder=old["folder"], job_id=old["id"])
+            if job.state in ALIVE:
+                jobs[run] = job
+                continue
+        jobs[run] = executor.submit(Job(words_of_run))
+        about = dict(folder=str(folder), id=jobs[run].job_id)
+        write_atomic(note, json.dumps(about).encode())
+    return jobs

@@ -1,0 +1,139 @@
+"""Evaluates the checkpoint of a translator, a classifier, a generator, an editor of codes or an
+animator: one JSON line per metric, and a table."""
+
+import argparse
+import importlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import gen
+from gen import tasks
+from gen.checkpoint import check_device
+from gen.commands import METHOD, load_any, plain_errors
+from gen.evaluation.results import to_json, to_table
+from gen.evaluation.translators import BASIC
+from gen.files import keep_inputs, without_suffix, write_atomic
+from gen.metrics.doubts import doubts
+
+
+@plain_errors()
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `gen evaluate`; `words` default to those of the command line."""
+    rows = measure(words)
+    print(to_json(rows))
+    print(to_table(rows))
+    for doubt in doubts(rows):
+        print(f"careful: {doubt}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
+    parser.add_argument("--data", help="a folder, a zip, `heads`, `movers`; an editor needs none")
+    groups = {
+        task: importlib.import_module(row.evaluator).GROUPS for task, row in tasks.TASKS.items()
+    }
+    lists = "; ".join(f"{task}: {' '.join(names)}" for task, names in groups.items())
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=[*dict.fromkeys(("all", *itertools.chain(*groups.values())))],
+        help=f"groups to measure; default all, but of a translator {' '.join(BASIC)}. {lists}",
+    )
+    parser.add_argument(
+        "--classifier",
+        help="checkpoint of a DomainClassifier, for accuracy; an editor needs an "
+        "AttributeClassifier",
+    )
+    parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
+    parser.add_argument("--i3d", help="I3D weights of your own, for fvd of an animator")
+    parser.add_argument("--no-edges", help="an animator trained without, for rows of its motion")
+    parser.add_argument(
+        "--backbone",
+        choices=("effnetlite0", "mobilenetv2", "inception2048", "tvinception_stargan"),
+        nargs="+",
+        default=["effnetlite0", "mobilenetv2"],
+        help="of fidelity; a translator's kernel distance is given by the second one, too",
+    )
+    parser.add_argument(
+        "--net",
+        choices=("alex", "vgg"),
+        nargs="+",
+        default=["alex"],
+        help="LPIPS network; a second one sees a translator's paths as well",
+    )
+    parser.add_argument(
+        "--grid",
+        choices=("released", "strict", "uniform"),
+        default="released",
+        help="frames of a translator's paths: uniform spaces them evenly as seen",
+    )
+    parser.add_argument(
+        "--split", nargs="+", help="of data: val, test, ..; default val, but test of movers"
+    )
+    parser.add_argument(
+        "--crop-pct", type=float, default=1.0, help="centre crop of a classifier's data: Classes"
+    )
+    parser.add_argument(
+        "--voc",
+        help="folder with VOCdevkit, for a classifier's segmentation; alone, for --metrics",
+    )
+    parser.add_argument("--voc-size", type=int, default=480, help="px, in whole patches")
+    parser.add_argument(
+        "--keep-void", action="store_true", help="count VOC's void pixels, as the release of SAR"
+    )
+    parser.add_argument(
+        "--max-sources", "--max-images", type=int, help="default: every validation image"
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        help="images of a generator, default 5000; sources of an editor, 500; clips, all",
+    )
+    parser.add_argument("--psi", type=float, help="truncation of an editor; default: its own")
+    parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
+    parser.add_argument("--seed", type=int, default=777)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
+    parser.add_argument(
+        "--out", type=Path, help="also write the JSON lines here; what was cut goes on"
+    )
+    parser.add_argument("--method", **METHOD)
+    return parser
+
+
+def measure(words: Sequence[str] | None = None) -> list[dict]:
+    """Rows of the evaluation that the words of a command line ask for; writes `--out`, if given."""
+    parser = make_parser()
+    args = parser.parse_args(words)
+    if args.out and args.out.is_dir():
+        parser.error(f"--out: expected a file to write, got the folder {args.out}")
+    if args.voc_size < 1:
+        parser.error(f"--voc-size: expected at least 1 px, got {args.voc_size}")
+    if args.data == "heads" and args.split not in (None, ["val"]):
+        parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
+    check_device(args.device)
+    if args.out:  # before all other work
+        reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
+        splits = (*(args.split or ["val"]), "voc")  # a classifier has one file per split
+        writes = (args.out, values_of(args.out), *(values_of(args.out, s) for s in splits))
+        keep_inputs((*reads, args.no_edges, args.voc), writes)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    method = gen.load(args.checkpoint, args.device, args.method)
+    args.load = lambda path: load_any(path, args.device, args.method)
+    if args.psi is not None and tasks.of(method) != "editor":
+        parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
+    evaluator = tasks.evaluator(method, args.checkpoint)
+    rows = evaluator.from_options(method, args, values_of(args.out) if args.out else None)
+    if args.out:
+        write_atomic(args.out, to_json(rows).encode())
+    return rows
+
+
+def values_of(out: Path, split: str = "") -> Path:
+    """File of the values of single units, from which the means in `out` are computed."""
+    return Path(f"{without_suffix(out)}.values{split and '.' + split}.jsonl")
