@@ -14,7 +14,7 @@ from gen.commands import explain, import_modules, plain_errors
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml [--key value ...] or gen {bench,evaluate}
+HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml ... or gen {bench,evaluate}
 
   gen fit -c configs/smooth_i2i/emoji64_cpu.yaml --out runs/mine     train
   gen fit -c ... --ckpt_path runs/mine/last.ckpt                     resume

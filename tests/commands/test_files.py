@@ -22,7 +22,7 @@ READ_NOTHING = {
     "opencv_vtest",
     "cityscapes_layout",
 }  # but what they fetch
-SCRIPTS = [*ROOT.glob("scripts/*.py"), *ROOT.glob("data_prep/*.py")]
+SCRIPTS = [p for top in ("scripts", "data_prep", "gen/verbs") for p in ROOT.glob(f"{top}/*.py")]
 
 
 @pytest.fixture
