@@ -9,8 +9,10 @@ vendors draw alike) and `manifest.json`.
 
 writes `train|val/<group>/<vendor>_<codepoints>.png` with transparency, `test/` with the emoji that
 the first layout uses for validation, and `test_openmoji/` with the drawings of these emoji by a
-held-out vendor; `groups.csv` says which images show one emoji or its variants. Fetches 7 MB with
-`npm pack` into the cache. It can be interrupted at any time: the same command resumes, and does
+held-out vendor; `groups.csv` says which images show one emoji or its variants. With
+`--ground clutter` every emoji lies on a street, heads or noise among other emoji of its split, see
+clutter.py, and `masks/<split>/..` holds the exact masks. Fetches 7 MB with `npm pack` into the
+cache. It can be interrupted at any time: the same command resumes, and does
 nothing once the folder is complete. Exit codes: see recipe.py.
 """
 
@@ -21,8 +23,10 @@ import json
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+from clutter import SCENES, compose, rng_of
 from PIL import Image
 from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
@@ -67,6 +71,7 @@ SAME_BASE = {  # code points that draw one emoji for another gender or number of
 }
 
 
+GROUNDS = ("none", "clutter")
 LEFT_OUT = {"Flags", "Component"}  # groups that are not used as classes
 
 
@@ -138,6 +143,8 @@ def prepare(
     groups: list[str] | None = None,
     layout: str = "domains",
     holdout: str | None = None,
+    ground: str = "none",
+    seed: int = 777,
 ) -> dict:
     """Makes the data set in `out`, or completes it, and returns its manifest.
 
@@ -147,11 +154,14 @@ def prepare(
         groups: CLDR groups to keep, None for all.
         layout: "domains": one folder per vendor; "classes": one folder per group.
         holdout: for classes, the vendor that is only in a test split of its own.
+        ground: "none": transparency for classes, white for domains; "clutter": for classes, a
+            street, heads or noise with other emoji of the same split, and masks.
+        seed: seed of the clutter.
 
     Raises:
         UnavailableError: npm or its registry is not available.
         WeightsError: a package has a wrong sha256, or is unsafe to read.
-        ValueError: no such size, group or hold-out, or `out` holds something else.
+        ValueError: no such size, group, hold-out or ground, or `out` holds something else.
         ImportError: resvg-py is missing.
         OSError: `out` cannot be written.
     """
@@ -163,13 +173,20 @@ def prepare(
             f"holdout: expected one of {sorted(PACKAGES)} with --layout classes, got {holdout} "
             f"with --layout {layout}"
         )
+    if ground not in GROUNDS or (ground == "clutter" and layout != "classes"):
+        raise ValueError(
+            f"ground: expected one of {GROUNDS}, clutter with --layout classes, got {ground} with "
+            f"--layout {layout}"
+        )
     recipe = {"size": size, "groups": sorted(groups) if groups else "all", "packages": PACKAGES}
     if layout == "classes":
         recipe |= {"layout": layout, "holdout": holdout}
+    if ground == "clutter":
+        recipe |= {"ground": ground, "seed": seed}
     manifest = found(out, recipe, "an emoji set")
     if manifest.get("complete"):
         images = (_paths(recipe, image) for image in manifest["images"])
-        if all((out / path).exists() for paths in images for path in paths.values()):
+        if all(_written(out, recipe, path) for paths in images for path in paths.values()):
             _write_groups(out, manifest)
             return manifest
     import resvg_py
@@ -184,10 +201,13 @@ def prepare(
     manifest = {"recipe": recipe, "complete": False, "resvg_py": resvg_py.__version__}
     manifest["paired"] = layout == "domains"
     write_manifest(out, manifest)
-    changes = "rasterised" + ", composited on white" * (layout == "domains")
+    place = "on white" if layout == "domains" else "on other pictures" if ground != "none" else ""
+    changes = f"rasterised, composited {place}" if place else "rasterised"
     credits = {domain: _credit(domain, style, changes) for domain, style in styles.items()}
     manifest["domains"] = credits
     manifest["images"], manifest["duplicates"] = _write_images(out, styles, recipe, groups)
+    if ground == "clutter":
+        _write_clutter(out, styles, recipe, manifest["images"])
     _write_groups(out, manifest)
     manifest["complete"] = True
     write_manifest(out, manifest)
@@ -204,6 +224,41 @@ def _paths(recipe: dict, image: dict) -> dict[str, str]:
     if holdout and where == "test":
         paths[holdout] = f"test_{holdout}/{name}/{holdout}_{code}.png"
     return paths
+
+
+def _mask(path: str) -> str:
+    """Path of the mask of the image at `path`."""
+    return f"masks/{path}"
+
+
+def _written(out: Path, recipe: dict, path: str) -> bool:
+    """True if the image at `path` exists, and its mask where the recipe has masks."""
+    return (out / path).exists() and ("ground" not in recipe or (out / _mask(path)).exists())
+
+
+def _write_clutter(out: Path, styles: dict, recipe: dict, images: list[dict]) -> None:
+    """Writes every missing image on its ground, and its mask.
+
+    Scattered emoji are drawn by vendors of the same split and are no variants of the object.
+    """
+    drawings = {}  # split -> [(path, base, function that draws)]
+    for image in images:
+        for vendor, path in _paths(recipe, image).items():
+            draw = partial(_draw, styles[vendor], image["codepoints"])
+            drawings.setdefault(path.split("/")[0], []).append((path, image["base"], draw))
+    for rank, (where, rows) in enumerate(sorted(drawings.items())):
+        for path, own, draw in tqdm(rows, f"{where} on clutter", unit="image", mininterval=1):
+            if _written(out, recipe, path):
+                continue
+            others = [other for _, other_base, other in rows if other_base != own]
+            rng = rng_of(recipe["seed"], path)
+            picture, mask = compose(rng, recipe["size"], draw, others, rank * SCENES)
+            write_png(out / _mask(path), mask)
+            write_png(out / path, picture)
+
+
+def _draw(style: Style, code: str, side: int) -> Image.Image:
+    return render(style.svg(code), side, background=None)
 
 
 def _write_groups(out: Path, manifest: dict) -> None:
@@ -231,7 +286,7 @@ def _credit(domain: str, style: Style, changes: str) -> dict:
 
 
 def _write_images(out: Path, styles: dict, recipe: dict, groups: list[str] | None):
-    """Writes every missing image; returns the images and the duplicates."""
+    """Writes every missing image, but of clutter; returns the images and the duplicates."""
     size, layout = recipe["size"], recipe.get("layout", "domains")
     first = next(iter(styles.values()))
     codes = set.intersection(*(set(style.names) for style in styles.values()))
@@ -257,7 +312,7 @@ def _write_images(out: Path, styles: dict, recipe: dict, groups: list[str] | Non
             where = "extra" if code in alike else split(code, layout)
             images.append(entry | {"base": base(code), "split": where})
             for domain, name in _paths(recipe, images[-1]).items():
-                if not (out / name).exists():
+                if "ground" not in recipe and not (out / name).exists():
                     if layout == "classes":
                         image = render(svgs[domain], size, background=None)
                     else:
@@ -274,11 +329,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--groups", help='CLDR groups to keep: "Smileys & Emotion,Food & Drink"')
     parser.add_argument("--layout", choices=["domains", "classes"], default="domains")
     parser.add_argument("--holdout", choices=PACKAGES, help="vendor with a test split of its own")
+    parser.add_argument(
+        "--ground",
+        choices=GROUNDS,
+        default="none",
+        help="clutter: other emoji, streets, heads, noise",
+    )
+    parser.add_argument("--seed", type=int, default=777, help="seed of the clutter")
     args = parser.parse_args(argv)
     groups = [g.strip() for g in args.groups.split(",")] if args.groups else None
 
     def work() -> str:
-        manifest = prepare(args.out, args.size, groups, args.layout, args.holdout)
+        options = (args.layout, args.holdout, args.ground, args.seed)
+        manifest = prepare(args.out, args.size, groups, *options)
         paths = [p for i in manifest["images"] for p in _paths(manifest["recipe"], i).values()]
         count = Counter(path.split("/")[0] for path in paths)
         counts = ", ".join(f"{split} {count[split]}" for split in sorted(count))
