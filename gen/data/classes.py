@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from gen.data.base import ImageData
 from gen.data.domains import DomainImages
-from gen.data.images import load_alpha
-from gen.data.layout import Files, find_images, of_split
+from gen.data.images import load_alpha, load_image
+from gen.data.layout import Files, find_images, mask_of, of_split
 from gen.data.sampler import index_at, position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
@@ -77,15 +77,34 @@ class ClassImages(DomainImages):
             return self.augment(image)
 
     def mask(self, index: int) -> Tensor | None:
-        """Opaque part (alpha >= 0.5) in the frame of x, (S, S) bool; None without alpha channel."""
-        alpha = self._load(index, load_alpha)
-        return None if alpha is None else self.plain(alpha.convert("RGB"))[0] >= 0
+        """Pixels of the object in the frame of x, (S, S) bool; None where they are not known.
+
+        They come from the file `masks/<path of the image>.png` beside the splits, of the size of
+        the image, at least half white; without it from the alpha channel, at least half opaque.
+
+        Raises:
+            ValueError: a mask of another size than its image.
+        """
+        found = self._mask(index)
+        return None if found is None else self.plain(found.convert("RGB"))[0] >= 0
+
+    def _mask(self, index: int) -> Image.Image | None:
+        path = mask_of(self.root, self.paths[index])
+        if path is None:
+            return self._load(index, load_alpha)
+        mask, size = self._load_file(path, load_image), self.read(index).size
+        if mask.size != size:
+            got = "a mask of {} x {} px for an image of {} x {} px".format(*mask.size, *size)
+            raise ValueError(
+                f"{self.root / path}: expected equal sizes, got {got}; save the mask again"
+            )
+        return mask
 
     @cached_property
     def has_masks(self) -> bool:
-        """True if the first image of some class has an alpha channel."""
+        """True if the mask of the first image of some class is known."""
         _, first = np.unique(self.labels.numpy(), return_index=True)
-        return any(self._load(i, load_alpha) is not None for i in first.tolist())
+        return any(self._mask(i) is not None for i in first.tolist())
 
 
 class Epochs(Dataset):

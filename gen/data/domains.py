@@ -85,8 +85,11 @@ class DomainImages(LabelledImages):
         return self._load(index, load_image, self._crop_px if train else 0)
 
     def _load(self, index: int, load: Callable[..., T], *args: int) -> T:
-        """Applies `load` (of gen.data.images) to file `index`; its errors name the way out."""
-        path = self.paths[index]
+        """Applies `load` (of gen.data.images) to image `index`."""
+        return self._load_file(self.paths[index], load, *args)
+
+    def _load_file(self, path: str, load: Callable[..., T], *args: int) -> T:
+        """Applies `load` to the file at `path`; its errors name the way out."""
         try:
             source = read_zip(self.root, path) if self.root.is_file() else self.root / path
             return load(source, f"{self.root / path}", *args)

@@ -119,6 +119,19 @@ def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | N
     return "", None
 
 
+def mask_of(root: Path, path: str) -> str | None:
+    """Path of the mask of the image at `path`, `masks/<path>.png` beside the splits; or None."""
+    for top in ("", path.split("/")[0] + "/"):
+        name = str(PurePosixPath(top, "masks", path.removeprefix(top)).with_suffix(".png"))
+        if root.is_file():
+            found = {name, f"./{name}"} & archive(root, os.getpid()).NameToInfo.keys()
+        else:
+            found = (root / name).is_file()
+        if found:
+            return name
+    return None
+
+
 def is_paired(root: Path, paths: list[str]) -> bool | None:
     """Value of `paired` in manifest.json: images of one name are pairs; None without this value."""
     try:

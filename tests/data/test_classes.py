@@ -1,6 +1,7 @@
 """Folders of classes: every image once an epoch, exact resume, augmentation, masks, splits."""
 
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -218,6 +219,40 @@ def test_masks_are_in_the_frame_of_x(root, tmp_path):
     images = classes(root, img_size=11, crop_pct=0.9).val  # resampled: the same frame still
     assert ((images[2]["x"][0] < 0) == images.mask(2)).float().mean() > 0.98
     assert not classes(root).train.has_masks
+
+
+@pytest.mark.parametrize("zipped_at", ["", "d.zip", "deep.zip"])
+def test_masks_of_their_own_folder(root, tmp_path, zipped_at):
+    inside = Image.new("L", (40, 20))
+    inside.paste(255, (14, 2, 30, 9))
+    picture = Image.merge("RGB", [Image.new("L", inside.size, 90)] * 3)
+    (root / "val/bee/val0.png").unlink()
+    (root / "val/bee/val0.jpg").write_bytes(encode(picture, "JPEG"))
+    (root / "masks/val/bee").mkdir(parents=True)
+    (root / "masks/val/bee/val0.png").write_bytes(encode(inside))
+    transparent = Image.new("RGBA", (40, 20))  # has a mask in its alpha channel, which is not taken
+    (root / "val/bee/val1.png").write_bytes(encode(transparent))
+    (root / "masks/val/bee/val1.png").write_bytes(encode(inside))
+    source = root
+    if zipped_at:
+        source = tmp_path / zipped_at
+        with zipfile.ZipFile(source, "w") as archive:
+            for path in root.rglob("*.*"):
+                base = root.parent if zipped_at == "deep.zip" else root
+                archive.write(path, path.relative_to(base))
+    data = classes(source, crop_pct=0.8)
+    assert data.splits == ("train", "val", "test")  # masks are no split
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[0:7, 2:] = True  # x is the part (12, 2, 28, 18)
+    assert torch.equal(data.val.mask(2), expected) and torch.equal(data.val.mask(3), expected)
+    assert data.val.mask(0) is None and data.val.has_masks and not data.train.has_masks
+
+
+def test_a_mask_of_another_size_is_refused(root):
+    (root / "masks/val/ant").mkdir(parents=True)
+    (root / "masks/val/ant/val0.png").write_bytes(encode(Image.new("L", (5, 6))))
+    with pytest.raises(ValueError, match=r"val0.png: expected equal sizes, got a mask of 5 x 6 px"):
+        classes(root).val.mask(0)
 
 
 def test_alpha_of_half_is_inside(root):

@@ -52,7 +52,7 @@ def load(name):
     return module
 
 
-emoji, mnist, verify = load("emoji"), load("mnist"), load("verify")
+emoji, mnist, verify, clutter = map(load, ("emoji", "mnist", "verify", "clutter"))
 
 
 def package(path, files, prefix="package/"):
@@ -292,6 +292,139 @@ def test_emoji_classes(packages, tmp_path, monkeypatch, capsys):
     alpha = np.asarray(image)[..., 3]
     assert image.mode == "RGBA" and image.size == (40, 40)
     assert (alpha[4:36, 4:20] == 255).all() and alpha.sum() == 255 * 32 * 16
+
+
+CLUTTER = [*CLASSES, "--ground", "clutter"]
+
+
+def test_emoji_on_clutter(packages, tmp_path, monkeypatch, capsys):
+    percent = {"1f44b": 3, "1f600": 15, "1f9d1": 15}  # hand: test; grin, cooks: val
+    monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert emoji.main(["--out", str(plain), *CLASSES]) == 0
+    assert emoji.main(["--out", str(out), *CLUTTER]) == 0
+    assert "test 3, test_openmoji 1, train 3, val 9" in capsys.readouterr().out
+    images = {name: data for name, data in files(out).items() if not name.startswith("masks/")}
+    assert set(images) == set(files(plain))  # the same emoji in the same splits
+    assert set(files(out)) == set(images) | {f"masks/{name}" for name in images}
+    assert (out / "groups.csv").read_bytes() == (plain / "groups.csv").read_bytes()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["recipe"]["ground"] == "clutter" and manifest["complete"]
+    changes = {credit["changes"] for credit in manifest["domains"].values()}
+    assert changes == {"rasterised, composited on other pictures"}
+
+
+def test_masks_of_clutter_show_where_the_emoji_is(cooks_validate, tmp_path):
+    out = tmp_path / "out"
+    assert emoji.main(["--out", str(out), *CLUTTER]) == 0
+    data = Classes(out, img_size=40)
+    assert data.splits == ("train", "val")
+    for images in map(data.images, data.splits):
+        for i, path in enumerate(images.paths):
+            colour = np.asarray(images.read(i))[images.mask(i).numpy()]
+            vendor, code = Path(path).stem.split("_")
+            (package,) = (tmp_path / f"cache/npm/iconify-json-{vendor}-1.0").iterdir()
+            wanted = re.search("#([0-9a-f]{6})", emoji.Style(package).svg(code))[1]
+            assert "".join(f"{v:02x}" for v in np.median(colour, 0).astype(int)) == wanted
+    assert verify.main([str(out)]) == 0
+
+
+def test_emoji_on_clutter_are_a_function_of_the_seed_and_continue(
+    cooks_validate, tmp_path, monkeypatch, capsys
+):
+    whole, out, calls, write = tmp_path / "whole", tmp_path / "out", [], emoji.write_png
+    assert emoji.main(["--out", str(whole), *CLUTTER]) == 0
+
+    def interrupted(path, image):
+        calls.append(path)
+        if len(calls) == 10:  # a mask is there, its image is not
+            raise KeyboardInterrupt
+        write(path, image)
+
+    monkeypatch.setattr(emoji, "write_png", interrupted)
+    assert emoji.main(["--out", str(out), *CLUTTER]) == 130
+    monkeypatch.setattr(emoji, "write_png", write)
+    assert emoji.main(["--out", str(out), *CLUTTER]) == 0
+    assert files(out) == files(whole)
+    (lost, *_) = (out / "masks").rglob("*.png")
+    lost.unlink()
+    assert emoji.main(["--out", str(out), *CLUTTER]) == 0
+    assert files(out) == files(whole)  # a lost mask comes back
+    assert emoji.main(["--out", str(out), *CLUTTER, "--seed", "1"]) == 1
+    assert "expected seed 1, got 777" in capsys.readouterr().err
+    other = tmp_path / "other"
+    assert emoji.main(["--out", str(other), *CLUTTER, "--seed", "1"]) == 0
+    changed = [name for name, data in files(other).items() if data != files(whole)[name]]
+    assert len(changed) == len(files(whole))
+
+
+def test_emoji_scatters_emoji_of_the_same_split_and_no_variants(packages, tmp_path, monkeypatch):
+    percent = {"1f600": 15, "2764": 15}  # grin, heart: val, and no test
+    monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
+    asked, compose = [], emoji.compose
+
+    def spied(rng, size, obj, others, scenes):
+        asked.append((obj.args[1], [other.args[1] for other in others], scenes))
+        return compose(rng, size, obj, others, scenes)
+
+    monkeypatch.setattr(emoji, "compose", spied)
+    emoji.prepare(tmp_path / "out", 32, None, "classes", None, "clutter")
+    cooks = ["1f9d1-200d-1f373", "1f468-200d-1f373"]
+    side = {"1f600": {"2764"}, "2764": {"1f600"}, "1f44b": {*cooks}} | dict.fromkeys(
+        cooks, {"1f44b"}
+    )
+    assert len(asked) == 5 * len(packages)
+    for code, others, _ in asked:
+        assert set(others) == side[code] and len(others) == len(packages) * len(side[code])
+    scenes = {code: first for code, _, first in asked}
+    assert scenes["1f600"] == scenes["2764"] != scenes["1f44b"] == scenes[cooks[0]]
+
+
+def test_clutter_wants_classes(packages, tmp_path, capsys):
+    assert emoji.main(["--out", str(tmp_path / "out"), "--ground", "clutter"]) == 1
+    assert "clutter with --layout classes, got clutter with --layout domains" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_composed_object_is_whole_on_top_and_exactly_masked():
+    def disc(side):
+        r, c = np.mgrid[:side, :side] - (side - 1) / 2
+        pixels = np.zeros((side, side, 4), np.uint8)
+        pixels[..., 0], pixels[..., 3] = 255, 255 * (r**2 + c**2 < side**2 / 4)
+        return Image.fromarray(pixels)
+
+    def square(side):
+        return Image.new("RGBA", (side, side), (0, 255, 0, 255))
+
+    places = set()
+    for seed in range(20):
+        image, mask = clutter.compose(np.random.default_rng(seed), 48, disc, [square])
+        pixels, inside = np.asarray(image), np.asarray(mask) == 255
+        assert image.size == mask.size == (48, 48) and set(np.unique(mask)) == {0, 255}
+        assert (pixels[inside] == (255, 0, 0)).all()
+        assert not (pixels[~inside] == (255, 0, 0)).all(-1).any()
+        rows, columns = inside.any(1).sum(), inside.any(0).sum()
+        assert rows == columns and 0.4 * 48 < rows < 0.72 * 48  # wholly inside the picture
+        assert (pixels == (0, 255, 0)).all(-1).sum() > 20
+        places.add((inside.any(1).argmax(), inside.any(0).argmax()))
+    assert len(places) > 15
+
+
+@pytest.mark.parametrize("size", [32, 65])
+def test_grounds_of_all_kinds_depend_on_their_numbers_alone(size):
+    def ground(seed, scenes=0):
+        return np.asarray(clutter.ground(np.random.default_rng(seed), size, scenes))
+
+    shown = [ground(seed) for seed in range(12)]
+    assert all(a.shape == (size, size, 3) and a.std() > 5 for a in shown)
+    assert all(np.array_equal(ground(seed), a) for seed, a in enumerate(shown))
+    kinds = [np.random.default_rng(seed).choice(clutter.KINDS) for seed in range(12)]
+    assert set(kinds) == set(clutter.KINDS)
+    for seed, kind in enumerate(kinds):  # a split has streets and heads of its own
+        same = np.array_equal(ground(seed, clutter.SCENES), shown[seed])
+        assert same == (kind == "noise")
 
 
 @pytest.mark.parametrize("groups", ["Flags", "Flags,Smileys & Emotion"])
