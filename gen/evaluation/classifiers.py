@@ -21,11 +21,19 @@ from gen.evaluation.results import FRAMES, HIGHER, LOWER, NEITHER, Results, Valu
 from gen.inference import common
 from gen.metrics import attention as maps_of
 from gen.metrics.checks import check_images
+from gen.metrics.localization import (
+    centre_map,
+    corloc,
+    largest_norm,
+    mean_map,
+    norm_outliers,
+    pointing,
+)
 from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.metrics.translation import resampled_means
 from gen.networks.perceptual import LPIPS
 
-GROUPS = ("accuracy", "segmentation", "entropy", "shift")
+GROUPS = ("accuracy", "segmentation", "localization", "entropy", "norms", "shift")
 MASSES = (0.6, 0.4)  # shares of the attention that count as foreground
 RESAMPLED = 1000  # resamples of the bootstrap, as in `bootstrap`
 
@@ -34,16 +42,20 @@ log = logging.getLogger(__name__)
 
 def possible(method, images) -> list[str]:
     """Groups that can be measured with this method and these images."""
-    try:
-        maps = hasattr(method, "attention")
-        if maps:
-            size = method.img_size
-            method.attention(torch.zeros(1, 3, size, size, device=common.device(method)))
-    except ValueError:  # a model without attention maps, such as a ResNet
-        maps = False
-    masks = getattr(images, "has_masks", False)
-    allowed = (hasattr(images, "labels"), maps and masks, maps, maps)
+    maps, tokens = (_gives(method, name) for name in ("attention", "tokens"))
+    masks = maps and getattr(images, "has_masks", False)
+    allowed = (hasattr(images, "labels"), masks, masks, maps, maps and tokens, maps)
     return [group for group, ok in zip(GROUPS, allowed, strict=True) if ok]
+
+
+def _gives(method, name: str) -> bool:
+    """True if the function of the method accepts an image; a ResNet has no attention, say."""
+    try:
+        size = 2 * (method.img_size,)
+        getattr(method, name)(torch.zeros(1, 3, *size, device=common.device(method)))
+    except (AttributeError, ValueError):
+        return False
+    return True
 
 
 def evaluate_classifier(
@@ -67,7 +79,12 @@ def evaluate_classifier(
     - `segmentation`: `gen.metrics.attention.jaccard` between the masks of the images and the
       patches of the top 60 % and 40 % of attention, and for comparison all patches; `auroc`, which
       needs no threshold; `mass_on_object`, which selects no head, also for a uniform map.
+    - `localization`: measures of `gen.metrics.localization` that select no head, of the mean map:
+      `corloc`, `pointing`, `auroc_mean` and the mass on the object. Also of a flat map (`.._flat`),
+      of a Gaussian in the centre (`.._centre`), and of the network with its first weights
+      (`.._untrained`), if the method has `untrained()`.
     - `entropy`: spatial entropy and number of components of the maps.
+    - `norms`: patches with outlying norms, see `norm_outliers`; needs `tokens(x)`.
     - `shift`: change of a map while the image moves by one patch, see `shift_path`.
 
     Args:
@@ -102,7 +119,8 @@ def evaluate_classifier(
     if refused := [group for group in metrics if group not in allowed]:
         raise ValueError(
             f"metrics: expected some of {tuple(allowed)}, got {', '.join(refused)}: accuracy needs "
-            "labels, the others a method with attention maps, segmentation also images with masks"
+            "labels, the others a method with attention maps, segmentation and localization also "
+            "images with masks, norms also a method with tokens"
         )
     if batch_size < 1 or (max_images is not None and max_images < 1):
         raise ValueError(
@@ -115,7 +133,7 @@ def evaluate_classifier(
             raise ValueError(f"expected images of {method.img_size} px, got {images.img_size}")
     groups = [group for group in GROUPS if group in metrics]
     units = sorted(_drawn(len(images), seed, max_images))
-    run = _Run(method, images, net, ignore_void, "shift" in groups)
+    run = _Run(method, images, net, ignore_void, groups)
     found = Results(ledger, head(checkpoint, seed, images), run.judges())
     found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
     rows = []
@@ -147,10 +165,12 @@ class _Block(NamedTuple):
 class _Run:
     """Measures a classifier group by group; see `evaluate_classifier` for the arguments."""
 
-    def __init__(self, method, images, net: str, ignore_void: bool, shift: bool) -> None:
+    def __init__(self, method, images, net: str, ignore_void: bool, groups: list[str]) -> None:
         self.method, self.images, self.ignore_void = method, images, ignore_void
         self.device, self.net = common.device(method), net
-        self.lpips = LPIPS(net).to(self.device) if shift else None
+        self.lpips = LPIPS(net).to(self.device) if "shift" in groups else None
+        compared = {"localization", "norms"} & {*groups} and hasattr(method, "untrained")
+        self.untrained = method.untrained() if compared else None
         has_files = hasattr(images, "paths")
         self.groups = read_groups(images.root, images.paths) if has_files else None  # (N,)
         self.grid, self.patch = (0, 0, 0), 0.0  # heads, Hg, Wg; px
@@ -173,6 +193,14 @@ class _Run:
             self.grid, self.patch = tuple(maps.shape[1:]), block.x.shape[-1] / maps.shape[-1]
         return block.maps[0]
 
+    def truth(self, block: _Block) -> tuple[list[int], Tensor | None]:
+        """Positions in the block of its images with a mask, and their masks (M, H, W) int64."""
+        masks = {
+            n: m for n, k in enumerate(block.indices) if (m := self.images.mask(k)) is not None
+        }
+        truth = torch.stack([*masks.values()]).to(self.device, torch.int64) if masks else None
+        return [*masks], truth
+
     # ---- one group of a block --------------------------------------------------------------------
 
     def accuracy(self, block: _Block) -> Values:
@@ -192,15 +220,12 @@ class _Run:
                 yield f"top5{which}", how, hits, HIGHER
 
     def segmentation(self, block: _Block) -> Values:
-        """Agreement of maps and masks; NaN for an image without a mask or with an empty one."""
-        maps, N = self.maps(block), len(block.x)
-        masks = {
-            n: m for n, k in enumerate(block.indices) if (m := self.images.mask(k)) is not None
-        }
-        if not masks:
+        """Agreement of the maps of single heads and masks."""
+        maps = self.maps(block)
+        shown, truth = self.truth(block)
+        if not shown:
             return
-        truth = torch.stack(list(masks.values())).to(self.device, torch.int64)  # (M, H, W)
-        maps, void = maps[list(masks)], "" if self.ignore_void else "_keepvoid"
+        maps, void = maps[shown], "" if self.ignore_void else "_keepvoid"
         flat, every = torch.zeros_like(maps[:, :1]), maps[:, :1].isfinite()
         best, alike = f"best head a class, {self.seen()}", f"every patch alike, {self.size()}"
         of = {m: maps_of.jaccard_name(m, self.ignore_void) for m in MASSES}
@@ -214,15 +239,47 @@ class _Run:
         what = f"mean over {self.seen()}"
         scores.append(("mass_on_object", what, maps_of.mass_on_object(maps, truth)))
         scores.append(("mass_on_object_flat", alike, maps_of.mass_on_object(flat, truth)))
-        for name, how, (values, shown) in scores:
-            out = torch.full((N,), torch.nan, dtype=torch.float64)
-            out[torch.tensor(list(masks))[shown.cpu()]] = float64(values).cpu()
-            yield f"{name}_{self.kind()}", how, out, HIGHER
+        for name, how, found in scores:
+            yield f"{name}_{self.kind()}", how, _spread(*found, shown, len(block.x)), HIGHER
+
+    def localization(self, block: _Block) -> Values:
+        """Agreement of one map of an image and its mask, and of maps that know nothing."""
+        maps = {"": mean_map(self.maps(block))}
+        shown, truth = self.truth(block)
+        if not shown:
+            return
+        how = {"": f"mean map of {self.seen()}", "_flat": f"every patch alike, {self.size()}"}
+        how["_centre"] = f"Gaussian of sigma 0.25 of the side, {self.size()}"
+        one = maps[""][:1]
+        maps["_flat"] = torch.full_like(one, 1 / one[0].numel()).expand_as(maps[""])
+        maps["_centre"] = centre_map(*one.shape[1:]).to(one).expand_as(maps[""])
+        if self.untrained is not None:
+            maps["_untrained"] = mean_map(self.untrained.attention(block.x))
+            how["_untrained"] = f"first weights, {how['']}"
+        for which, some in maps.items():
+            some, scores = some[shown], {"corloc": corloc, "pointing": pointing}
+            found = {name: score(some, truth) for name, score in scores.items()}
+            found["auroc_mean"] = maps_of.auroc(some[:, None], truth)
+            if which not in ("", "_flat"):  # these are in `segmentation`
+                found["mass_on_object"] = maps_of.mass_on_object(
+                    some.clamp(min=1e-300).log()[:, None], truth
+                )
+            for name, values in found.items():
+                out = _spread(*values, shown, len(block.x))
+                yield f"{name}{which}_{self.kind()}", how[which], out, HIGHER
 
     def entropy(self, block: _Block) -> Values:
         for name, value in maps_of.map_statistics(self.maps(block)).items():
             how = f"{'nats, ' * (name != 'components')}mean over {self.seen()}"
             yield name, how, float64(value).mean(1), NEITHER
+
+    def norms(self, block: _Block) -> Values:
+        for which, method in {"": self.method, "_untrained": self.untrained}.items():
+            if method is not None:
+                tokens = method.tokens(block.x)
+                how = f"patches of the last block, before the last norm, {self.size()}"
+                yield f"norm_outliers{which}", f"> 3 medians, {how}", norm_outliers(tokens), LOWER
+                yield f"norm_largest{which}", f"/ median, {how}", largest_norm(tokens), LOWER
 
     def shift(self, block: _Block) -> Values:
         self.maps(block)  # sets the size of a patch
@@ -284,6 +341,13 @@ class _Run:
         return dict(
             metric="class_mean_top1", value=value, ci95=ci95, protocol=protocol, values=values
         )
+
+
+def _spread(values: Tensor, kept: Tensor, of: list[int], count: int) -> Tensor:
+    """Values of those images `of` a block that are `kept`, (count,) float64; NaN for the others."""
+    out = torch.full((count,), torch.nan, dtype=torch.float64)
+    out[torch.tensor(of)[kept.cpu()]] = float64(values).cpu()
+    return out
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:

@@ -52,6 +52,8 @@ class SpatialEntropy(Method):
         img_size: side of the square training images, px.
         num_classes: number of classes S; `gen fit` takes it from the data.
         patch_size: side of a patch, px; 0 keeps the size of the model.
+        registers: number of learned tokens besides the patches, in which a ViT can store what it
+            gathers (Darcet et al., ICLR 2024); 0 keeps those of the model.
         pretrained: download timm's published weights of `model_name` and start from them.
         pretrained_file: file of weights in timm's layout (.safetensors, .pth) to start from,
             instead of a download; a head for another number of classes is not loaded, positions
@@ -92,6 +94,7 @@ class SpatialEntropy(Method):
         img_size: int = 224,
         num_classes: int = 2,
         patch_size: int = 0,
+        registers: int = 0,
         pretrained: bool = False,
         pretrained_file: str = "",
         regularizer: Literal[
@@ -162,7 +165,8 @@ class SpatialEntropy(Method):
         """Builds the network, see `timm_classifier`."""
         h = self.hparams
         sizes = (h.num_classes, h.img_size, h.patch_size)
-        net = timm_classifier(h.model_name, *sizes, h.drop_path, h.seed, pretrained)
+        rest = (h.drop_path, h.seed, pretrained, h.registers)
+        net = timm_classifier(h.model_name, *sizes, *rest)
         if h.rewire_last:
             rewire_last_block(net)
         return net
@@ -324,9 +328,38 @@ class SpatialEntropy(Method):
             finally:
                 tap.remove()
 
+    @inference
+    def tokens(self, x: Tensor, averaged: bool = True) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] -> patches (N, Hg Wg, D) of the last block.
+
+        Before the last norm, without class token and registers; of a model whose grid shrinks, the
+        output of its last stage.
+
+        Raises:
+            ValueError: the model has no such tokens, or the size does not fit.
+        """
+        self.check_images(x, any_size=True)
+        check_images(x, "x")
+        with eval_mode(self.ema.module["net"] if averaged else self.net) as net:
+            if self.tap is None or not hasattr(net, "forward_intermediates"):
+                got = type(net).__name__
+                raise ValueError(f"tokens: expected a Vision Transformer of timm, got {got}")
+            self.tap.check_size(*x.shape[2:])
+            options = dict(indices=1, norm=False, output_fmt="NCHW", intermediates_only=True)
+            return net.forward_intermediates(self.normed(x), **options)[-1].flatten(2).mT.float()
+
+    def untrained(self) -> SpatialEntropy:
+        """This method with the first weights of its seed, for comparison."""
+        made = type(self)(**self.hparams).to(self.device).eval()
+        return made.requires_grad_(False)
+
     def logits(self, net: nn.Module, x: Tensor) -> Tensor:
         """Logits (N, S) in float32."""
-        return net(((x + 1) / 2 - self.mean) / self.std).float()
+        return net(self.normed(x)).float()
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1] with the mean and the spread of colours that the network expects."""
+        return ((x + 1) / 2 - self.mean) / self.std
 
     def check_images(self, x: Tensor, any_size: bool = False) -> None:
         size = 2 * (self.img_size,)

@@ -65,12 +65,12 @@ def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tu
     if masks.dtype != torch.bool or masks.ndim != 4 or not masks.numel():
         got = f"{masks.dtype} {tuple(masks.shape)}"
         raise ValueError(f"masks: expected bool (N, heads, Hg, Wg), not empty, got {got}")
-    _check_segmentation(segmentation, len(masks))
+    check_segmentation(segmentation, len(masks))
     segmentation = segmentation.to(masks.device)
     masks = F.interpolate(masks.float(), segmentation.shape[1:], mode="nearest") > 0.5
     values, shown = [], []
     for found, truth in zip(masks, segmentation, strict=True):  # (heads, H, W), (H, W)
-        classes = _classes(truth)  # (C,)
+        classes = classes_of(truth)  # (C,)
         shown.append(len(classes) > 0)
         if len(classes):
             found = found & (truth != VOID) if ignore_void else found
@@ -82,7 +82,8 @@ def jaccard(masks: Tensor, segmentation: Tensor, ignore_void: bool = True) -> tu
     return torch.stack(values) if values else float64(masks.new_zeros(0)), shown
 
 
-def _check_segmentation(segmentation: Tensor, count: int) -> None:
+def check_segmentation(segmentation: Tensor, count: int) -> None:
+    """Raises ValueError unless `segmentation` is int64 (count, H, W) in 0 .. 255."""
     if segmentation.dtype != torch.int64 or segmentation.ndim != 3 or not segmentation.numel():
         got = f"{segmentation.dtype} {tuple(segmentation.shape)}"
         raise ValueError(f"segmentation: expected int64 (N, H, W), not empty, got {got}")
@@ -93,7 +94,7 @@ def _check_segmentation(segmentation: Tensor, count: int) -> None:
         raise ValueError(f"segmentation: expected classes 0 .. {VOID}, got {low} .. {high}")
 
 
-def _classes(truth: Tensor) -> Tensor:
+def classes_of(truth: Tensor) -> Tensor:
     """Classes (C,) in a segmentation (H, W), without background and void."""
     classes = truth.unique()
     return classes[(classes > 0) & (classes < VOID)]
@@ -115,7 +116,7 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
         for these images. Raises as `jaccard`.
     """
     _check_maps(similarity)
-    _check_segmentation(segmentation, len(similarity))
+    check_segmentation(segmentation, len(similarity))
     N, heads, Hg, Wg = similarity.shape
     similarity = float64(similarity)
     segmentation = segmentation.to(similarity.device)
@@ -125,7 +126,7 @@ def auroc(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     for s, truth in zip(similarity.flatten(2), segmentation, strict=True):
         order = s[:, :, None].sub(s[:, None]).sign().add(1).div(2)  # (heads, P, P) 1: p above q
         found = []
-        for c in _classes(truth):
+        for c in classes_of(truth):
             inside = cells[truth == c].bincount(minlength=Hg * Wg).double()  # (P,) pixels
             outside = cells[(truth != c) & (truth != VOID)].bincount(minlength=Hg * Wg).double()
             if outside.any():
@@ -221,7 +222,7 @@ def mass_on_object(similarity: Tensor, segmentation: Tensor) -> tuple[Tensor, Te
     objects have values, too.
     """
     _check_maps(similarity)
-    _check_segmentation(segmentation, len(similarity))
+    check_segmentation(segmentation, len(similarity))
     shares = attention(similarity)
     segmentation = segmentation.to(shares.device)
     share = F.interpolate(shares, segmentation.shape[1:], mode="nearest")

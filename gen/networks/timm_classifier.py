@@ -24,6 +24,7 @@ def timm_classifier(
     drop_path: float = 0.0,
     seed: int = 777,
     pretrained: str | None = None,
+    registers: int = 0,
 ) -> nn.Module:
     """Builds the network of timm with this name, in training mode.
 
@@ -36,6 +37,7 @@ def timm_classifier(
         seed: seed of the first weights.
         pretrained: source of weights: None for random weights; "" for timm's download; else the
             path of a file.
+        registers: number of register tokens; 0 keeps the model's own.
 
     Raises:
         ValueError: no model of timm, or one that does not take these options.
@@ -52,6 +54,8 @@ def timm_classifier(
         options |= {"img_size": img_size}
     if patch_size:
         options |= {"patch_size": patch_size}
+    if registers:
+        options |= {"reg_tokens": registers}
     if pretrained is not None:
         options |= {"pretrained": True}
     if pretrained:
@@ -67,8 +71,9 @@ def timm_classifier(
         if pretrained is not None:
             raise
         raise ValueError(
-            f"expected img_size, patch_size and drop_path as {name} takes them, got {img_size}, "
-            f"{patch_size} and {drop_path}: {type(error).__name__}: {error!s:.200}"
+            f"expected img_size, patch_size, drop_path and registers as {name} takes them, got "
+            f"{img_size}, {patch_size}, {drop_path} and {registers}: {type(error).__name__}: "
+            f"{error!s:.200}"
         ) from error
     return net.train()
 

@@ -124,15 +124,20 @@ def table(rows):
     return {row["metric"]: row["value"] for row in rows}
 
 
-NO_SHIFT = ["accuracy", "segmentation", "entropy"]
+NO_SHIFT = ["accuracy", "segmentation", "localization", "entropy", "norms"]
 JACCARDS = ["jaccard_t60_alpha", "jaccard_t40_alpha", "jaccard_whole_alpha", "auroc_alpha"]
 JACCARDS += ["mass_on_object_alpha", "mass_on_object_flat_alpha"]
+PLACES = ["corloc", "pointing", "auroc_mean"]
+LOCATED = [f"{n}{w}_alpha" for w in ("", "_flat") for n in PLACES]
+LOCATED += [f"{n}{w}_alpha" for w in ("_centre", "_untrained") for n in (*PLACES, "mass_on_object")]
+NORMS = [f"norm_{n}{w}" for w in ("", "_untrained") for n in ("outliers", "largest")]
 
 
 def test_rows_of_a_method_of_this_package(method, data, lpips_cache):
     rows = evaluate_classifier(method, data.val, max_images=6, batch_size=4)
     shift = [*(f"{name}_t20_alex_shift" for name in REPORTED), "tv_t20_shift"]
-    names = ["top1", "class_mean_top1", "top1_raw", *JACCARDS, "spatial_entropy", "components"]
+    names = ["top1", "class_mean_top1", "top1_raw", *JACCARDS, *LOCATED]
+    names += ["spatial_entropy", "components", *NORMS]
     assert list(table(rows)) == [f"val/{name}" for name in names + shift]
     for line, row in zip(to_json(rows).splitlines(), rows, strict=True):
         assert list(json.loads(line)) == [
@@ -295,6 +300,93 @@ def test_mass_on_object_by_hand(data):
     share = data.val.mask(0).float().mean().item()
     assert flat["values"][3] == pytest.approx(0.5) and flat["values"][0] == pytest.approx(share)
     assert flat["protocol"].startswith("every patch alike, 32 px") and flat["count"] == 6
+
+
+def test_localization_by_hand(data):
+    s = torch.full((2, 4, 4), -20.0)
+    s[:, :, :2] = 0  # both heads look at the left half
+    s[0, 0, 0] = 0.1
+    rows = evaluate_classifier(Looks(s), data.val, metrics=["localization"])
+    by_name = {row["metric"]: row for row in rows}
+    assert list(by_name) == [f"val/{n}" for n in LOCATED if "untrained" not in n]
+    left, disc = (3, 4, 5), (0, 1, 2)
+    expected = {"corloc": 1, "pointing": 1, "auroc_mean": 1}
+    for name, value in expected.items():
+        row = by_name[f"val/{name}_alpha"]
+        assert [row["values"][i] for i in left] == [value] * 3 and row["better"] == "higher"
+        assert row["protocol"].startswith("mean map of 2 heads, 4 x 4 patches, 32 px, without 3 i")
+    assert [by_name["val/corloc_alpha"]["values"][i] for i in disc] == [0, 0, 0]
+    share = data.val.mask(0).float().mean().item()
+    flat = {n: by_name[f"val/{n}_flat_alpha"]["values"] for n in PLACES}
+    assert flat["pointing"][0] == pytest.approx(share) and flat["pointing"][3] == 0.5
+    assert flat["auroc_mean"][0] == flat["auroc_mean"][3] == 0.5
+    assert flat["corloc"][0] == flat["corloc"][3] == 0  # the box of the disc is 0.37 of the image
+    centre = {n: by_name[f"val/{n}_centre_alpha"]["values"] for n in PLACES}
+    assert centre["corloc"][0] == 1 and centre["corloc"][3] == 0
+    assert centre["pointing"][0] == 1 and centre["pointing"][3] == 0.5
+    assert centre["auroc_mean"][0] > 0.9 and centre["auroc_mean"][3] == pytest.approx(0.5)
+    mass = by_name["val/mass_on_object_centre_alpha"]["values"]
+    assert mass[0] > share + 0.1 and mass[3] == pytest.approx(0.5)
+
+
+class Remembers(Looks):
+    """Has patches, of which the first is far from the others in the image with index 0."""
+
+    def tokens(self, x, averaged=True):
+        t = torch.ones(len(x), 16, 3)
+        t[:, 0] = 1 + 9 * (x == self.told).flatten(1).all(1).float()[:, None]
+        return t
+
+
+def test_norms_by_hand_and_first_weights_beside(data):
+    class Began(Remembers):
+        def untrained(self):
+            fresh = Remembers(-self.s)
+            fresh.told = torch.zeros_like(self.told)
+            return fresh
+
+    s = torch.zeros(1, 4, 4)
+    s[:, :, :2] = 1
+    made = Began(s)
+    made.told = data.val[0]["x"]
+    rows = evaluate_classifier(made, data.val, metrics=["localization", "norms"])
+    by_name = {row["metric"].removeprefix("val/"): row for row in rows}
+    assert [n for n in by_name if n in NORMS] == NORMS
+    assert by_name["norm_outliers"]["values"] == {i: (i == 0) / 16 for i in range(9)}
+    assert by_name["norm_largest"]["values"] == pytest.approx(
+        {i: 1 + 9 * (i == 0) for i in range(9)}
+    )
+    assert by_name["norm_outliers_untrained"]["value"] == 0
+    assert by_name["norm_outliers"]["better"] == by_name["norm_largest"]["better"] == "lower"
+    assert by_name["auroc_mean_alpha"]["values"][3] == 1
+    assert by_name["auroc_mean_untrained_alpha"]["values"][3] == 0
+    assert by_name["corloc_alpha"]["values"][3] == 1
+    assert by_name["corloc_untrained_alpha"]["values"][3] == 0
+
+
+def test_methods_without_tokens_have_no_norms(data):
+    with pytest.raises(ValueError, match="norms also a method with tokens"):
+        evaluate_classifier(Knows(), data.val, metrics=["norms"])
+
+
+@pytest.mark.parametrize("registers, rewire_last", [(0, True), (3, False), (3, True)])
+def test_registers_and_a_rewired_block_are_evaluated(data, registers, rewire_last):
+    options = dict(img_size=PX, patch_size=PATCH, num_classes=3, registers=registers)
+    made = SpatialEntropy("test_vit", **options, rewire_last=rewire_last).eval()
+    made.domains = NAMES
+    rows = table(evaluate_classifier(made, data.val, metrics=NO_SHIFT))
+    names = [
+        "top1",
+        "class_mean_top1",
+        *JACCARDS,
+        *LOCATED,
+        "spatial_entropy",
+        "components",
+        *NORMS,
+    ]
+    assert list(rows) == [f"val/{name}" for name in names]
+    for name in (*PLACES, "mass_on_object"):  # it has not been trained
+        assert rows[f"val/{name}_alpha"] == pytest.approx(rows[f"val/{name}_untrained_alpha"])
 
 
 def test_mass_on_objects_of_several_classes_leaves_void_out():

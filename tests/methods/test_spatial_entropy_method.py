@@ -298,15 +298,16 @@ def test_other_sizes_than_the_native_one(name):
 @pytest.mark.parametrize(
     "options, why",
     [
-        (dict(model_name="crossvit_tiny_240", patch_size=0), "got 32, 0 and .*size of tensor"),
-        (dict(model_name="pvt_v2_b0"), "got 32, 8 and .* argument 'patch_size'"),
-        (dict(model_name="vgg11", patch_size=0), "got 32, 0 and .* argument 'drop_path_rate'"),
-        (dict(img_size=30), "got 30, 8 and .* should be divisible by patch size"),
+        (dict(model_name="crossvit_tiny_240", patch_size=0), "got 32, 0, .*size of tensor"),
+        (dict(model_name="pvt_v2_b0"), "got 32, 8, .* argument 'patch_size'"),
+        (dict(model_name="vgg11", patch_size=0), "got 32, 0, .* argument 'drop_path_rate'"),
+        (dict(model_name="pit_ti_224", patch_size=0, registers=4), "got 32, 0, .* 'reg_tokens'"),
+        (dict(img_size=30), "got 30, 8, .* should be divisible by patch size"),
     ],
 )
 def test_sizes_that_a_model_does_not_take_are_told_before_the_first_batch(options, why):
     before = torch.random.get_rng_state()
-    with pytest.raises(ValueError, match=f"patch_size and drop_path as .* takes them, {why}"):
+    with pytest.raises(ValueError, match=f"drop_path and registers as .* takes them, {why}"):
         SpatialEntropy(**TINY | options, regularizer="none")
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -333,6 +334,36 @@ def test_the_last_block_can_be_rewired():
     assert isinstance(method.net.blocks[-1], LastBlock)
     assert isinstance(method.ema.module["net"].blocks[-1], LastBlock)
     assert not [k for k in method.state_dict() if f"blocks.{len(method.net.blocks) - 1}.norm2" in k]
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("rewire_last", [False, True])
+@pytest.mark.parametrize("regularizer", ["spatial_entropy", "none"])
+def test_loss_last_block_and_registers_are_independent(registers, rewire_last, regularizer):
+    options = dict(regularizer=regularizer, rewire_last=rewire_last, registers=registers)
+    method, images = Clocked(**PLAIN, **options, lambda_reg=1.0), batch()
+    method.global_step = 19
+    loss = method.training_step(images)
+    loss.backward()
+    assert ("train/spatial_entropy" in method.terms) == (regularizer != "none")
+    assert isinstance(method.net.blocks[-1], LastBlock) == rewire_last
+    assert method.net.num_prefix_tokens == 1 + registers
+    if registers:
+        assert method.net.reg_token.grad.abs().sum() > 0
+    assert method.attention(images["x"]).shape == (4, 2, 4, 4)  # patches alone
+    assert method.tokens(images["x"]).shape == (4, 16, 64)
+    assert map_statistics(method.attention(images["x"]))["components"].min() >= 1
+
+
+def test_first_weights_are_those_that_training_started_from():
+    method, x = SpatialEntropy(**TINY, registers=2, seed=5), batch()["x"]
+    began = method.attention(x), method.classify(x)
+    for average in (method.net, method.ema.module):
+        for p in average.parameters():
+            p.data.add_(0.1)
+    fresh = method.untrained()
+    assert torch.equal(fresh.attention(x), began[0]) and torch.equal(fresh.classify(x), began[1])
+    assert not torch.allclose(method.attention(x), began[0]) and not fresh.training
 
 
 def another_head(img_size: int) -> nn.Module:
@@ -462,7 +493,7 @@ def test_inference_depends_on_the_image_alone():
     for p in method.net.parameters():
         p.data.mul_(1.5)  # the raw weights are others than the averages
     before, kept = copy.deepcopy(method.state_dict()), x.clone()
-    for call in (method.classify, method.attention):
+    for call in (method.classify, method.attention, method.tokens):
         for averaged in (True, False):
             method.eval()
             told = call(x, averaged)
@@ -483,6 +514,22 @@ def test_attention_also_of_other_sizes():
     method = SpatialEntropy(**TINY)
     heads = method.net.blocks[-1].attn.num_heads
     assert method.attention(torch.zeros(2, 3, 48, 64)).shape == (2, heads, 6, 8)
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+def test_tokens_are_the_patches_of_the_last_block(registers):
+    method, seen = SpatialEntropy(**TINY, registers=registers).eval(), []
+    net = method.ema.module["net"]
+    net.norm.weight.data.mul_(7)  # is not passed
+    net.blocks[-1].register_forward_hook(lambda *call: seen.append(call[2]))
+    x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = method.tokens(x)
+    assert found.shape == (2, 24, 64) and torch.equal(found, seen[0][:, 1 + registers :])
+    with pytest.raises(ValueError, match="expected sides of whole patches of 8 px, got 30 px"):
+        method.tokens(torch.zeros(1, 3, 30, 32))
+    plain = SpatialEntropy("test_resnet", img_size=32, regularizer="none")
+    with pytest.raises(ValueError, match="tokens: expected a Vision Transformer of timm, got ResN"):
+        plain.tokens(batch()["x"])
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
