@@ -1,15 +1,16 @@
-"""Reads the last attention map of a timm model, one row of logits, for losses.
+"""Reads attention of a timm model: one row of logits of a block, for losses, or all of it.
 
 Source: Peruzzo et al., "Spatial Entropy as an Inductive Bias for Vision Transformers", Machine
 Learning 2024. The model runs unchanged, with fused attention (SDPA) in every block. Hooks keep the
-projections of the last attention, and `AttentionTap.pop` computes the needed row again.
+projections of an attention, and `AttentionTap.pop` computes the needed row again.
 
 Letters in shapes: B images, N tokens (prefix + Hg Wg patches), h heads, d width of a head.
 """
 
 import copy
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from timm.models import swin_transformer_v2 as swin2
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
+T = TypeVar("T")
 SERVED = "ViT, DeiT, DINOv2 and DINOv3, EVA, CaiT, PVTv2, PiT, TNT or Swin (v1, v2) of timm"
 REFUSED = {
     levit.Levit: "its attention passes no layer where a test could compare the map",
@@ -56,29 +58,36 @@ def _refused(model: nn.Module, reason: str) -> ValueError:
     return ValueError(f"AttentionTap: expected {SERVED}, got {type(model).__name__}: {reason}")
 
 
-def _plan(model: nn.Module) -> _Plan:
+def _plan(model: nn.Module, index: int = -1) -> _Plan:
     stem, stage = getattr(model, "patch_embed", None), None
     if isinstance(model, vit.VisionTransformer | eva.Eva):
-        block = model.blocks[-1]
+        blocks = model.blocks
     elif isinstance(model, cait.Cait):
-        block = model.blocks_token_only[-1]
+        blocks = model.blocks_token_only
     elif isinstance(model, tnt.TNT):
-        block, stem = model.blocks[-1], model.pixel_embed
+        blocks, stem = model.blocks, model.pixel_embed
     elif isinstance(model, tuple(STAGES)):
         stage = getattr(model, next(v for kind, v in STAGES.items() if isinstance(model, kind)))[-1]
-        block = stage.blocks[-1]
-        if isinstance(block.attn, SWIN):
-            _whole(block, block.input_resolution)
-        if getattr(block.attn, "sr", None) is not None:
-            raise _refused(model, "it attends to pooled keys; take one without linear_attn (_li)")
+        blocks = stage.blocks
     else:
         unknown = "it is not known; give timm's model itself, before DDP and torch.compile"
         reasons = (why for kind, why in REFUSED.items() if isinstance(model, kind))
         raise _refused(model, next(reasons, unknown))
+    if not -len(blocks) <= index < len(blocks):
+        raise ValueError(
+            f"blocks: expected numbers from {-len(blocks)} to {len(blocks) - 1} for the "
+            f"{len(blocks)} blocks of {type(model).__name__}, got {index}"
+        )
+    block = blocks[index]
     attention = block.attn_out if isinstance(model, tnt.TNT) else getattr(block, "attn", None)
+    if isinstance(attention, SWIN):
+        _whole(block, block.input_resolution)
+    if getattr(attention, "sr", None) is not None:
+        raise _refused(model, "it attends to pooled keys; take one without linear_attn (_li)")
     if not isinstance(attention, (*PROJECTIONS, *SWIN, *ROPE)):
-        kind = type(attention or block).__name__
-        raise _refused(model, f"no single softmax over known queries and keys in its last {kind}")
+        which, kind = "last" if index == -1 else f"block {index}, a", type(attention or block)
+        what = f"no single softmax over known queries and keys in its {which} {kind.__name__}"
+        raise _refused(model, what)
     token = getattr(model, "cls_token", None)
     prefix = getattr(model, "num_prefix_tokens", 0 if token is None else token.shape[1])  # PiT
     pool = getattr(model, "global_pool", "token")
@@ -100,11 +109,14 @@ def _whole(block: nn.Module, grid: tuple[int, int]) -> None:
         )
 
 
+Name = tuple[str, int]  # what a hook passes, and of which of the blocks
+
+
 class _Hook:
     """Passes inputs and outputs of a module to a tap. A deep copy passes nothing: an EMA copy of
     the model never writes into the tap of the original and does not hold its tensors."""
 
-    def __init__(self, tap: "AttentionTap | None", name: str):
+    def __init__(self, tap: "AttentionTap | None", name: Name):
         self.tap, self.name = tap, name
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
@@ -116,7 +128,7 @@ class _Hook:
 
 
 class AttentionTap:
-    """Hooks on a model; after each forward pass, `pop` returns the logits of the last map.
+    """Hooks on a model; after each forward pass, `pop` returns the logits of a map of attention.
 
     Per head, with q after its norm and position encoding, k likewise:
 
@@ -141,47 +153,62 @@ class AttentionTap:
     Args:
         model: model of timm of a family of `SERVED`.
         bias: add Swin's relative position bias, which does not depend on the image.
+        blocks: number of the block to read, the last by default; or several, and every `pop`
+            returns a list in this order. Of CaiT, the blocks of the class token are counted; of
+            models whose grid shrinks, the blocks of the last stage.
 
     Raises:
-        ValueError: a model that cannot be served, with the reason.
+        ValueError: a model that cannot be served, with the reason, or no such block.
     """
 
-    def __init__(self, model: nn.Module, bias: bool = False):
-        self.plan, self.model, self.bias = _plan(model), model, bias
-        attention = self.attention = self.plan.attention
-        if bias and not isinstance(attention, SWIN):
+    def __init__(self, model: nn.Module, bias: bool = False, blocks: int | Sequence[int] = -1):
+        self.model, self.bias, self.blocks = model, bias, blocks
+        self.plans = self._planned()
+        if bias and not isinstance(self.attention, SWIN):
             raise ValueError(f"bias: expected a Swin, got {type(model).__name__}; leave it out")
-        if isinstance(attention, ROPE) and attention.qkv is None:
-            self.parts = ("q_proj", "k_proj", "v_proj")
-        elif hasattr(attention, "q_bias"):
-            self.parts = ()  # biases are added by hand: no module gives q, k, v
-        else:
-            kinds = (v for kind, v in PROJECTIONS.items() if isinstance(attention, kind))
-            self.parts = next(kinds, ("qkv",))
-        self.watched = self._watched(self.plan)
+        self.watched = self._watched()
         self.handles = [
             module.register_forward_hook(_Hook(self, name), with_kwargs=True)
             for name, module in self.watched.items()
         ]
         self.seen = None  # what the hooks noted since the last pop
 
-    def _watched(self, plan: _Plan) -> dict[str, nn.Module]:
-        found = {"image": plan.stem, "grid": plan.stage, "attention": plan.attention}
-        found |= {name: getattr(plan.attention, name) for name in self.parts}
+    @property
+    def plan(self) -> _Plan:
+        """Plan of the last block in `blocks`."""
+        return self.plans[-1]
+
+    @property
+    def attention(self) -> nn.Module:
+        """Attention of the last block in `blocks`."""
+        return self.plan.attention
+
+    def _planned(self) -> list[_Plan]:
+        blocks = [self.blocks] if isinstance(self.blocks, int) else [*self.blocks]
+        if not blocks:
+            raise ValueError("blocks: expected at least one, got none")
+        return [_plan(self.model, index) for index in blocks]
+
+    def _watched(self) -> dict[Name, nn.Module]:
+        found = {("image", 0): self.plan.stem, ("grid", 0): self.plan.stage}
+        for i, plan in enumerate(self.plans):
+            found["attention", i] = plan.attention
+            found |= {(name, i): getattr(plan.attention, name) for name in _parts(plan.attention)}
         return {name: module for name, module in found.items() if module is not None}
 
     def _look(self) -> None:
         """Finds the query token of the model; raises if a layer with a hook was replaced."""
-        self.plan = _plan(self.model)
-        now = self._watched(self.plan)
+        self.plans = self._planned()
+        now = self._watched()
         if changed := [name for name in self.watched if now.get(name) is not self.watched[name]]:
             raise RuntimeError(
                 f"AttentionTap.pop: expected the layers that it was made on, got others as "
-                f"{', '.join(changed)}; remove() it, and make it after layers are wrapped"
+                f"{', '.join(name for name, _ in changed)}; remove() it, and make it after layers "
+                "are wrapped"
             )
 
     def __deepcopy__(self, memo: dict) -> "AttentionTap":
-        return AttentionTap(copy.deepcopy(self.model, memo), self.bias)
+        return AttentionTap(copy.deepcopy(self.model, memo), self.bias, self.blocks)
 
     def remove(self) -> None:
         """Removes the hooks from the model, for instance before torch.export."""
@@ -206,24 +233,25 @@ class AttentionTap:
                         f"expected sides of whole patches of {p} px, got {px} px; take {fit}"
                     )
 
-    def note(self, name: str, args: tuple, kwargs: dict, output: Tensor) -> None:
+    def note(self, name: Name, args: tuple, kwargs: dict, output: Tensor) -> None:
         """Called by the hooks. A pass begins at the stem and overwrites; after `pop` a block that
         checkpointing runs again in backward finds nothing open and leaves nothing behind."""
-        if name == "image":
-            self.seen = {"image": args[0].shape[-2:]}
+        what, i = name
+        if what == "image":
+            self.seen = {name: args[0].shape[-2:]}
         elif self.seen is None:
             return
-        elif name == "grid":
+        elif what == "grid":
             output = output[0] if isinstance(output, tuple) else output  # PiT: patches, tokens
             last = isinstance(self.attention, SWIN)  # (B, H, W, C), the others (B, C, H, W)
-            self.seen["grid"] = output.shape[1:3] if last else output.shape[-2:]
-        elif name == "attention":
-            x = None if self.parts else args[0]
+            self.seen[name] = output.shape[1:3] if last else output.shape[-2:]
+        elif what == "attention":
+            x = None if _parts(self.plans[i].attention) else args[0]
             self.seen[name] = x, kwargs.get("rope"), torch.is_grad_enabled()
         else:
             self.seen[name] = output
 
-    def pop(self) -> Tensor:
+    def pop(self) -> Tensor | list[Tensor]:
         """Logits (B, h, Hg, Wg) float32 of the last forward pass; can be read once.
 
         Raises:
@@ -231,15 +259,22 @@ class AttentionTap:
                 the model trains; or a layer was replaced.
             ValueError: tokens that are not the whole grid.
         """
-        return self._pop()[0]
+        return self._pop(lambda row, map_, v: map_)
 
-    def pop_with_heads(self) -> tuple[Tensor, Tensor]:
+    def pop_with_heads(self) -> tuple[Tensor, Tensor] | list[tuple[Tensor, Tensor]]:
         """Returns also the query's output of each head (B, h, d): softmax over all keys times v."""
-        similarity, logits, v = self._pop()
-        with torch.autocast(v.device.type, enabled=False):
-            return similarity, torch.einsum("bhn,bnhd->bhd", logits.softmax(-1), v.float())
+        return self._pop(_with_heads)
 
-    def _pop(self) -> tuple[Tensor, Tensor, Tensor]:
+    def pop_attention(self) -> Tensor | list[Tensor]:
+        """The whole attention (B, h, queries, N) float32, as the model has it; rows have sum 1.
+
+        All tokens, prefix first; biases of positions are in it. CaiT has one query. It takes
+        memory that fused attention saves. Raises as `pop`.
+        """
+        return self._pop(lambda row, map_, v: row.softmax(-1), every=True)
+
+    def _pop(self, give: Callable[[Tensor, Tensor, Tensor], T], every: bool = False) -> T | list[T]:
+        """Results of `give(logits, map, v)` of each block; one alone if one was asked for."""
         seen, self.seen = self.seen, None
         self._look()
         if seen is None or len(seen) < len(self.handles):
@@ -247,67 +282,98 @@ class AttentionTap:
                 "AttentionTap.pop: expected a forward pass of the model since the last pop, got "
                 "none; call the model first (if compiled: see AttentionTap's docstring)"
             )
-        attention, prefix, cls = self.attention, self.plan.prefix, self.plan.cls
-        x, rope, grad = seen["attention"]
-        weights = list(getattr(attention, (self.parts or ("qkv",))[0]).parameters())  # of queries
-        learns = attention.training and any(weight.requires_grad for weight in weights)
+        size = seen["image", 0]
+        grid = tuple(seen.get(("grid", 0)) or self.plan.stem.dynamic_feat_size(size))
+        found = []
+        for i, plan in enumerate(self.plans):
+            if isinstance(plan.attention, SWIN):
+                _whole(plan.block, grid)
+            logits, v = self._logits(seen, i, every)
+            if logits.shape[-1] != plan.prefix + grid[0] * grid[1]:
+                raise ValueError(
+                    f"AttentionTap: expected {plan.prefix} + {grid[0]} x {grid[1]} tokens, got "
+                    f"{logits.shape[-1]}; a model that drops patches has no map: patch_drop_rate=0"
+                )
+            found.append(give(logits, logits[..., plan.prefix :].unflatten(-1, grid), v))
+        return found[0] if isinstance(self.blocks, int) else found
+
+    def _logits(self, seen: dict, i: int, every: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B, h, N) of the query, or (B, h, queries, N) of all, and v (B, N, h, d)."""
+        attention, prefix = self.plans[i].attention, self.plans[i].prefix
+        cls = self.plans[i].cls and not every
+        x, rope, grad = seen["attention", i]
+        weights = list(getattr(attention, (_parts(attention) or ("qkv",))[0]).parameters())
+        learns = attention.training and any(weight.requires_grad for weight in weights)  # queries
         if torch.is_grad_enabled() and learns and not grad:
             raise RuntimeError(
                 "AttentionTap.pop: expected a forward pass that keeps gradients, got one without; "
                 "if it ran under no_grad, pop there, too; checkpointing must not be reentrant"
             )
         with torch.autocast(weights[0].device.type, enabled=False):
-            q, k, v = self._projected(seen, x)  # (B, N, h, d); CaiT has one query
+            q, k, v = _projected(attention, seen, i, x)  # (B, N, h, d); CaiT has one query
             q = _normed(attention, "q_norm", q[:, :1] if cls else q)
             k = _normed(attention, "k_norm", k)
             if rope is not None:
-                k = self._rotated(k, rope)
-                q = q if cls else self._rotated(q, rope)  # the class token has no place
+                k = _rotated(attention, prefix, k, rope)
+                q = q if cls else _rotated(attention, prefix, q, rope)  # the class has no place
             if isinstance(attention, swin2.WindowAttention):
                 scale = attention.logit_scale.float().clamp(max=math.log(100)).exp()  # (h, 1, 1)
                 q, k = F.normalize(q, dim=-1) * scale[..., 0], F.normalize(k, dim=-1)
             else:
                 q = q * attention.scale
-            q = q[:, 0] if cls else q[:, prefix:].mean(1)  # (B, h, d)
-            logits = torch.einsum("bhd,bnhd->bhn", q, k)  # (B, h, N)
-            if self.bias:
-                logits = logits + _swin_bias(attention)
-        grid = tuple(seen.get("grid") or self.plan.stem.dynamic_feat_size(seen["image"]))
-        if isinstance(attention, SWIN):
-            _whole(self.plan.block, grid)
-        if logits.shape[-1] != prefix + grid[0] * grid[1]:
-            raise ValueError(
-                f"AttentionTap: expected {prefix} + {grid[0]} x {grid[1]} tokens, got "
-                f"{logits.shape[-1]}; a model that drops patches has no map: patch_drop_rate=0"
-            )
-        return logits[..., prefix:].unflatten(-1, grid), logits, v
+            if every:
+                logits = torch.einsum("bqhd,bnhd->bhqn", q, k)
+            else:
+                q = q[:, 0] if cls else q[:, prefix:].mean(1)  # (B, h, d)
+                logits = torch.einsum("bhd,bnhd->bhn", q, k)  # (B, h, N)
+            if isinstance(attention, SWIN) and (self.bias or every):
+                bias = _swin_bias(attention)
+                logits = logits + (bias if every else bias.mean(1))
+        return logits, v
 
-    def _projected(self, seen: dict, x: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v, each (B, N, h, d), of the dtype the model computed in."""
-        attention = self.attention
-        if not self.parts:
-            biases = (attention.q_bias, attention.k_bias, attention.v_bias)
-            bias = None if biases[0] is None else torch.cat(biases)
-            weight = attention.qkv.weight
-            seen = {"qkv": F.linear(x.to(weight.dtype), weight, bias)}
-        out = []
-        for name in self.parts or ("qkv",):
-            heads = attention.num_heads
-            if name in ("k_proj", "v_proj"):  # grouped queries: fewer heads of keys
-                heads = getattr(attention, "num_kv_heads", heads)
-            count = len(name.removesuffix("_proj"))
-            out += seen[name].unflatten(-1, (count, heads, -1)).unbind(-3)
-        q, k, v = out
-        if (groups := attention.num_heads // k.shape[-2]) > 1:
-            k, v = (t.repeat_interleave(groups, -2) for t in (k, v))
-        return q[:, None] if q.ndim == 3 else q, k, v
 
-    def _rotated(self, x: Tensor, rope: Tensor) -> Tensor:
-        """(B, N, h, d) with its patches turned as the model turns them, prefix tokens as given."""
-        prefix = self.plan.prefix
-        more = {"half": True} if getattr(self.attention, "rotate_half", False) else {}
-        patches = apply_rot_embed_cat(x[:, prefix:].transpose(1, 2), rope.float(), **more)
-        return torch.cat([x[:, :prefix], patches.transpose(1, 2)], 1)
+def _with_heads(logits: Tensor, map_: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast(v.device.type, enabled=False):
+        return map_, torch.einsum("bhn,bnhd->bhd", logits.softmax(-1), v.float())
+
+
+def _parts(attention: nn.Module) -> tuple[str, ...]:
+    """Names of the projections of an attention; none if it adds biases by hand: no module gives
+    q, k, v."""
+    if isinstance(attention, ROPE) and attention.qkv is None:
+        return ("q_proj", "k_proj", "v_proj")
+    if hasattr(attention, "q_bias"):
+        return ()
+    return next((v for kind, v in PROJECTIONS.items() if isinstance(attention, kind)), ("qkv",))
+
+
+def _projected(
+    attention: nn.Module, seen: dict, i: int, x: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v, each (B, N, h, d), of the dtype the model computed in."""
+    if not (parts := _parts(attention)):
+        biases = (attention.q_bias, attention.k_bias, attention.v_bias)
+        bias = None if biases[0] is None else torch.cat(biases)
+        weight = attention.qkv.weight
+        parts, seen = ("qkv",), {("qkv", i): F.linear(x.to(weight.dtype), weight, bias)}
+    out = []
+    for name in parts:
+        heads = attention.num_heads
+        if name in ("k_proj", "v_proj"):  # grouped queries: fewer heads of keys
+            heads = getattr(attention, "num_kv_heads", heads)
+        count = len(name.removesuffix("_proj"))
+        out += seen[name, i].unflatten(-1, (count, heads, -1)).unbind(-3)
+    q, k, v = out
+    if (groups := attention.num_heads // k.shape[-2]) > 1:
+        k, v = (t.repeat_interleave(groups, -2) for t in (k, v))
+    return q[:, None] if q.ndim == 3 else q, k, v
+
+
+def _rotated(attention: nn.Module, prefix: int, x: Tensor, rope: Tensor) -> Tensor:
+    """(B, N, h, d) with its patches turned as the model turns them, prefix tokens as given."""
+    more = {"half": True} if getattr(attention, "rotate_half", False) else {}
+    patches = apply_rot_embed_cat(x[:, prefix:].transpose(1, 2), rope.float(), **more)
+    return torch.cat([x[:, :prefix], patches.transpose(1, 2)], 1)
 
 
 def _normed(attention: nn.Module, name: str, x: Tensor) -> Tensor:
@@ -318,10 +384,42 @@ def _normed(attention: nn.Module, name: str, x: Tensor) -> Tensor:
 
 
 def _swin_bias(attention: nn.Module) -> Tensor:
-    """(h, N): the bias that every key gets, mean over the queries."""
+    """(h, queries, N): the bias of positions."""
     if isinstance(attention, swin.WindowAttention):
         table = attention.relative_position_bias_table
     else:
         table = attention.cpb_mlp(attention.relative_coords_table).flatten(0, -2)
         table = 16 * table.sigmoid()
-    return table.float()[attention.relative_position_index].mean(0).T
+    return table.float()[attention.relative_position_index].permute(2, 0, 1)
+
+
+def rollout(attentions: Sequence[Tensor], skips: Sequence[bool] | None = None) -> Tensor:
+    """Share of each input token in each output token, (B, N, N), rows with sum 1.
+
+    Attention rollout of Abnar and Zuidema (ACL 2020): the product of the blocks' attention, mean
+    over heads. A skip connection around it passes on half of a token: (attention + identity) / 2.
+    Row 0 is that of the class token; prefix tokens come first.
+
+    Args:
+        attentions: attention (B, h, N, N) of each block, the first block first, such as
+            `AttentionTap(model, blocks=range(len(model.blocks))).pop_attention()` after a pass.
+        skips: for each block, whether its attention has a skip connection; None: all have. A
+            rewired last block has none (see `gen.networks.timm_classifier`).
+
+    Raises:
+        ValueError: no attention, attention that is not square, or another number of skips.
+    """
+    skips = [True] * len(attentions) if skips is None else [*skips]
+    shapes = {tuple(a.shape) for a in attentions}
+    square = len(shapes) == 1 and all(len(s) == 4 and s[2] == s[3] for s in shapes)
+    if not square or len(skips) != len(attentions):
+        raise ValueError(
+            "rollout: expected the attention (B, h, N, N) of blocks of one size and a skip for "
+            f"each, got {len(attentions)} of {sorted(shapes)} and {len(skips)} skips"
+        )
+    one = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+    total = one
+    for attention, skip in zip(attentions, skips, strict=True):
+        mixed = attention.mean(1)  # (B, N, N)
+        total = ((mixed + one) / 2 if skip else mixed) @ total
+    return total

@@ -323,7 +323,7 @@ def test_localization_by_hand(data):
     assert flat["corloc"][0] == flat["corloc"][3] == 0  # the box of the disc is 0.37 of the image
     centre = {n: by_name[f"val/{n}_centre_alpha"]["values"] for n in PLACES}
     assert centre["corloc"][0] == 1 and centre["corloc"][3] == 0
-    assert centre["pointing"][0] == 1 and centre["pointing"][3] == 0.5
+    assert centre["pointing"][0] > 0.9 and centre["pointing"][3] == 0.5
     assert centre["auroc_mean"][0] > 0.9 and centre["auroc_mean"][3] == pytest.approx(0.5)
     mass = by_name["val/mass_on_object_centre_alpha"]["values"]
     assert mass[0] > share + 0.1 and mass[3] == pytest.approx(0.5)

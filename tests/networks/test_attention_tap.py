@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gen.networks.attention_tap import AttentionTap
+from gen.networks.attention_tap import AttentionTap, rollout
 from gen.networks.timm_classifier import LastBlock, rewire_last_block
 
 SMALL = dict(img_size=(32, 48), patch_size=8, depth=2, embed_dim=32, num_heads=4)  # grid 4 x 6
@@ -168,6 +168,131 @@ def test_outputs_of_the_heads_are_what_the_fused_attention_projects(name):
     torch.testing.assert_close(heads.flatten(1), seen[0][:, 0], atol=1e-5, rtol=1e-5)
     model(x)
     assert torch.equal(tap.pop(), similarity)
+
+
+# ---- any blocks, whole attention, rollout --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_the_whole_attention_is_that_of_the_unfused_one(name):
+    model, x = build(name), images(name)
+    tap = AttentionTap(model)
+    expected = probabilities(model, tap, x)
+    model(x)
+    got = tap.pop_attention()
+    assert got.dtype == torch.float32 and got.shape == expected.shape
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "dinov2, registers", "eva02", "rope per head", "tnt", "swin"]
+)
+@torch.no_grad()
+def test_any_blocks_can_be_read_at_once(name):
+    model, x = build(name), images(name)
+    count = len(model.layers[-1].blocks if name == "swin" else model.blocks)
+    assert count == 2
+    alone, whole = [], []
+    for k in range(count):
+        tap = AttentionTap(model, blocks=k)
+        model(x)
+        alone.append(tap.pop())
+        whole.append(probabilities(model, tap, x))
+        tap.remove()
+    last = AttentionTap(model)
+    several = AttentionTap(model, blocks=[1, 0, -1])
+    copied = copy.deepcopy(several)
+    model(x)
+    maps = several.pop()
+    assert torch.equal(last.pop(), alone[1]) and not torch.allclose(alone[0], alone[1])
+    assert len(maps) == 3 and all(torch.equal(maps[k], alone[b]) for k, b in enumerate((1, 0, 1)))
+    model(x)
+    for got, k in zip(several.pop_attention(), (1, 0, 1), strict=True):
+        torch.testing.assert_close(got, whole[k], atol=1e-5, rtol=0)
+    copied.model(x)
+    assert torch.equal(copied.pop()[1], alone[0])
+    model(x)
+    pairs = several.pop_with_heads()
+    assert torch.equal(pairs[1][0], alone[0]) and pairs[1][1].shape[:2] == (2, 4)
+
+
+def test_gradients_reach_an_earlier_block_and_nothing_after_it():
+    model = build().train()
+    tap = AttentionTap(model, blocks=0)
+    model(images())
+    tap.pop().square().mean().backward()
+    reached = {key for key, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert "blocks.0.attn.qkv.weight" in reached and "patch_embed.proj.weight" in reached
+    assert not any(key.startswith(("blocks.1", "blocks.0.mlp", "head")) for key in reached)
+
+
+@pytest.mark.parametrize("blocks", [2, -3, [0, 2]])
+def test_blocks_that_are_not_there_are_refused(blocks):
+    wrong = blocks if isinstance(blocks, int) else blocks[-1]
+    with pytest.raises(ValueError, match=f"from -2 to 1 for the 2 blocks of Vis.*, got {wrong}"):
+        AttentionTap(build(), blocks=blocks)
+    with pytest.raises(ValueError, match="blocks: expected at least one, got none"):
+        AttentionTap(build(), blocks=[])
+
+
+@torch.no_grad()
+def test_rollout_by_hand():
+    a = torch.tensor([[0.5, 0.5], [0.0, 1.0]]).view(1, 1, 2, 2)
+    b = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(1, 1, 2, 2)
+    first, second = torch.tensor([[0.75, 0.25], [0.0, 1.0]]), torch.full((2, 2), 0.5)
+    assert torch.equal(rollout([a])[0], first) and torch.equal(rollout([b])[0], second)
+    # the later block on the left: [[.5, .5], [.5, .5]] @ [[.75, .25], [0, 1]]
+    assert torch.equal(rollout([a, b])[0], torch.tensor([[0.375, 0.625], [0.375, 0.625]]))
+    assert torch.equal(rollout([b, a])[0], torch.full((2, 2), 0.5))
+    swapped = first.flip(0)  # without its skip connection, b only swaps the tokens
+    assert torch.equal(rollout([a, b], [True, False])[0], swapped)
+    heads = torch.cat([a, b], 1)  # the mean of the heads
+    assert torch.equal(
+        rollout([heads])[0], (torch.tensor([[0.25, 0.75], [0.5, 0.5]]) + torch.eye(2)) / 2
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_rollout_of_uniform_attention_in_closed_form(n):
+    N, uniform = 5, torch.full((3, 2, 5, 5), 0.2, dtype=torch.float64)
+    found = rollout([uniform] * n)
+    expected = 0.5**n * torch.eye(N) + (1 - 0.5**n) / N  # a token keeps half of itself a block
+    torch.testing.assert_close(found, expected.double().expand(3, N, N))
+    kept = torch.eye(N).expand(3, 2, N, N)
+    assert torch.equal(rollout([kept] * n), torch.eye(N).expand(3, N, N))
+
+
+@torch.no_grad()
+def test_rollout_of_a_network_is_a_distribution_of_each_token():
+    model, x = build("dinov2, registers"), images("dinov2, registers")
+    tap = AttentionTap(model, blocks=range(2))
+    model(x)
+    found = rollout(tap.pop_attention())
+    assert found.shape == (2, 5 + 24, 5 + 24) and found.min() >= 0
+    torch.testing.assert_close(found.sum(-1), torch.ones(2, 29))
+    rewire_last_block(plain := build())
+    tap = AttentionTap(plain, blocks=[0, 1])
+    plain(images())
+    first, last = tap.pop_attention()
+    expected = last.mean(1) @ (first.mean(1) + torch.eye(25)) / 2
+    torch.testing.assert_close(rollout([first, last], [True, False]), expected)
+
+
+@pytest.mark.parametrize(
+    "attentions, skips",
+    [
+        ([], None),
+        ([torch.zeros(1, 2, 1, 5)], None),  # CaiT's
+        ([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 5, 5)], None),
+        ([torch.zeros(1, 2, 4, 4)], [True, False]),
+    ],
+)
+def test_rollout_refuses_what_is_no_stack_of_blocks(attentions, skips):
+    with pytest.raises(
+        ValueError, match=r"rollout: expected the attention \(B, h, N, N\) of blocks"
+    ):
+        rollout(attentions, skips)
 
 
 @pytest.mark.parametrize("name", ["swin", "swin v2"])
