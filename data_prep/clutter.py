@@ -1,7 +1,8 @@
 """Drawings pasted over cluttered grounds, with exact masks: where a classifier has to look.
 
 The ground is a street, heads or noise, with 6 to 12 small drawings over it. The object is larger,
-0.45 to 0.7 of the side, lies wholly inside at a random place, and is pasted last.
+0.4 to 0.6 of the side, lies wholly inside, more often near an edge than near the centre (else a
+blob in the centre would find it), and is pasted last.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from gen.data.movers import MoverClips
 Draw = Callable[[int], Image.Image]  # side, px -> RGBA drawing
 KINDS = ("street", "heads", "noise")
 SCENES = 2**28  # streets and heads that a split can draw from, apart from those of other splits
-SCATTERED, SMALL, LARGE = (6, 13), (0.15, 0.3), (0.45, 0.7)  # number; sides, shares of the image's
+SCATTERED, SMALL, LARGE = (6, 13), (0.15, 0.3), (0.4, 0.6)  # number; sides, shares of the image's
 
 
 def rng_of(seed: int, path: str) -> np.random.Generator:
@@ -47,7 +48,8 @@ def compose(
         small = others[k](side)
         image.paste(small, tuple(rng.integers(-side // 2, size - side // 2, 2).tolist()), small)
     drawing = obj(round(size * rng.uniform(*LARGE)))
-    place = tuple(rng.integers(size - drawing.width + 1, size=2).tolist())
+    free = size - drawing.width  # px, of which the place takes a share by the arcsine law
+    place = tuple((rng.beta(0.5, 0.5, 2) * free).round().astype(int).tolist())
     image.paste(drawing, place, drawing)
     mask = Image.new("L", image.size)
     mask.paste(drawing.getchannel("A"), place)
