@@ -103,7 +103,7 @@ def block(file: str, rows: str) -> str:
             [title, f"{rows_of[m]['value']:.3f}", _interval(rows_of[m])]
             for m, title in titles.items()
         ])  # fmt: skip
-    found = table.summarise([line for line in lines])
+    found = table.summarise(lines)
     arms = [*dict.fromkeys(c.arm for c in found)]
     of = {(c.arm, c.metric): c for c in found}
     body = []
@@ -111,8 +111,8 @@ def block(file: str, rows: str) -> str:
         values = [str(of[arm, metric].value) if (arm, metric) in of else "" for arm in arms]
         changes = [of[arm, metric].difference for arm in arms if (arm, metric) in of]
         body.append([title, *values, *(str(c) for c in changes if c)])
-    compared = [c for arm in arms if (c := next(x for x in found if x.arm == arm)).against]
-    heads = ["", *arms, *(f"{c.arm} − {c.against}" for c in compared)]
+    against = {c.arm: c.against for c in found if c.against}
+    heads = ["", *arms, *(f"{arm} − {against[arm]}" for arm in arms if arm in against)]
     return _table(heads, body)
 
 
