@@ -7,6 +7,8 @@ entropy      spatial entropy, forward and backward: ours against one map and com
 fir          StyleGAN2's resampling: zeros and a whole convolution against ours, 2-D and separable
 video        a clip of Click to Move: ours, also in bf16, against frames one by one
 data         images per second from the loader, by number of workers
+floors       the ratios of all the above to the published ways, each with the least that it should
+             be; the exit status is 1 if one is below
 
 Time: all sides run in turn in one process, so that a busy machine slows all equally; the first
 round is a warm-up. Phases: D, G latent and G ref are forward and backward (our D also renders the
@@ -263,6 +265,17 @@ def video(args: argparse.Namespace) -> list[dict]:
     return video_rows(args.batch_size, args.device, args.preset)
 
 
+def floors(args: argparse.Namespace) -> list[dict]:
+    rows = []
+    for words, index, key, floor in FLOORS:
+        found = args.parse(words.split())
+        row = found.run(found)[index]
+        ratio = 1 / row[key] if key == "time x" else row[key]
+        name = f"{words.split()[0]} {row.get('side') or row.get('scored') or key}"
+        rows.append(dict(measured=name, ratio=ratio, floor=floor, holds=ratio >= floor))
+    return rows
+
+
 def show(rows: list[dict]) -> None:
     table = [list(rows[0])]
     table += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
@@ -315,11 +328,16 @@ def main() -> None:
     p.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--batches", type=int, default=100)
     p.set_defaults(run=data)
+    p = commands.add_parser("floors")
+    p.set_defaults(run=floors, parse=parser.parse_args)
     args = parser.parse_args()
 
     show(rows := args.run(args))
-    del args.run
+    for name in {"run", "parse"} & {*vars(args)}:
+        delattr(args, name)
     print(json.dumps(vars(args) | {"versions": versions(), "rows": rows}))
+    if not all(row.get("holds", True) for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
