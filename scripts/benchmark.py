@@ -56,6 +56,17 @@ from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 from literal_step import LiteralStep
 
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
+TINY = "--img-size 32 --base-channels 4 --max-channels 8 --device cpu"
+FLOORS = [  # words, number of the row, its ratio, the least; on an idle core there is half to spare
+    (f"train --method StarGAN --vs literal --iterations 3 {TINY}", 1, "time x", 1.0),
+    (f"scoring --sources 1 {TINY}", 0, "ratio", 1.2),  # a path
+    (f"scoring --sources 1 {TINY}", 1, "ratio", 5.0),  # a translation
+    ("entropy --device cpu", 0, "ratio", 4.0),  # maps of noise
+    ("entropy --device cpu", 1, "ratio", 2.5),  # maps of few components
+    ("fir --device cpu --batch-size 2", 1, "x literal", 2.5),
+    ("fir --device cpu --batch-size 2", 7, "x literal", 3.5),
+    ("video --device cpu --preset small", 0, "ratio", 1.0),
+]
 PHASES = ("D", "G latent", "G ref", "update")
 Seconds = dict[str, float]  # of each phase, the sum "s/it", and "cpu s"
 

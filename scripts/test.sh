@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 .venv/bin/python data_prep/emoji.py --size 64 --out data/emoji || echo "no emoji: their tests will skip" >&2
 .venv/bin/python data_prep/emoji.py --layout classes --holdout openmoji --size 64 --out data/emoji_groups ||
   echo "no emoji groups: their tests will skip" >&2
+.venv/bin/python data_prep/emoji.py --layout classes --ground clutter --holdout openmoji --size 64 \
+  --out data/emoji_clutter || echo "no emoji on clutter: a trial of a claim will skip" >&2
 PYTHONPATH=data_prep .venv/bin/python -c "import opencv_vtest; opencv_vtest.fetch()" ||
   echo "no pedestrian video: its test will skip" >&2
 exec .venv/bin/python -m pytest -n "$(nproc)" --maxprocesses 4 --dist loadfile "$@"

@@ -10,7 +10,10 @@ from conftest import ROOT
 from gen.bench import claim as claims
 
 FILES = sorted((ROOT / "configs/claims").glob("*.yaml"))
-NEEDS = {"spatial_entropy": "data/emoji_groups"}
+NEEDS = {
+    "spatial_entropy": "data/emoji_groups",
+    "spatial_entropy_parts": "data/emoji_clutter",
+}
 
 
 @pytest.mark.slow

@@ -76,6 +76,13 @@ def test_a_clip_is_faster_than_frame_by_frame():
 
 
 @pytest.mark.slow
+def test_no_ratio_is_below_its_floor():
+    rows = benchmark("floors")
+    assert len(rows) == 8 and all(row["holds"] for row in rows)
+    assert all(row["ratio"] >= row["floor"] for row in rows)
+
+
+@pytest.mark.slow
 def test_a_full_clip_is_faster_than_frame_by_frame_in_fp32():
     if SLOW:
         pytest.skip("this CPU is slow in bfloat16: no AVX-512")
