@@ -1,13 +1,12 @@
 """Checks every image or clip of a data set once, and lists those that are unusable or doubtful.
 
     python data_prep/verify.py data/emoji
-    python data_prep/verify.py data/vtest
 
 reads a folder (or zip) in a layout of `gen.data.Domains` and `gen.data.Classes`. Unusable are
 images that the data set refuses to decode, and images with a side below 8 px. Warnings are given
 for near-constant images, training images that are also in another split, small domains, a single
-domain, and skipped files that are no images. A folder with tracks holds clips for
-`gen.data.Cityscapes` or `gen.data.KITTI360`, which read every clip of `--frames` frames.
+domain, and skipped files that are no images. A folder that holds something else is given to the
+file `verify_*.py` beside this one whose `fits` knows it.
 
 Exit codes: 0 all usable, warnings or not; 1 something is unusable, or the layout is wrong.
 """
@@ -19,6 +18,7 @@ import sys
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -31,7 +31,6 @@ from gen.files import show_any_name
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
 SMALL_DOMAIN = 100  # training images
-TRACKS = "_instance_tracking_test"  # suffix of the folders that list clips
 
 
 class Seen(NamedTuple):
@@ -117,14 +116,15 @@ def main(argv: list[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("root", type=Path, help="folder or zip")
-    parser.add_argument("--frames", type=int, default=6, help="of a clip")
+    others = [import_module(p.stem) for p in sorted(Path(__file__).parent.glob("verify_*.py"))]
+    for other in others:
+        other.add_arguments(parser)
     args = parser.parse_args(argv)
     root = args.root
     show_any_name()
-    if any(root.glob(f"[!.]*{TRACKS}")):
-        from verify_clips import verify_clips
-
-        return verify_clips(root, args.frames, TRACKS)
+    for other in others:
+        if other.fits(root):
+            return other.verify(root, args)
     rows, layout = find(root)
     seen = inspect(root, rows)
     bad = [s for s in seen if s.error]

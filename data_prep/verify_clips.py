@@ -1,25 +1,33 @@
-"""Checks folders of clips; `verify.py` calls it for a folder with tracks."""
+"""Checks folders of clips for `verify.py`: those of `gen.data.Cityscapes` or `gen.data.KITTI360`,
+which read every clip of `--frames` frames."""
 
+import argparse
 import re
 from pathlib import Path
 
 from tqdm import tqdm
 
+from gen.data.clips import is_kitti360
 from gen.data.clips.cityscapes import CityscapesClips
-from gen.data.clips.kitti360 import Kitti360Clips, is_kitti360
+from gen.data.clips.kitti360 import Kitti360Clips
+
+TRACKS = "_instance_tracking_test"  # suffix of the folders that list clips, after their split
 
 
-def verify_clips(root: Path, frames: int, tracks: str) -> int:
-    """Reads all clips of every split and size, reports unreadable ones, returns the exit code.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, default=6, help="of a clip")
 
-    Args:
-        root: folder for `gen.data.Cityscapes` or `gen.data.KITTI360`.
-        frames: number of frames per clip.
-        tracks: suffix of the folders that list clips; the rest of their names is the split.
-    """
+
+def fits(root: Path) -> bool:
+    """True for a folder with tracks."""
+    return any(root.glob(f"[!.]*{TRACKS}"))
+
+
+def verify(root: Path, args: argparse.Namespace) -> int:
+    """Reads all clips of every split and size, reports unreadable ones, returns the exit code."""
     total = usable = 0
-    for folder in sorted(root.glob(f"[!.]*{tracks}")):
-        split = folder.name.removesuffix(tracks)
+    for folder in sorted(root.glob(f"[!.]*{TRACKS}")):
+        split = folder.name.removesuffix(TRACKS)
         found = [re.fullmatch(rf"{split}(\d+)_(\d+)", f.name) for f in root.iterdir()]
         sizes = [(int(size[2]), int(size[1])) for size in found if size]
         if not sizes:
@@ -28,7 +36,7 @@ def verify_clips(root: Path, frames: int, tracks: str) -> int:
         for height, width in sizes:
             try:
                 reader = Kitti360Clips if is_kitti360(root) else CityscapesClips
-                clips = reader(root, split, height, width, frames, max_objects=999)
+                clips = reader(root, split, height, width, args.frames, max_objects=999)
             except ValueError as error:
                 print(f"layout: {error}")
                 total += 1

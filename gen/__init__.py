@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gen.methods.base import Method
 
 __version__ = "0.1.0"
@@ -58,6 +58,44 @@ def lazy(package: str, *public: str) -> tuple[Callable[[str], Any], Callable[[],
 
     def names() -> list[str]:
         return sorted(modules() | {*public})
+
+    return get, names
+
+
+def lazy_classes(
+    package: str, is_public: Callable[[type], bool]
+) -> tuple[Callable[[str], type], Callable[[], list[str]]]:
+    """(__getattr__, __dir__) of a package that finds each class in its file: no registration.
+
+    Args:
+        package: name of the package.
+        is_public: True for a class that `dir` lists.
+    """
+    module = sys.modules[package]
+
+    def homes() -> dict[str, list[str]]:
+        """Class -> the modules that define it, relative to the package, without importing one."""
+        root, found = Path(module.__path__[0]), {}
+        for path in sorted(root.rglob("*.py")):
+            home = ".".join(path.relative_to(root).with_suffix("").parts)
+            for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.M):
+                found.setdefault(name, []).append(home.removesuffix(".__init__"))
+        return found
+
+    def get(name: str) -> type:
+        places = homes().get(name, []) if name[:1].isupper() else []
+        if len(places) > 1:
+            raise ImportError(
+                f"{package}: expected one class {name}, got one in each of {', '.join(places)}; "
+                "rename the copy, or make it a subclass"
+            )
+        if places:
+            return getattr(importlib.import_module(f"{package}.{places[0]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        single = (name for name, places in homes().items() if len(places) == 1)
+        return sorted(name for name in single if name[0] != "_" and is_public(get(name)))
 
     return get, names
 

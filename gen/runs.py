@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, get_args
 from jsonargparse import Namespace
 from lightning import LightningModule
 
+from gen import tasks
 from gen.checkpoint import find
 from gen.files import WeightsError, read_yaml
 
@@ -225,8 +226,7 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
     name, cls = type(method).__name__, type(method)
     if subcommand == "predict" and cls.predict_step is LightningModule.predict_step:
         raise ValueError(
-            f"gen predict: expected a translator or a classifier, got {name}; scripts/generate.py, "
-            "edit.py and click_to_move.py make images of the others"
+            f"gen predict: expected a translator or a classifier, got {tasks.describe(method)}"
         )
     limit = {"validate": "limit_val_batches", "test": "limit_test_batches"}.get(subcommand)
     if limit is None:

@@ -1,7 +1,7 @@
 """The tasks of methods, one row each; no other list of them exists.
 
-`Method.task` names the row. It says which module evaluates the method, which function draws its
-report, which tab of the demo shows it and which command shows more. Modules are named, not
+`Method.task` names the row. It says which module evaluates the method, which tab of the
+demo shows it and which command shows more. Modules are named, not
 imported, so a row costs nothing. To delete a task, delete its files and its row.
 """
 
@@ -12,13 +12,34 @@ from types import ModuleType
 from typing import NamedTuple
 
 
+class Role(NamedTuple):
+    """A method that a tab of the demo shows."""
+
+    checkpoint: str  # shipped checkpoint
+    task: str  # row of `TASKS`
+    has: str = "domains"  # attribute that the tab needs, where the task alone does not decide
+
+    @property
+    def what(self) -> str:
+        """Description of the method."""
+        named = {"attribute_names": "an AttributeClassifier"}
+        return named.get(self.has, TASKS[self.task].what)
+
+
+class Tab(NamedTuple):
+    """A tab of the demo."""
+
+    module: str  # module with the function `tab`
+    title: str
+    roles: dict[str, Role]  # option of scripts/demo.py -> the method that it gives
+
+
 class Task(NamedTuple):
     """A kind of method, with all its modules."""
 
     what: str  # description of the method
     evaluator: str  # module with `GROUPS` and `from_options(method, options, ledger)`
-    page: str  # function that writes the report of a run
-    tab: str  # tab of the demo, a row of `gen.demo.TABS`; empty: none
+    tab: Tab | None  # tab of the demo
     command: str  # command that shows more
 
 
@@ -26,39 +47,46 @@ TASKS = {
     "translator": Task(
         "a translator between domains",
         "gen.evaluation.translators",
-        "gen.report.of_translator",
-        "translate",
+        Tab(
+            "gen.demo.translate",
+            "Translate",
+            {"translator": Role("smooth_i2i_emoji64", "translator")},
+        ),
         "python scripts/translate.py translates images of your own",
     ),
     "generator": Task(
         "a generator of images",
         "gen.evaluation.generators",
-        "gen.report.of_others",
-        "",
+        None,
         "python scripts/generate.py shows truncation and mixing",
     ),
     "editor": Task(
         "an editor of codes",
         "gen.evaluation.editors",
-        "gen.report.of_others",
-        "edit",
+        Tab(
+            "gen.demo.edit",
+            "Edit",
+            {
+                "editor": Role("style_function_heads64", "editor"),
+                "judge": Role("attribute_classifier_heads64", "classifier", "attribute_names"),
+            },
+        ),
         "python scripts/edit.py shows its edits",
     ),
     "classifier": Task(
         "a classifier",
         "gen.evaluation.classifiers",
-        "gen.report.of_others",
-        "",
+        None,
         "gen predict writes what it says; python scripts/attention.py draws maps, if it has any",
     ),
     "animator": Task(
         "an animator of frames",
         "gen.evaluation.animators",
-        "gen.report.of_others",
-        "move",
+        Tab("gen.demo.move", "Click to move", {"mover": Role("click_to_move_movers", "animator")}),
         "python scripts/click_to_move.py shows its clips",
     ),
 }
+TABS = [row.tab for row in TASKS.values() if row.tab]
 
 
 def of(method) -> str:
@@ -66,24 +94,20 @@ def of(method) -> str:
     return getattr(method, "task", "")
 
 
+def describe(method) -> str:
+    """Class of a method, its task, and the command that shows more."""
+    row = TASKS.get(of(method))
+    return type(method).__name__ + (f", {row.what}; {row.command}" if row else "")
+
+
 def expect(method, *tasks: str, source: str) -> None:
     """Raises ValueError, which names `source`, if a method has none of these tasks."""
     if of(method) not in tasks:
         wanted = " or ".join(TASKS[task].what for task in tasks)
-        got = type(method).__name__
-        if row := TASKS.get(of(method)):
-            got += f", {row.what}; {row.command}"
-        raise ValueError(f"{source}: expected {wanted}, got {got}")
+        raise ValueError(f"{source}: expected {wanted}, got {describe(method)}")
 
 
 def evaluator(method, source: str) -> ModuleType:
     """The module that evaluates a method; ValueError if the method declares no task."""
     expect(method, *TASKS, source=source)
     return importlib.import_module(TASKS[of(method)].evaluator)
-
-
-def page(method):
-    """The function that writes the report of a method, with or without a task."""
-    row = TASKS.get(of(method)) or TASKS["classifier"]
-    module, _, name = row.page.rpartition(".")
-    return getattr(importlib.import_module(module), name)

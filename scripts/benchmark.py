@@ -5,10 +5,11 @@ train        a training step, by phase; --vs literal: with the published step, a
 scoring      interpolations and translations: ours against one PNG folder at a time, pair by pair
 entropy      spatial entropy, forward and backward: ours against one map and component at a time
 fir          StyleGAN2's resampling: zeros and a whole convolution against ours, 2-D and separable
-video        a clip of Click to Move: ours, also in bf16, against frames one by one
 data         images per second from the loader, by number of workers
 floors       the ratios of all the above to the published ways, each with the least that it should
              be; the exit status is 1 if one is below
+
+and what other files tests/literal_*.py add; --help lists them.
 
 Time: all sides run in turn in one process, so that a busy machine slows all equally; the first
 round is a warm-up. Phases: D, G latent and G ref are forward and backward (our D also renders the
@@ -21,6 +22,7 @@ or on a GPU the peak of tensors.
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import sys
@@ -55,6 +57,7 @@ from literal_fir import fir_rows
 from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
 from literal_step import LiteralStep
 
+TESTS = Path(__file__).resolve().parents[1] / "tests"
 METHODS = {"SmoothI2I": SmoothI2I, "StarGAN": StarGAN}
 TINY = "--img-size 32 --base-channels 4 --max-channels 8 --device cpu"
 FLOORS = [  # words, number of the row, its ratio, the least; on an idle core there is half to spare
@@ -267,15 +270,6 @@ def data(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def video(args: argparse.Namespace) -> list[dict]:
-    from literal_video import PRESETS, video_rows
-
-    args.preset = args.preset or list(PRESETS)
-    if not PRESETS.keys() >= set(args.preset):
-        raise ValueError(f"--preset: expected {', '.join(PRESETS)}, got {' '.join(args.preset)}")
-    return video_rows(args.batch_size, args.device, args.preset)
-
-
 def floors(args: argparse.Namespace) -> list[dict]:
     rows = []
     for words, index, key, floor in FLOORS:
@@ -324,12 +318,13 @@ def main() -> None:
     p.add_argument("--checkpoint", help="default: a generator with random weights")
     p.add_argument("--sources", type=int, default=8)
     p.set_defaults(run=scoring)
-    for name in ("entropy", "fir", "video"):
+    for name, batch_size in {"entropy": 64, "fir": 8}.items():
         p = commands.add_parser(name)
         p.add_argument("--device", default=device)
-        p.add_argument("--batch-size", type=int, default={"entropy": 64, "fir": 8}.get(name, 1))
-    p.add_argument("--preset", nargs="+", help="tiny, small, full; default: all")
-    p.set_defaults(run=video)
+        p.add_argument("--batch-size", type=int, default=batch_size)
+    for found in sorted(TESTS.glob("literal_*.py")):
+        if add_command := getattr(importlib.import_module(found.stem), "add_command", None):
+            add_command(commands)
     commands.choices["fir"].set_defaults(run=lambda args: fir_rows(args.batch_size, args.device))
     p = commands.choices["entropy"]
     p.add_argument("--step", action="store_true", help="also its share of a ViT-S/16 step")

@@ -15,10 +15,10 @@ import torch
 
 from gen import tasks
 from gen.commands import METHOD, load_any, plain_errors
-from gen.demo import ROLES
 from gen.files import WeightsError, checkpoint_names, without_suffix
 from gen.networks.perceptual import LPIPS
 
+ROLES = {name: role for tab in tasks.TABS for name, role in tab.roles.items()}
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 

@@ -14,6 +14,7 @@ from gen import tasks
 from gen.commands import METHOD, load_any, plain_errors
 from gen.evaluation.results import from_json
 from gen.files import keep_inputs
+from gen.report import write
 from gen.runs import read_saved
 
 
@@ -40,7 +41,7 @@ def report(args: argparse.Namespace) -> Path:
     shipped = args.shipped and load_any(args.shipped, device, args.method)
     if shipped:
         tasks.expect(shipped, "translator", source=str(args.shipped))
-    return tasks.page(method)(method, args.run_dir, metrics, root, shipped)
+    return write(method, args.run_dir, metrics, root, shipped)
 
 
 def data_of(config: Path) -> str | None:

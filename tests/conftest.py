@@ -1,6 +1,7 @@
 """Fixtures of all tests, and the rule that no test reaches out: sockets are blocked."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,3 +117,41 @@ def nothing_left_of_ddp():
         torch.distributed.destroy_process_group()
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    from demo_browser import KEPT
+
+    KEPT.mkdir(parents=True, exist_ok=True)
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("no chromium on the path: apt-get install chromium")
+    with api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, browser):
+    """Address of a running demo."""
+    from demo_server import demo
+
+    with demo(tmp_path_factory.mktemp("demo")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A client of a running demo, and the folder in which it writes."""
+    from demo_client import Client
+    from demo_server import demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    Image.new("RGB", (16, 16), "red").save(folder / "canary.png")
+    with demo(folder) as address:
+        client = Client(address)
+        client.before = {path.name for path in folder.iterdir()}
+        yield client, folder

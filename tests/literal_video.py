@@ -42,6 +42,16 @@ def frame_by_frame(decoder: nn.Module, generator: nn.Module):
             del net.forward
 
 
+def add_command(commands) -> None:
+    """Adds `video` to the commands of scripts/benchmark.py."""
+    about = "a clip of Click to Move: ours, also in bf16, against frames one by one"
+    p = commands.add_parser("video", help=about)
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--batch-size", type=int, default=1)
+    p.add_argument("--preset", nargs="+", choices=PRESETS, default=[*PRESETS])
+    p.set_defaults(run=lambda args: video_rows(args.batch_size, args.device, args.preset))
+
+
 def video_rows(batch_size: int, device: str, presets: list[str], repeats: int = 3) -> list[dict]:
     """The race of each preset and precision, for clips of five frames, weights random.
 

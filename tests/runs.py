@@ -1,6 +1,7 @@
 """Tiny runs of `gen` inside the test's own process, shared by the tests of training."""
 
 import csv
+import importlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -38,31 +39,29 @@ EDITED |= dict(attributes="bear,cat,dog,mouth_open,dark_fur,spots")
 STYLE_FUNCTION = EDITED | dict(noise_dim=4, d_channels=4, d_max_channels=8, lr_warmup_iters=0)
 NO_LPIPS = dict(lambda_lpips=0.0, lambda_lpips_cyc=0.0)
 CODES = dict(batch_size=4)
-MOVERS = dict(
-    height=32, width=64, frames=4, max_objects=4, batch_size=2, num_workers=0, train_clips=8,
-    val_clips=4, test_scenes=1,
-)  # fmt: skip
-CLICK_TO_MOVE = dict(
-    height=32, width=64, steps=3, channels=4, levels=4, max_channels=8, norm="group", blocks=1,
-    d_channels=4, d_levels=2, graph_dim=16, feature_dim=4, z_dim=8, object_z_dim=4,
-    lambda_perceptual=0.0,
-)  # fmt: skip
-DATA = {  # else Heads
+
+
+def rows(table: str) -> dict:
+    """Rows of a table of the tests in rows_*.py, a file for each method that brings its own."""
+    files = sorted(Path(__file__).parent.glob("rows_*.py"))
+    tables = [getattr(importlib.import_module(file.stem), table, {}) for file in files]
+    return {key: row for found in tables for key, row in found.items()}
+
+
+DATA = rows("DATA") | {  # else Heads
     "StyleFunction": ("Codes", CODES),
     "LinearDirections": ("Codes", CODES),
-    "ClickToMove": ("Movers", MOVERS),
 }
 OPTIONS = {
     "StyleFunction": STYLE_FUNCTION | NO_LPIPS | dict(r1_every=2, lr=1e-3, ema_decay=0.9),
     "LinearDirections": EDITED | dict(lr=0.1, lr_iters=20),
     "StyleGAN2": GENERATOR,
-    "ClickToMove": CLICK_TO_MOVE | dict(mix_start=2, kl_iters=5, lambda_smooth=0.1, ema_decay=0.9),
     "StarGAN": WIDTHS | dict(r1_every=2, ds_iters=10, lr=1e-3),
     "SmoothI2I": WIDTHS | EVERYTHING,
     "SpatialEntropy": VIT | dict(lr=1e-2, lr_warmup_epochs=25, ema_decay=0.9, layer_decay=0.8),
     "DomainClassifier": CLASSIFIER | FALL,
     "AttributeClassifier": CLASSIFIER | FALL,
-}
+} | rows("OPTIONS")
 
 
 def ship(method: Method, path: Path, domains: Sequence[str] = ()) -> Path:

@@ -35,7 +35,10 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def within(name: str, allowed: set[str]) -> bool:
-    return any(name == a or name.startswith(f"{a}.") for a in allowed | STANDARD | {"gen.lazy"})
+    return any(
+        name == a or name.startswith(f"{a}.")
+        for a in allowed | STANDARD | {"gen.lazy", "gen.lazy_classes"}
+    )
 
 
 RULES = {  # part -> what it may import besides the standard library

@@ -1,6 +1,6 @@
-"""A method is deleted by its files and a row in each table: Click to Move, in a copy of the tree.
+"""A method is deleted by its files and its row in gen/tasks.py: Click to Move, in a copy.
 
-Whoever moves a file of Click to Move changes `GONE`, whoever writes a table of methods `ROWS`.
+Whoever moves a file of Click to Move changes `GONE`.
 """
 
 import os
@@ -28,51 +28,42 @@ gen/demo/stage.*
 gen/evaluation/animators.py
 gen/evaluation/reactions.py
 gen/inference/dragging.py
+gen/losses/motion.py
 gen/inference/scenes.py
 gen/methods/click_to_move.py
 gen/networks/click_to_move
 gen/viz/motion.py
 configs/claims/click_to_move.yaml
 scripts/click_to_move.py
+tests/commands/test_benchmark_video.py
 tests/configs/older/click_to_move_*
+tests/configs/saved/Cityscapes.yaml
 tests/configs/saved/ClickToMove.yaml
+tests/configs/saved/KITTI360.yaml
+tests/configs/states/click_to_move_*
 tests/data/test_cityscapes.py
 tests/data/test_decoding.py
 tests/data/test_kitti360.py
 tests/data/test_movers.py
 tests/data_prep/test_video.py
 tests/demo/test_stage.py
+tests/demo/test_stage_browser.py
+tests/demo/test_stage_requests.py
 tests/evaluation/test_evaluate_animators.py
+tests/fuzz/click_to_move_doors.py
 tests/inference/test_dragging.py
 tests/inference/test_scenes.py
 tests/literal_video.py
+tests/losses/test_motion_losses.py
 tests/methods/test_click_to_move.py
+tests/methods/test_click_to_move_runs.py
+tests/methods/watched/ClickToMove.json
 tests/networks/test_click_to_move_networks.py
 tests/networks/test_object_graph.py
+tests/rows_click_to_move.py
 tests/viz/test_motion_viz.py
 """.split()
-ROWS = {  # table -> what its rows of Click to Move are, each found once
-    "data_prep/verify.py": [
-        r"    if any\(root\.glob\(.*TRACKS.*\n        from verify_clips .*\n\n.*\n"
-    ],
-    "gen/data/__init__.py": [
-        r'    "movers": .*\n',
-        r'    "clips\.cityscapes": .*\n',
-        r'    "clips\.kitti360": .*\n',
-    ],
-    "gen/demo/__init__.py": [r'    "move": .*\n'],
-    "gen/tasks.py": [r'    "animator": Task\((?:\n        .*)+\n    \),\n'],
-    "scripts/benchmark.py": [
-        r"def video\((?:.*\n)+?\n\n(?=def )",
-        r', "video"(?=\))',
-        r'    p\.add_argument\("--preset".*\n    p\.set_defaults\(run=video\)\n',
-    ],
-    "tests/commands/test_saved_configs.py": [r'    "click_to_move_movers": .*\n'],
-    "tests/runs.py": [
-        r'    "ClickToMove": \("Movers", MOVERS\),\n',
-        r'    "ClickToMove": CLICK_TO_MOVE .*\n',
-    ],
-}
+ROW = r'    "animator": Task\((?:\n        .*)+\n    \),\n'  # of gen/tasks.py
 SAMPLE = """
 tests/commands/test_saved_configs.py
 tests/convert/test_starganv2.py
@@ -138,12 +129,10 @@ def without(tmp_path_factory) -> Path:
         assert found, f"{pattern}: expected something to delete, got none"
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for name, rows in ROWS.items():
-        text = (copy / name).read_text("utf-8")
-        for row in rows:
-            text, count = re.subn(row, "", text)
-            assert count == 1, f"{name}: expected one row {row!r}, got {count}"
-        (copy / name).write_text(text, "utf-8")
+    table = copy / "gen/tasks.py"
+    text, count = re.subn(ROW, "", table.read_text("utf-8"))
+    assert count == 1, f"{table}: expected one row {ROW!r}, got {count}"
+    table.write_text(text, "utf-8")
     return copy
 
 

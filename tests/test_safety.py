@@ -398,29 +398,9 @@ def test_other_precision_is_refused(precision):
         method.on_fit_start()
 
 
-def test_a_checkpoint_of_fewer_optimizers_is_refused_with_the_way_out(tmp_path):
-    without = [
-        f"--model.lambda_{kind}_{of}=0" for kind in ("gan", "fm") for of in ("image", "video")
-    ]
-    last = fit("ClickToMove", tmp_path, *without, steps=1)
-    with pytest.raises(
-        ValueError, match="expected a checkpoint of 4 optimizers, got 2; .*init_from"
-    ):
-        fit("ClickToMove", tmp_path, f"--ckpt_path={last}", steps=2)
-
-
 def test_no_weight_at_all_is_refused():
     with pytest.raises(ValueError, match="expected a weight above 0, got none"):
         weighted_sum({}, {})
-
-
-def test_clips_of_another_size_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got \(3, 48, 96\)"
-    ):
-        fit("ClickToMove", tmp_path, "--data.height=48", "--data.width=96")
-    with pytest.raises(ValueError, match=r"got \(5, 32, 64\); give --data.frames"):
-        fit("ClickToMove", tmp_path, "--data.frames=6")
 
 
 # ---- hygiene ------------------------------------------------------------------------------------

@@ -1,12 +1,17 @@
 """Processor time in units of a fixed piece of work: a bar that holds on fast and slow machines."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import cv2
 import numpy as np
 
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts/benchmark.py"
 PICTURE = np.random.default_rng(0).random((128, 256, 3), dtype=np.float32)
 
 
@@ -42,3 +47,12 @@ def yards(work: Callable[[int], object], repeats: int = 15) -> float:
     finally:
         cv2.setNumThreads(threads)
     return median(ratios)
+
+
+def benchmark(*args: str) -> list[dict]:
+    """Rows of a command of scripts/benchmark.py."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *args], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["rows"]

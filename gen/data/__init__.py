@@ -1,58 +1,55 @@
-"""DataModules and data sets: `gen.data.NAME` imports one by name, `open` makes the DataModule of a
-`--data` option."""
+"""DataModules and data sets; `gen.data.NAME` finds a class in its file: no registration.
+
+`open` makes the DataModule of a `--data` option.
+"""
 
 import importlib
 import os
 import re
 import sys
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
-_PUBLIC = {  # module -> its public classes
-    "domains": ("Domains", "DomainImages"),
-    "classes": ("Classes", "ClassImages"),
-    "codes": ("Codes",),
-    "heads": ("Heads", "HeadImages"),
-    "movers": ("Movers", "MoverClips"),
-    "clips.cityscapes": ("Cityscapes",),
-    "clips.kitti360": ("KITTI360",),
-}
-_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+from gen import lazy_classes
 
 
-DRAWN = {"heads": "Heads", "movers": "Movers"}  # generated data sets, as commands name them
-KINDS = {"domains": ("Domains", "heads"), "classes": ("Classes", "heads"), "clips": ("", "movers")}
+def _is_data_module(cls: type) -> bool:
+    from gen.data.base import ImageData
+
+    return issubclass(cls, ImageData) and not isabstract(cls)
+
+
+__getattr__, __dir__ = lazy_classes(__name__, _is_data_module)
 
 
 def open(source: str | Path, kind: str = "domains", **options: Any):
     """DataModule for the `--data` option of a command.
 
     Args:
-        source: a folder, a zip, the name of a generated data set: `heads` (images), `movers`
-            (clips); or a DataModule outside this package, such as "mine.Stripes".
-        kind: wanted kind of data: images of `domains`, images of `classes`, or `clips`, in the
-            layout of Cityscapes or KITTI-360.
+        source: a folder, a zip, the name of a generated data set such as `heads`; or a DataModule
+            outside this package, such as "mine.Stripes".
+        kind: module of this package for the wanted kind of data: its `GENERATED` names the
+            generated data set, its `reader` chooses the class that reads files.
         options: options of the DataModule; `crop_pct` and `max_objects` are for files alone.
 
     Raises:
         ValueError: an empty source, a generated data set of another kind, or no such class.
     """
-    (of_files, drawn), here = KINDS[kind], sys.modules[__name__]
-    wanted = f"--data: expected a folder, a zip or `{drawn}`"
+    module, here = importlib.import_module(f"{__name__}.{kind}"), sys.modules[__name__]
+    generated = module.GENERATED
+    wanted = f"--data: expected a folder, a zip or `{generated}`"
     if not source:
         raise ValueError(f"{wanted}, got nothing")
-    drawn_options = {k: v for k, v in options.items() if k not in ("crop_pct", "max_objects")}
-    if source in DRAWN:
-        if source != drawn:
+    other_options = {k: v for k, v in options.items() if k not in ("crop_pct", "max_objects")}
+    if source == generated:
+        return getattr(here, generated.capitalize())(**other_options)
+    if not Path(source).exists():
+        if re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)):
+            return _outside(str(source))(**other_options)
+        if str(source).capitalize() in __dir__():
             raise ValueError(f"{wanted}, got `{source}`")
-        return getattr(here, DRAWN[drawn])(**drawn_options)
-    if re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)) and not Path(source).exists():
-        return _outside(str(source))(**drawn_options)
-    if kind == "clips":
-        from gen.data.clips.kitti360 import is_kitti360
-
-        of_files = "KITTI360" if is_kitti360(Path(source)) else "Cityscapes"
-    return getattr(here, of_files)(str(source), **options)
+    return getattr(here, module.reader(Path(source)))(str(source), **options)
 
 
 def _outside(name: str) -> type:
@@ -65,13 +62,3 @@ def _outside(name: str) -> type:
     except (ImportError, AttributeError, ValueError) as error:
         wanted = "--data: expected a folder, a zip, or package.Class of a DataModule"
         raise ValueError(f"{wanted}, got {name}: {error}") from error
-
-
-def __getattr__(name: str) -> type:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)

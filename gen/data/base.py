@@ -241,11 +241,8 @@ class ImageData(LightningDataModule, ABC):
 class I2IData(ImageData):
     """Data for translation: batches x (B,3,S,S), y (B,), x_ref, x_ref2 (B,3,S,S), y_ref (B,)."""
 
+    kind = "images with references"
     references = True  # False: batches hold x and y alone
-
-    @property
-    def kind(self) -> str:
-        return "images with references" if self.references else "images"
 
     def draws(self) -> TrainingDraws:
         return TrainingDraws(self.train, self.seed, self.references)

@@ -257,3 +257,11 @@ def _seeded(rng: np.random.Generator) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         cpu.set_state(states[2])
+
+
+GENERATED = "heads"  # data set that is generated instead, as commands name it
+
+
+def reader(root: Path) -> str:
+    """Name of the class that reads a folder or zip of this kind, see `gen.data.open`."""
+    return "Classes"

@@ -178,3 +178,11 @@ class Domains(I2IData):
     def images(self, split: str) -> DomainImages:
         files = of_split(self.root, self.files, split)
         return DomainImages(self.root, files, self.img_size, self.cache and split == "train")
+
+
+GENERATED = "heads"  # data set that is generated instead, as commands name it
+
+
+def reader(root: Path) -> str:
+    """Name of the class that reads a folder or zip of this kind, see `gen.data.open`."""
+    return "Domains"

@@ -17,11 +17,12 @@ import torch  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from gen.demo import TABS, translate  # noqa: E402
+from gen.demo import translate  # noqa: E402
 from gen.demo.middleware import KEPT_S, RequestLimits  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
 from gen.networks.perceptual import LPIPS  # noqa: E402
+from gen.tasks import TABS  # noqa: E402
 
 WAITING, SESSIONS = 32, 64  # requests in the queue, sessions whose state is kept
 PLAIN = gr.themes.Base(
@@ -36,7 +37,7 @@ def build(
     lpips: LPIPS | None,
     emoji: Path = Path("data/emoji/val"),
 ) -> gr.Blocks:
-    """The page with all tabs of `gen.demo.TABS`.
+    """The page with all tabs of `gen.tasks.TABS`.
 
     Args:
         methods: method for each role of the tabs.
@@ -45,14 +46,14 @@ def build(
         emoji: folder of examples to translate; without it, the examples are drawn heads.
     """
     options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
-    more = {"translate": dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER)))}
+    more = {translate.__name__: dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER)))}
     with Page(**options) as page:
-        titles = ", ".join(title for title, _ in TABS.values()).capitalize()
+        titles = ", ".join(tab.title for tab in TABS).capitalize()
         gr.Markdown(f"# gen\n{titles}. All of it runs on this machine.")
-        for name, (title, roles) in TABS.items():
+        for module, title, roles in TABS:
             shown, words = [methods[role] for role in roles], about[next(iter(roles))]
             with gr.Tab(title):
-                import_module(f"gen.demo.{name}").tab(page, *shown, words, **more.get(name, {}))
+                import_module(module).tab(page, *shown, words, **more.get(module, {}))
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
 
 

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+import gen.data
 from gen import checkpoint as files
 from gen.devices import Arrival, full_precision, slow_bf16
 from gen.files import WeightsError
 from gen.metrics.checks import check_images
 from gen.networks.ada import augment
 
-SOURCES = {"images": "Domains, Classes or Heads", "images with references": "Domains or Heads"}
-SOURCES |= {"clips": "Movers, Cityscapes or KITTI360", "codes": "Codes"}  # kinds of data
 MORE = 6  # largest ratio of numbers, model in training to file: copies, averages, discriminators
 
 
@@ -82,7 +81,7 @@ class Method(LightningModule):
 
     ema: ModelEmaV3
     task = ""  # row of `gen.tasks.TASKS`; empty: no task
-    learns_from = ""  # kind of data, a key of SOURCES; empty: any
+    learns_from = ""  # `kind` of a DataModule; empty: any
     least_domains = 0  # least number of domains in the training data; codes have none
 
     def __init__(self) -> None:
@@ -326,8 +325,9 @@ class Method(LightningModule):
         wanted = self.learns_from if stage == "fit" else self.learns_from.partition(" ")[0]
         kind = getattr(data, "kind", wanted)
         if not kind.startswith(wanted):
+            fit = [n for n in dir(gen.data) if getattr(gen.data, n).kind.startswith(wanted)]
             raise ValueError(
-                f"--data: expected {wanted} for {type(self).__name__}, as {SOURCES[wanted]} give, "
+                f"--data: expected {wanted} for {type(self).__name__}, as {' or '.join(fit)} give, "
                 f"got {kind}, from {type(data).__name__}"
             )
         expected, got = getattr(self, "img_size", None), getattr(data, "img_size", None)

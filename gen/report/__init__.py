@@ -110,9 +110,19 @@ def read_config(run_dir: Path) -> str:
     return found[-1].read_text("utf-8", "backslashreplace") if found else ""
 
 
-def of_translator(method, run_dir: Path, metrics_rows, root: str | None, shipped=None) -> Path:
-    """`build` for the validation images of `root`, a folder, a zip or `heads`; strips are measured
-    if LPIPS has weights."""
+def write(method, run_dir: Path, metrics_rows, root: str | None, shipped=None) -> Path:
+    """Writes `run_dir/report.html` of any method.
+
+    Args:
+        method: method that `gen.load` returns.
+        run_dir: folder of the run.
+        metrics_rows: rows of its evaluator.
+        root: `--data` of the validation images that a translator is shown with; LPIPS, if it has
+            weights, measures them.
+        shipped: another translator, shown beside.
+    """
+    if tasks.of(method) != "translator":
+        return build_plain(method, run_dir, metrics_rows)
     data = gen.data.open(root, img_size=method.img_size)
     try:
         lpips = LPIPS("alex").to(common.device(method))
@@ -123,18 +133,12 @@ def of_translator(method, run_dir: Path, metrics_rows, root: str | None, shipped
     return build(method, data.val, run_dir, **more)
 
 
-def of_others(method, run_dir: Path, metrics_rows, root: str | None = None, shipped=None) -> Path:
-    """`build_plain`, with the arguments of `of_translator`; `root` and `shipped` are unused."""
-    return build_plain(method, run_dir, metrics_rows=metrics_rows)
-
-
-def build_plain(method, run_dir: str | Path, *, metrics_rows: Sequence[Mapping] = ()) -> Path:
+def build_plain(method, run_dir: Path, metrics_rows: Sequence[Mapping]) -> Path:
     """Writes `run_dir/report.html` of a method that is no translator: curves, metrics and config.
 
     The page of a generator has images; other pages name the command that makes pictures.
     """
-    run_dir, curves = Path(run_dir), read_curves(run_dir)
-    sections = {}
+    curves, sections = read_curves(run_dir), {}
     if tasks.of(method) == "generator":
         sheet = viz.grid(generation.generated(method, range(32)), cell_px=CELL_PX, background=None)
         caption = "Images of the seeds 0 to 31, from the averaged weights, without truncation."

@@ -8,7 +8,6 @@ import yaml
 from gen.cli import main
 from runs import (
     CLASSIFIER,
-    CLICK_TO_MOVE,
     DATA,
     EDITED,
     GENERATOR,
@@ -22,6 +21,7 @@ from runs import (
     flags,
     losses,
     read,
+    rows,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +31,9 @@ SMALL = {  # method: options that make it small, and terms that it logs
     "AttributeClassifier": (CLASSIFIER, {"train/bce", "train/mse"}),
     "SpatialEntropy": (VIT | dict(pretrained="false"), {"train/ce"}),
     "StyleGAN2": (GENERATOR, {"g/adv", "d/real", "d/fake"}),
-    "ClickToMove": (CLICK_TO_MOVE, {"g/translation", "g/scale", "g/rotation"}),
     "StyleFunction": (STYLE_FUNCTION, {"m/adv", "m/cls", "m/ds", "d/real", "d/fake", "d/cls"}),
     "LinearDirections": (EDITED, {"train/logistic"}),
-}
+} | rows("CONFIGS")
 CONFIGS = sorted({*(ROOT / "configs").glob("*/*.yaml")} - {*(ROOT / "configs/claims").iterdir()})
 
 
@@ -79,10 +78,10 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edite
     learnt = saved["hyper_parameters"]
     assert saved["global_step"] == 2 and saved["method"] == kind
     assert learnt.get("num_domains", learnt.get("num_classes", 3)) == 3
-    rows = losses(tmp_path)
+    logged = losses(tmp_path)
     if options.get("lambda_gan_video"):  # else it renders nothing
         terms = terms | {"g/flow", "g/rec", "d/real_video"}
-    assert len(rows) == 2 and terms <= set(rows[0])
+    assert len(logged) == 2 and terms <= set(logged[0])
 
 
 def lpips_is_cached() -> bool:

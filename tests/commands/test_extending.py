@@ -102,8 +102,7 @@ def test_every_task_has_all_that_its_row_names(task):
     row, method = tasks.TASKS[task], type("Some", (), {"task": task})()
     module = tasks.evaluator(method, "x")
     assert module.__name__ == row.evaluator and module.GROUPS and callable(module.from_options)
-    assert callable(tasks.page(method))
-    assert not row.tab or (ROOT / f"gen/demo/{row.tab}.py").exists()
+    assert not row.tab or (ROOT / f"{row.tab.module.replace('.', '/')}.py").exists()
     named = re.findall(r"scripts/\w+\.py", row.command)
     assert named and all((ROOT / path).exists() for path in named)
 
@@ -122,8 +121,7 @@ def test_another_task_is_told_with_the_command_that_fits():
     "source, kind, message",
     [
         ("", "domains", "expected a folder, a zip or `heads`, got nothing"),
-        ("movers", "classes", "expected a folder, a zip or `heads`, got `movers`"),
-        ("heads", "clips", "expected a folder, a zip or `movers`, got `heads`"),
+        ("codes", "classes", "expected a folder, a zip or `heads`, got `codes`"),
         ("no.Such", "domains", "package.Class of a DataModule, got no.Such: No module"),
     ],
 )
@@ -135,6 +133,3 @@ def test_data_that_cannot_be_opened(source, kind, message):
 def test_data_is_opened_by_what_a_person_types():
     heads = gen.data.open("heads", "classes", img_size=32, crop_pct=0.5)
     assert type(heads).__name__ == "Heads" and heads.img_size == 32
-    assert type(gen.data.open("movers", "clips", height=32, width=64, max_objects=3)).__name__ == (
-        "Movers"
-    )

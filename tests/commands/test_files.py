@@ -13,6 +13,7 @@ from PIL import Image
 import gen
 from gen.files import checkpoint_names, keep_inputs, without_suffix
 from gen.verbs.evaluate import values_of
+from runs import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 READ_NOTHING = {
@@ -89,8 +90,6 @@ def test_what_is_not_read_may_be_written(photos):
         "generate --checkpoint c.safetensors --out c.safetensors",
         "attention photos/cat/a.png --checkpoint c.safetensors --out hard.png",
         "edit --checkpoint c.safetensors --classifier c.safetensors edits.png --set a --out .",
-        "click_to_move --frame frames.png --masks photos/cat/a.png --drag 1:1,1 --out .",
-        "click_to_move --scene 1 --request request.json --out .",
         "export --checkpoint c.safetensors --out c.safetensors",
         "import_weights starganv2 c.safetensors --out c.safetensors",
         "import_weights starganv2 x.md --out x.safetensors",
@@ -101,7 +100,7 @@ def test_what_is_not_read_may_be_written(photos):
         "compare c.safetensors run --data photos --out photos/compare",
         "pictures --checkpoint photos/c.safetensors --data photos",
         "quickstart --data photos --out photos/run",
-        "video photos/cat/a.png --masks photos --out photos/clips",
+        *(f"{name} {words}" for name, all_ in rows("WRITES").items() for words in all_),
     ],
 )
 def test_every_script_refuses_before_it_writes(photos, monkeypatch, capsys, command):

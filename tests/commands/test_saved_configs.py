@@ -1,7 +1,9 @@
 """Files that runs wrote before load today: configs as they were saved, checkpoints bit for bit.
 
-tests/configs/saved holds a `config.yaml` of a tiny run of each method, with every option it had;
-tests/configs/older the first configs that people copied. An option that goes away, or that is
+tests/configs/saved holds a `config.yaml` of a tiny run of each method, with every option it had,
+and one of each other data set, from the commit that brought it;
+tests/configs/older the first configs that people copied; tests/configs/states a hash of each
+checkpoint. An option that goes away, or that is
 renamed, makes one of them fail: then take the old name still, or say in the error what to do.
 """
 
@@ -15,21 +17,12 @@ import gen
 import gen.data
 import gen.methods
 from gen.cli import main
-from runs import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVED = sorted((ROOT / "tests/configs/saved").glob("*.yaml"))
 OLDER = sorted((ROOT / "tests/configs/older").glob("*.yaml"))
 STATES = {  # checkpoint -> sha256 of the names, types, shapes and bytes of what it loads to
-    "attribute_classifier_heads64": (
-        "f8312b72a80e7ab862e6eb08389b9c4d673f204b508776edb292caca65cc145a"
-    ),
-    "click_to_move_movers": "e098a0c2bce2fd7da751c4ea30872ea1110ba7fcab43e70e8495f584ac54f938",
-    "domain_classifier_emoji64": "b15dcfa40ae363a906ef55bd6cc09d73f89d07f2a72adeb1486d130538c6894f",
-    "smooth_i2i_emoji64": "9c9fc69afda17a1cdd553f89c01629bddb2b19efe5089fbe0da074ac2c5cbffa",
-    "spatial_entropy_emoji64": "20674fb974d4c7091d09235229e365579d24266c23455ef06066a814dde51ae9",
-    "style_function_heads64": "5bf2383329af817043121e111817db10a799a5f074fc7efe512355993073b5a2",
-    "stylegan2_heads64": "50bd74262a322998bea8625f91bc6da25295b4bc00d1d0b471d1bd84ac12fa9e",
+    path.stem: path.read_text().strip() for path in (ROOT / "tests/configs/states").iterdir()
 }
 
 
@@ -49,8 +42,10 @@ def make(part: dict) -> object:
     )
 
 
-def test_every_method_has_a_saved_config():
-    assert {path.stem for path in SAVED} == set(OPTIONS)
+@pytest.mark.parametrize("part, package", [("model", gen.methods), ("data", gen.data)])
+def test_every_method_and_data_set_has_a_saved_config(part, package):
+    paths = [yaml.safe_load(path.read_text())[part]["class_path"] for path in SAVED]
+    assert set(paths) == {f"{package.__name__}.{name}" for name in dir(package)}
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda p: p.stem)

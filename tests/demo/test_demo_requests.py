@@ -1,22 +1,21 @@
 """What the demo's server answers to what no browser would send."""
 
 import contextlib
-import io
 import json
 import re
 import signal
 import time
 import urllib.error
 import urllib.request
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from demo_client import Client, opened, picture, values
 from demo_server import demo
+from runs import rows
 
 UNCLEAN = ("Traceback", "object has no attribute", 'File "', "NoneType", "site-packages")
 FILE = re.compile(r"passwd|canary|CANARY|file://")  # none of these is ever read
@@ -29,99 +28,8 @@ WRONG = [
     {"path": "../../../etc/passwd", "meta": {"_type": "gradio.FileData"}},
     {"path": "CANARY", "meta": {"_type": "gradio.FileData"}},
     {"url": "file:///etc/passwd", "path": "a.png", "meta": {"_type": "gradio.FileData"}},
-    {"drags": 3}, {"drags": [{"id": 99999, "path": [[0, 0], [5, 5]]}]},
-    {"drags": [{"id": 13001, "path": [[0, 0], [1e300, 0]]}], "pins": ["x"]},
-    {"drags": [{"path": [[0, 0]]}]}, {"pins": [99999]}, {"camera": [1e9, 0, 0]}, {"x": 1},
+    {"x": 1}, *rows("WRONG").values(),
 ]  # fmt: skip
-
-
-class Client:
-    """Speaks to the queue as the page does."""
-
-    def __init__(self, address: str) -> None:
-        self.api = address.rstrip("/") + "/gradio_api"
-        with urllib.request.urlopen(address.rstrip("/") + "/config", timeout=20) as answer:
-            self.config = json.load(answer)
-        parts = {part["id"]: part for part in self.config["components"]}
-        self.dependencies = [
-            (d, [parts[k] for k in d["inputs"]])
-            for d in self.config["dependencies"]
-            if d["backend_fn"]
-        ]
-        self.handlers = [(d["id"], inputs) for d, inputs in self.dependencies]
-
-    def named(self, name: str) -> list[tuple[int, list]]:
-        """Handlers of one function's name, once for each list of inputs."""
-        same = re.compile(rf"{name}(_\d+)?")  # Gradio numbers them
-        found = [(d, i) for d, i in self.dependencies if same.fullmatch(str(d["api_name"]))]
-        return list({str(d["inputs"]): (d["id"], i) for d, i in found}.values())
-
-    def ask(self, path: str, body: bytes | None = None, kind="application/json", wait=20):
-        """Status and text of an answer."""
-        headers = {"content-type": kind} if body is not None else {}
-        request = urllib.request.Request(self.api + path, body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=wait) as answer:
-                return answer.status, answer.read(10**6).decode(errors="replace")
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(10**6).decode(errors="replace")
-
-    def call(self, handler: int, data: list, **more) -> dict:
-        """The last thing that the queue says of a request."""
-        body = {"data": data, "fn_index": handler, "session_hash": uuid.uuid4().hex[:11]} | more
-        session = body["session_hash"]
-        status, text = self.ask("/queue/join", json.dumps(body).encode())
-        if status != 200:
-            return {"success": False, "output": {"error": text}, "status": status}
-        with urllib.request.urlopen(
-            f"{self.api}/queue/data?session_hash={session}", timeout=60
-        ) as stream:
-            for line in stream:
-                message = json.loads(line[6:]) if line.startswith(b"data: ") else {}
-                if message.get("msg") in ("process_completed", "unexpected_error"):
-                    return message
-        raise AssertionError("the queue ended without an answer")
-
-    def upload(
-        self, name: str, content: bytes, also: str = "", way: str = "/upload"
-    ) -> tuple[int, str]:
-        """`also` is the header of a second file."""
-        edge, body = uuid.uuid4().hex, b""
-        for head in [f'form-data; name="files"; filename="{name}"', also][: 2 if also else 1]:
-            head = f"--{edge}\r\nContent-Disposition: {head}\r\nContent-Type: image/png\r\n\r\n"
-            body += head.encode() + content + b"\r\n"
-        body += f"--{edge}--".encode()
-        return self.ask(way, body, f"multipart/form-data; boundary={edge}")
-
-
-def picture(kind: str, size=(16, 16)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, "teal").save(file, kind)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    Image.new("RGB", (16, 16), "red").save(folder / "canary.png")
-    with demo(folder) as address:
-        client = Client(address)
-        client.before = {path.name for path in folder.iterdir()}
-        yield client, folder
-
-
-def opened(client: Client, session: str = "") -> str:
-    """The session of somebody whose page has just opened."""
-    session = session or uuid.uuid4().hex[:11]
-    after = [d for d, _ in client.dependencies if not d["targets"] or d["targets"][0][1] == "load"]
-    for one in after:
-        inputs = [part for d, part in client.dependencies if d is one][0]
-        assert client.call(one["id"], values(inputs), session_hash=session)["success"]
-    return session
-
-
-def values(inputs: list) -> list:
-    return [part["props"].get("value") for part in inputs]
 
 
 def test_valid_first(server):
@@ -168,29 +76,6 @@ def test_other_names_of_this_machine_are_refused(server):
     request.add_header("Host", "evil.example")
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request, timeout=20)
-
-
-@pytest.mark.parametrize("scene", [0, 194])  # in the latter it would lead out of the image
-def test_what_is_suggested_is_made_at_any_speed(server, scene):
-    client, _ = server
-    session, ways = opened(client), []
-    (number, _), (suggest, fields), (render, more) = (
-        client.named(name)[0] for name in ("of_number", "suggest", "render")
-    )
-
-    def call(handler: int, inputs: list, **given) -> dict:
-        data = [given.get(part["props"].get("elem_id") or part["props"].get("label"), value)
-                for part, value in zip(inputs, values(inputs), strict=True)]  # fmt: skip
-        message = client.call(handler, data, session_hash=session)
-        assert message["success"], message["output"]
-        return message["output"]["data"][0]
-
-    assert client.call(number, [scene], session_hash=session)["success"]
-    for speed in (1, 2, 0.25):
-        asked = call(suggest, fields, Speed=speed)["value"]
-        call(render, more, Speed=speed, stage=asked)
-        ways.append(speed * np.array(asked["drags"][0]["path"][1]))
-    assert np.allclose(ways, ways[0], atol=0.11)
 
 
 def test_two_hundred_wrong_requests(server):
@@ -264,30 +149,6 @@ def test_wrong_uploads(server):
         assert client.upload(name, whole)[0] == 200
 
 
-def test_masks_without_objects_are_refused(server):
-    client, _ = server
-    ((handler, _),) = client.named("of_files")
-
-    def sent(content: bytes) -> dict:
-        path = json.loads(client.upload("a.png", content)[1])[0]
-        return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
-    def take(ids: np.ndarray) -> dict:
-        file = io.BytesIO()
-        Image.fromarray(ids.astype(np.uint16)).save(file, "PNG")
-        image = sent(picture("PNG", ids.shape[::-1]))
-        return client.call(handler, [image, sent(file.getvalue())], session_hash=session)
-
-    session, ids = opened(client), np.zeros((64, 128))
-    message = take(ids)
-    assert not message["success"]
-    assert "expected objects to drag, got none: things are trainId" in message["output"]["error"]
-    ids[20:30, 20:30] = 24001
-    assert "24001; a label id, as 24 of persons" in take(ids)["output"]["error"]
-    ids[20:30, 20:30] = 11001
-    assert take(ids)["success"]
-
-
 def test_other_doors_are_closed(server):
     """Whatever else Gradio would answer, some of it by storing or fetching something."""
     client, folder = server
@@ -316,13 +177,6 @@ def test_large_requests(server):
     before = resident_mb(client)
     large_requests(client)
     assert resident_mb(client) < before + 100
-    path = [[0, 0]] * 60_000
-    handler, inputs = client.named("predict")[0]
-    stage = {"drags": [{"id": 13001, "path": path + ["x"]}]}
-    given = [stage if part["props"].get("elem_id") == "stage" else v
-             for part, v in zip(inputs, values(inputs), strict=True)]  # fmt: skip
-    message = client.call(handler, given, session_hash=opened(client))
-    assert not message["success"] and len(message["output"]["error"]) < 1000
 
 
 def test_no_file_of_this_machine_is_served(server):
@@ -390,12 +244,15 @@ def resident_mb(client: Client) -> float:
     raise AssertionError("no process has this port")
 
 
+HANDLERS = {"show": ("translate", "edit")} | rows("HANDLERS")  # function -> what it makes
+
+
 @pytest.mark.slow
 def test_eight_people_for_a_minute(server, capsys):
     """No error, memory flat, and how long they wait."""
     client, _ = server
-    names = ("show", "predict", "render")  # paths of both tabs, arrows, videos
-    asked = [one for name in names for one in client.named(name)]
+    asked = [one for name in HANDLERS for one in client.named(name)]
+    labels = [label for labels in HANDLERS.values() for label in labels]
     waited = {handler: [] for handler, _ in asked}
 
     sessions = [opened(client) for _ in range(8)]
@@ -424,7 +281,7 @@ def test_eight_people_for_a_minute(server, capsys):
     with capsys.disabled():
         print(f"\nmemory {early:.0f} MB after 30 s, {late:.0f} MB after 90 s, ", end="")
         print(f"{more:.0f} MB after 100 people more")
-        for (handler, _), name in zip(asked, ("translate", "edit", "arrows", "video"), strict=True):
+        for (handler, _), name in zip(asked, labels, strict=True):
             half, most = np.percentile(waited[handler], [50, 95])
             count = len(waited[handler])
             print(f"{name:10} {count:4} times, median {half:.2f} s, 95 % within {most:.2f} s")

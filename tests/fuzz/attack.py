@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +26,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cityscapes_layout import write_clip
 from makers import (
     archived,
     change_options,
     chunked,
-    claimed,
     configured,
     damage,
-    numbered,
     packed,
     pickled,
     pictures,
     rewritten,
     torch_bytes,
-    videos,
     zips,
 )
 
@@ -47,8 +44,6 @@ import gen
 from gen import checkpoint, fetch
 from gen.convert.starganv2 import import_starganv2
 from gen.convert.stylegan2 import read_stylegan2
-from gen.data.clips.cityscapes import CityscapesClips, Layout, read_flow, read_ids
-from gen.data.clips.decoding import Video
 from gen.data.codes import read as read_codes
 from gen.data.domains import Domains
 from gen.data.images import load_image
@@ -60,11 +55,10 @@ from gen.pickles.files import read_pickle, read_state
 from gen.report import read_config
 from gen.runs import read_saved
 from memory import peak_mebibytes, reset_peak
-from runs import OPTIONS, ship
+from runs import OPTIONS, rows, ship
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MEBIBYTES = 5, 300  # of a case
-SIZE = 32, 16  # of frames
 WORDS = (WeightsError, ValueError, FileNotFoundError)
 WATCHED = ("exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.", "socket.")
 ran = []
@@ -86,24 +80,6 @@ class Door:
     def __init__(self, name: str, seeds: list[bytes], makers: list[Callable], read: Callable):
         self.name = f"case{name}" if name.startswith(".") else name
         self.seeds, self.makers, self.read = seeds, makers, read
-
-
-def write_clips(folder: Path) -> list[str]:
-    """A data set of one clip; the names of its track, of a mask and of a flow."""
-    instance = torch.zeros(2, SIZE[1], SIZE[0], dtype=torch.int64)
-    instance[:, 4:10, 8:20] = 1
-    clip = dict(
-        video=torch.zeros(2, 3, *SIZE[::-1]), semantic=13 * instance, instance=instance,
-        flow=torch.zeros(1, 2, *SIZE[::-1]), visible=torch.ones(1, 1, *SIZE[::-1]),
-        ids=torch.tensor([13001]), present=torch.tensor([True]),
-    )  # fmt: skip
-    start, layout = ("x", "000000", 0), Layout(folder, "val", *SIZE[::-1])
-    write_clip(clip, folder, "val", start)
-    paths = [
-        layout.track(start, 13001),
-        *(layout.path(kind, start, 1) for kind in ("instance", "flow")),
-    ]
-    return [str(path.relative_to(folder)) for path in paths]
 
 
 def doors(folder: Path) -> dict[str, Door]:
@@ -145,9 +121,6 @@ def doors(folder: Path) -> dict[str, Door]:
             for index in range(len(images)):
                 images[index]
 
-    def read_clip(path: Path) -> None:
-        CityscapesClips(folder, "val", *SIZE[::-1], frames=2, max_objects=4)[0]
-
     def load_archive(path: Path) -> None:
         fetch.read_archive(path, ["x/data.pkl"])
 
@@ -155,10 +128,6 @@ def doors(folder: Path) -> dict[str, Door]:
         return archived(data, rng) if data[:2] == b"PK" else damage(data, rng)
 
     everything = [damage, either]
-    track, mask, flow = write_clips(folder)
-
-    def seed(name: str) -> bytes:
-        return (folder / name).read_bytes()
 
     saved = "configs/smooth_i2i/emoji64_cpu.yaml", "configs/linear_directions/heads64_cpu.yaml"
     configs = [(ROOT / name).read_bytes() for name in saved]
@@ -176,11 +145,10 @@ def doors(folder: Path) -> dict[str, Door]:
         "archives": Door(".zip", states[:1], [damage, archived], load_archive),
         "codes": Door(".npy", [codes.getvalue()], [damage], lambda path: read_codes(str(path))),
         "config": Door("config.yaml", configs, [damage, configured], imported_config),
-        "videos": Door(".mp4", videos(), [damage, claimed], lambda path: Video(path).read(32, 32)),
         "sets": Door(".zip", zips(), [damage, packed], trained_on),
-        "tracks": Door(track, [seed(track)], [damage, numbered], read_clip),
-        "masks": Door(".png", [seed(mask)], [damage, chunked], lambda path: read_ids(path, SIZE)),
-        "flow": Door(".flow", [seed(flow)], [damage], lambda path: read_flow(path, SIZE)),
+    } | {
+        name: Door(*import_module(module).parts(name, folder))
+        for name, module in rows("DOORS").items()
     }
 
 

@@ -8,9 +8,7 @@ import random
 import struct
 import zipfile
 import zlib
-from fractions import Fraction
 
-import av
 import numpy as np
 import torch
 from PIL import Image
@@ -21,12 +19,6 @@ ODD = [
     *(0, -1, 1, 2, 3, 2**16, 2**31, 2**63, 10**18, 10**400, 0.5, -0.0, 1e-320, 1e308, math.inf),
     *(math.nan, True, False, None, "", "x", "\ud800", "\0", "../x", "x" * 5000, [], {}, [[]], [1]),
     *({"a": 1}, [None], "1", "nan", "[" * 5000),
-]
-BOXES = [  # of MP4, AVI and Matroska
-    *(b"ftyp", b"moov", b"mvhd", b"tkhd", b"elst", b"mdhd", b"hdlr", b"stsd", b"avc1", b"avcC"),
-    *(b"pasp", b"colr", b"stts", b"stss", b"stsc", b"stsz", b"stco", b"ctts", b"mdat", b"RIFF"),
-    *(b"avih", b"strh", b"strf", b"movi", b"00dc", b"idx1", b"\x2a\xd7\xb1", b"\xe0", b"\xb0"),
-    *(b"\xba", b"\x16\x54\xae\x6b", b"\x1f\x43\xb6\x75", b"\xa3", b"\x63\xa2", b"\x44\x89"),
 ]
 BOMB = b"x\0\0" + zlib.compress(bytes(2**24))  # text or a profile
 CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"tRNS", b"PLTE", b"acTL", b"gAMA", b"pHYs")
@@ -196,20 +188,6 @@ def change_options(data: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", len(text)) + text + data[8 + size :]
 
 
-def claimed(data: bytes, rng: random.Random) -> bytes:
-    """A video with other numbers in or behind the head of a box or an element."""
-    names, data = [name for name in BOXES if name in data], bytearray(data)
-    if not names:
-        return damage(bytes(data), rng)
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        name, size = rng.choice(names), rng.choice((1, 2, 4))
-        at = max(0, data.find(name))  # an earlier change may have hit it
-        number = rng.choice((0, 1, 2, 255, 2**15, 2**16 - 1, 2**24, 2**31, 2**32 - 1))
-        at += rng.choice((-4, len(name), len(name) + rng.randrange(60)))
-        data[at : at + size] = (number % 2 ** (8 * size)).to_bytes(size, "big")
-    return bytes(data)
-
-
 def chunked(data: bytes, rng: random.Random) -> bytes:
     """A PNG with chunks changed, dropped, doubled or put in; checksums fit. Others: damaged."""
     if not data.startswith(b"\x89PNG"):
@@ -286,41 +264,6 @@ def configured(data: bytes, rng: random.Random) -> bytes:
         ))  # fmt: skip
         lines = lines or ["a: b"]
     return "\n".join(lines).encode("utf-8", rng.choice(("replace", "surrogatepass")))
-
-
-def numbered(data: bytes, rng: random.Random) -> bytes:
-    """Lines of numbers with some of them, or lines, changed."""
-    lines = data.decode().splitlines()
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(lines))
-        line = lines[at].split(",")
-        odd = rng.choice((*map(str, ODD), "1_0", "\u0661", "-1e308", "1e18", " "))
-        line[rng.randrange(len(line))] = odd
-        new = ",".join(line)
-        new = rng.choice(([new], [new], [new], [new] * 3, ["", new], [f"{new},1"], [new[:9]]))
-        lines[at : at + 1] = new
-    return "\n".join(lines).encode("utf-8", "replace")
-
-
-def videos() -> list[bytes]:
-    """Six frames of 48 x 32 px, with wide pixels, in the usual containers and codecs."""
-    made = []
-    for container, codec in (
-        ("mp4", "libx264"), ("matroska", "libx264"), ("avi", "mpeg4"), ("mov", "mjpeg"),
-        ("webm", "libvpx-vp9"),
-    ):  # fmt: skip
-        file = io.BytesIO()
-        with av.open(file, "w", format=container) as video:
-            stream = video.add_stream(codec, 10)
-            stream.width, stream.height = 48, 32
-            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-            stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
-            for shade in (*range(0, 240, 40), None):  # None: what the encoder still holds
-                image = None if shade is None else np.full((32, 48, 3), shade, np.uint8)
-                frame = None if image is None else av.VideoFrame.from_ndarray(image)
-                video.mux(stream.encode(frame))
-        made.append(file.getvalue())
-    return [*made, b"ffconcat version 1.0\nfile x.mp4\n"]
 
 
 def zips() -> list[bytes]:

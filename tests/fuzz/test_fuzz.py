@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from runs import rows
+
 ATTACK = Path(__file__).with_name("attack.py")
 DOORS = (
     *("checkpoint", "safetensors", "options", "starganv2", "stylegan2", "weights", "arrays"),
-    *("images", "archives", "codes", "config", "videos", "sets", "tracks", "masks", "flow"),
+    *("images", "archives", "codes", "config", "sets", *rows("DOORS")),
 )
 
 

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 import gen.methods
 from fake_gpu import DeviceError, Fake, fake_gpu, on_host
 from gen.callbacks import Last
-from gen.data.movers import MoverClips
-from gen.inference import dragging
 from gen.inference.editing import possible
 from gen.interpolation import alphas
 from gen.methods.spatial_entropy import SpatialEntropy
@@ -26,13 +23,13 @@ from gen.weights import save_safetensors
 from harness import bare
 from runs import (
     CLASSIFIER,
-    CLICK_TO_MOVE,
     EDITED,
     EVERYTHING,
     GENERATOR,
     STYLE_FUNCTION,
     VIT,
     WIDTHS,
+    rows,
 )
 
 
@@ -122,8 +119,6 @@ TRANSLATED |= dict(y=Y, y_ref=1 - Y)
 LABELS = {f"attributes{which}": torch.eye(6)[:4] for which in ("", "_ref", "_ref2")}
 LABELS |= {f"factors{which}": images()[:, 0, 0, :4] for which in ("", "_ref", "_ref2")}
 GENERATED, CODES = dict(x=images(), y=Y), dict(z=images()[:, 0, 0, :8])
-CLIPS = [MoverClips(777, 0, 2, 32, 64, frames=4, max_objects=4)[i] for i in range(2)]
-VIDEO = dict(lambda_smooth=0.1, lambda_perceptual=1.0)
 ADA = dict(ada_target=0.6, augment="bgcf")
 FEATURES = WIDTHS | ADA | dict(lambda_mix=0.5, lambda_other=0.5, lambda_fm=0.5, lambda_tri=1.0)
 MORE = ADA | dict(lambda_cont=1.0, lambda_match=0.5, lambda_other=0.5, lambda_fm=0.5)
@@ -150,12 +145,7 @@ STEPS = {  # name: method, options, batch
     "AttributeClassifier": (
         "AttributeClassifier", CLASSIFIER | dict(factors="a,b,c,d"), TRANSLATED | LABELS,
     ),
-    "ClickToMove": ("ClickToMove", CLICK_TO_MOVE | VIDEO, default_collate(CLIPS)),
-    "spade": (
-        "ClickToMove", CLICK_TO_MOVE | dict(generator="spade", norm="batch", camera=0.0),
-        default_collate(CLIPS),
-    ),
-}  # fmt: skip
+} | rows("STEPS")  # fmt: skip
 
 
 UNORDERED = {
@@ -165,8 +155,7 @@ UNORDERED = {
     "both",
     "StyleGAN2",
     "conditional",
-    "ClickToMove",
-    "spade",
+    *rows("UNORDERED"),
 }
 
 
@@ -203,7 +192,7 @@ def on_gpu(gpu, name: str):
         method.discriminator.attach()
         gpu.take(method.discriminator._classifier[0])  # no part of it
     method.ada_on_host = torch.tensor(0.9)  # of StyleGAN2: most is augmented
-    return gpu.take(method), gpu.send(batch)
+    return gpu.take(method), gpu.send(batch() if callable(batch) else batch)
 
 
 def iterate(method, batch, iteration: int) -> None:
@@ -232,13 +221,12 @@ def test_an_iteration_waits_for_nothing_and_mixes_no_devices(features, name, pre
 
 
 def test_what_has_no_kernels_of_one_order_is_told():
-    """All of `UNORDERED` augment, or are Click to Move."""
+    """All of `UNORDERED` augment, or have a row of their own."""
     told = (Path(__file__).parents[2] / "README.md").read_text()
     assert "On a CPU a resumed run gives the same bits" in told
     assert "--trainer.deterministic true" in told
     for name in UNORDERED:
-        kind, options, _ = STEPS[name]
-        assert kind == "ClickToMove" or options["ada_target"], name
+        assert name in rows("UNORDERED") or STEPS[name][1]["ada_target"], name
 
 
 def test_the_batch_of_all_devices_is_told(caplog):
@@ -310,12 +298,6 @@ def on_mps(gpu) -> dict:
     truth[:, :4] = 0
     video, steps = torch.rand(2, 3, 3, 8, 8, generator=rng), torch.rand(2, 4, generator=rng)
     maps, truth, video, steps = gpu.send((maps, truth, video, steps))
-    drag = dragging.Request((dragging.Drag(13001, ((0, 0), (2, 1)), 1.0),), camera=(1.0, 0.0, 1.0))
-    instance = torch.zeros(32, 64, dtype=torch.int64)
-    instance[4:12, 4:14] = 13001
-    scene = dragging.scene(
-        gpu.send(torch.zeros(3, 32, 64)), *gpu.send((instance // 1000, instance))
-    )
     return {
         "smoothness": smoothness(steps, steps.sum(1))["ps"],
         "equal arcs": alphas(5, "uniform", steps),
@@ -324,8 +306,7 @@ def on_mps(gpu) -> dict:
         "mass": attention.mass_on_object(maps, truth)[0],
         "psnr": psnr(video, 0.9 * video, torch.ones_like(video[:, :, :1])),
         "possible": possible(truth[:, 0, :4].float()),
-        "drag": dragging.motion(drag, scene, 3).theta,
-    }
+    } | {name: measure(gpu) for name, measure in rows("ON_MPS").items()}
 
 
 def test_mps_is_asked_for_no_float64():

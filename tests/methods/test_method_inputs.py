@@ -41,10 +41,9 @@ def test_data_of_another_size_is_refused_before_it_trains(tmp_path, name):
 @pytest.mark.parametrize(
     "method, data, told",
     [
-        ("StarGAN", "Movers", "images with references for StarGAN, as Domains or Heads give, got"),
+        ("StarGAN", "Classes", "images with references for StarGAN, as Domains or Heads give, got"),
         ("StarGAN", "Heads --data.references=false", "expected images with ref.*got images, from"),
-        ("AttributeClassifier", "Movers", "expected images for .* got clips, from Movers"),
-        ("ClickToMove", "Heads", "expected clips for ClickToMove, as Movers, .* got images with"),
+        ("AttributeClassifier", "Codes", "expected images for .* got codes, from Codes"),
         ("StyleFunction", "Heads", "expected codes for StyleFunction, as Codes give, got images"),
     ],
 )

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import default_collate
 
 import gen
 from gen.devices import full_precision
@@ -22,7 +21,7 @@ from gen.networks.arcface import IRSE50
 from gen.networks.i3d import I3D
 from gen.networks.perceptual import LPIPS
 from harness import bare
-from runs import CLICK_TO_MOVE, GENERATOR, STYLE_FUNCTION, WIDTHS
+from runs import GENERATOR, STYLE_FUNCTION, WIDTHS, rows
 from tf32 import TF32, allowed
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -112,29 +111,15 @@ INFERENCE = {
     "lpips": lambda: LPIPS("alex")(images(), images(seed=1)),
     "arcface": lambda: seeded(IRSE50)(images(1, 112)),
     "i3d": lambda: seeded(I3D)(images(11)[None]),
-    "motion of objects": lambda: predicted(),
     "ssim": lambda: ssim(images(), 0.9 * images()),
     "locate": lambda: torch.stack(found()),
-}
+} | rows("INFERENCE")
 
 
 def seeded(network) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return network().eval()
-
-
-def predicted() -> torch.Tensor:
-    """In training, where autocast and TF32 are allowed elsewhere."""
-    from gen.data import MoverClips
-    from gen.methods import ClickToMove
-
-    method = bare(ClickToMove)(**CLICK_TO_MOVE)
-    torch.nn.init.ones_(method.animator.graph.last.weight)
-    batch = default_collate([MoverClips(777, 0, 1, 32, 64, frames=4, max_objects=4)[0]])
-    scene, motion, _, _, object_z = method.draws(batch)
-    features = [images(1, 16 >> i)[:, :1].expand(-1, 8 >> (i == 0), -1, -1) for i in range(4)]
-    return method.animator.predict(scene, features, motion, object_z)
 
 
 def found() -> list[torch.Tensor]:

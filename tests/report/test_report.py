@@ -25,7 +25,7 @@ from gen.metrics import smoothness
 from gen.metrics.doubts import doubts
 from gen.report import build, read_config, read_curves
 from gen.report.page import Figure, Panel, metrics_table, write_report
-from runs import OPTIONS, ship
+from runs import OPTIONS, rows, ship
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DOMAINS = ["bear", "cat", "dog"]
@@ -525,18 +525,17 @@ def test_make_report_takes_all_from_the_run(script, run_dir, folder, monkeypatch
     assert "ps_t20_alex ↑0.2500" in text and "Guided by references" in text
 
 
-PLAIN = {  # what a page says
+PAGES = rows("PAGES") | {  # what a page says
     "StyleGAN2": "Images of the seeds 0 to 31",
     "StyleFunction": "More pictures: python scripts/edit.py",
     "LinearDirections": "More pictures: python scripts/edit.py",
-    "ClickToMove": "More pictures: python scripts/click_to_move.py",
     "SpatialEntropy": "python scripts/attention.py draws maps",
     "DomainClassifier": "More pictures: gen predict",
     "AttributeClassifier": "More pictures: gen predict",
 }
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", PAGES)
 def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
     options = OPTIONS[name] | (edited if name in ("StyleFunction", "LinearDirections") else {})
     names = ["a", "b"][: options.get("num_domains", 1 if name == "StyleGAN2" else 2)]
@@ -550,7 +549,7 @@ def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
     runpy.run_path(str(SCRIPTS / "make_report.py"), run_name="__main__")
     assert capsys.readouterr().out.strip() == str(run_dir / "report.html")
     text = Parsed((run_dir / "report.html").read_text()).text
-    for words in (name, PLAIN[name], "iteration 90", "lambda_x: 0.25"):
+    for words in (name, PAGES[name], "iteration 90", "lambda_x: 0.25"):
         assert words in text
     assert ("Not measured yet" in text) != rows.exists()
 

@@ -1,7 +1,9 @@
 """Base classes of the video data sets: clips as dicts of tensors, and their DataModule."""
 
+import re
 from abc import ABC, abstractmethod
 from functools import cached_property
+from pathlib import Path
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -66,3 +68,17 @@ class ClipData(ImageData):
 
     def test_dataloader(self) -> DataLoader:
         return self.in_order(self.test)
+
+
+GENERATED = "movers"  # data set that is generated instead, as commands name it
+
+
+def is_kitti360(root: Path) -> bool:
+    """True if the first track in a folder has a name of the layout of KITTI-360."""
+    track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
+    return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
+
+
+def reader(root: Path) -> str:
+    """Name of the class that reads a folder of clips, see `gen.data.open`."""
+    return "KITTI360" if is_kitti360(root) else "Cityscapes"

@@ -22,12 +22,6 @@ from pathlib import Path
 from gen.data.clips.cityscapes import Cityscapes, CityscapesClips, Layout, Start
 
 
-def is_kitti360(root: Path) -> bool:
-    """True if the first track in a folder has a name of this layout."""
-    track = next(root.glob("[!.]*_instance_tracking_test/[!.]*/[!.]*.txt"), root)
-    return re.search(r"_\d{10}_\d+\.txt$", track.name) is not None
-
-
 class Kitti360Layout(Layout):
     """Paths of the files of a split, for frames of a size in px; a start is (drive, frame)."""
 

@@ -122,7 +122,7 @@ class Heads(I2IData):
             if not 1 <= count <= FIRST_VAL:
                 raise ValueError(f"expected {name} in 1 .. 2**31, got {count}")
         self.train_images, self.val_images = train_images, val_images
-        self.references = references
+        self.references, self.kind = references, self.kind if references else "images"
 
     @property
     def domains(self) -> list[str]:
