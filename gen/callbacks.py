@@ -33,7 +33,7 @@ class Last(Checkpoint):
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.signal: int | None = None
         self.saved, self.validating = -1, False
-        self.asked: Arrival | None = None  # number of processes asked to stop
+        self.pending: Arrival | None = None  # number of processes asked to stop
         self.previous: dict[int, Any] = {}  # handlers of signals, to restore
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -47,21 +47,24 @@ class Last(Checkpoint):
         self.signal = number
 
     def on_train_batch_end(self, trainer: Trainer, method: LightningModule, *_: Any) -> None:
-        stop = self.told(trainer)
+        stop = self.any_process_stops(trainer)
         if stop:
             trainer.should_stop, trainer.limit_val_batches = True, 0  # otherwise it validates first
         if stop or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
 
-    def told(self, trainer: Trainer) -> bool:
+    def any_process_stops(self, trainer: Trainer) -> bool:
         """True if any process was asked to stop; then all processes must save."""
         stop = self.signal is not None
         if trainer.world_size == 1:
             return stop
         device = trainer.strategy.root_device
         count = torch.full((), float(stop), device=device)
-        before, self.asked = self.asked, Arrival(trainer.strategy.reduce(count, reduce_op="sum"))
-        answer = self.asked if device.type == "cpu" else before
+        before, self.pending = (
+            self.pending,
+            Arrival(trainer.strategy.reduce(count, reduce_op="sum")),
+        )
+        answer = self.pending if device.type == "cpu" else before
         return answer is not None and bool(answer.value() > 0)
 
     def on_validation_start(self, trainer: Trainer, method: LightningModule) -> None:

@@ -58,9 +58,9 @@ def run(args: list[str] | None, words: list[str]) -> None:
     class Parser(LightningArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             names = {action.dest for parser in parsers for action in parser._actions}
-            told = explain(message, sorted(names), [*dir(gen.methods), *dir(gen.data)], words)
-            if told and self.exit_on_error:
-                self.exit(2, f"error: {told}\n")
+            explained = explain(message, sorted(names), [*dir(gen.methods), *dir(gen.data)], words)
+            if explained and self.exit_on_error:
+                self.exit(2, f"error: {explained}\n")
             super().error(message, ex)
 
     class CLI(LightningCLI):
@@ -85,7 +85,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
             """Does nothing: a checkpoint neither overrides the command line nor names a class."""
 
         def before_instantiate_classes(self) -> None:
-            held.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, words))
+            stack.enter_context(runs.prepare(self.config[self.subcommand], self.subcommand, words))
 
         def instantiate_trainer(self, **_: Any) -> Trainer:
             c = self.config_init[self.subcommand]
@@ -95,11 +95,11 @@ def run(args: list[str] | None, words: list[str]) -> None:
                 # A step trains some of the networks; plain ddp would wait for all gradients
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"
                 trainer = super().instantiate_trainer(**kwargs)
-            held.enter_context(runs.claim(c, self.subcommand))  # after all checks
+            stack.enter_context(runs.claim(c, self.subcommand))  # after all checks
             return trainer
 
     runs.check_configs(words)
-    with ExitStack() as held:  # the lock of the run's folder
+    with ExitStack() as stack:  # the lock of the run's folder
         cli = CLI(
             LightningModule,
             LightningDataModule,

@@ -158,17 +158,17 @@ def call(*command: str | Path, cwd: str | Path | None = None) -> int:
 
     Forwards SIGINT and SIGTERM to the command, once each, and SIGHUP as SIGTERM, then waits for it.
     """
-    told: list[int] = []
+    signals: list[int] = []
     child: subprocess.Popen | None = None
 
     def hand_on(number: int) -> None:
-        told.append(signal.SIGTERM if number == signal.SIGHUP else number)
+        signals.append(signal.SIGTERM if number == signal.SIGHUP else number)
         if child is not None:
-            child.send_signal(told.pop())
+            child.send_signal(signals.pop())
 
     with caught(hand_on):  # in a session of its own, or a terminal would send Ctrl-C a second time
         child = subprocess.Popen([*map(str, command)], cwd=cwd, start_new_session=True)
-        for number in told:
+        for number in signals:
             child.send_signal(number)
         return child.wait()
 
@@ -180,32 +180,32 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
     command starts. Running commands and their children get such a signal as SIGINT, and are
     waited for.
     """
-    waiting, running, codes, told = [*commands][::-1], [], [], []
+    waiting, running, codes, signals = [*commands][::-1], [], [], []
 
     def tell(child: subprocess.Popen) -> None:
         with suppress(ProcessLookupError):  # it has just ended
             os.killpg(child.pid, signal.SIGINT)
 
     def hand_on(number: int) -> None:
-        told.append(number)
+        signals.append(number)
         for child in running:
             tell(child)
         with suppress(OSError):  # the terminal may be gone
             sys.stderr.write("stopping: what runs is waited for till it has saved\n")
 
     with caught(hand_on):
-        while running or (waiting and not told and 255 not in codes):
-            if waiting and len(running) < jobs and not told and 255 not in codes:
+        while running or (waiting and not signals and 255 not in codes):
+            if waiting and len(running) < jobs and not signals and 255 not in codes:
                 again = dict(stdin=subprocess.DEVNULL, start_new_session=True)
                 running.append(subprocess.Popen(waiting.pop(), **again))
-                if told:  # signalled while it started
+                if signals:  # signalled while it started
                     tell(running[-1])
                 continue
             time.sleep(0.05)
             ended = [child for child in running if child.poll() is not None]
             codes += [child.returncode for child in ended]
             running = [child for child in running if child not in ended]
-    return codes + [128 + signal.SIGINT] * bool(told)
+    return codes + [128 + signal.SIGINT] * bool(signals)
 
 
 @contextmanager

@@ -67,17 +67,17 @@ class DomainImages(LabelledImages):
         """(key, domain) -> index; empty where names do not pair images."""
         pairs = zip(self.keys, self.labels.tolist(), strict=True)
         index = {(key, y): i for i, (key, y) in enumerate(pairs)}
-        told = is_paired(self.root, self.paths)
+        paired = is_paired(self.root, self.paths)
         counts = Counter(key for key, _ in index)
         shared = [key for key, count in counts.items() if count > 1]
-        if told is None and shared and all(map(NUMBER.fullmatch, shared)):
-            told = False
+        if paired is None and shared and all(map(NUMBER.fullmatch, shared)):
+            paired = False
             log.warning(
                 "%s: images of one name, as %s, in several domains are not taken for pairs, as all "
                 'such names are numbers; {"paired": true} in manifest.json beside them says that '
                 "they are", self.root, shared[0],
             )  # fmt: skip
-        return index if told is not False else {}
+        return index if paired is not False else {}
 
     def read(self, index: int, train: bool = False) -> Image.Image:
         if train and self._cache:

@@ -135,10 +135,10 @@ def mask_of(root: Path, path: str) -> str | None:
 def is_paired(root: Path, paths: list[str]) -> bool | None:
     """Value of `paired` in manifest.json: images of one name are pairs; None without this value."""
     try:
-        told = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
+        paired = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
     except (ValueError, AttributeError, RecursionError):
         return None  # the manifest of another program
-    return told if isinstance(told, bool) else None
+    return paired if isinstance(paired, bool) else None
 
 
 # ---- recognised layouts -------------------------------------------------------------------------
@@ -279,16 +279,16 @@ def _split(root: Path, domains: Files) -> dict[str, Files]:
     A key is in the same split in all domains; at most half of a small domain is for validation.
     """
     splits: dict[str, Files] = {s: {} for s in SPLITS}
-    held, most = set(), {}
+    val_keys, most = set(), {}
     for domain, images in domains.items():
         if len(images) < 2:
             raise ValueError(f"{root}: expected at least 2 images in {domain}/, got {len(images)}")
         images.sort(key=lambda image: _rank(image[0]))
         count = sum(_rank(key) < VAL_SHARE * 2**256 for key, _ in images)
         most[domain] = min(max(count, len(images) // 2), len(images) - 1)
-        held |= {key for key, _ in images[: max(count, FEWEST_VAL)]}
+        val_keys |= {key for key, _ in images[: max(count, FEWEST_VAL)]}
     for domain, images in domains.items():
-        val = [image for image in images if image[0] in held][: most[domain]]
+        val = [image for image in images if image[0] in val_keys][: most[domain]]
         splits["train"][domain] = sorted(set(images) - set(val))
         splits["val"][domain] = sorted(val)
     return splits

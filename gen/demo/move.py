@@ -72,14 +72,14 @@ class Handlers:
 
     def wanted(self, request, seed, speed, steady, zoom) -> dragging.Request:
         """Request of the fields, in px of the model."""
-        asked = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
+        wanted = dragging.parse(request or {})._replace(seed=whole(seed, "seed", 0, SEEDS))
         if not isinstance(steady, bool):
             raise ValueError(f"steady camera: expected true or false, got {steady!r:.40}")
-        if steady and asked.camera is None:
-            asked = asked._replace(camera=(0.0, 0.0, 1.0))
-        if asked.camera:
-            asked = asked._replace(camera=(*asked.camera[:2], number(zoom, "zoom", *ZOOMS)))
-        return dragging.faster(asked, number(speed, "speed", *SPEEDS))
+        if steady and wanted.camera is None:
+            wanted = wanted._replace(camera=(0.0, 0.0, 1.0))
+        if wanted.camera:
+            wanted = wanted._replace(camera=(*wanted.camera[:2], number(zoom, "zoom", *ZOOMS)))
+        return dragging.faster(wanted, number(speed, "speed", *SPEEDS))
 
     def ways(self, still: scenes.Still, theta: Tensor) -> tuple[list[int], Tensor]:
         """Ids of the objects, and their boxes (T + 1, M, 4) px."""
@@ -95,9 +95,9 @@ class Handlers:
 
     def suggest(self, still, request, seed, speed, *fields):
         """Adds a drag of the free object that moves farthest, along its predicted motion."""
-        asked = self.wanted(request, seed, speed, *fields)
-        ids, boxes = self.ways(still, dragging.predict(self.method, *self.parts(still), asked))
-        taken = {drag.id for drag in asked.drags} | {*asked.pins}
+        wanted = self.wanted(request, seed, speed, *fields)
+        ids, boxes = self.ways(still, dragging.predict(self.method, *self.parts(still), wanted))
+        taken = {drag.id for drag in wanted.drags} | {*wanted.pins}
         far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
         free = [k for k, id_ in enumerate(ids) if id_ not in taken]
         if not free:
@@ -113,13 +113,13 @@ class Handlers:
 
     def render(self, still, count, *fields):
         """Makes the video and its downloads, and switches to the view that shows it."""
-        asked, T = self.wanted(*fields), whole(count, "frames", 1, self.steps)
+        wanted, T = self.wanted(*fields), whole(count, "frames", 1, self.steps)
         where = self.parts(still)
-        clip = dragging.animate(self.method, *where, asked)
+        clip = dragging.animate(self.method, *where, wanted)
         clip = clip._replace(**{name: getattr(clip, name)[:, :T] for name in clip._fields})
         pictures = [viz.to_uint8(x) for x in (still.frame, *clip.video[0])]
         ids, boxes = self.ways(still, clip.theta)
-        by = scenes.moved_by(asked, dragging.scene(*where))
+        by = scenes.moved_by(wanted, dragging.scene(*where))
         numbered = dragging.scene(*where).instance[0]
         sheets = (
             _saved("ways.png", motion_viz.arrows(still.frame, numbered, boxes, by, ids)),
@@ -128,7 +128,7 @@ class Handlers:
         )
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
-        given = dragging.resized(asked, *(1 / k for k in still.scale))
+        given = dragging.resized(wanted, *(1 / k for k in still.scale))
         made = value, *sheets, Clip(pictures, given)
         return *made, gr.Column(visible=False), gr.Column(visible=True)
 

@@ -40,8 +40,8 @@ from gen.evaluation.results import (
     HIGHER,
     LOWER,
     Results,
+    SetValues,
     Values,
-    Wholes,
     head,
     weights_fingerprint,
 )
@@ -148,10 +148,10 @@ def evaluate_animator(
         files["i3d"] = i3d
         if not found.done("fvd"):
             run.i3d = i3d_network.load(i3d).to(run.device)
-            found.take_wholes("fvd", run.distances(count, batch_size))
+            found.take_set_values("fvd", run.distances(count, batch_size))
     T, H, W = method.shape
-    how = f"{T} frames after the first, {H} x {W} px"
-    return found.rows(groups, units, how, seed, **files)
+    conditions = f"{T} frames after the first, {H} x {W} px"
+    return found.rows(groups, units, conditions, seed, **files)
 
 
 def check(
@@ -212,11 +212,11 @@ class _Videos(Reactions):
         copy, nothing = first.expand_as(real), torch.zeros_like(clips["flow"])
         yield from self.pixels("copy", copy, nothing, clips)
         z, object_z = self.latents(block)
-        told = self.user_motion(clips, user)
-        sides = {"nobody": (told._replace(user=torch.zeros_like(user)), z), "user": (told, z)}
+        of_user = self.user_motion(clips, user)
+        sides = {"nobody": (of_user._replace(user=torch.zeros_like(user)), z), "user": (of_user, z)}
         if self.method.hparams.camera:
             sides["user_camera"] = (self.user_motion(clips, user, camera=True), z)
-        sides["user_posterior"] = (told, self.method.encode(clips))
+        sides["user_posterior"] = (of_user, self.method.encode(clips))
         sides["oracle"] = (self.user_motion(clips, scene.present), z)
         for side, (motion, latent) in sides.items():
             made = self.method.animate(scene, motion, latent, object_z)
@@ -226,7 +226,7 @@ class _Videos(Reactions):
                 yield self.found(side, video, block)
             if side == "user":
                 yield from self.over_time(side, torch.cat([first, video], 1))
-                yield from self.best(video, told, block)
+                yield from self.best(video, of_user, block)
         warped = warp(first[:, 0], clips["flow"])
         yield from self.pixels("warp", warped, clips["flow"], clips)
         yield self.found("warp", warped, block)
@@ -275,7 +275,7 @@ class _Videos(Reactions):
         what = "the dragged object, found by its looks in the last frame"
         return f"{side}/found_px", what, out, LOWER
 
-    def distances(self, count: int, batch_size: int) -> Wholes:
+    def distances(self, count: int, batch_size: int) -> SetValues:
         """FVD between all videos and all real videos of the same clips."""
         seen = defaultdict(list)  # side: features (N, D) of each block
         for first in tqdm(range(0, count, batch_size), "fvd", disable=None):

@@ -138,7 +138,7 @@ def evaluate_classifier(
     found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
     rows = []
     for group in groups:
-        shown = dict(together=run.together, left_out="images that show none")
+        shown = dict(groups_of=run.groups_of, unit_name="images that show none")
         mine = found.rows([group], units, "", seed, checkpoint=checkpoint, **shown)
         if not mine:
             raise ValueError(f"{group}: expected masks that show an object, got none")
@@ -293,7 +293,7 @@ class _Run:
 
     # ---- parts of the rows -----------------------------------------------------------------------
 
-    def together(self, indices: Iterable[int]) -> np.ndarray | None:
+    def groups_of(self, indices: Iterable[int]) -> np.ndarray | None:
         """Group of each image; None if the data has no groups."""
         return None if self.groups is None else self.groups[list(indices)].numpy()
 
@@ -331,12 +331,12 @@ class _Run:
         if self.groups is None:
             drawn = rng.binomial(n, means, (RESAMPLED, len(n))) / n  # (1000, S)
         else:
-            each = [([*of.values()], self.together(of)) for of in classes]
+            each = [([*of.values()], self.groups_of(of)) for of in classes]
             drawn = np.stack([resampled_means(*one, rng, RESAMPLED) for one in each], 1)
         ci95 = np.percentile(drawn.mean(1), [2.5, 97.5]).tolist()
         protocol = f"mean over {len(n)} classes, {self.weights('')}{self.size()}"
         if self.groups is not None:
-            protocol += f", {len(hits)} images in {len(set(self.together(hits)))} groups"
+            protocol += f", {len(hits)} images in {len(set(self.groups_of(hits)))} groups"
         value = float(np.mean(means))
         return dict(
             metric="class_mean_top1", value=value, ci95=ci95, protocol=protocol, values=values

@@ -115,7 +115,7 @@ def evaluate_editor(
     units = range(count)
     found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
     files = dict(checkpoint=checkpoint, judge=judge_checkpoint)
-    return found.rows(groups, units, run.how, seed, **files)
+    return found.rows(groups, units, run.conditions, seed, **files)
 
 
 def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) -> None:
@@ -152,7 +152,7 @@ class _Editor:
         self.net, self.psi, self.names = net, psi, list(method.attribute_names)
         self.outputs = outputs if method.noise_dim else 1  # without noise all edits are equal
         self.lpips = LPIPS(net).to(common.device(method))
-        self.how = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
+        self.conditions = f"{'own psi' if psi is None else f'psi {psi:g}'}, {method.img_size} px"
         numbers = range(FIRST_OTHER, FIRST_OTHER + OTHERS)
         blocks = (numbers[i : i + batch_size] for i in range(0, OTHERS, batch_size))
         others = torch.cat([self.block(some).y for some in blocks])

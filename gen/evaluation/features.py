@@ -28,13 +28,13 @@ class Backbone:
     Args:
         name: name of a backbone, see `gen.metrics.extractors.load_backbone`.
         train: data set of training images.
-        held: data set of validation images.
+        val: data set of validation images.
         device: device on which the backbone runs.
         most: largest number of training images per domain, evenly spaced; None is all.
     """
 
-    def __init__(self, name: str, train, held, device, most: int | None = None) -> None:
-        self.name, self.train, self.held = name, train, held
+    def __init__(self, name: str, train, val, device, most: int | None = None) -> None:
+        self.name, self.train, self.val = name, train, val
         self.device, self.most = device, most
         self.known: dict[tuple[str, int], Tensor] = {}
 
@@ -50,7 +50,7 @@ class Backbone:
 
     def unseen(self, y: int) -> Tensor:
         """Features (M, D) of the validation images of a domain."""
-        return self._of(self.held, "validation", y, HELD)
+        return self._of(self.val, "validation", y, HELD)
 
     def _of(self, images, split: str, y: int, most: int | None) -> Tensor:
         if (split, y) not in self.known:
@@ -73,7 +73,7 @@ class Backbone:
         `source`: validation images of a. `real`: validation images of b. `halves`: one half of the
         training images against the other half.
         """
-        split, y = (self.train, b) if what == "halves" else (self.held, b if what == "real" else a)
+        split, y = (self.train, b) if what == "halves" else (self.val, b if what == "real" else a)
         count, needed = int((split.labels == y).sum()), FEWEST * (2 if what == "halves" else 1)
         if count < needed:
             name = split.domains[y]

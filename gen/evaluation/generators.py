@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 import gen.data
 from gen.evaluation.features import better
-from gen.evaluation.results import FRAMES, LOWER, Results, Values, Wholes, head
+from gen.evaluation.results import FRAMES, LOWER, Results, SetValues, Values, head
 from gen.inference import common, generation
 from gen.interpolation import alphas, path
 from gen.metrics.checks import FEWEST
@@ -76,13 +76,13 @@ def evaluate_generator(
     judges = {"fidelity": f"{backbone}, {count} images", "paths": net, "ppl": f"{paths} paths"}
     found = Results(ledger, head(checkpoint, seed, train, val), judges)
     if "fidelity" in groups and not found.done("fidelity"):
-        found.take_wholes("fidelity", run.fidelity(train, val, count, backbone))
+        found.take_set_values("fidelity", run.fidelity(train, val, count, backbone))
     if "paths" in groups:
         run.lpips = LPIPS(net).to(common.device(method))
         few = max(1, batch_size // FRAMES)
         found.measure(["paths"], range(paths), few, lambda block: block, run.paths)
     if "ppl" in groups and not found.done("ppl"):
-        found.take_wholes("ppl", run.path_length(5 * paths))
+        found.take_set_values("ppl", run.path_length(5 * paths))
     return found.rows(groups, range(paths), f"{method.img_size} px", seed, checkpoint=checkpoint)
 
 
@@ -119,15 +119,15 @@ class _Generator:
             z, y = self.latents(first, min(self.batch_size, count - first))
             yield self.method.generate(z, y).clamp(-1, 1)
 
-    def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> Wholes:
+    def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> SetValues:
         extractor = load_backbone(backbone, None, common.device(self.method))
         real = real_features(extractor, train, self.batch_size, "training images")
         fake = fake_features(extractor, self.images(count), count, self.batch_size)
         against = f"against {len(real)} training images"
         sides = [("", "generated", fake)]
         if len(val) >= FEWEST:
-            held = real_features(extractor, val, self.batch_size, "validation images")
-            sides.append(("real/", "validation", held))
+            real_val = real_features(extractor, val, self.batch_size, "validation images")
+            sides.append(("real/", "validation", real_val))
         else:
             got = f"left out: real/ rows, which need {FEWEST} validation images, got {len(val)}"
             log.warning(got)
@@ -155,7 +155,7 @@ class _Generator:
             return path(method.synthesize, *ends, t)
         return path(lambda z: method.generate(z, y), z, z2, t, "slerp")
 
-    def path_length(self, count: int) -> Wholes:
+    def path_length(self, count: int) -> SetValues:
         method, classes = self.method, self.method.classes
 
         def generate(z: Tensor, y: Tensor | int = 0) -> Tensor:

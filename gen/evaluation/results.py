@@ -41,7 +41,9 @@ HIGHER, LOWER, NEITHER = "higher", "lower", "none"  # better direction of a valu
 
 Key = tuple[str, str, str]  # group, guide, value
 Values = Iterator[tuple[str, str, Tensor, str]]  # name, protocol, (N,) with NaN if unknown, better
-Wholes = Iterator[tuple[str, str, float, int, str]]  # a set: name, protocol, value, count, better
+SetValues = Iterator[
+    tuple[str, str, float, int, str]
+]  # a set: name, protocol, value, count, better
 
 
 class About(NamedTuple):
@@ -134,7 +136,7 @@ class Results:
             about[name] = About(protocol, better)
         self.add(group, guide, time.perf_counter() - began, values, about, units)
 
-    def take_wholes(self, group: str, found: Wholes) -> None:
+    def take_set_values(self, group: str, found: SetValues) -> None:
         """Adds values of whole sets, such as the distance between two sets."""
         began, values, about = time.perf_counter(), {}, {}
         for name, protocol, value, count, better in found:
@@ -189,10 +191,10 @@ class Results:
         self,
         groups: Iterable[str],
         units: Iterable[int],
-        how: str,
+        conditions: str,
         seed: int,
-        together: Callable[[Sequence[int]], np.ndarray | None] = lambda units: None,
-        left_out: str = "",
+        groups_of: Callable[[Sequence[int]], np.ndarray | None] = lambda units: None,
+        unit_name: str = "",
         **files: str | Path | None,
     ) -> list[dict]:
         """Rows of these groups: means over units, with a bootstrap over units.
@@ -200,10 +202,10 @@ class Results:
         Args:
             groups: groups in the order of the rows.
             units: units that the means are taken over.
-            how: text at the end of each protocol.
+            conditions: text at the end of each protocol.
             seed: seed of the bootstrap, which the rows state.
-            together: function that gives the group of each unit, if the bootstrap draws groups.
-            left_out: name of units without a value, whose number the protocol states.
+            groups_of: function that gives the group of each unit, if the bootstrap draws groups.
+            unit_name: plural name of units without a value, if the protocol states their number.
             files: name and path of each file whose sha256 the rows state, as `NAME_sha256`.
         """
         common, wanted, out = provenance(seed, **files), set(units), []
@@ -215,13 +217,13 @@ class Results:
                     of_unit = {unit: v for unit, v in of_unit.items() if unit in wanted}
                 if not of_unit:
                     continue
-                protocol += f", {how}" * bool(how)
+                protocol += f", {conditions}" * bool(conditions)
                 ci95, values = None, {}
                 if count is None:
-                    drawn, values, count = together([*of_unit]), of_unit, len(of_unit)
+                    drawn, values, count = groups_of([*of_unit]), of_unit, len(of_unit)
                     value, *ci95 = bootstrap([*of_unit.values()], seed, groups=drawn)
                     missing = len(wanted & self.units[key[:2]]) - count
-                    protocol += f", without {missing} {left_out}" * bool(left_out and missing)
+                    protocol += f", without {missing} {unit_name}" * bool(unit_name and missing)
                     if drawn is not None:
                         protocol += f", {count} images in {len(set(drawn))} groups"
                 else:

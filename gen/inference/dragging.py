@@ -207,11 +207,11 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     """
     H, W = scene.frame.shape[-2:]
     there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
-    asked = [drag.id for drag in request.drags] + list(request.pins)
-    for id_ in asked:
+    user_ids = [drag.id for drag in request.drags] + list(request.pins)
+    for id_ in user_ids:
         if id_ not in there:
             raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
-        if asked.count(id_) > 1:
+        if user_ids.count(id_) > 1:
             raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
     image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves with the camera, like one more object
     boxes = float64(torch.cat([scene.boxes[0], image]))
@@ -240,7 +240,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     theta = theta_from_boxes(boxes).to(scene.boxes)[None]  # (1, T, M + 1, 2, 3)
     theta, camera = theta[:, :, :-1], theta[:, :, -1]
     theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
-    user = torch.isin(scene.ids, scene.ids.new_tensor(asked))
+    user = torch.isin(scene.ids, scene.ids.new_tensor(user_ids))
     return Motion(user, theta, torch.full_like(user[:, 0], request.camera is not None), camera)
 
 

@@ -80,8 +80,8 @@ def wanted(y: Tensor, request: dict[int, bool], seen: Tensor) -> Tensor:
         ValueError: no combination has what is requested.
     """
     where = list(request)
-    asked = torch.tensor([float(request[k]) for k in where], device=seen.device)
-    fits = seen[(seen[:, where] == asked).all(1)]
+    labels = torch.tensor([float(request[k]) for k in where], device=seen.device)
+    fits = seen[(seen[:, where] == labels).all(1)]
     if not len(fits):
         raise ValueError(
             f"expected a request that occurs among {len(seen)} combinations of attributes, got "

@@ -136,9 +136,9 @@ class AttributeClassifier(ImageJudge):
 
     def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         logits, z = self.split(self.judge(batch["x"]))  # (N, K), (N, F)
-        told, labels = (logits > 0).int(), batch["attributes"].int()
-        self.accuracy.update(told, labels)
-        self.exact_match.update(told, labels)
+        predicted, labels = (logits > 0).int(), batch["attributes"].int()
+        self.accuracy.update(predicted, labels)
+        self.exact_match.update(predicted, labels)
         self.r2.update(z, self.standard(batch["factors"]))
 
     def on_validation_epoch_end(self) -> None:

@@ -486,8 +486,8 @@ class GANMethod(Method):
         Called at the end of an iteration of `images` images, when the signs have arrived.
         """
         h = self.hparams
-        asked, self._signs = self._signs, None
-        total, count = (0, 0) if asked is None else asked.value()
+        signs, self._signs = self._signs, None
+        total, count = (0, 0) if signs is None else signs.value()
         if count:
             step = (total / count - h.ada_target).sign() * images * 4 / (h.ada_kimg * 1000)
             self.ada_on_host = (self.ada_on_host + step).clamp(min=0)

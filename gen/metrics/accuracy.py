@@ -54,5 +54,5 @@ def domain_accuracy(classifier: Classifier, images: Tensor, y: Tensor, batch: in
             f"y: expected domains 0 .. {logits.shape[1] - 1}, those of the classifier, got "
             f"{int(low)} .. {int(high)}"
         )
-    told = logits.argmax(1).view(len(images), -1)  # (N, K)
-    return (told == y[:, None].to(told.device)).float().mean(1)
+    predicted = logits.argmax(1).view(len(images), -1)  # (N, K)
+    return (predicted == y[:, None].to(predicted.device)).float().mean(1)

@@ -7,8 +7,8 @@ images. D is LPIPS; a path has frames 0 .. T - 1 and n = T - 1 steps:
 
     direct     D(0, T-1)                       distance from the first frame to the last
     straight   sqrt(D(0, T-1)) / sum sqrt(d)   chord over arc
-    travel     min(1, sqrt(direct / asked))    share of the requested distance; asked is D of the
-                                               true images at the two ends
+    travel     min(1, sqrt(direct / requested))  share of the requested distance, which is D of
+                                               the true images at the two ends
     progress   max(0, sum_t min(f_t - f_(t-1), 2 / n))
                f_t = D(0, t) / (D(0, t) + D(t, T-1)) goes from 0 to 1. The share of the path that is
                made in steps of at most twice the even step; steps back count negative. 1 for an
@@ -61,16 +61,17 @@ def progress(first: Tensor, last: Tensor) -> Tensor:
     return f.diff(dim=1).clamp(max=2 / n).sum(1).clamp(0, 1)
 
 
-def travel(direct: Tensor, asked: Tensor) -> Tensor:
-    """Share of the requested distance, see above: (N,) float64 in [0, 1]; NaN if asked is 0 or NaN.
+def travel(direct: Tensor, requested: Tensor) -> Tensor:
+    """Share of the requested distance, see above: (N,) float64 in [0, 1]; NaN where
+    `requested` is 0 or NaN.
 
     Args:
         direct: distance (N,) in LPIPS of the first and the last frame.
-        asked: distance (N,) in LPIPS of the true images at the two ends.
+        requested: distance (N,) in LPIPS of the true images at the two ends.
     """
-    asked = float64(asked)
-    asked = asked.where(asked > 0, torch.nan)
-    return (float64(direct) / asked).sqrt().clamp(max=1)
+    requested = float64(requested)
+    requested = requested.where(requested > 0, torch.nan)
+    return (float64(direct) / requested).sqrt().clamp(max=1)
 
 
 def gradual(travel, progress, realism):

@@ -211,7 +211,7 @@ class InterpolationSmoothness(Metric):
         self.frames, self.resize, self.quantize = frames, resize, quantize
         size = {256: "", None: "_native"}.get(resize, f"_{resize}px")
         self.suffix = f"{size}{'_8bit' if quantize else ''}"
-        self.told = False  # has warned that images are in [0, 1]
+        self.warned = False  # has warned that images are in [0, 1]
         # Flat float32, like the empty tensor that torchmetrics sends for a rank without updates
         self.add_state("steps", [], dist_reduce_fx="cat")  # of (N (T-1),)
         self.add_state("direct", [], dist_reduce_fx="cat")  # of (N,)
@@ -221,8 +221,8 @@ class InterpolationSmoothness(Metric):
     def update(self, frames: Tensor) -> None:
         """Adds N sequences (N, T, 3, H, W) in [-1, 1]."""
         check_images(frames, "InterpolationSmoothness", ndim=5, frames=self.frames)
-        if not self.told and frames.min() >= 0:
-            self.told = True
+        if not self.warned and frames.min() >= 0:
+            self.warned = True
             warnings.warn(
                 "InterpolationSmoothness: expected values in [-1, 1], got none below 0: images in "
                 "[0, 1] are to be doubled, minus 1",

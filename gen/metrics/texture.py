@@ -67,11 +67,11 @@ def texture_scores(outputs: Tensor, source: Tensor, real: Tensor) -> dict[str, T
     flat = flat_area(source, real)  # (N, 1, H, W)
     rows = [_measure(x, flat) for x in outputs.unbind(1)]
     found = {key: torch.stack([row[key] for row in rows]).mean(0) for key in rows[0]}
-    held = _measure(real, flat)
+    of_real = _measure(real, flat)
     out = dict(found)
     for key in found:
-        out[f"{key}_real"] = held[key]
-        out[f"{key}_ratio"] = found[key] / held[key].clamp(min=ROUNDING)
+        out[f"{key}_real"] = of_real[key]
+        out[f"{key}_ratio"] = found[key] / of_real[key].clamp(min=ROUNDING)
     return out
 
 

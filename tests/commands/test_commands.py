@@ -308,7 +308,7 @@ def test_a_run_folder_is_taken_wherever_a_checkpoint_is(tmp_path):
     assert torch.equal(gen.load(tmp_path / "x.safetensors").translate(x, 1, z=z), want)
     fit("StarGAN", tmp_path / "tuned", steps=1, init_from=run)
     found = Results(None, {}, {"g": ""})
-    found.take_wholes("g", [("m", "p", 1.0, 2, "none")])
+    found.take_set_values("g", [("m", "p", 1.0, 2, "none")])
     [row] = found.rows(["g"], [], "", 1, checkpoint=run)
     assert row["checkpoint_sha256"] == sha256(last)
 

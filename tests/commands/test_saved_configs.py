@@ -17,6 +17,8 @@ import gen
 import gen.data
 import gen.methods
 from gen.cli import main
+from gen.evaluation.results import HIGHER, LOWER, NEITHER, from_json
+from gen.report.page import metrics_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVED = sorted((ROOT / "tests/configs/saved").glob("*.yaml"))
@@ -82,3 +84,10 @@ def test_a_checkpoint_loads_bit_for_bit(name):
         found.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         found.update(value.contiguous().numpy().tobytes())
     assert found.hexdigest() == STATES[name]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("checkpoints/*.jsonl")), ids=lambda p: p.stem)
+def test_a_shipped_value_says_which_direction_is_better(path):
+    rows = from_json(path)
+    assert {row["better"] for row in rows} <= {HIGHER, LOWER, NEITHER}
+    assert len({line[2] for line in metrics_table(rows).lines}) > 1  # arrows of its report

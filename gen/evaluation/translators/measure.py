@@ -169,7 +169,7 @@ class Measurement:
         """Frames (N, T, 3, H, W) of one path per source, from style a (N, D) to style b."""
         return self.paths.frames(lambda s: self.decode(content, s), a, b)
 
-    def asked(self, block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def requested_distance(self, block, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """LPIPS (N,) between the true images at both ends of the paths between domains, and these.
 
         The nearest training image replaces a missing twin; without training images LPIPS is NaN.
@@ -189,7 +189,9 @@ class Measurement:
 
     def inter(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
         start, end = self.ends(block, guide)
-        return self.paths.scores(self.walk(content, start, end), self.asked(block, x)[0])
+        return self.paths.scores(
+            self.walk(content, start, end), self.requested_distance(block, x)[0]
+        )
 
     def ends(self, block, guide: str) -> list[Tensor]:
         """Styles (N, D) at the two ends of the paths between domains."""
@@ -197,19 +199,19 @@ class Measurement:
 
     def controls(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
         """Values of the paths that no model makes, for comparison with paths between domains."""
-        asked, true = self.asked(block, x)
+        requested, true = self.requested_distance(block, x)
         frames, pairs = self.walk(content, *self.ends(block, guide)), _pairs(block)
         found = {}
         for kind in CONTROLS:
             if kind == "nearest" and not self.nearest:
                 continue
             if kind == "source":
-                scores = self.paths.standing(asked)
+                scores = self.paths.standing(requested)
             else:
                 made = self.paths.control(kind, frames, true, self.nearest, pairs)
-                scores = self.paths.scores(made, asked)
+                scores = self.paths.scores(made, requested)
             if kind == "twins":
-                untrue = asked.isnan()
+                untrue = requested.isnan()
                 scores = {
                     k: v.masked_fill(untrue.to(v.device), torch.nan) for k, v in scores.items()
                 }
@@ -219,7 +221,7 @@ class Measurement:
     def psi(self, block, x: Tensor, content, guide: str) -> dict[str, Tensor]:
         """Values of both kinds of path, with styles nearer to or farther from their centres."""
         intra = self.draw(block, "target", guide)[:, :2].unbind(1)
-        inter, asked, found = self.ends(block, guide), self.asked(block, x)[0], {}
+        inter, requested, found = self.ends(block, guide), self.requested_distance(block, x)[0], {}
         for psi in PSIS:
             for group, styles, roles in (
                 ("intra", intra, ("target", "target")),
@@ -229,7 +231,7 @@ class Measurement:
                     lerp(self.centres([getattr(s, role) for s in block]), style, psi)
                     for style, role in zip(styles, roles, strict=True)
                 ]
-                more = (asked, _pairs(block)) if group == "inter" else ()
+                more = (requested, _pairs(block)) if group == "inter" else ()
                 scores = self.paths.scores(self.walk(content, *ends), *more)
                 found |= {f"{group}/{psi:g}/{k}": v for k, v in scores.items() if "@" not in k}
         return found

@@ -89,23 +89,23 @@ class Paths:
         return render(alphas(FRAMES, "uniform", steps))
 
     def scores(
-        self, frames: Tensor, asked: Tensor | None = None, pairs: Pairs | None = None
+        self, frames: Tensor, requested: Tensor | None = None, pairs: Pairs | None = None
     ) -> dict[str, Tensor]:
         """Values (N,) of paths (N, T, 3, H, W); `ps@vgg` is a value of the other network `vgg`.
 
         Args:
-            asked: LPIPS (N,) between the true images at the two ends, for `travel`.
+            requested: LPIPS (N,) between the true images at the two ends, for `travel`.
             pairs: domains of both ends, with whose real images mid-path frames are compared; adds
-                `realism`, `membership` and, with `asked`, `gradual`.
+                `realism`, `membership` and, with `requested`, `gradual`.
         """
         steps, first, last = all_distances(self.lpips, frames)
         found = smoothness(steps, first[:, -1], pixel_steps(frames))
         found["progress"] = progress(first, last)
-        if asked is not None:
-            found["travel"] = travel(first[:, -1], asked)
+        if requested is not None:
+            found["travel"] = travel(first[:, -1], requested)
         if pairs is not None and self.middle:
             found |= self.middle.scores(frames[:, self.at], pairs)
-            if asked is not None:
+            if requested is not None:
                 factors = ("travel", "progress", "realism")
                 found["gradual"] = gradual(*(found[key] for key in factors))
         for lpips in self.others:
@@ -113,11 +113,11 @@ class Paths:
             found |= {f"{key}@{lpips.net}": value for key, value in seen.items()}
         return found
 
-    def standing(self, asked: Tensor) -> dict[str, Tensor]:
+    def standing(self, requested: Tensor) -> dict[str, Tensor]:
         """Values of N paths whose frames are all equal, computed without a network."""
-        still = torch.zeros(len(asked), FRAMES - 1, device=asked.device)
+        still = torch.zeros(len(requested), FRAMES - 1, device=requested.device)
         found = smoothness(still, still[:, 0], still) | {"progress": float64(still[:, 0])}
-        return found | {"travel": travel(still[:, 0], asked)}
+        return found | {"travel": travel(still[:, 0], requested)}
 
     def control(
         self, kind: str, frames: Tensor, ends: Sequence[Tensor], near: Nearest, pairs: Pairs

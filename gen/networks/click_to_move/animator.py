@@ -160,8 +160,8 @@ class Animator(nn.Module):
         with full_precision(object_z.device):  # motions are small numbers
             codes = self.appearance.objects([f.float() for f in features], scene.boxes)
             given = (scene.boxes, scene.classes, codes, scene.present)
-            told = motion.user, motion.theta, object_z, motion.camera, motion.known
-            return self.graph(*given, *told)
+            conditions = motion.user, motion.theta, object_z, motion.camera, motion.known
+            return self.graph(*given, *conditions)
 
     def encode(self, clips: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log variance (N, Z) of the latents of whole clips."""
@@ -183,9 +183,9 @@ class Animator(nn.Module):
                 way = motion.camera, motion.known
                 flow, visible = with_camera(flow, owner, visible, masks, *way)
                 end = UNIT * (motion.camera - identity(theta))[:, -1]  # (N, 2, 3)
-                told = self.camera(torch.stack([end[:, 0, 0], end[:, 0, 2], end[:, 1, 2]], 1))
+                predicted = self.camera(torch.stack([end[:, 0, 0], end[:, 0, 2], end[:, 1, 2]], 1))
                 stuff, things = z.float().chunk(2, 1)
-                z = torch.cat([told.where(motion.known[:, None], stuff), things], 1)
+                z = torch.cat([predicted.where(motion.known[:, None], stuff), things], 1)
             boxes = move_boxes(scene.boxes, theta)
         codes = self.latent(z, features[-1], theta.shape[1])
         dense, logits = self.decoder(codes, features, self.sparse(flow), flow, visible)
