@@ -13,7 +13,6 @@ from PIL import Image
 
 from gen.data.heads import DOMAINS, render
 from gen.data.heads.factors import factors
-from gen.data.movers import MoverClips
 
 Draw = Callable[[int], Image.Image]  # side, px -> RGBA drawing
 KINDS = ("street", "heads", "noise")
@@ -60,6 +59,8 @@ def ground(rng: np.random.Generator, size: int, scenes: int = 0) -> Image.Image:
     """RGB ground of one of `KINDS`, without drawings; see `compose`."""
     kind, index = rng.choice(KINDS), scenes + int(rng.integers(SCENES))
     if kind == "street":
+        from gen.data.movers import MoverClips  # the one part that Click to Move brings
+
         _, _, stage = MoverClips(0, index, 1, size, 2 * size, 2).scene(0)
         x, y = stage.grid()
         rgb = stage.trace(x[:1], y[:1], antialias=True)[1].reshape(3, size, 2 * size)
