@@ -68,7 +68,6 @@ FLOORS = [  # words, number of the row, its ratio, the least; on an idle core th
     ("entropy --device cpu", 1, "ratio", 2.5),  # maps of few components
     ("fir --device cpu --batch-size 2", 1, "x literal", 2.5),
     ("fir --device cpu --batch-size 2", 7, "x literal", 3.5),
-    ("video --device cpu --preset small", 0, "ratio", 1.0),
 ]
 PHASES = ("D", "G latent", "G ref", "update")
 Seconds = dict[str, float]  # of each phase, the sum "s/it", and "cpu s"
@@ -272,7 +271,8 @@ def data(args: argparse.Namespace) -> list[dict]:
 
 def floors(args: argparse.Namespace) -> list[dict]:
     rows = []
-    for words, index, key, floor in FLOORS:
+    more = [p.get_default("floors") or [] for p in args.commands.values()]
+    for words, index, key, floor in sum(more, FLOORS):
         found = args.parse(words.split())
         row = found.run(found)[index]
         ratio = 1 / row[key] if key == "time x" else row[key]
@@ -335,11 +335,11 @@ def main() -> None:
     p.add_argument("--batches", type=int, default=100)
     p.set_defaults(run=data)
     p = commands.add_parser("floors")
-    p.set_defaults(run=floors, parse=parser.parse_args)
+    p.set_defaults(run=floors, parse=parser.parse_args, commands=commands.choices)
     args = parser.parse_args()
 
     show(rows := args.run(args))
-    for name in {"run", "parse"} & {*vars(args)}:
+    for name in {"run", "parse", "commands", "floors"} & {*vars(args)}:
         delattr(args, name)
     print(json.dumps(vars(args) | {"versions": versions(), "rows": rows}))
     if not all(row.get("holds", True) for row in rows):
