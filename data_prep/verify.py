@@ -2,8 +2,9 @@
 
     python data_prep/verify.py data/emoji
 
-reads a folder (or zip) in a layout of `gen.data.Domains` and `gen.data.Classes`. Unusable are
-images that the data set refuses to decode, and images with a side below 8 px. Warnings are given
+reads a folder (or a zip, or shards) in a layout of `gen.data.Domains` and `gen.data.Classes`.
+Unusable are images that the data set refuses to decode, images with a side below 8 px, and shards
+that are not those of their index; remote shards are fetched into the cache. Warnings are given
 for near-constant images, training images that are also in another split, small domains, a single
 domain, and skipped files that are no images. A folder that holds something else is given to the
 file `verify_*.py` beside this one whose `fits` knows it.
@@ -15,7 +16,6 @@ import argparse
 import hashlib
 import os
 import sys
-import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -25,8 +25,17 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from gen.data.images import SUFFIXES, load_image
-from gen.data.layout import FEWEST_VAL, file_names, find_images, is_image
-from gen.files import show_any_name
+from gen.data.layout import (
+    FEWEST_VAL,
+    Root,
+    as_root,
+    file_names,
+    find_images,
+    is_image,
+    source,
+)
+from gen.data.shards import Shards
+from gen.files import WeightsError, show_any_name
 
 MIN_SIDE = 8  # pixels
 FLAT_LEVELS = 8  # of 255: an image whose channels all vary less is near-constant
@@ -44,7 +53,7 @@ class Seen(NamedTuple):
     pixels: bytes = b""  # hash of the decoded image
 
 
-def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
+def find(root: Root) -> tuple[list[tuple[str, str, str]], str]:
     """(split, domain, path) of every image, and the error in the layout, or an empty text.
 
     For a folder with a wrong layout, the images have an empty split and domain.
@@ -56,22 +65,25 @@ def find(root: Path) -> tuple[list[tuple[str, str, str]], str]:
             for domain, images in domains.items()
             for _, path in images
         ], ""
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, WeightsError) as error:
         try:
             names = _names(root)
-        except (ValueError, OSError):  # no such folder, links in a circle, an unsafe zip
+        except (
+            ValueError,
+            OSError,
+            WeightsError,
+        ):  # no such folder, links in a circle, an unsafe zip
             names = []
         return [("", "", n) for n in names if is_image(n)], str(error)
 
 
-def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
+def inspect(root: Root, rows: list[tuple[str, str, str]]) -> list[Seen]:
     """Decodes every image once, as the data set does, several at a time."""
-    archive = zipfile.ZipFile(root) if rows and root.is_file() else None
 
     def look(row: tuple[str, str, str]) -> Seen:
         path = row[-1]
         try:
-            image = load_image(archive.read(path) if archive else root / path, path)
+            image = load_image(source(root, path), path)
         except Exception as error:  # besides ImageError, a damaged zip raises nearly anything
             return Seen(*row, error=str(error).removeprefix(f"{path}: "))
         if min(image.size) < MIN_SIDE:
@@ -86,7 +98,7 @@ def inspect(root: Path, rows: list[tuple[str, str, str]]) -> list[Seen]:
         return list(bar)
 
 
-def warnings(root: Path, seen: list[Seen]) -> list[str]:
+def warnings(root: Root, seen: list[Seen]) -> list[str]:
     """Warnings about data that can be trained on but deserves a look."""
     lines = [f"{s.path}: near-constant, all pixels nearly equal" for s in seen if s.flat]
     train = {s.pixels: s.path for s in seen if s.split == "train" and s.pixels}
@@ -107,7 +119,7 @@ def warnings(root: Path, seen: list[Seen]) -> list[str]:
     return lines
 
 
-def _names(root: Path) -> list[str]:
+def _names(root: Root) -> list[str]:
     """Relative paths of all files in the folders of `root`, without hidden ones."""
     return sorted(n for n in file_names(root) if "/" in n and n[-1] != "/")
 
@@ -115,15 +127,15 @@ def _names(root: Path) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("root", type=Path, help="folder or zip")
+    parser.add_argument("root", help="folder, zip, or shards: their path or address with braces")
     others = [import_module(p.stem) for p in sorted(Path(__file__).parent.glob("verify_*.py"))]
     for other in others:
         other.add_arguments(parser)
     args = parser.parse_args(argv)
-    root = args.root
+    root = as_root(args.root)
     show_any_name()
     for other in others:
-        if other.fits(root):
+        if isinstance(root, Path) and other.fits(root):
             return other.verify(root, args)
     rows, layout = find(root)
     seen = inspect(root, rows)
@@ -137,10 +149,13 @@ def main(argv: list[str] | None = None) -> int:
     if layout:
         print(f"layout: {layout}")
         return 1
+    damaged = root.check() if isinstance(root, Shards) else []
+    for line in damaged:
+        print(f"unusable: {line}")
     for line in warnings(root, seen):
         print(f"warning: {line}")
     print(f"{root}: {len(seen) - len(bad)} of {len(seen)} images are usable")
-    return int(bool(bad))
+    return int(bool(bad or damaged))
 
 
 if __name__ == "__main__":

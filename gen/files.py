@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,8 +139,8 @@ def parse_yaml(text: str, source: str | Path) -> Any:
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
     """Refuses, before any work, to write to an input file or into an input folder.
 
-    Links are followed; for files, hard links, too. Of a run's folder, only the checkpoints and the
-    config count as inputs. None and missing files are ignored.
+    Links are followed; for files, hard links, too. Braces, as of shards, mean any text. Of a run's
+    folder, only the checkpoints and the config count as inputs. None and missing files are ignored.
 
     Args:
         reads: input files and folders.
@@ -150,7 +151,7 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
         ValueError: an output is an input; the message names both paths.
     """
     read = {}  # real path or, for a file, (device, inode) -> path as given
-    for path in (str(p) for p in reads if p is not None and os.path.exists(p)):
+    for path in (found for p in reads if p is not None for found in _existing(str(p))):
         for name in _run(path) or (_folders(path) if os.path.isdir(path) else [path]):
             read |= dict.fromkeys(_keys(name), path)
     for path in (str(p) for p in writes if p is not None):
@@ -190,6 +191,13 @@ def show_any_name() -> None:
     """Lets `print` escape a name that is not UTF-8, in place of raising."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _existing(path: str) -> list[str]:
+    """The path, if it exists; of a pattern with braces, all that may be meant."""
+    if os.path.exists(path) or "{" not in path:
+        return [path] if os.path.exists(path) else []
+    return glob.glob("*".join(map(glob.escape, re.split(r"\{[^{}]*\}", path))))
 
 
 def _keys(path: str) -> list:

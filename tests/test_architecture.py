@@ -57,7 +57,7 @@ RULES = {  # part -> what it may import besides the standard library
     },
     "gen.data": {
         "torch", "torchvision", "lightning", "numpy", "scipy", "cv2", "PIL", "timm", "safetensors",
-        "gen.data",
+        "gen.data", "gen.files",
     },
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz", "gen.files"},
     "gen.files": {"yaml"},

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from gen.data.base import ImageData
 from gen.data.domains import DomainImages
 from gen.data.images import load_alpha, load_image
-from gen.data.layout import Files, find_images, mask_of, of_split
+from gen.data.layout import Files, Root, as_root, find_images, mask_of, of_split
 from gen.data.sampler import index_at, position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
@@ -45,7 +44,7 @@ class ClassImages(DomainImages):
     The short side is resized to S / crop_pct, bicubic, then the centre is cropped.
 
     Args:
-        root: folder or zip that holds the images.
+        root: folder, zip or shards that hold the images.
         files: paths of the images of each class, as (key, path relative to the root).
         img_size: side S of the images, px.
         crop_pct: share of the short side that the centre crop keeps.
@@ -56,7 +55,7 @@ class ClassImages(DomainImages):
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         files: Files,
         img_size: int,
         crop_pct: float,
@@ -139,7 +138,8 @@ class Classes(ImageData):
     [-1, 1], except erased rectangles, which hold normal noise of standard deviation 1.
 
     Args:
-        root: folder or zip that holds the images.
+        root: folder or zip that holds the images, or the path or http(s) address of shards with
+            braces, as "shards/{0000..0099}.tar"; see `gen.data.shards`.
         img_size: side S of the images, px.
         batch_size: training images per step on one device.
         val_batch_size: images per validation batch.
@@ -180,7 +180,7 @@ class Classes(ImageData):
             if not (0 < value if open_end else 0 <= value) or value > 1:
                 raise ValueError(f"expected {name} in {'(' if open_end else '['}0, 1], got {value}")
         self.root, self.share, self.crop_pct, self.min_scale = (
-            Path(root),
+            as_root(root),
             share,
             crop_pct,
             min_scale,

@@ -1,4 +1,4 @@
-"""Folders of images, one per domain, or a zip of them read in place."""
+"""Folders of images, one per domain, or a zip or shards of them read in place."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 
 from gen.data.base import I2IData, LabelledImages
 from gen.data.images import MIN_CROP, ImageError, load_image
-from gen.data.layout import Files, find_images, is_paired, of_split, read_zip
+from gen.data.layout import Files, Root, as_root, find_images, is_paired, of_split, source
 
 NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that is only a counter
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class DomainImages(LabelledImages):
     """The images of one split, in the order of their paths.
 
     Args:
-        root: folder or zip that holds the images.
+        root: folder, zip or shards that hold the images.
         files: paths of the images of each domain, as (key, path relative to the root).
         img_size: side of the images, px.
         cache: keep the images in memory as uint8, shrunk to the size that the tightest crop needs.
@@ -41,7 +41,7 @@ class DomainImages(LabelledImages):
 
     min_crop = MIN_CROP
 
-    def __init__(self, root: Path, files: Files, img_size: int, cache: bool = False) -> None:
+    def __init__(self, root: Root, files: Files, img_size: int, cache: bool = False) -> None:
         rows = [(y, *file) for y, domain in enumerate(files) for file in files[domain]]
         labels, self.keys, self.paths = (list(column) for column in zip(*rows, strict=True))
         super().__init__(list(files), torch.tensor(labels), img_size)
@@ -91,8 +91,7 @@ class DomainImages(LabelledImages):
     def _load_file(self, path: str, load: Callable[..., T], *args: int) -> T:
         """Applies `load` to the file at `path`; its errors name the way out."""
         try:
-            source = read_zip(self.root, path) if self.root.is_file() else self.root / path
-            return load(source, f"{self.root / path}", *args)
+            return load(source(self.root, path), f"{self.root / path}", *args)
         except ImageError as error:
             way_out = f"`python data_prep/verify.py {self.root}` lists every unusable image"
             raise ImageError(f"{error}; {way_out}") from error
@@ -142,7 +141,8 @@ class Domains(I2IData):
     a domain of 6 or more. `gen.data.layout` lists the other layouts.
 
     Args:
-        root: folder or zip that holds the images.
+        root: folder or zip that holds the images, or the path or http(s) address of shards with
+            braces, as "shards/{0000..0099}.tar"; see `gen.data.shards`.
         img_size: side of the images, px; they are resized to a square.
         batch_size: training elements per step on one device.
         val_batch_size: images per validation batch.
@@ -164,7 +164,7 @@ class Domains(I2IData):
         cache: bool = False,
     ) -> None:
         super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
-        self.root, self.cache = Path(root), cache
+        self.root, self.cache = as_root(root), cache
 
     @cached_property
     def files(self) -> dict[str, Files]:

@@ -1,25 +1,24 @@
 """Groups of images that belong together, such as drawings of one thing; bootstraps draw groups."""
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gen.data.layout import read_beside
+from gen.data.layout import Root, read_beside
 
 NAME = "groups.csv"
 
 
-def read_groups(root: Path, paths: list[str]) -> Tensor | None:
+def read_groups(root: Root, paths: list[str]) -> Tensor | None:
     """Group of each image (N,) int64, from `groups.csv` beside the splits; None without this file.
 
     The header and the lines are `path,group`. A path starts at the folder of the file; a group is
     any word. Names of images do not matter.
 
     Args:
-        root: folder or zip of the data set.
+        root: folder, zip or shards of the data set.
         paths: paths of the images, relative to the root; also below its only folder.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Finds the images of a folder or a zip, by split and domain, and refuses ambiguous layouts.
+"""Finds the images of a data set by split and domain, and refuses ambiguous layouts.
+
+A data set is a folder, a zip, or shards (`gen.data.shards`).
 
 These layouts are recognised, with any letter case, also inside one more folder:
 
@@ -18,15 +20,15 @@ import json
 import logging
 import os
 import re
-import stat
-import zipfile
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from unicodedata import category
 
-from gen.data.images import MAX_BYTES, SUFFIXES, ImageError
+from gen.data.archives import read_zip, zip_has, zip_names
+from gen.data.images import SUFFIXES
+from gen.data.remote import is_url
+from gen.data.shards import Shards
 
+Root = Path | Shards  # a folder or a zip, or shards
 Files = dict[str, list[tuple[str, str]]]  # domain -> (key, path relative to the root)
 Parts = list[list[str]]  # paths below the folder of the data set; a folder ends with ""
 log = logging.getLogger(__name__)
@@ -35,15 +37,13 @@ SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "dev": "va
 SYNONYMS |= {"testing": "test"} | {name: name for name in (*SPLITS, "test")}
 CYCLEGAN = re.compile(f"({'|'.join(SYNONYMS)})[_-]?([ab])", re.IGNORECASE)
 COUNTER = re.compile(r"[\d._-]+")  # name of a folder for a year, a day, or a thousand images
-ODD = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, ends of lines and paragraphs
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 VAL_SHARE = 0.1  # for a folder without train/ and val/
-MAX_NAME = 1000  # characters of a path in a zip
 FEWEST_VAL = 3  # images per domain that an evaluation needs: a source and two references
 
 
-def find_images(root: Path) -> dict[str, Files]:
-    """Lists the images of a folder or zip as {split: {domain: [(key, path)]}}, sorted.
+def find_images(root: Root) -> dict[str, Files]:
+    """Lists the images of a data set as {split: {domain: [(key, path)]}}, sorted.
 
     A key is the path without split, domain and suffix. The first splits are train and val.
 
@@ -52,7 +52,7 @@ def find_images(root: Path) -> dict[str, Files]:
         ValueError: no domains, an empty domain, splits with different domains, an ambiguous
             layout, labels that do not fit, or an unsafe zip.
     """
-    if not root.exists():
+    if isinstance(root, Path) and not root.exists():
         raise FileNotFoundError(
             f"{root}: expected a folder or zip with {{train,val}}/<domain>/*.png, found nothing; "
             "check --data.root, or make the emoji set: `python data_prep/emoji.py --out data/emoji`"
@@ -84,7 +84,7 @@ def find_images(root: Path) -> dict[str, Files]:
     return splits
 
 
-def of_split(root: Path, splits: dict[str, Files], split: str) -> Files:
+def of_split(root: Root, splits: dict[str, Files], split: str) -> Files:
     """Images of a split for all domains of train/; the split may lack some of them.
 
     Raises:
@@ -109,30 +109,24 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def read_beside(root: Path, name: str, paths: list[str]) -> tuple[str, bytes | None]:
+def read_beside(root: Root, name: str, paths: list[str]) -> tuple[str, bytes | None]:
     """Folder and content of the file `name` of a data set with images at `paths`."""
     for top in ("", paths[0].split("/")[0] + "/"):
-        if root.is_file() and f"{top}{name}" in _zip_names(root):
-            return top, read_zip(root, f"{top}{name}")
-        if root.is_dir() and (root / top / name).is_file():
-            return top, (root / top / name).read_bytes()
+        if has_file(root, f"{top}{name}"):
+            return top, read_file(root, f"{top}{name}")
     return "", None
 
 
-def mask_of(root: Path, path: str) -> str | None:
+def mask_of(root: Root, path: str) -> str | None:
     """Path of the mask of the image at `path`, `masks/<path>.png` beside the splits; or None."""
     for top in ("", path.split("/")[0] + "/"):
         name = str(PurePosixPath(top, "masks", path.removeprefix(top)).with_suffix(".png"))
-        if root.is_file():
-            found = {name, f"./{name}"} & archive(root, os.getpid()).NameToInfo.keys()
-        else:
-            found = (root / name).is_file()
-        if found:
+        if has_file(root, name):
             return name
     return None
 
 
-def is_paired(root: Path, paths: list[str]) -> bool | None:
+def is_paired(root: Root, paths: list[str]) -> bool | None:
     """Value of `paired` in manifest.json: images of one name are pairs; None without this value."""
     try:
         paired = json.loads(read_beside(root, "manifest.json", paths)[1] or "{}").get("paired")
@@ -154,7 +148,7 @@ def _wrapping(names: list[str]) -> str:
     return "" if split or not any(is_image(n) for n in names) else f"{top}/"
 
 
-def _splits(root: Path, top: str, parts: Parts, folders: list[str]) -> dict[str, Files]:
+def _splits(root: Root, top: str, parts: Parts, folders: list[str]) -> dict[str, Files]:
     of = {f: SYNONYMS[f.lower()] for f in folders if f.lower() in SYNONYMS}
     if twice := [f for f in of if list(of.values()).count(of[f]) > 1]:
         raise ValueError(
@@ -171,7 +165,7 @@ def _splits(root: Path, top: str, parts: Parts, folders: list[str]) -> dict[str,
 
 
 def _cyclegan(
-    root: Path, top: str, parts: Parts, pairs: dict[str, re.Match], folders: list[str]
+    root: Root, top: str, parts: Parts, pairs: dict[str, re.Match], folders: list[str]
 ) -> dict[str, Files]:
     of: dict[str, dict[str, str]] = {}  # split -> domain -> folder
     for name, match in pairs.items():
@@ -194,7 +188,7 @@ def _cyclegan(
     return splits
 
 
-def _with_val(root: Path, splits: dict, parts: Parts) -> dict:
+def _with_val(root: Root, splits: dict, parts: Parts) -> dict:
     """The splits, train and val first; a test split replaces a missing validation split."""
     if "val" not in splits and "test" in splits and "train" in splits:
         log.warning("%s: no split for validation: its test split is taken for it", root)
@@ -208,14 +202,13 @@ def _with_val(root: Path, splits: dict, parts: Parts) -> dict:
     return {split: splits[split] for split in (*SPLITS, *sorted(set(splits) - set(SPLITS)))}
 
 
-def _labels(root: Path, top: str, parts: Parts) -> Files | None:
+def _labels(root: Root, top: str, parts: Parts) -> Files | None:
     """Images by the labels of NVIDIA's dataset.json; all in `all` where it has no labels."""
     if ["dataset.json"] not in parts:
         return None
     name = f"{top}dataset.json"
-    data = read_zip(root, name) if root.is_file() else (root / name).read_bytes()
     try:
-        labels = json.loads(data)["labels"]
+        labels = json.loads(read_file(root, name))["labels"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None  # the file of another program
     paths = ["/".join(p) for p in parts if is_image(p[-1])]
@@ -240,7 +233,7 @@ def _labels(root: Path, top: str, parts: Parts) -> Files | None:
     return domains
 
 
-def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
+def _by_domain(root: Root, top: str, split: str, parts: Parts) -> Files:
     domains: Files = {p[0]: [] for p in parts if len(p) > 1}
     skipped, beside = [], 0
     for domain, *rest in parts:
@@ -273,7 +266,7 @@ def _by_domain(root: Path, top: str, split: str, parts: Parts) -> Files:
     return domains
 
 
-def _split(root: Path, domains: Files) -> dict[str, Files]:
+def _split(root: Root, domains: Files) -> dict[str, Files]:
     """Splits by a hash of the keys: the lowest tenth, and at least a few, are for validation.
 
     A key is in the same split in all domains; at most half of a small domain is for validation.
@@ -301,7 +294,7 @@ def _rank(key: str) -> int:
 # ---- refused layouts ----------------------------------------------------------------------------
 
 
-def _refuse_doubt(root: Path, parts: Parts, folders: list[str]) -> None:
+def _refuse_doubt(root: Root, parts: Parts, folders: list[str]) -> None:
     """Raises if folders in the place of domains look like splits, or like data sets."""
     words = {f: {SYNONYMS.get(w.lower()) for w in WORD.findall(f)} for f in folders}
     kinds = set().union(*words.values()) - {None}
@@ -363,13 +356,47 @@ def _say_skipped(where: str, suffixes: list[str]) -> None:
         )
 
 
-# ---- folders and zips ---------------------------------------------------------------------------
+# ---- folders, zips and shards -------------------------------------------------------------------
 
 
-def file_names(root: Path) -> list[str]:
-    """Relative paths in a folder or zip, without hidden ones; folders end with a slash."""
-    names = (_zip_names if root.is_file() else _folder_names)(root)
+def as_root(source: str | Path) -> Root:
+    """The data set at a path: `Shards` for tar files and addresses, otherwise the path."""
+    text = str(source)
+    path = Path(source)
+    tars = not path.is_dir() if text.endswith(".tar") else "{" in text and not path.exists()
+    return Shards(text) if tars or is_url(text) else path
+
+
+def file_names(root: Root) -> list[str]:
+    """Relative paths of a data set, without hidden ones; folders end with a slash."""
+    if isinstance(root, Shards):
+        names = root.names()
+    else:
+        names = (zip_names if root.is_file() else _folder_names)(root)
     return [n for n in names if not _hidden(n)]
+
+
+def source(root: Root, name: str) -> Path | bytes:
+    """A file of a data set: its path in a folder, its bytes in a zip or in shards.
+
+    Raises:
+        ImageError: the zip or the shard is damaged.
+    """
+    if isinstance(root, Shards):
+        return root.read(name)
+    return read_zip(root, name) if root.is_file() else root / name
+
+
+def has_file(root: Root, name: str) -> bool:
+    """True if a data set has this file."""
+    if isinstance(root, Shards):
+        return root.has(name)
+    return zip_has(root, name) if root.is_file() else (root / name).is_file()
+
+
+def read_file(root: Root, name: str) -> bytes:
+    """Bytes of a file of a data set; raises as `source`."""
+    return found if isinstance(found := source(root, name), bytes) else found.read_bytes()
 
 
 def _hidden(name: str) -> bool:
@@ -389,50 +416,3 @@ def _folder_names(root: Path) -> list[str]:
         names += [f"{(base / f).as_posix()}/" for f in folders]
         names += [(base / f).as_posix() for f in files]
     return names
-
-
-def _zip_names(root: Path) -> list[str]:
-    archive.cache_clear()  # the file may have been replaced
-    try:
-        entries = archive(root, os.getpid()).infolist()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged archives raise nearly anything
-        raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
-    names = [entry.filename.removeprefix("./") for entry in entries]  # bsdtar writes these
-    counts = Counter(names)
-    for entry, stripped in zip(entries, names, strict=True):
-        name = entry.orig_filename
-        if problem := (
-            "an absolute path" if name.startswith("/") or name[1:2] == ":"
-            else "a path with `..`" if ".." in name.split("/")
-            else "a name with an odd character" if "\\" in name or ODD & {*map(category, name)}
-            else "a link" if stat.S_ISLNK(entry.external_attr >> 16)
-            else "an encrypted file" if entry.flag_bits & 1
-            else "too long a name" if len(name) > MAX_NAME
-            else "there twice" if counts[stripped] > 1
-            else f"{entry.file_size} bytes" if entry.file_size > MAX_BYTES
-            else ""
-        ):  # fmt: skip
-            told = f"{name!r:.100} is {problem}"
-            raise ValueError(f"{root}: refused, {told}; zip the plain folder again")
-    return [name for name in names if name]
-
-
-@lru_cache(maxsize=4)
-def archive(root: Path, pid: int) -> zipfile.ZipFile:
-    """Opens one handle per process: forked workers must not share a file position."""
-    return zipfile.ZipFile(root)
-
-
-def read_zip(root: Path, name: str) -> bytes:
-    """Bytes of a file in a zip.
-
-    Raises:
-        ImageError: the file is damaged.
-    """
-    try:
-        of = archive(root, os.getpid())
-        return of.read(name if name in of.NameToInfo else f"./{name}")
-    except Exception as error:  # damaged archives raise nearly anything
-        raise ImageError(f"{root / name}: {type(error).__name__}: {error}") from error

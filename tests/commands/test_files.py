@@ -101,6 +101,8 @@ def test_what_is_not_read_may_be_written(photos):
         "pictures --checkpoint photos/c.safetensors --data photos",
         "quickstart --data photos --out photos/run",
         *(f"{name} {words}" for name, all_ in rows("WRITES").items() for words in all_),
+        "shards photos photos/shards",
+        "evaluate --checkpoint c.safetensors --data photos/{cat,cow}/a.png --out photos/cat/a.png",
     ],
 )
 def test_every_script_refuses_before_it_writes(photos, monkeypatch, capsys, command):

@@ -304,7 +304,7 @@ def test_a_name_in_a_zip_that_fills_the_page_is_refused(root, tmp_path):
 
 def test_zip_bombs_and_encryption_are_refused(root, tmp_path, monkeypatch):
     path = zipped(root, tmp_path / "bad.zip")
-    monkeypatch.setattr("gen.data.layout.MAX_BYTES", 1000)
+    monkeypatch.setattr("gen.data.archives.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"refused, .* is \d{4} bytes"):
         find_images(path)
     monkeypatch.undo()

@@ -36,9 +36,13 @@ from makers import (
     pickled,
     pictures,
     rewritten,
+    tarred,
+    tars,
+    told,
     torch_bytes,
     zips,
 )
+from shards import write_shards
 
 import gen
 from gen import checkpoint, fetch
@@ -47,6 +51,7 @@ from gen.convert.stylegan2 import read_stylegan2
 from gen.data.codes import read as read_codes
 from gen.data.domains import Domains
 from gen.data.images import load_image
+from gen.data.shards import Shards
 from gen.files import WeightsError
 from gen.methods.domain_classifier import DomainClassifier
 from gen.methods.linear_directions import LinearDirections
@@ -114,12 +119,23 @@ def doors(folder: Path) -> dict[str, Door]:
         read_saved(path)
         read_config(path.parent)
 
-    def trained_on(path: Path) -> None:
+    def trained_on(path: Path | str) -> None:
         data = Domains(str(path), img_size=8)
         for images in (data.train, data.val):
             images.twin(0, 0)
             for index in range(len(images)):
                 images[index]
+
+    (folder / "one.tar").write_bytes(tars()[0])
+    pattern = write_shards(Shards(str(folder / "one.tar")), folder / "shards", 3000)
+    index = (folder / "shards/index.json").read_bytes()
+
+    def indexed(path: Path) -> None:
+        """Errors may name the shards in place of their index."""
+        try:
+            trained_on(pattern)
+        except WORDS as error:
+            raise ValueError(str(error).replace(pattern, str(path))) from error
 
     def load_archive(path: Path) -> None:
         fetch.read_archive(path, ["x/data.pkl"])
@@ -146,6 +162,8 @@ def doors(folder: Path) -> dict[str, Door]:
         "codes": Door(".npy", [codes.getvalue()], [damage], lambda path: read_codes(str(path))),
         "config": Door("config.yaml", configs, [damage, configured], imported_config),
         "sets": Door(".zip", zips(), [damage, packed], trained_on),
+        "tars": Door(".tar", tars(), [damage, tarred], trained_on),
+        "shards": Door("shards/index.json", [index], [damage, told], indexed),
     } | {
         name: Door(*import_module(module).parts(name, folder))
         for name, module in rows("DOORS").items()

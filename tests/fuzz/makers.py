@@ -6,6 +6,7 @@ import math
 import pickletools
 import random
 import struct
+import tarfile
 import zipfile
 import zlib
 
@@ -237,6 +238,34 @@ def packed(data: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+def tarred(data: bytes, rng: random.Random) -> bytes:
+    """A tar of images with another name, size or kind of member; checksums fit."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        members = old.getmembers()
+        chosen, how = rng.choice(members), rng.randrange(5)
+        for info in members:
+            raw = old.extractfile(info).read()
+            if how == 0 and info is chosen:
+                parts = info.name.split("/")
+                parts[rng.randrange(len(parts))] = rng.choice(PARTS)
+                info.name = "/".join(parts).encode("utf-8", "replace").decode()
+            elif how == 1 and info is chosen:
+                info.type = rng.choice(b"1 2 3 4 5 6 7 S L K x g D V Z".split())
+            elif how == 2 and info is chosen:
+                new.addfile(info, io.BytesIO(raw))  # twice
+            elif how == 3 and info is chosen:
+                info.size = rng.choice((0, 1, len(raw) + 5, 10**6, 2**33, 2**62))
+                info.pax_headers = {"size": ascii(rng.choice(ODD))} if rng.random() < 0.5 else {}
+                new.fileobj.write(info.tobuf(tarfile.PAX_FORMAT) + raw)
+                continue
+            elif how == 4 and info is chosen:
+                raw = rng.choice((b"", damage(raw, rng), chunked(raw, rng), b"x" * 1000))
+                info.size = len(raw)
+            new.addfile(info, io.BytesIO(raw))
+    return out.getvalue()
+
+
 def told(data: bytes, rng: random.Random) -> bytes:
     """JSON in which a value, of any depth, is another."""
     value = root = json.loads(data) or {"": 0}
@@ -264,6 +293,20 @@ def configured(data: bytes, rng: random.Random) -> bytes:
         ))  # fmt: skip
         lines = lines or ["a: b"]
     return "\n".join(lines).encode("utf-8", rng.choice(("replace", "surrogatepass")))
+
+
+def tars() -> list[bytes]:
+    """The data sets of `zips`, as tars."""
+    made = []
+    for data in zips():
+        file = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(data)) as old, tarfile.open(fileobj=file, mode="w") as new:
+            for name in old.namelist():
+                info = tarfile.TarInfo(name)
+                info.size = len(raw := old.read(name))
+                new.addfile(info, io.BytesIO(raw))
+        made.append(file.getvalue())
+    return made
 
 
 def zips() -> list[bytes]:

@@ -13,7 +13,7 @@ from runs import rows
 ATTACK = Path(__file__).with_name("attack.py")
 DOORS = (
     *("checkpoint", "safetensors", "options", "starganv2", "stylegan2", "weights", "arrays"),
-    *("images", "archives", "codes", "config", "sets", *rows("DOORS")),
+    *("images", "archives", "codes", "config", "sets", "tars", "shards", *rows("DOORS")),
 )
 
 
