@@ -270,14 +270,14 @@ def _read_index(place: str) -> dict[str, tuple[Shard, dict[str, Member]]]:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r:.40}")
         for row in data["shards"]:
-            shard = Shard(row["name"], int(row["bytes"]), row["sha256"])
+            shard = Shard(str(row["name"]), int(row["bytes"]), row["sha256"])
             if (
                 find_problem(shard.place, 0)
                 or shard.place in found
                 or not HASH.fullmatch(shard.sha256)
             ):
                 raise ValueError(f"shard {shard.place!r:.100}, unsafe, twice or without a sha256")
-            members = {name: Member(0, int(at), int(size)) for name, at, size in row["files"]}
+            members = {str(name): Member(0, int(at), int(size)) for name, at, size in row["files"]}
             for name, member in members.items():
                 if problem := _problem(name, member, shard.size):
                     raise ValueError(f"{name!r:.100}, which is {problem}")
