@@ -265,9 +265,9 @@ def _read_index(place: str) -> dict[str, tuple[Shard, dict[str, Member]]]:
         return {}
     found = {}
     try:
-        with open(path, "rb") as file:
-            data = json.loads(file.read(MAX_INDEX))
-        if data["format"] != FORMAT:
+        if (size := path.stat().st_size) > MAX_INDEX:
+            raise ValueError(f"{size} bytes")
+        if (data := json.loads(path.read_bytes()))["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r:.40}")
         for row in data["shards"]:
             shard = Shard(str(row["name"]), int(row["bytes"]), row["sha256"])
