@@ -135,7 +135,7 @@ def doors(folder: Path) -> dict[str, Door]:
         try:
             trained_on(pattern)
         except WORDS as error:
-            raise ValueError(str(error).replace(pattern, str(path))) from error
+            raise ValueError(str(error).replace(str(path.parent), str(path))) from error
 
     def load_archive(path: Path) -> None:
         fetch.read_archive(path, ["x/data.pkl"])
