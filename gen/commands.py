@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
 import errno
 import importlib
@@ -78,6 +79,37 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
                 f"error: {path}expected space on the disk, got none; free some, then run again"
             )
         sys.exit(f"error: {found or error}")
+
+
+def join_processes(device: str) -> str:
+    """Joins the processes that torchrun has started beside this one, if it has started this one.
+
+    Returns:
+        The device of this process: of `cuda` the GPU with its number on the machine.
+
+    Raises:
+        ValueError: one GPU is named for all processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "LOCAL_RANK" not in os.environ:
+        return device
+    import torch
+    import torch.distributed as dist
+
+    if device.startswith("cuda:"):
+        raise ValueError(f"--device: expected cuda or cpu for several processes, got {device}")
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    atexit.register(dist.destroy_process_group)
+    return device
+
+
+def is_first() -> bool:
+    """True in the process that prints and writes: the only one, or the first of torchrun's."""
+    import torch.distributed as dist
+
+    return not (dist.is_available() and dist.is_initialized() and dist.get_rank())
 
 
 def number(text: str) -> float:

@@ -8,6 +8,7 @@ fir          StyleGAN2's resampling: zeros and a whole convolution against ours,
 data         images per second from the loader, by number of workers
 floors       the ratios of all the above to the published ways, each with the least that it should
              be; the exit status is 1 if one is below
+flops        operations and memory of a step at the size of a config; hours of the whole run
 
 and what other files tests/literal_*.py add; --help lists them.
 
@@ -46,7 +47,7 @@ import gen
 from gen.commands import plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import versions
-from gen.files import parse_yaml
+from gen.files import parse_yaml, read_yaml
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
@@ -269,6 +270,20 @@ def data(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def flops(args: argparse.Namespace) -> list[dict]:
+    from paper_flops import cost
+
+    rows = []
+    for config in args.configs:
+        trainer, row = read_yaml(config)["trainer"], cost(config)
+        steps = trainer.get("max_steps", 0) * row["images"] * trainer.get("devices", 1)
+        row["images of the run"] = steps or trainer["max_epochs"] * args.images
+        peak = args.tflops or (46.8 if "bf16" in str(trainer.get("precision")) else 5.85)
+        row["GPU hours"] = row["images of the run"] * row["GFLOP/image"] / peak / 3.6e6
+        rows.append(row)
+    return rows
+
+
 def floors(args: argparse.Namespace) -> list[dict]:
     rows = []
     more = [p.get_default("floors") or [] for p in args.commands.values()]
@@ -336,6 +351,13 @@ def main() -> None:
     p.set_defaults(run=data)
     p = commands.add_parser("floors")
     p.set_defaults(run=floors, parse=parser.parse_args, commands=commands.choices)
+    p = commands.add_parser("flops")
+    p.add_argument("configs", nargs="+", metavar="CONFIG")
+    p.add_argument(
+        "--tflops", type=float, help="what a GPU reaches; default: 46.8 in bf16, 5.85 in fp32"
+    )
+    p.add_argument("--images", type=int, default=1281167, help="of an epoch; default: ImageNet")
+    p.set_defaults(run=flops)
     args = parser.parse_args()
 
     show(rows := args.run(args))

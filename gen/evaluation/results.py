@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -58,7 +59,8 @@ class Results:
     """Values (group, guide, name) -> {unit: value}, in memory and on disk.
 
     The file holds JSON lines: a head that identifies the evaluation, then one line for the values
-    that were measured together. An incomplete last line is dropped.
+    that were measured together. An incomplete last line is dropped. Under torch.distributed every
+    process reads it, and the first one writes it.
 
     Args:
         path: file to read, if it exists, and to append to; None keeps all values in memory.
@@ -73,6 +75,9 @@ class Results:
 
     def __init__(self, path: str | Path | None, head: dict, judges: dict[str, str]) -> None:
         self.path, self.judges = Path(path) if path else None, judges
+        parallel = dist.is_available() and dist.is_initialized()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
+        self.lines: list[dict] = []  # of this process, which the first one has yet to write
         self.values: dict[Key, dict[int, float]] = defaultdict(dict)
         self.about: dict[Key, About] = {}
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
@@ -96,8 +101,13 @@ class Results:
                     f"{', '.join(str(head.get(k)) for k in keys)}, got "
                     f"{', '.join(str(found.get(k)) for k in keys)}; delete it or write elsewhere"
                 )
-            write_atomic(self.path, data)
-        if self.path and (not self.path.exists() or not self.path.stat().st_size):
+            if self.rank == 0:
+                write_atomic(self.path, data)
+        if (
+            self.path
+            and self.rank == 0
+            and (not self.path.exists() or not self.path.stat().st_size)
+        ):
             write_atomic(self.path, (json.dumps(head) + "\n").encode())
 
     # ---- values as they come --------------------------------------------------------------------
@@ -120,7 +130,12 @@ class Results:
         if about is not None:
             line |= dict(about=about, units=list(units))
         self._take(**line)
-        if self.path:
+        self._write(line)
+
+    def _write(self, line: dict) -> None:
+        if self.rank:
+            self.lines.append(line)
+        elif self.path:
             try:
                 with self.path.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -151,13 +166,30 @@ class Results:
         block: Callable[[Sequence[int]], Any],
         values: Callable[[str, Any], Values],
     ) -> None:
-        """Measures the values that are still missing: `values(group, block(some units))`."""
-        for i in tqdm(range(0, len(units), batch_size), "evaluate", disable=None):
+        """Measures the values that are still missing: `values(group, block(some units))`.
+
+        Under torch.distributed the processes share the blocks, and each gets all values.
+        """
+        starts = range(self.rank * batch_size, len(units), self.world * batch_size)
+        for i in tqdm(starts, "evaluate", disable=None):
             some = units[i : i + batch_size]
             if todo := [group for group in groups if not self.done(group).issuperset(some)]:
                 made = block(some)
                 for group in todo:
                     self.take(group, some, values(group, made))
+        self.share()
+
+    def share(self) -> None:
+        """Gives every process the values of all processes, and writes them."""
+        if self.world == 1:
+            return
+        parts: list = [None] * self.world
+        dist.all_gather_object(parts, self)
+        self.lines = []
+        for part in parts[: self.rank] + parts[self.rank + 1 :]:
+            self.update(part)
+            for line in part.lines if self.rank == 0 else ():
+                self._write(line)
 
     def _take(
         self, group: str, guide: str, judge: str, seconds: float, values: dict, about=(), units=()

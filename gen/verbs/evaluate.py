@@ -1,5 +1,5 @@
 """Evaluates the checkpoint of a translator, a classifier, a generator, an editor of codes or an
-animator: one JSON line per metric, and a table."""
+animator: one JSON line per metric, and a table. Under torchrun the processes share the work."""
 
 import argparse
 import importlib
@@ -12,7 +12,7 @@ import torch
 import gen
 from gen import tasks
 from gen.checkpoint import check_device
-from gen.commands import METHOD, load_any, plain_errors
+from gen.commands import METHOD, is_first, join_processes, load_any, plain_errors
 from gen.evaluation.results import to_json, to_table
 from gen.evaluation.translators import BASIC
 from gen.files import keep_inputs, without_suffix, write_atomic
@@ -23,6 +23,8 @@ from gen.metrics.doubts import doubts
 def main(words: Sequence[str] | None = None) -> None:
     """Runs `gen evaluate`; `words` default to those of the command line."""
     rows = measure(words)
+    if not is_first():
+        return
     print(to_json(rows))
     print(to_table(rows))
     for doubt in doubts(rows):
@@ -116,6 +118,7 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         parser.error(f"--voc-size: expected at least 1 px, got {args.voc_size}")
     if args.data == "heads" and args.split not in (None, ["val"]):
         parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
+    args.device = join_processes(args.device)
     check_device(args.device)
     if args.out:  # before all other work
         reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
@@ -129,7 +132,7 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
     evaluator = tasks.evaluator(method, args.checkpoint)
     rows = evaluator.from_options(method, args, values_of(args.out) if args.out else None)
-    if args.out:
+    if args.out and is_first():
         write_atomic(args.out, to_json(rows).encode())
     return rows
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 
 import gen.data
 from gen import tasks
@@ -109,19 +108,13 @@ def evaluate(
     metrics, outputs = check(method, images, metrics, judges, batch_size, max_sources, seed)
     options = (outputs, net, grid, seed, batch_size, max_sources)
     run = Measurement(method, images, metrics, judges, *options)
-    parallel = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
-    begins = head(checkpoint, seed, images)
-    book = Results(ledger if rank == 0 else None, begins, run.names())
-    run.measure_sources(book, rank, world)
-    run.measure_middle(book, rank, world)
-    run.measure_pairs(book, rank, world)
-    run.measure_lengths(book, rank, world)
-    if parallel:
-        parts: list = [None] * world
-        dist.all_gather_object(parts, book)
-        for part in parts:
-            book.update(part)
+    book = Results(ledger, head(checkpoint, seed, images), run.names())
+    share = book.rank, book.world
+    run.measure_sources(book, *share)
+    run.measure_middle(book, *share)
+    run.measure_pairs(book, *share)
+    run.measure_lengths(book, *share)
+    book.share()
     common = provenance(seed, checkpoint=checkpoint)
     return [
         row | common | {"seconds": round(book.seconds[group, guide], 2)}
