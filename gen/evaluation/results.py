@@ -240,13 +240,15 @@ class Results:
             unit_name: plural name of units without a value, if the protocol states their number.
             files: name and path of each file whose sha256 the rows state, as `NAME_sha256`.
         """
-        common, wanted, out = provenance(seed, **files), set(units), []
+        order, out = list(units), []
+        common, wanted = provenance(seed, **files), set(order)
         for group in groups:
             for key in [key for key in self.values if key[0] == group and key in self.about]:
                 protocol, better, count = self.about[key]
                 of_unit = self.values[key]
                 if count is None:
-                    of_unit = {unit: v for unit, v in of_unit.items() if unit in wanted}
+                    # in one order, whichever process measured what: the bootstrap depends on it
+                    of_unit = {unit: of_unit[unit] for unit in order if unit in of_unit}
                 if not of_unit:
                     continue
                 protocol += f", {conditions}" * bool(conditions)

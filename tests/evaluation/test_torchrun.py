@@ -16,7 +16,7 @@ HEADS = ("bear", "cat", "dog")
 KINDS = {  # method, its options, options of the evaluation, of several blocks each
     "translator": (
         StarGAN, WIDTHS | dict(num_domains=3),
-        "--metrics translation accuracy --max-sources 6 --batch-size 2 --classifier judge",
+        "--metrics accuracy --max-sources 4 --batch-size 1 --classifier judge",
     ),
     "classifier": (
         SpatialEntropy, VIT | dict(num_classes=3),
@@ -46,7 +46,8 @@ def units(path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_give_the_values_of_one(kind, tmp_path, monkeypatch, lpips_cache):
     cls, options, words = KINDS[kind]
-    checkpoint = ship(cls(**options), tmp_path / "x.safetensors", HEADS)
+    names = HEADS if kind != "generator" else ()
+    checkpoint = ship(cls(**options), tmp_path / "x.safetensors", names)
     if "judge" in words:
         judge = DomainClassifier(**CLASSIFIER | dict(num_domains=3))
         words = words.replace("judge", str(ship(judge, tmp_path / "judge.safetensors", HEADS)))
@@ -71,10 +72,8 @@ def test_two_processes_give_the_values_of_one(kind, tmp_path, monkeypatch, lpips
         assert numbers[1] == pytest.approx(numbers[0], abs=1e-5)
         a.pop("seconds"), b.pop("seconds")
         assert a == b
-    both = [
-        units(path.with_suffix(".values.jsonl")) for path in sorted(tmp_path.glob("*[eo].jsonl"))
-    ]
-    assert both[0] == both[1] and len(both) == 2  # the first process has written all
+    both = [units(next(tmp_path.glob(f"{name}.values*.jsonl"))) for name in ("one", "two")]
+    assert both[0] == both[1] and both[0]  # the first process has written all
 
 
 def test_one_gpu_for_all_processes_is_refused(monkeypatch):
