@@ -185,6 +185,15 @@ def _log(path: Path):
             os.close(saved)
 
 
+def check_folder(out: Path) -> None:
+    """Refuses a folder that holds something other than the runs of a claim, with ValueError."""
+    if out.is_dir() and any(out.iterdir()) and not any(out.glob("*/claim.json")):
+        raise ValueError(
+            f"--out: expected a new folder, or one with runs of a claim, got {out}, which holds "
+            "something else"
+        )
+
+
 def prepare_data(claim: Claim) -> int:
     """Runs the command that makes the data; returns its exit status."""
     return call(sys.executable, *command(claim.data)) if claim.data else 0

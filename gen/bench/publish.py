@@ -40,9 +40,11 @@ def publish(runs: Path) -> list[Path]:
         The files that changed.
 
     Raises:
-        ValueError: a claim has fewer runs than its published results, or a table names a file or a
-            metric that does not exist.
+        ValueError: this is no clone of the repository, a claim has fewer runs than its published
+            results, or a table names a file or a metric that does not exist.
     """
+    if not (FOLDER.is_dir() and Path("README.md").is_file()):
+        raise ValueError("gen bench --publish: expected to run in a clone of the repository")
     changed = []
     for path in sorted(FOLDER.glob("*.yaml")):
         new, old = runs / path.stem / "results.jsonl", RESULTS / path.name.replace("yaml", "jsonl")

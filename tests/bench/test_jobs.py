@@ -108,6 +108,14 @@ def test_a_run_of_another_config_is_refused_and_one_of_a_comment_is_not(claim, t
         jobs.begin(jobs.plan(claim, tmp_path / "o", ["--model.x", "4"]))
 
 
+def test_a_folder_of_something_else_is_refused(claim, tmp_path):
+    with pytest.raises(ValueError, match="a new folder, or one with runs of a claim, got"):
+        jobs.check_folder(tmp_path)  # holds a config
+    jobs.check_folder(tmp_path / "new")
+    jobs.begin(jobs.plan(claim, tmp_path / "new"))
+    jobs.check_folder(tmp_path / "new")
+
+
 def test_a_run_of_another_generator_is_refused(claim, tmp_path):
     weights = tmp_path / "g.safetensors"
     weights.write_bytes(b"1")

@@ -92,6 +92,12 @@ def test_a_table_of_what_does_not_exist_is_refused(house):
         publish.pages()
 
 
+def test_only_a_clone_publishes(house):
+    Path("README.md").unlink()
+    with pytest.raises(ValueError, match="expected to run in a clone"):
+        publish.publish(house / "runs")
+
+
 def test_a_claim_without_results_is_listed(house):
     shutil.rmtree("runs/mine")
     Path("checkpoints/net.md").unlink()
