@@ -54,6 +54,7 @@ def test_every_config_of_paper_size_has_a_command():
     assert named == {*papers.split(), "cityscapes256"}
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_real_tensors():
     config = ROOT / "configs/stargan/emoji64_cpu.yaml"
     real, fake = (cost(config, fake=fake, batch_size=1) for fake in (False, True))
