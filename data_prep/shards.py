@@ -28,6 +28,7 @@ from gen.data.shards import FORMAT, INDEX, scan
 from gen.files import keep_inputs, sha256, write_atomic
 
 DIGITS = 4  # of the number of a shard
+UNFINISHED = ".unfinished"  # in a folder whose shards are being written
 
 
 def write_shards(source: Root, out: Path, size: int) -> str:
@@ -52,6 +53,8 @@ def write_shards(source: Root, out: Path, size: int) -> str:
     _claim(out)
     shards, left = [], iter(names)
     while (name := next(left, None)) is not None:
+        if number == 10**DIGITS:
+            raise ValueError(f"--size: expected at most {number} shards, got more; choose a larger")
         path, part = (out / f"{number:0{DIGITS}}.{kind}" for kind in ("tar", "part"))
         with tarfile.open(part, "w", format=tarfile.GNU_FORMAT, encoding="utf-8") as archive:
             _add(archive, source, name)
@@ -63,6 +66,7 @@ def write_shards(source: Root, out: Path, size: int) -> str:
         shards.append(row | {"files": files})
         number += 1
     write_atomic(out / INDEX, json.dumps({"format": FORMAT, "shards": shards}).encode())
+    (out / UNFINISHED).unlink()
     first, last = (f"{n:0{DIGITS}}" for n in (0, number - 1))
     return f"{out}/{{{first}..{last}}}.tar"
 
@@ -81,15 +85,16 @@ def _add(archive: tarfile.TarFile, source: Root, name: str) -> None:
 
 
 def _claim(out: Path) -> None:
-    """Makes the folder; removes what an interrupted call has left in it."""
+    """Makes the folder; removes only what an interrupted call of this program has left in it."""
     out.mkdir(parents=True, exist_ok=True)
-    found = sorted(out.iterdir())
-    ours = [p for p in found if p.suffix in (".tar", ".part") and p.stem.isdecimal()]
-    if len(ours) < len(found) or (out / INDEX).exists():
-        other = next(p for p in found if p not in ours).name
+    found = sorted(path.name for path in out.iterdir())
+    if found and (UNFINISHED not in found or INDEX in found):
+        other = INDEX if INDEX in found else found[0]
         raise ValueError(f"{out}: expected a new or empty folder, got {other}; choose another")
-    for path in ours:
-        path.unlink()
+    (out / UNFINISHED).touch()
+    for path in out.iterdir():
+        if path.suffix in (".tar", ".part") and path.stem.isdecimal():
+            path.unlink()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -77,7 +77,10 @@ def lazy_classes(
         """Class -> the modules that define it, relative to the package, without importing one."""
         root, found = Path(module.__path__[0]), {}
         for path in sorted(root.rglob("*.py")):
-            home = ".".join(path.relative_to(root).with_suffix("").parts)
+            parts = path.relative_to(root).with_suffix("").parts
+            if not all(map(str.isidentifier, parts)):
+                continue  # a copy that an editor keeps, such as .ipynb_checkpoints/x-checkpoint.py
+            home = ".".join(parts)
             for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.M):
                 found.setdefault(name, []).append(home.removesuffix(".__init__"))
         return found

@@ -23,9 +23,11 @@ Runs are compared with the runs of `against` that have the same seed.
 """
 
 import glob
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ def read(path: Path) -> Claim:
 
 def _check(claim: Claim) -> None:
     for name, arm in claim.arms.items():
+        if seeds := {"model.seed", "data.seed"} & {*arm.options}:
+            raise ValueError(f"{claim.path}: {name}: expected `seeds`, got {min(seeds)}")
         if not name.replace("_", "a").isalnum():
             raise ValueError(f"{claim.path}: expected letters, digits and _ in an arm, got {name}")
         if arm.against and claim.arms.get(arm.against, arm).against:
@@ -163,6 +167,8 @@ def _check(claim: Claim) -> None:
             )
         if (goal.at_least is None) == (goal.at_most is None):
             raise ValueError(f"{claim.path}: expected at_least or at_most, got {goal}")
+        if not any(fnmatchcase(goal.metric, pattern) for pattern in claim.metrics):
+            raise ValueError(f"{claim.path}: {goal}: expected a metric of `metrics`")
         if goal.measure != "value" and not claim.arms[goal.arm].against:
             raise ValueError(f"{claim.path}: {goal}: expected an arm with `against`")
 
@@ -185,14 +191,17 @@ def shorten(claim: Claim) -> Claim:
 def words(options: Mapping[str, Any]) -> list[str]:
     """Words of a command line: {max_sources: 3, net: [a, b]} -> --max-sources 3 --net a b.
 
-    Options with a dot are those of `gen fit` and keep their underscores. True is a bare option.
+    Options with a dot are those of `gen fit` and keep their underscores. Of the others, True is a
+    bare option, and False is none.
     """
     found: list[str] = []
     for key, value in options.items():
         of_fit = "." in key
+        if value is False and not of_fit:
+            continue
         found.append(f"--{key if of_fit else key.replace('_', '-')}")
-        if isinstance(value, bool) and of_fit:
-            value = str(value).lower()
+        if (isinstance(value, bool) or value is None) and of_fit:
+            value = "null" if value is None else str(value).lower()
         if isinstance(value, list | tuple):
             found += map(str, value)
         elif value is not True:
@@ -202,9 +211,21 @@ def words(options: Mapping[str, Any]) -> list[str]:
 
 def command(text: str, **values: str | Path) -> list[str]:
     """Words of a command in a claim's file: `{name}` becomes its value, `*` all files that fit."""
-    try:
-        found = [word.format(**values) for word in shlex.split(text)]
-        return [name for w in found for name in (sorted(glob.glob(w)) if "*" in w else [w])]
-    except (KeyError, IndexError, ValueError) as error:
-        known = ", ".join(f"{{{name}}}" for name in values)
-        raise ValueError(f"expected a command with {known}, got {text!r}") from error
+    found: list[str] = []
+    for word in shlex.split(text):
+        word = fill(word, **values)
+        if re.search(r"\{\w+\}", word):
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise ValueError(f"expected a command with {known}, got {text!r}")
+        files = sorted(glob.glob(word)) if "*" in word else [word]
+        if not files:
+            raise ValueError(f"expected files that fit {word}, got none, in the command {text!r}")
+        found += files
+    return found
+
+
+def fill(word: str, **values: str | Path) -> str:
+    """A word with each `{name}` replaced by its value; other braces stay."""
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", str(value))
+    return word

@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen.bench.claim import Arm, Claim, command, words
+from gen.bench.claim import Arm, Claim, command, fill, words
 from gen.commands import call, call_each
 from gen.files import parse_yaml, read_yaml, sha256, write_atomic
 
 ROWS = "rows.jsonl"  # the rows of an evaluation, with the values of single units
 COST = "cost.jsonl"  # a line for each training process
 JUDGE = "judge"
-ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED")  # states of SLURM
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"}
+ENDED |= {"DEADLINE", "PREEMPTED", "FINISHED", "DONE"}
 
 
 class Run(NamedTuple):
@@ -75,7 +76,7 @@ def plan(
     runs, judge = [], out / JUDGE
     if claim.judge:
         runs.append(Run(JUDGE, judge, claim.judge, None, (), None))
-    evaluate = [word.format(judge=judge / "last.ckpt") for word in words(claim.evaluate)]
+    evaluate = [fill(word, judge=judge / "last.ckpt") for word in words(claim.evaluate)]
     for seed in seeds or claim.seeds:
         for name in arms or claim.arms:
             folder = out / f"{name}_{seed}"
@@ -86,12 +87,22 @@ def plan(
 
 def identity(run: Run) -> dict[str, Any]:
     """Everything that decides the result of a training: config, options and input files."""
-    options = {k: v for k, v in run.arm.options.items() if k != "trainer.precision"}
+    options = dict(run.arm.options)
     config = read_yaml(run.arm.config)
     texts = [v for v in (*options.values(), *_leaves(config), *run.more) if isinstance(v, str)]
-    files = sorted({v for v in texts if v.endswith(".safetensors") and os.path.isfile(v)})
-    digests = {name: sha256(name) for name in files}
-    return dict(config=config, options=options, more=[*run.more], files=digests)
+    found = dict(config=config, options=options, more=[*run.more], files=_digests(texts))
+    return json.loads(json.dumps(found))
+
+
+def evaluation(run: Run) -> str:
+    """Everything that decides the values of a trained run: options and input files."""
+    texts = run.evaluate or ()
+    return " ".join([*texts, *map("=".join, _digests(texts).items())])
+
+
+def _digests(texts: Sequence[str]) -> dict[str, str]:
+    names = sorted({v for v in texts if v.endswith(".safetensors") and os.path.isfile(v)})
+    return {name: sha256(name) for name in names}
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -109,23 +120,31 @@ def begin(runs: Sequence[Run]) -> None:
         ValueError: a run was begun with another config or other options; nothing is written.
     """
     for run in runs:
-        if (file := run.folder / "claim.json").exists():
-            wanted = json.loads(json.dumps(identity(run)))
-            found = parse_yaml(file.read_text(), file)
-            for key, value in wanted.items():
-                if found.get(key) != value:
-                    raise ValueError(
-                        f"{run.folder}: expected a run of {key} {value}, got one that was begun "
-                        f"with {found.get(key)}; choose another --out"
-                    )
+        found = begun(run)
+        for key, value in identity(run).items() if found else ():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{run.folder}: expected a run of {key} {value}, got one that was begun "
+                    f"with {found.get(key)}; choose another --out"
+                )
     for run in runs:
-        file, evaluation = run.folder / "claim.json", run.folder / "evaluate.txt"
-        write_atomic(file, json.dumps(identity(run), indent=1).encode())
-        text = " ".join(run.evaluate or ())
-        if not evaluation.exists() or evaluation.read_text() != text:
-            for old in (ROWS, "test.values.jsonl"):
-                (run.folder / old).unlink(missing_ok=True)
-            write_atomic(evaluation, text.encode())
+        write_atomic(run.folder / "claim.json", json.dumps(identity(run), indent=1).encode())
+        if not is_measured_so(run):
+            for old in (run.folder / ROWS, *run.folder.glob("test.values*.jsonl")):
+                old.unlink(missing_ok=True)
+            write_atomic(run.folder / "evaluate.txt", evaluation(run).encode())
+
+
+def begun(run: Run) -> dict[str, Any]:
+    """The identity with which a run was begun; empty if it was not."""
+    file = run.folder / "claim.json"
+    return parse_yaml(file.read_text(), file) if file.exists() else {}
+
+
+def is_measured_so(run: Run) -> bool:
+    """True if the values of a run are those of its present options of `gen evaluate`."""
+    file = run.folder / "evaluate.txt"
+    return file.exists() and file.read_text() == evaluation(run)
 
 
 def perform(run: Run) -> None:
@@ -274,7 +293,7 @@ def submit(
         if launcher == "slurm" and note.exists():  # local jobs end with their `gen bench`
             old = json.loads(note.read_text())
             job = submitit.SlurmJob(folder=old["folder"], job_id=old["id"])
-            if job.state in ALIVE:
+            if job.state.split()[0] not in ENDED:  # such as UNKNOWN, before SLURM lists it
                 jobs[run] = job
                 continue
         jobs[run] = executor.submit(Job(words_of_run))

@@ -28,8 +28,11 @@ Each claim is a file of `configs/claims`: what is trained, with which seeds, and
 `results/*.jsonl`. Do not edit it.
 
 Values are means over seeds with the 95 % interval of Student's t. Differences and shares are paired
-by seed. p is that of the paired t-test, corrected by Holm over all rows of one claim. A claim holds
-if the whole interval of each goal is within its bound; in part if the mean is.
+by seed. p in a table is that of the paired t-test, corrected by Holm over all rows of one claim.
+
+A goal *holds* if the one-sided t-test against its bound has p < 0.05, corrected by Holm over the
+goals of the claim. It *holds in part* if the mean is within the bound and the interval excludes no
+effect. A claim holds if all of its goals do.
 """
 
 
@@ -49,6 +52,10 @@ def publish(runs: Path) -> list[Path]:
     for path in sorted(FOLDER.glob("*.yaml")):
         new, old = runs / path.stem / "results.jsonl", RESULTS / path.name.replace("yaml", "jsonl")
         if new.exists():
+            if more := next((line["more"] for line in from_json(new) if line.get("more")), None):
+                raise ValueError(
+                    f"{new}: expected runs of the claim as it is, got some with {' '.join(more)}"
+                )
             few, many = (len(_runs(p)) if p.exists() else 0 for p in (new, old))
             if few < many:
                 raise ValueError(
@@ -66,8 +73,7 @@ def pages() -> dict[Path, str]:
     found = {PAGE: results_page()}
     for path in (Path("README.md"), *sorted(Path("checkpoints").glob("*.md"))):
         text = path.read_text()
-        if new := BLOCK.sub(lambda m: m[1] + block(m["file"], m["rows"]) + m[4], text):
-            found[path] = new
+        found[path] = BLOCK.sub(lambda m: m[1] + block(m["file"], m["rows"]) + m[4], text)
     return found
 
 
@@ -108,12 +114,12 @@ def block(file: str, rows: str) -> str:
     found = table.summarise(lines)
     arms = [*dict.fromkeys(c.arm for c in found)]
     of = {(c.arm, c.metric): c for c in found}
+    against = {c.arm: c.against for c in found if c.against}
     body = []
     for metric, title in titles.items():
         values = [str(of[arm, metric].value) if (arm, metric) in of else "" for arm in arms]
-        changes = [of[arm, metric].difference for arm in arms if (arm, metric) in of]
-        body.append([title, *values, *(str(c) for c in changes if c)])
-    against = {c.arm: c.against for c in found if c.against}
+        changes = [of[arm, metric].difference if (arm, metric) in of else None for arm in against]
+        body.append([title, *values, *("" if c is None else str(c) for c in changes)])
     heads = ["", *arms, *(f"{arm} − {against[arm]}" for arm in arms if arm in against)]
     return _table(heads, body)
 

@@ -1,6 +1,7 @@
 """Results of a claim: one line per arm, seed and value; their comparison, tables and page."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from gen.bench import jobs
 from gen.bench.claim import FOLDER, Claim, Goal, command, read
@@ -21,6 +23,7 @@ from gen.report.page import ARROWS, Figure, Panel, Table, write_report
 
 HOURS = "cost/core_hours"
 FEWEST_SEEDS = 3
+log = logging.getLogger(__name__)
 
 
 class Compared(NamedTuple):
@@ -33,6 +36,9 @@ class Compared(NamedTuple):
         difference: difference to `base`, paired by seed.
         share: ratio to `base`, paired by seed; None if `base` is not positive.
         p: p value of the paired t-test, corrected by Holm over all rows; NaN if unknown.
+        pairs: differences of the single seeds.
+        shares: ratios of the single seeds.
+        values: values of the single seeds.
     """
 
     arm: str
@@ -46,22 +52,30 @@ class Compared(NamedTuple):
     difference: Interval | None
     share: Interval | None
     p: float
+    pairs: list[float]
+    shares: list[float]
+    values: list[float]
 
 
 # ---- lines of results.jsonl ----------------------------------------------------------------------
 
 
-def collect(claim: Claim, out: Path) -> list[dict]:
-    """Lines of all measured runs below `out`: claim, arm, seed, metric, protocol, better, value,
-    count; and, for arms that are compared, `against` and the value `base` of the same seed."""
+def collect(claim: Claim, out: Path, more: Sequence[str] = ()) -> list[dict]:
+    """Lines of all measured runs below `out`.
+
+    A line has claim, arm, seed, metric, protocol, better, value, count; for an arm that is
+    compared, `against` and the value `base` of the same seed; and `more`, the options of `gen fit`
+    that its run had besides those of the claim. Runs that were begun with other options, or
+    measured with others, are left out with a warning.
+    """
     runs = {}
-    for name in claim.arms:
-        for file in out.glob(f"{name}_*/{jobs.ROWS}"):
-            seed = file.parent.name.removeprefix(f"{name}_")
-            if seed.lstrip("-").isdigit():
-                runs[name, int(seed)] = file
+    for run in _found(claim, out, more):
+        if jobs.begun(run) != jobs.identity(run) or not jobs.is_measured_so(run):
+            log.warning("left out: %s, which had other options", run.folder)
+        else:
+            runs[run.name.rpartition("_")[0], run.seed] = run.folder / jobs.ROWS
     lines = []
-    for (name, seed), file in sorted(runs.items(), key=_order(claim)):
+    for (name, seed), file in runs.items():
         against = claim.arms[name].against
         base = runs.get((against, seed))
         own, other = _rows(claim, file), _rows(claim, base) if base else []
@@ -70,19 +84,27 @@ def collect(claim: Claim, out: Path) -> list[dict]:
             other, own = other + _means(equal[0]), own + _means(equal[1])
         values, known = ({row["metric"]: row for row in rows} for rows in (own, other))
         wanted = [m for pattern in claim.metrics for m in values if fnmatchcase(m, pattern)]
+        about = dict(claim=claim.name, arm=name, seed=seed) | (dict(more=[*more]) if more else {})
         for metric in dict.fromkeys(wanted):
-            row, line = values[metric], dict(claim=claim.name, arm=name, seed=seed, metric=metric)
+            row, line = values[metric], about | dict(metric=metric)
             line |= {k: row.get(k) for k in ("protocol", "better", "value", "count")}
             if metric in known:
                 line |= dict(against=against, base=known[metric]["value"])
             lines.append(line)
-        lines.append(_cost(claim, name, seed, file.parent))
+        lines.append(about | _cost(file.parent))
     return lines
 
 
-def _order(claim: Claim):
-    arms = [*claim.arms]
-    return lambda item: (arms.index(item[0][0]), item[0][1])
+def _found(claim: Claim, out: Path, more: Sequence[str]) -> list[jobs.Run]:
+    """Runs below `out` that have rows, by arm in the order of the claim, then by seed."""
+    seeds: dict[str, list[int]] = {}
+    for name in claim.arms:
+        for file in out.glob(f"{name}_*/{jobs.ROWS}"):
+            seed = file.parent.name.removeprefix(f"{name}_")
+            if seed.lstrip("-").isdigit():
+                seeds.setdefault(name, []).append(int(seed))
+    plans = (jobs.plan(claim, out, more, sorted(found), [arm]) for arm, found in seeds.items())
+    return [run for runs in plans for run in runs if run.evaluate is not None]
 
 
 def _rows(claim: Claim, file: Path) -> list[dict]:
@@ -92,7 +114,9 @@ def _rows(claim: Claim, file: Path) -> list[dict]:
         if all(part in values for part in parts):
             mean = float(np.mean([values[part]["value"] for part in parts]))
             protocol = f"mean of {', '.join(parts)}"
-            rows.append(values[parts[0]] | dict(metric=name, value=mean, protocol=protocol))
+            count = sum(values[part].get("count") or 0 for part in parts)
+            row = dict(metric=name, value=mean, protocol=protocol, count=count)
+            rows.append(row | {"better": values[parts[0]].get("better"), "values": {}})
     return rows
 
 
@@ -104,12 +128,12 @@ def _means(rows: Iterable[Mapping]) -> list[dict]:
     ]
 
 
-def _cost(claim: Claim, arm: str, seed: int, folder: Path) -> dict:
+def _cost(folder: Path) -> dict:
     file = folder / jobs.COST
     spent = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     hours = sum(line["core_seconds"] for line in spent) / 3600
-    line = dict(claim=claim.name, arm=arm, seed=seed, metric=HOURS, better="lower")
-    return line | dict(protocol="processor time of the training", value=round(hours, 3), count=1)
+    about = dict(metric=HOURS, better="lower", protocol="processor time of the training")
+    return about | dict(value=round(hours, 3), count=1)
 
 
 # ---- comparison ----------------------------------------------------------------------------------
@@ -120,62 +144,101 @@ def summarise(lines: Sequence[Mapping]) -> list[Compared]:
     groups: dict[tuple[str, str], list[Mapping]] = {}
     for line in lines:
         groups.setdefault((line["metric"], line["arm"]), []).append(line)
-    found, ps = [], []
+    found = []
     for (metric, arm), some in groups.items():
-        first, paired = some[0], [line for line in some if "base" in line]
-        base = difference = share = None
-        p = float("nan")
+        paired, p = [line for line in some if "base" in line], float("nan")
+        own, other = (np.array([line[k] for line in paired]) for k in ("value", "base"))
+        shares = own / other if paired and (other > 0).all() else np.array([])
+        base = difference = None
         if paired:
-            own, other = (np.array([line[k] for line in paired]) for k in ("value", "base"))
-            base, difference = over_seeds(other), over_seeds(own - other)
-            share = over_seeds(own / other) if (other > 0).all() else None
-            p = p_paired(own - other)
-        value = over_seeds([line["value"] for line in some])
-        about = (metric, first["protocol"] or "", first["better"] or "none", len(some))
-        against = paired[0]["against"] if paired else ""
-        found.append(Compared(arm, against, *about, value, base, difference, share, p))
-        ps.append(p)
-    return [c._replace(p=p) for c, p in zip(found, holm(ps), strict=True)]
+            some = paired  # so that value - base is the difference
+            base, difference, p = over_seeds(other), over_seeds(own - other), p_paired(own - other)
+        values = [line["value"] for line in some]
+        about = (metric, some[0]["protocol"] or "", some[0]["better"] or "none", len(some))
+        share = over_seeds(shares) if len(shares) else None
+        found.append(
+            Compared(
+                arm, paired[0]["against"] if paired else "", *about, over_seeds(values), base,
+                difference, share, p, (own - other).tolist(), shares.tolist(), values,
+            )
+        )  # fmt: skip
+    return [c._replace(p=p) for c, p in zip(found, holm([c.p for c in found]), strict=True)]
 
 
-def judge(goal: Goal, found: Sequence[Compared]) -> str:
-    """Verdict on one goal: holds, holds in part, not seen, or too few seeds.
+class Verdict(NamedTuple):
+    """The answer to one goal, the interval that it comes from, and p against the goal's bound."""
 
-    It holds if the whole 95 % interval is within the bound and, for a comparison, the corrected p
-    is below 0.05; in part if the mean is within the bound.
+    answer: str
+    interval: Interval | None
+    p: float
+
+
+def judge(claim: Claim, found: Sequence[Compared]) -> list[Verdict]:
+    """Verdicts on the goals of a claim: holds, holds in part, not seen, or what is missing.
+
+    A goal holds if the one-sided t-test against its own bound gives p < 0.05, corrected by Holm
+    over the goals of the claim. It holds in part if the mean is within the bound and the 95 %
+    interval excludes no effect (a difference of 0, a share of 1).
     """
-    row = next((c for c in found if (c.arm, c.metric) == (goal.arm, goal.metric)), None)
-    interval = row and getattr(row, goal.measure)
-    if interval is None or row.seeds < FEWEST_SEEDS:
-        return f"too few seeds ({row.seeds if row else 0} of {FEWEST_SEEDS})"
+    rows = {(c.arm, c.metric): c for c in found}
+    seen = [rows.get((goal.arm, goal.metric)) for goal in claim.goals]
+    pairs = [*zip(claim.goals, seen, strict=True)]
+    ps = [p_bound(_units(goal, c), goal) if c else float("nan") for goal, c in pairs]
+    verdicts = []
+    for (goal, c), p in zip(pairs, holm(ps), strict=True):
+        interval = c and getattr(c, goal.measure)
+        verdicts.append(Verdict(_answer(goal, c, interval, p), interval, p))
+    return verdicts
 
-    def within(value: float) -> bool:
-        return value >= goal.at_least if goal.at_most is None else value <= goal.at_most
 
-    sure = within(interval.low) and within(interval.high)
-    if sure and (goal.measure == "value" or row.p < 0.05):
+def _units(goal: Goal, c: Compared) -> list[float]:
+    return {"value": c.values, "difference": c.pairs, "share": c.shares}[goal.measure]
+
+
+def p_bound(values: Sequence[float], goal: Goal) -> float:
+    """p of the one-sided t-test that the mean is within the bound of a goal; NaN for one value."""
+    v = np.asarray(values, float)
+    if len(v) < 2:
+        return float("nan")
+    distance = v - goal.at_least if goal.at_most is None else goal.at_most - v
+    spread = v.std(ddof=1) / len(v) ** 0.5
+    if spread == 0:
+        return float(distance.mean() <= 0)
+    return float(student.sf(distance.mean() / spread, len(v) - 1))
+
+
+def _answer(goal: Goal, c: Compared | None, interval: Interval | None, p: float) -> str:
+    if c is None:
+        return "not measured"
+    if interval is None:
+        return "not compared" if goal.measure == "difference" or not c.pairs else "no ratio to 0"
+    if c.seeds < FEWEST_SEEDS:
+        return f"too few seeds ({c.seeds} of {FEWEST_SEEDS})"
+    if p < 0.05:
         return "holds"
-    return "holds in part" if within(interval.mean) else "not seen"
+    up = goal.at_most is None
+    within = interval.mean >= goal.at_least if up else interval.mean <= goal.at_most
+    none = {"value": None, "difference": 0.0, "share": 1.0}[goal.measure]
+    effect = none is None or (interval.low > none if up else interval.high < none)
+    return "holds in part" if within and effect else "not seen"
 
 
 def verdict(claim: Claim, found: Sequence[Compared]) -> str:
     """Verdict on the whole claim: `holds` if all of its goals hold."""
-    each = [judge(goal, found) for goal in claim.goals]
-    for answer in each:
-        if answer.startswith("too few"):
-            return answer
-    if set(each) == {"holds"}:
+    each = {v.answer for v in judge(claim, found)}
+    if open_ones := each - {"holds", "holds in part", "not seen"}:
+        return min(open_ones)
+    if each == {"holds"}:
         return "holds"
-    return "not seen" if set(each) == {"not seen"} else "holds in part"
+    return "not seen" if each == {"not seen"} else "holds in part"
 
 
 def sentences(claim: Claim, found: Sequence[Compared]) -> list[str]:
     """The verdict in words, and one sentence per goal with its number."""
     told = [f"{claim.question} Verdict: {verdict(claim, found)}."]
-    for goal in claim.goals:
-        row = next((c for c in found if (c.arm, c.metric) == (goal.arm, goal.metric)), None)
-        number = getattr(row, goal.measure) if row else None
-        told.append(f"Goal: {goal}; got {number or 'nothing'}: {judge(goal, found)}.")
+    for goal, v in zip(claim.goals, judge(claim, found), strict=True):
+        p = f", p {v.p:.2g}" if np.isfinite(v.p) else ""
+        told.append(f"Goal: {goal}; got {v.interval or 'nothing'}{p}: {v.answer}.")
     return told
 
 
@@ -268,9 +331,11 @@ def pictures(claim: Claim, lines: Sequence[Mapping], out: Path) -> dict[str, lis
         folder = out / f"{arm}_{seeds[0]}"
         checkpoint, picture = folder / "last.ckpt", folder / "picture"
         if checkpoint.exists() and not _pngs(folder):
-            call(sys.executable, *command(claim.picture, checkpoint=checkpoint, out=picture))
-        panels += [Panel(file, arm) for file in _pngs(folder)]
-    caption = f"Seed {claim.seeds[0]} of each arm, the same inputs: `{claim.picture}`"
+            words = command(claim.picture, checkpoint=checkpoint, out=picture)
+            if code := call(sys.executable, *words):
+                log.warning("no picture of %s: its command ended with %d", folder, code)
+        panels += [Panel(file, f"{arm}, seed {seeds[0]}") for file in _pngs(folder)]
+    caption = f"The same inputs for all arms: `{claim.picture.strip()}`"
     return {"Pictures": [Figure(caption, panels)]} if panels else {}
 
 

@@ -79,7 +79,7 @@ class ClassImages(DomainImages):
     def mask(self, index: int) -> Tensor | None:
         """Pixels of the object in the frame of x, (S, S) bool; None where they are not known.
 
-        They come from the file `masks/<path of the image>.png` beside the splits, of the size of
+        They come from `masks/<path of the image, ending in .png>` beside the splits, of the size of
         the image, at least half white; without it from the alpha channel, at least half opaque.
 
         Raises:

@@ -29,7 +29,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "gen bench", description=__doc__, formatter_class=how, allow_abbrev=False
     )
-    parser.add_argument("claim", nargs="?", help="name of a file in configs/claims, or a path")
+    parser.add_argument(
+        "claim",
+        nargs="?",
+        help="name of a file in configs/claims, or a path; before options with a dot",
+    )
     parser.add_argument("--list", action="store_true", help="show all claims and end")
     parser.add_argument("--publish", action="store_true", help="write the tables of all results")
     parser.add_argument("--out", type=Path, help=f"folder of the runs, default {RUNS}/NAME")
@@ -61,6 +65,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for word in more:
         if word.startswith("--") and "." not in word:
             parser.error(f"expected options of gen bench, or of gen fit with a dot, got {word}")
+        if word.startswith(("--model.seed", "--data.seed")):
+            parser.error(f"expected seeds as --seeds 1 2 3, got {word}")
     if args.list:
         print(table.listing(RUNS))
     elif args.publish:
@@ -97,7 +103,7 @@ def run(args: argparse.Namespace, more: Sequence[str], scratch: Path) -> int:
         for option, values in (("--seeds", args.seeds), ("--arms", args.arms)):
             same += [option, *map(str, values)] if values else []
         code = work(runs, same, args)
-        if found := table.collect(claim, out):
+        if found := table.collect(claim, out, more):
             print(table.write(claim, found, out))
         return code
     finally:
@@ -117,7 +123,9 @@ def work(runs: Sequence[jobs.Run], same: Sequence[str], args: argparse.Namespace
             folder = runs[-1].folder.parent / "jobs"
             code = wait(jobs.submit(commands, args.launcher, folder, options))
         if code:
-            print("not all runs ended well; the same command continues", file=sys.stderr)
+            print(
+                "not all runs ended well; run the same command again to continue", file=sys.stderr
+            )
             return code
     return 0
 
@@ -134,7 +142,7 @@ def wait(submitted: dict) -> int:
             if type(job).__name__ in ("LocalJob", "DebugJob"):
                 job.cancel()
             else:
-                sys.stderr.write(f"job {job.job_id} goes on; the same command waits for it\n")
+                sys.stderr.write(f"job {job.job_id} goes on; the same command, run again, waits\n")
         raise
     for run in failed:
         print(f"{run}: failed, see {run / 'log.txt'}", file=sys.stderr)

@@ -45,6 +45,8 @@ def test_a_claim_is_what_its_file_says(tmp_path):
         (dict(goals=[dict(arm="c", metric="a", measure="value", at_most=1)]), "goals for with"),
         (dict(goals=[dict(arm="with", metric="a", measure="mean", at_most=1)]), "value difference"),
         (dict(goals=[dict(arm="with", metric="a", measure="value")]), "at_least or at_most"),
+        (dict(goals=[dict(arm="with", metric="b", measure="value", at_most=1)]), "of `metrics`"),
+        (dict(arms={"a": {"options": {"model.seed": 1}}}), "expected `seeds`, got model.seed"),
         (dict(goals=[dict(arm="without", metric="a", measure="share", at_most=1)]), "`against`"),
     ],
 )
@@ -72,13 +74,18 @@ def test_words_of_options():
         *("--model.edges", "false", "--model.lambda_tri", "0"),
         *("--max-sources", "3", "--keep-void"),
     ]
+    assert claims.words({"keep_void": False, "trainer.max_epochs": None}) == [
+        *("--trainer.max_epochs", "null")
+    ]
     assert claims.words({"net": ["alex", "vgg"]}) == ["--net", "alex", "vgg"]
 
 
 def test_words_of_a_command(tmp_path):
     for name in ("b.png", "a.png"):
         (tmp_path / name).touch()
-    assert claims.command("x.py '{out} 1' *", out="o") != []
+    assert claims.command("x.py '{out} 1' {0..9}.tar", out="o") == ["x.py", "o 1", "{0..9}.tar"]
+    with pytest.raises(ValueError, match="expected files that fit .*none.png, got none"):
+        claims.command(f"x {tmp_path}/*none.png")
     text = f"x.py {tmp_path}/*.png --out {{out}}"
     files = [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
     assert claims.command(text, out="o o") == ["x.py", *files, "--out", "o o"]

@@ -131,9 +131,10 @@ def test_other_options_of_evaluate_measure_anew_and_train_nothing(claim, tmp_pat
     run = jobs.plan(claim, tmp_path / "o")[1]
     jobs.begin([run])
     jobs.perform(run)
+    (run.folder / "test.values.val.jsonl").touch()  # of a classifier's split
     run = jobs.plan(replace(claim, evaluate={"count": 4}), tmp_path / "o")[1]
     jobs.begin([run])
-    assert not run.is_done()
+    assert not run.is_done() and not [*run.folder.glob("test.values*")]
     jobs.perform(run)
     assert [words[0] for words in fit.said] == [sys.executable, "evaluate", "evaluate"]
 

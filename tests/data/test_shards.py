@@ -290,9 +290,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is(root, tmp_path, ca
     write(out, ["mine.png"])
     assert writer.main([str(root), str(out)]) == 1
     assert "expected a new or empty folder, got mine.png" in capsys.readouterr().err
-    (out / "mine.png").rename(out / "0000.part")  # what a call that was killed leaves
+    (out / "mine.png").rename(out / "0000.tar")  # of another program
+    assert writer.main([str(root), str(out)]) == 1 and (out / "0000.tar").exists()
+    (out / writer.UNFINISHED).touch()  # what a call that was killed leaves
+    (out / "0000.tar").rename(out / "0007.part")
     assert writer.main([str(root), str(out)]) == 0 and writer.main([str(root), str(out)]) == 1
     assert "got index.json; choose" in capsys.readouterr().err
+    assert not (out / "0007.part").exists() and not (out / writer.UNFINISHED).exists()
     assert writer.main([str(tmp_path / "none"), str(tmp_path / "x")]) == 1
     with pytest.raises(SystemExit):
         writer.main([str(root), str(tmp_path / "x"), "--size", "0"])
