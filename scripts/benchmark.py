@@ -44,7 +44,7 @@ import torch
 from torch import Tensor
 
 import gen
-from gen.commands import plain_errors
+from gen.commands import number, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import versions
 from gen.files import parse_yaml, read_yaml
@@ -354,7 +354,7 @@ def main() -> None:
     p = commands.add_parser("flops")
     p.add_argument("configs", nargs="+", metavar="CONFIG")
     p.add_argument(
-        "--tflops", type=float, help="what a GPU reaches; default: 46.8 in bf16, 5.85 in fp32"
+        "--tflops", type=number, help="what a GPU reaches; default: 46.8 in bf16, 5.85 in fp32"
     )
     p.add_argument("--images", type=int, default=1281167, help="of an epoch; default: ImageNet")
     p.set_defaults(run=flops)

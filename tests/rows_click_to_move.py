@@ -86,12 +86,3 @@ WRITES = {
     ],
     "video": ["photos/cat/a.png --masks photos --out photos/clips"],
 }
-
-QUALITY = {  # of test_quality.py
-    "ClickToMove": (
-        "click_to_move/movers_motion",
-        "--trainer.max_steps=60 --data.num_workers=0",
-        "--data movers --metrics motion --count 40",
-        "user/fde_px",
-    )
-}

@@ -19,7 +19,7 @@ from gen.data.clips.decoding import Video, fitted, read_masks
 from gen.files import UnavailableError, WeightsError, cache_dir
 from gen.methods.click_to_move import ClickToMove
 from gen.ops.motion import warp
-from runs import CLICK_TO_MOVE
+from rows_click_to_move import CLICK_TO_MOVE
 
 ROOT = Path(__file__).resolve().parents[2]
 import opencv_vtest  # noqa: E402

@@ -19,7 +19,8 @@ from gen.files import sha256
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.click_to_move.animator import Animation, true_camera
 from gen.ops.motion import identity, move_boxes
-from runs import CLICK_TO_MOVE, ship
+from rows_click_to_move import CLICK_TO_MOVE
+from runs import ship
 
 SHAPE = dict(height=32, width=64, frames=4, max_objects=4)
 CLIPS = MoverClips(777, 5, 6, **SHAPE, branches=True)

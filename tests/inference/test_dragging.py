@@ -10,7 +10,7 @@ from gen.inference import dragging, scenes
 from gen.inference.dragging import Drag, Request
 from gen.methods.click_to_move import ClickToMove
 from gen.ops.motion import affine_flow, move_boxes
-from runs import CLICK_TO_MOVE
+from rows_click_to_move import CLICK_TO_MOVE
 
 H, W = 32, 64
 FULL = {

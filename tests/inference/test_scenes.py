@@ -18,7 +18,8 @@ from gen.inference import dragging, scenes
 from gen.inference.dragging import Drag, Request
 from gen.methods.click_to_move import ClickToMove
 from gen.methods.domain_classifier import DomainClassifier
-from runs import CLASSIFIER, CLICK_TO_MOVE, ship
+from rows_click_to_move import CLICK_TO_MOVE
+from runs import CLASSIFIER, ship
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/click_to_move.py"
 H, W = 32, 64

@@ -14,7 +14,8 @@ from gen.data.movers import MoverClips
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.click_to_move.animator import Animator, Motion, Scene, true_camera
 from harness import bare
-from runs import CLICK_TO_MOVE, cut_run, differences, fit, losses, read
+from rows_click_to_move import CLICK_TO_MOVE
+from runs import cut_run, differences, fit, losses, read
 
 NAME, FIRST, MORE = "ClickToMove", 3, 4
 CLIPS = MoverClips(777, 0, 8, 32, 64, frames=4, max_objects=4)

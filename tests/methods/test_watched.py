@@ -1,7 +1,8 @@
 """Each method's losses, on a fixed tiny run of one thread, stay what they were.
 
 So nothing that should change no result changes one unseen. After a change that is meant to,
-`python tests/methods/test_watched.py` records the losses anew; say why in the commit.
+`PYTHONPATH=tests python tests/methods/test_watched.py` records the losses anew; say why in the
+commit.
 """
 
 import json
