@@ -16,7 +16,6 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 import gen.methods
-from gen.data.movers import MoverClips
 from gen.files import read_yaml
 from gen.networks.perceptual import LPIPS
 from harness import bare
@@ -81,6 +80,8 @@ def make(config: dict, **sizes) -> tuple[nn.Module, dict[str, Tensor]]:
         method._lpips = (LPIPS("alex"),)
     if name == "ClickToMove":
         of = method.hparams
+        from gen.data.movers import MoverClips
+
         clips = MoverClips(777, 0, count, of.height, of.width, of.steps + 1, data["max_objects"])
         return method, default_collate([clips[i] for i in range(count)])
     x, y = torch.rand(count, 3, data["img_size"], data["img_size"]), torch.arange(count) % 2

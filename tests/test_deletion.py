@@ -163,5 +163,10 @@ def test_the_command_knows_the_other_methods_alone(without):
     assert "SmoothI2I" in python(without, "-m", "gen", "fit", "-c", config, "--print_config")
 
 
+def test_no_other_test_needs_it_to_begin(without):
+    told = python(without, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--collect-only")
+    assert "tests/methods/test_stylegan2.py" in told
+
+
 def test_tests_of_every_room_pass(without):
     python(without, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *SAMPLE)

@@ -298,6 +298,7 @@ CLUTTER = [*CLASSES, "--ground", "clutter"]
 
 
 def test_emoji_on_clutter(packages, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
     percent = {"1f44b": 3, "1f600": 15, "1f9d1": 15}  # hand: test; grin, cooks: val
     monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
     plain, out = tmp_path / "plain", tmp_path / "out"
@@ -315,6 +316,7 @@ def test_emoji_on_clutter(packages, tmp_path, monkeypatch, capsys):
 
 
 def test_masks_of_clutter_show_where_the_emoji_is(cooks_validate, tmp_path):
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
     out = tmp_path / "out"
     assert emoji.main(["--out", str(out), *CLUTTER]) == 0
     data = Classes(out, img_size=40)
@@ -415,6 +417,7 @@ def test_a_composed_object_is_whole_on_top_and_exactly_masked():
 
 @pytest.mark.parametrize("size", [32, 65])
 def test_grounds_of_all_kinds_depend_on_their_numbers_alone(size):
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
     def ground(seed, scenes=0):
         return np.asarray(clutter.ground(np.random.default_rng(seed), size, scenes))
 
