@@ -418,6 +418,7 @@ def test_a_composed_object_is_whole_on_top_and_exactly_masked():
 @pytest.mark.parametrize("size", [32, 65])
 def test_grounds_of_all_kinds_depend_on_their_numbers_alone(size):
     pytest.importorskip("gen.data.movers", reason="it draws the streets")
+
     def ground(seed, scenes=0):
         return np.asarray(clutter.ground(np.random.default_rng(seed), size, scenes))
 
