@@ -289,9 +289,14 @@ def write(claim: Claim, lines: Sequence[Mapping], out: Path) -> str:
     text = to_markdown(claim, found)
     write_atomic(out / "results.jsonl", to_json(lines).encode())
     write_atomic(out / "table.md", f"# {claim.name}\n\n{text}".encode())
+    protocols: dict[str, str] = {}  # that of the first arm, so that all arms stand together
     rows = [
-        (f"{c.metric}/{c.arm}", c.protocol, c.better, cells(claim, c)) for c in by_metric(found)
-    ]
+        (
+            f"{c.metric}/{c.arm}", protocols.setdefault(c.metric, c.protocol), c.better,
+            cells(claim, c),
+        )
+        for c in by_metric(found)
+    ]  # fmt: skip
     write_report(
         out / "page.html",
         title=claim.name,
@@ -336,7 +341,7 @@ def pictures(claim: Claim, lines: Sequence[Mapping], out: Path) -> dict[str, lis
                 log.warning("no picture of %s: its command ended with %d", folder, code)
         panels += [Panel(file, f"{arm}, seed {seeds[0]}") for file in _pngs(folder)]
     caption = f"The same inputs for all arms: `{claim.picture.strip()}`"
-    return {"Pictures": [Figure(caption, panels)]} if panels else {}
+    return {"Pictures": [Figure(caption, panels, width_px=640)]} if panels else {}
 
 
 def _pngs(folder: Path) -> list[Path]:
