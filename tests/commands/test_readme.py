@@ -89,9 +89,12 @@ def test_the_method_that_it_shows_trains(tmp_path, monkeypatch):
     assert type(gen.load(tmp_path / "run", method="readme_mine.Mine")).__name__ == "Mine"
 
 
+ELSEWHERE = "bash", "source", "gen bench click_to_move", "gen bench --publish"  # see tests/bench
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [c for c in commands() if not c.startswith(("bash", "source")) and "photos" not in c]
+    "command", [c for c in commands() if not c.startswith(ELSEWHERE) and "photos" not in c]
 )
 def test_commands_run(command, tmp_path, lpips_cache):
     for data in ("data/emoji", "data/emoji_groups"):
