@@ -18,6 +18,7 @@ from pathlib import Path
 from gen.bench import claim as claims
 from gen.bench import jobs, publish, table
 from gen.commands import plain_errors
+from gen.files import keep_inputs
 from gen.runs import lock
 
 RUNS = Path("runs/bench")
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace, more: Sequence[str], scratch: Path) -> int:
         print(f"{one.folder}: running, see {one.folder / 'log.txt'}", flush=True)
         jobs.perform(one)
         return 0
+    keep_inputs([path, *{arm.config for arm in claim.arms.values()}], [out])
     jobs.check_folder(out)
     descriptor = lock(out)
     try:

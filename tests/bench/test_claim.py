@@ -61,7 +61,7 @@ def test_a_claim_is_found_by_name_and_by_path(tmp_path, monkeypatch):
         assert claims.find(name).stem == "smooth_i2i"
     path = write(tmp_path)
     assert claims.find(str(path)) == path
-    with pytest.raises(ValueError, match="click_to_move .* got smoothness"):
+    with pytest.raises(ValueError, match="smooth_i2i .* got smoothness"):
         claims.find("smoothness")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="in a clone of the repository"):

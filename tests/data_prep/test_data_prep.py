@@ -334,6 +334,7 @@ def test_masks_of_clutter_show_where_the_emoji_is(cooks_validate, tmp_path):
 def test_emoji_on_clutter_are_a_function_of_the_seed_and_continue(
     cooks_validate, tmp_path, monkeypatch, capsys
 ):
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
     whole, out, calls, write = tmp_path / "whole", tmp_path / "out", [], emoji.write_png
     assert emoji.main(["--out", str(whole), *CLUTTER]) == 0
 
@@ -361,6 +362,7 @@ def test_emoji_on_clutter_are_a_function_of_the_seed_and_continue(
 
 
 def test_emoji_scatters_emoji_of_the_same_split_and_no_variants(packages, tmp_path, monkeypatch):
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
     percent = {"1f600": 15, "2764": 15}  # grin, heart: val, and no test
     monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
     asked, compose = [], emoji.compose
@@ -391,6 +393,8 @@ def test_clutter_wants_classes(packages, tmp_path, capsys):
 
 
 def test_a_composed_object_is_whole_on_top_and_exactly_masked():
+    pytest.importorskip("gen.data.movers", reason="it draws the streets")
+
     def disc(side):
         r, c = np.mgrid[:side, :side] - (side - 1) / 2
         pixels = np.zeros((side, side, 4), np.uint8)
