@@ -50,7 +50,8 @@ def add_command(commands) -> None:
     p.add_argument("--batch-size", type=int, default=1)
     p.add_argument("--preset", nargs="+", choices=PRESETS, default=[*PRESETS])
     p.set_defaults(run=lambda args: video_rows(args.batch_size, args.device, args.preset))
-    p.set_defaults(floors=[("video --device cpu --preset small", 0, "ratio", 1.0)])
+    # in float32 both ways take nearly as long: 1.06 to 1.16 measured
+    p.set_defaults(floors=[("video --device cpu --preset small", 0, "ratio", 0.9)])
 
 
 def video_rows(batch_size: int, device: str, presets: list[str], repeats: int = 3) -> list[dict]:

@@ -217,13 +217,20 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_preempted_job_saves_is_requeued_and_goes_on(tmp_path):
+@pytest.fixture
+def submitted(tmp_path):
+    """A job of submitit's local executor that has begun: {folder of its run: job}."""
     pytest.importorskip("submitit")
     run = tmp_path / "run"
     run.mkdir()
     command = [sys.executable, "-c", RUN, str(run)]
-    submitted = jobs.submit({run: command}, "local", tmp_path / "jobs", {"timeout_min": 60})
+    found = jobs.submit({run: command}, "local", tmp_path / "jobs", {"timeout_min": 60})
     wait_for(run / "began")
+    return found
+
+
+def test_a_preempted_job_saves_is_requeued_and_goes_on(submitted):
+    (run,) = submitted
     controller = submitted[run].job_id  # a process, which starts the job
     (job,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
     os.kill(int(job), signal.SIGUSR2)  # the signal that SLURM sends before it takes the node
@@ -231,13 +238,8 @@ def test_a_preempted_job_saves_is_requeued_and_goes_on(tmp_path):
     assert (run / "saved").exists() and (run / "done").exists()
 
 
-def test_ctrl_c_stops_jobs_of_this_machine(tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
-    run = tmp_path / "run"
-    run.mkdir()
-    command = [sys.executable, "-c", RUN, str(run)]
-    submitted = jobs.submit({run: command}, "local", tmp_path / "jobs", {"timeout_min": 60})
-    wait_for(run / "began")
+def test_ctrl_c_stops_jobs_of_this_machine(submitted, monkeypatch):
+    (run,) = submitted
 
     def stop(*_):
         raise KeyboardInterrupt
