@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import io
@@ -109,6 +110,8 @@ def read_yaml(path: str | Path) -> Any:
 def parse_yaml(text: str, source: str | Path) -> Any:
     """Parses YAML; every use of an alias counts towards the limit. Errors name `source`.
 
+    As in YAML 1.2, and as `gen fit` reads it, 1e-4 is a number and 2026-01-31 is text.
+
     Raises:
         WeightsError: not YAML, too many values or characters, or a value that contains itself.
     """
@@ -126,7 +129,7 @@ def parse_yaml(text: str, source: str | Path) -> Any:
     try:
         if len(text) > MAX_TEXT:
             raise WeightsError(f"more than {MAX_TEXT} characters")
-        loader = yaml.SafeLoader(text)
+        loader = _yaml_loader()(text)
         if (root := loader.get_single_node()) and size(root) >= MAX_VALUES:
             raise WeightsError(f"more than {MAX_VALUES} values")
         return root and loader.construct_document(root)
@@ -134,6 +137,21 @@ def parse_yaml(text: str, source: str | Path) -> Any:
         raise WeightsError(
             f"{source}: expected YAML in UTF-8, got {type(error).__name__}: {error!s:.300}"
         ) from error
+
+
+@functools.cache
+def _yaml_loader() -> type:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+            for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    number = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+.0123456789"])
+    return Loader
 
 
 def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:

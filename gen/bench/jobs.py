@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gen.bench.claim import Arm, Claim, command, fill, words
 from gen.commands import call, call_each
-from gen.files import parse_yaml, read_yaml, sha256, write_atomic
+from gen.files import read_yaml, sha256, write_atomic
 
 ROWS = "rows.jsonl"  # the rows of an evaluation, with the values of single units
 COST = "cost.jsonl"  # a line for each training process
@@ -136,9 +136,20 @@ def begin(runs: Sequence[Run]) -> None:
 
 
 def begun(run: Run) -> dict[str, Any]:
-    """The identity with which a run was begun; empty if it was not."""
+    """The identity with which a run was begun; empty if it was not.
+
+    Raises:
+        ValueError: its claim.json is no JSON object.
+    """
     file = run.folder / "claim.json"
-    return parse_yaml(file.read_text(), file) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: expected JSON as gen bench wrote it, got {error}; choose another --out"
+        ) from error
 
 
 def is_measured_so(run: Run) -> bool:

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, more: Sequence[str], scratch: Path) -> int:
         code = work(runs, same, args)
         if found := table.collect(claim, out, more):
             print(table.write(claim, found, out))
-        return code
+        return code or int(not found)
     finally:
         os.close(descriptor)
 

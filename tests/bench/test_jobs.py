@@ -65,6 +65,18 @@ def test_the_judge_comes_first_then_all_arms_of_a_seed(claim, tmp_path):
         jobs.plan(claim, tmp_path, arms=["wiht"])
 
 
+def test_small_numbers_and_odd_letters_are_no_other_run(claim, tmp_path):
+    Path(claim.config).write_text("model: {lr: 1.0e-05, name: \U0001f600, on: 2026-01-31}\n")
+    claim.arms["with"].options["model.lr"] = 1e-7
+    runs = jobs.plan(claim, tmp_path / "o")
+    jobs.begin(runs)
+    assert all(jobs.begun(run) == jobs.identity(run) for run in runs)
+    jobs.begin(runs)
+    (runs[0].folder / "claim.json").write_text("[1]")
+    with pytest.raises(ValueError, match="claim.json: expected JSON .* choose another --out"):
+        jobs.begin(runs)
+
+
 def test_a_run_is_trained_then_measured_and_only_once(claim, tmp_path, fit):
     run = jobs.plan(claim, tmp_path / "o")[2]
     jobs.begin([run])

@@ -288,6 +288,18 @@ def test_a_config_with_aliases_is_read(tmp_path):
     assert files.read_yaml(tmp_path / "x.yaml") is None
 
 
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("1e-4", 1e-4), ("1.0e-05", 1e-5), ("-.5E+3", -500.0), ("+2e2", 200.0), ("1.5", 1.5),
+        ("7", 7), ("1e", "1e"), ("e5", "e5"), ("1.2.3e4", "1.2.3e4"), ("2026-01-31", "2026-01-31"),
+    ],
+)  # fmt: skip
+def test_numbers_and_dates_are_those_of_yaml_1_2(text, value):
+    found = files.parse_yaml(f"a: {text}", "x")["a"]
+    assert found == value and type(found) is type(value)
+
+
 # --- safetensors ---
 
 
