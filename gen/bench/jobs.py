@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen.bench.claim import Arm, Claim, command, fill, words
+from gen.bench.claim import FOLDER, Arm, Claim, command, fill, read, words
 from gen.commands import call, call_each
 from gen.files import read_yaml, sha256, write_atomic
 
@@ -233,6 +233,21 @@ def run_here(commands: Sequence[Sequence[str]], jobs: int) -> int:
     """Runs commands on this machine, `jobs` at once; returns the worst exit status."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     return max(call_each(commands, jobs), key=abs, default=0)
+
+
+def listing(root: Path) -> str:
+    """All claims of `configs/claims`, with the number of runs measured below `root`."""
+    lines = [f"{'claim':24} {'runs':>9}  {'core-hours':>10}  question"]
+    for path in sorted(FOLDER.glob("*.yaml")):
+        claim = read(path)
+        count = len(claim.arms) * len(claim.seeds)
+        runs = [(arm, seed) for arm in claim.arms for seed in claim.seeds]
+        done = sum((root / claim.name / f"{a}_{s}" / ROWS).exists() for a, s in runs)
+        state, hours = f"{done} of {count}", claim.cost * (count - done)
+        lines.append(f"{claim.name:24} {state:>9}  {hours:10.1f}  {claim.question}")
+    if len(lines) == 1:
+        raise ValueError(f"gen bench: expected claims in {FOLDER}, got none; run it in a clone")
+    return "\n".join([*lines, "core-hours: of what is left"])
 
 
 class Job:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from gen.bench import jobs
-from gen.bench.claim import FOLDER, Claim, Goal, command, read
+from gen.bench.claim import Claim, Goal, command
 from gen.commands import call
 from gen.evaluation.compare import at_equal_distance
 from gen.evaluation.results import from_json
@@ -346,18 +346,3 @@ def pictures(claim: Claim, lines: Sequence[Mapping], out: Path) -> dict[str, lis
 
 def _pngs(folder: Path) -> list[Path]:
     return sorted([*folder.glob("*.png"), *folder.glob("picture/*.png")])
-
-
-def listing(root: Path) -> str:
-    """All claims of `configs/claims`, with the number of runs measured below `root`."""
-    lines = [f"{'claim':24} {'runs':>9}  {'core-hours':>10}  question"]
-    for path in sorted(FOLDER.glob("*.yaml")):
-        claim = read(path)
-        count = len(claim.arms) * len(claim.seeds)
-        runs = [(arm, seed) for arm in claim.arms for seed in claim.seeds]
-        done = sum((root / claim.name / f"{a}_{s}" / jobs.ROWS).exists() for a, s in runs)
-        state, hours = f"{done} of {count}", claim.cost * (count - done)
-        lines.append(f"{claim.name:24} {state:>9}  {hours:10.1f}  {claim.question}")
-    if len(lines) == 1:
-        raise ValueError(f"gen bench: expected claims in {FOLDER}, got none; run it in a clone")
-    return "\n".join([*lines, "core-hours: of what is left"])

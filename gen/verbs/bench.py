@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gen.bench import claim as claims
-from gen.bench import jobs, publish, table
+from gen.bench import jobs
 from gen.commands import plain_errors
 from gen.files import keep_inputs
-from gen.runs import lock
 
 RUNS = Path("runs/bench")
 
@@ -69,8 +68,10 @@ def main(words: Sequence[str] | None = None) -> None:
         if word.startswith(("--model.seed", "--data.seed")):
             parser.error(f"expected seeds as --seeds 1 2 3, got {word}")
     if args.list:
-        print(table.listing(RUNS))
+        print(jobs.listing(RUNS))
     elif args.publish:
+        from gen.bench import publish  # torch takes seconds to load
+
         for path in publish.publish(RUNS):
             print(f"wrote {path}")
     elif not args.claim:
@@ -84,6 +85,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace, more: Sequence[str], scratch: Path) -> int:
     """Runs a claim, or one of its runs; returns the exit status."""
+    from gen.bench import table
+    from gen.runs import lock
+
     path = claims.find(args.claim)
     claim = claims.read(path)
     claim = claims.shorten(claim) if args.smoke else claim
