@@ -9,8 +9,8 @@ host, and operations whose result has a size that only the GPU knows.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -338,6 +338,7 @@ def fake_gpu(device: str = "cuda:0"):
     """Within, `device` exists. Gives the `GPU`."""
     gpu, kind = GPU(device), torch.device(device).type
     autocast, group = torch.autocast, torch._C._group_tensors_by_device_and_dtype
+    move, without = nn.Module.to, defaultdict(torch.no_grad)
 
     def grouped(*args):  # by where tensors say they are
         found = {}
@@ -349,6 +350,11 @@ def fake_gpu(device: str = "cuda:0"):
     def on_cpu(device_type, *args, **kwargs):
         return autocast("cpu" if device_type == kind else device_type, *args, **kwargs)
 
+    def to(module, *args, **kwargs):
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        moved = gpu.take(module) if device and device.type == kind else module
+        return move(moved, dtype=dtype) if dtype else moved
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "autocast", on_cpu)
@@ -356,6 +362,19 @@ def fake_gpu(device: str = "cuda:0"):
         patch.setattr(torch.cuda, "Event", _Event)
         patch.setattr(torch.cuda, "manual_seed", lambda seed: None)
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
+        patch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
+        patch.setattr(torch.cuda, "device_count", lambda: 1)
+        patch.setattr(torch.cuda, "get_device_name", lambda *_: "a fake GPU")
+        patch.setattr(torch.cuda, "device", lambda _: nullcontext())
+        patch.setattr(nn.Module, "to", to)
+        for check in (
+            "_accelerator_graph_capture_health_check",
+            "_cuda_graph_capture_health_check",
+        ):
+            patch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)
+        mode = torch.autograd.grad_mode.inference_mode  # a `Fake` has no inference tensors
+        patch.setattr(mode, "__enter__", lambda self: without[id(self)].__enter__())
+        patch.setattr(mode, "__exit__", lambda self, *e: without.pop(id(self)).__exit__(*e))
         LIVE.append(gpu)
         try:
             with _Above(gpu), _Below():

@@ -54,6 +54,27 @@ def dragged(gpu) -> torch.Tensor:
 VIDEO = CLICK_TO_MOVE | dict(lambda_smooth=0.1, lambda_perceptual=1.0)
 SPADE = CLICK_TO_MOVE | dict(generator="spade", norm="batch", camera=0.0)
 
+
+def shipped(folder):
+    """File of an untrained model."""
+    from gen.methods import ClickToMove
+    from runs import ship  # which reads the tables of this file
+
+    return ship(ClickToMove(**CLICK_TO_MOVE), folder / "animator.safetensors")
+
+
+MAKERS = {"animator": shipped}
+EVALUATED = {"animator": "--data movers --metrics motion response frames --count 3 --batch-size 3"}
+
+
+def moved(method, gpu) -> torch.Tensor:
+    """Frames of a batch of clips, on a fake device."""
+    scene, motion, _, z, object_z = method.draws(gpu.send(clips(2)))
+    return method.animate(scene, motion, z, object_z).video
+
+
+USES = {"animator": moved}
+COMMANDS = {"animator": "click_to_move.py --scene 1 --drag 16,16:8,-2"}
 DATA = {"ClickToMove": ("Movers", MOVERS)}
 OPTIONS = {"ClickToMove": CLICK_TO_MOVE | RUN}
 CONFIGS = {"ClickToMove": (CLICK_TO_MOVE, {"g/translation", "g/scale", "g/rotation"})}

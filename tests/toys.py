@@ -6,6 +6,8 @@ import torch.nn.functional as F
 import torch_fidelity
 from torch import nn
 
+import gen.data
+
 SIZE = 32
 
 
@@ -94,3 +96,10 @@ class Translator(nn.Module):
 
     def mean_style(self, y):
         return torch.eye(3)[y][None]
+
+
+class FewHeads(gen.data.Heads):
+    """`Heads` with few images, for `--data toys.FewHeads`."""
+
+    def __init__(self, **options):
+        super().__init__(**dict(train_images=6, val_images=4) | options)

@@ -1,5 +1,7 @@
 """Input checks of all image metrics, before any network runs."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,8 @@ def check_images(images: Tensor, name: str, ndim: int = 4, frames: int | None = 
         raise ValueError(f"{name}: expected {layout}, N >= 1, got {tuple(images.shape)}")
     if frames is not None and images.shape[1] != frames:
         raise ValueError(f"{name}: expected {frames} frames, got {images.shape[1]}")
-    low, high = torch.aminmax(images.detach())
-    if not (torch.isfinite(low) and torch.isfinite(high)):  # aminmax carries NaN through
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()  # one wait for a GPU
+    if not (math.isfinite(low) and math.isfinite(high)):  # aminmax carries NaN through
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
     if low < -1.001 or high > 1.001:
         raise ValueError(
