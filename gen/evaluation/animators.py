@@ -103,8 +103,9 @@ def evaluate_animator(
       equal counts only. I3D takes some 3 s per clip on one core.
 
     Args:
-        method: model with `animate`, `predict_motion`, `encode`, `latents`, `shape`, such as
-            `gen.methods.ClickToMove`.
+        method: model with `animate`, `predict_motion`, `latents`, `shape` and, for
+            `user_posterior`, `encode`, such as `gen.methods.ClickToMove`; any other model by
+            `gen.evaluation.adaptor.Adaptor`.
         clips: data set of clips with the method's height, width and number of frames.
         metrics: groups to measure; None measures all possible groups and logs the others.
         count: number of clips, without branches; None takes all clips.
@@ -216,7 +217,8 @@ class _Videos(Reactions):
         sides = {"nobody": (of_user._replace(user=torch.zeros_like(user)), z), "user": (of_user, z)}
         if self.method.hparams.camera:
             sides["user_camera"] = (self.user_motion(clips, user, camera=True), z)
-        sides["user_posterior"] = (of_user, self.method.encode(clips))
+        if hasattr(self.method, "encode"):
+            sides["user_posterior"] = (of_user, self.method.encode(clips))
         sides["oracle"] = (self.user_motion(clips, scene.present), z)
         for side, (motion, latent) in sides.items():
             made = self.method.animate(scene, motion, latent, object_z)
@@ -231,7 +233,7 @@ class _Videos(Reactions):
         yield from self.pixels("warp", warped, clips["flow"], clips)
         yield self.found("warp", warped, block)
 
-    def pixels(self, side: str, video: Tensor, flow: Tensor, clips: dict) -> Values:
+    def pixels(self, side: str, video: Tensor, flow: Tensor | None, clips: dict) -> Values:
         real, shown = clips["video"][:, 1:], clips["visible"]
         masks = {"": torch.ones_like(shown), "_visible": shown, "_revealed": 1 - shown}
         for suffix, mask in masks.items():
@@ -240,8 +242,9 @@ class _Videos(Reactions):
             yield f"{side}/ssim{suffix}", what, ssim(video, real, mask), HIGHER
             far = lpips(self.lpips, video, real, mask)
             yield f"{side}/lpips_{self.net}{suffix}", what, far, LOWER
-        what = "flow to the first frame, pixels that are visible"
-        yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown), LOWER
+        if flow is not None:
+            what = "flow to the first frame, pixels that are visible"
+            yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown), LOWER
 
     def best(self, video: Tensor, motion: Motion, block: Block) -> Values:
         if (K := self.samples) == 1:
