@@ -21,10 +21,12 @@ data_prep/opencv_vtest.py
 data_prep/verify_clips.py
 data_prep/video*.py
 docs/demo_click_to_move.gif
+docs/movers.md
 gen/data/clips
 gen/data/movers
 gen/demo/move.py
 gen/demo/stage.*
+gen/evaluation/adaptor.py
 gen/evaluation/animators.py
 gen/evaluation/reactions.py
 gen/inference/dragging.py
@@ -49,6 +51,7 @@ tests/data_prep/test_video.py
 tests/demo/test_stage.py
 tests/demo/test_stage_browser.py
 tests/demo/test_stage_requests.py
+tests/evaluation/test_adaptor.py
 tests/evaluation/test_evaluate_animators.py
 tests/fuzz/click_to_move_doors.py
 tests/inference/test_dragging.py

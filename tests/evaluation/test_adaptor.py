@@ -1,8 +1,12 @@
 """Models that are not ours take the test of Movers, as functions."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from gen.data.movers import MoverClips
 from gen.evaluation.adaptor import Adaptor
 from gen.evaluation.animators import evaluate_animator
@@ -93,3 +97,32 @@ def test_wrong_answers_are_named():
             evaluate_animator(Adaptor(wrong, SHAPE), CLIPS, ["motion"], count=1)
     with pytest.raises(ValueError, match="returns places; measure --metrics motion response"):
         evaluate_animator(Adaptor(only_dragged, SHAPE), CLIPS, ["frames"], count=1, samples=1)
+
+
+PAGE = (ROOT / "docs/movers.md").read_text()
+
+
+def test_the_example_of_the_page_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    exec(compile(code, "docs/movers.md", "exec"), {"__name__": "mine"})
+    printed = capsys.readouterr().out
+    for name in re.findall(r"`(fde_px_velocity|change_px_\w+|moved_px_\w+|fde_px)`", PAGE):
+        assert f"user/{name}" in printed
+    still, user = (
+        re.search(rf"{who}/change_px_velocity +([\d.]+)", printed)[1] for who in ("still", "user")
+    )
+    assert still == user
+
+
+def test_the_numbers_of_the_page_are_those_of_the_card():
+    rows = (ROOT / "checkpoints/click_to_move_movers.jsonl").read_text().splitlines()
+    values = {row["metric"]: row["value"] for row in map(json.loads, rows)}
+    table = PAGE.split("| px, 200 test scenes ")[1].split("\n\n")[0].splitlines()[2:]
+    for line, name in zip(
+        table, ("fde_px", "fde_px_velocity", "change_px_velocity", "change_px_removed"), strict=True
+    ):
+        cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        wanted = [values.get(f"{who}/{name}") for who in ("still", "velocity", "no_edges", "user")]
+        if name.startswith("change_px"):  # without interaction nothing changes
+            wanted[1], wanted[2] = wanted[0], wanted[0] if name.endswith("velocity") else None
+        assert cells == ["–" if value is None else f"{value:.2f}" for value in wanted], name
