@@ -1,7 +1,7 @@
 """Draws twelve new emoji: sources that no vendor drew and no model was trained on.
 
     python data_prep/own_emoji.py --out data/own_emoji
-    python scripts/translate.py --checkpoint checkpoints/smooth_i2i_emoji64.safetensors \
+    gen translate --checkpoint checkpoints/smooth_i2i_emoji64.safetensors \
         --input data/own_emoji --out runs/own_emoji --domain openmoji
 """
 

@@ -6,7 +6,7 @@ writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes th
 (`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png` to look at. The last tenth
 of the frames is for validation; no clip spans a cut. Without `--masks` the camera must stand still
 and objects must move: an object is what differs from the background before and after it. Masks are
-as for click_to_move.py: trainId * 1000 + number for things, e.g. 13001 for a car, trainIds for
+as for gen move: trainId * 1000 + number for things, e.g. 13001 for a car, trainIds for
 other pixels.
 Flow, visibility and tracks are computed here, without weights. Exit codes: see recipe.py.
 """

@@ -241,7 +241,7 @@ class OfImages(Callback):
         if not self.takes(method):
             raise ValueError(
                 f"{type(self).__name__}: expected a translator or a generator, got "
-                f"{type(method).__name__}; leave the callback out, see scripts/evaluate.py"
+                f"{type(method).__name__}; leave the callback out, see gen evaluate"
             )
 
 

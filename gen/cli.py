@@ -14,28 +14,15 @@ from gen.commands import explain, import_modules, plain_errors
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-HELP = """usage: gen {fit,validate,test,predict} -c CONFIG.yaml ... or gen {bench,evaluate}
-
-  gen fit -c configs/smooth_i2i/emoji64_cpu.yaml --out runs/mine     train
-  gen fit -c ... --ckpt_path runs/mine/last.ckpt                     resume
-  gen fit -c ... --model.init_from checkpoints/X.safetensors         fine-tune
-  gen validate -c ... --ckpt_path runs/mine/last.ckpt                measure
-  gen evaluate --checkpoint FILE --data DIR                          measure any checkpoint
-  gen bench --list                                                   claims: train, measure, compare
-  gen fit -c ... --print_config                                      every option and its value
-  gen fit --model.help SmoothI2I                                     the options of a method
-  gen fit --help                                                     all of it
-"""
-
 
 def main(args: list[str] | None = None) -> None:
     """Runs `gen`; `args` default to those of the process. Mistakes end in one line of text."""
     words = sys.argv[1:] if args is None else args
     if words in ([], ["-h"], ["--help"]):
-        print(HELP, end="")  # without the seconds of importing torch and lightning
+        print(verbs.describe(), end="")  # without the seconds of importing torch and lightning
         return
-    if words[0] in verbs.VERBS:
-        return verbs.run(words)
+    if verbs.run(words):
+        return
     with plain_errors(ours_alone=True) if args is None else nullcontext():
         run(args, words)
 

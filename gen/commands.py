@@ -119,6 +119,13 @@ def number(text: str) -> float:
     return value
 
 
+def best_device() -> str:
+    """`cuda` if this machine has a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_any(path: str | Path, device: str, method: str) -> Method:
     """`gen.load` of one of several checkpoints; `method` is for those that gen.methods lacks."""
     import gen.methods

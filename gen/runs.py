@@ -239,7 +239,7 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
     if not OfImages.takes(method):
         raise ValueError(
             f"gen {subcommand}: expected a translator, a generator or a classifier, got {name}; "
-            "python scripts/evaluate.py measures it"
+            "gen evaluate measures it"
         )
     return [Evaluate()]
 

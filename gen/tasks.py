@@ -31,7 +31,7 @@ class Tab(NamedTuple):
 
     module: str  # module with the function `tab`
     title: str
-    roles: dict[str, Role]  # option of scripts/demo.py -> the method that it gives
+    roles: dict[str, Role]  # option of gen demo -> the method that it gives
 
 
 class Task(NamedTuple):
@@ -52,13 +52,13 @@ TASKS = {
             "Translate",
             {"translator": Role("smooth_i2i_emoji64", "translator")},
         ),
-        "python scripts/translate.py translates images of your own",
+        "gen translate translates images of your own",
     ),
     "generator": Task(
         "a generator of images",
         "gen.evaluation.generators",
         None,
-        "python scripts/generate.py shows truncation and mixing",
+        "gen generate shows truncation and mixing",
     ),
     "editor": Task(
         "an editor of codes",
@@ -71,19 +71,19 @@ TASKS = {
                 "judge": Role("attribute_classifier_heads64", "classifier", "attribute_names"),
             },
         ),
-        "python scripts/edit.py shows its edits",
+        "gen edit shows its edits",
     ),
     "classifier": Task(
         "a classifier",
         "gen.evaluation.classifiers",
         None,
-        "gen predict writes what it says; python scripts/attention.py draws maps, if it has any",
+        "gen predict writes what it says; gen attention draws maps, if it has any",
     ),
     "animator": Task(
         "an animator of frames",
         "gen.evaluation.animators",
         Tab("gen.demo.move", "Click to move", {"mover": Role("click_to_move_movers", "animator")}),
-        "python scripts/click_to_move.py shows its clips",
+        "gen move shows its clips",
     ),
 }
 TABS = [row.tab for row in TASKS.values() if row.tab]

@@ -97,7 +97,7 @@ WRONG = {
     "no pin": {"pins": [99999]},
     "camera": {"camera": [1e9, 0, 0]},
 }
-PAGES = {"ClickToMove": "More pictures: python scripts/click_to_move.py"}
+PAGES = {"ClickToMove": "More pictures: gen move"}
 SCRIPTS = {"click_to_move.py": "--scene 1"}
 KINDS = {"click_to_move.py": ["StarGAN"]}
 WRITES = {

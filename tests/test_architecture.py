@@ -207,7 +207,7 @@ def test_methods_take_plain_scalars_and_document_each(name):
 def test_images_leave_through_viz_alone():
     """No other place turns tensors into bytes."""
     marks = ("torch.uint8", ".byte()", "save_image", "to_pil_image", "make_grid")
-    texts = {name: FILES[name].read_text() for name in OURS}
+    texts = {name: FILES[name].read_text().replace("viz.save_image(", "") for name in OURS}
     assert [n for n, text in texts.items() if any(m in text for m in marks)] == [
         "gen/viz/__init__.py"
     ]

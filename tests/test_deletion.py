@@ -34,6 +34,7 @@ gen/losses/motion.py
 gen/inference/scenes.py
 gen/methods/click_to_move.py
 gen/networks/click_to_move
+gen/verbs/move.py
 gen/viz/motion.py
 configs/claims/click_to_move.yaml
 scripts/click_to_move.py

@@ -3,7 +3,8 @@
 `configs/claims/NAME.yaml` holds one claim:
 
     question    text; what the claim asks
-    data        optional command that makes the data, such as "data_prep/emoji.py --out data/emoji"
+    data        optional command that makes the data, a script or a command of `gen`, such as
+                "data_prep/emoji.py --out data/emoji"
     judge       optional {config, options}: a network trained first, `{judge}` in `evaluate`
     config      configuration of `gen fit` that all arms share
     cost        core-hours of one run
@@ -210,7 +211,13 @@ def words(options: Mapping[str, Any]) -> list[str]:
 
 
 def command(text: str, **values: str | Path) -> list[str]:
-    """Words of a command in a claim's file: `{name}` becomes its value, `*` all files that fit."""
+    """Words for Python of a command in a claim's file, which begins with `gen` or a script.
+
+    `{name}` becomes its value, `*` all files that fit.
+
+    Raises:
+        ValueError: another name in braces, or no file that fits.
+    """
     found: list[str] = []
     for word in shlex.split(text):
         word = fill(word, **values)
@@ -221,7 +228,7 @@ def command(text: str, **values: str | Path) -> list[str]:
         if not files:
             raise ValueError(f"expected files that fit {word}, got none, in the command {text!r}")
         found += files
-    return found
+    return ["-m", *found] if found[:1] == ["gen"] else found
 
 
 def fill(word: str, **values: str | Path) -> str:

@@ -1,7 +1,7 @@
 // A scene whose objects are dragged. `props.scene` is {image, width, height, ids, numbers}: the id
 // of each px as one letter (code 48: none, 49 + k: object k) and the id of object k; `props.paths`
 // the ways {id: [[x, y], ..]} that the model predicts. `props.value` is what a user asks for, the
-// JSON that scripts/click_to_move.py reads; each change of it triggers `input`.
+// JSON that gen move reads; each change of it triggers `input`.
 const $ = (name) => element.querySelector(name);
 const canvas = $(".scene"), pen = canvas.getContext("2d"), photo = new Image();
 const COLOURS = { you: "#F26B0F", pinned: "#C2278F", reacts: "#0B84D8" };

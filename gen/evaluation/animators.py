@@ -306,7 +306,7 @@ class _Videos(Reactions):
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """Rows for the options `o` of `scripts/evaluate.py`."""
+    """Rows for the options `o` of `gen evaluate`."""
     steps, height, width = method.shape
     size = dict(height=height, width=width, frames=steps + 1)
     data = gen.data.open(o.data, "clips", **size, max_objects=MOST)

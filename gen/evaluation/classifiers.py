@@ -351,7 +351,7 @@ def _spread(values: Tensor, kept: Tensor, of: list[int], count: int) -> Tensor:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """Rows for the options `o` of `scripts/evaluate.py`."""
+    """Rows for the options `o` of `gen evaluate`."""
     maps = hasattr(method, "attention")
     if o.voc and maps:  # a wrong size is reported before any other work
         method.attention(torch.zeros(1, 3, o.voc_size, o.voc_size, device=o.device))

@@ -291,7 +291,7 @@ def _finite(values: Tensor, what: str) -> Tensor:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """Rows for the options `o` of `scripts/evaluate.py`."""
+    """Rows for the options `o` of `gen evaluate`."""
     if not o.classifier:
         raise ValueError(
             "--classifier: expected the checkpoint of an AttributeClassifier that reads the "

@@ -170,7 +170,7 @@ class _Generator:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """Rows for the options `o` of `scripts/evaluate.py`."""
+    """Rows for the options `o` of `gen evaluate`."""
     data = gen.data.open(o.data, "classes", img_size=method.img_size, crop_pct=o.crop_pct)
     groups = o.metrics or ["all"]
     return evaluate_generator(

@@ -335,7 +335,7 @@ def from_json(path: str | Path) -> list[dict]:
             float(row["value"]), row["metric"].strip()
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: expected JSON lines with `metric` and `value`, as evaluate.py --out writes, "
+            f"{path}: expected JSON lines with `metric` and `value`, as gen evaluate --out writes, "
             f"got {type(error).__name__}: {error!s:.200}"
         ) from error
     return rows

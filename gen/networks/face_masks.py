@@ -156,7 +156,7 @@ class FAN(nn.Module):
         if not self.loaded:
             raise WeightsError(
                 "w_hpf > 0 expected the weights of the face network, got none: import the "
-                "published CelebA-HQ checkpoint with scripts/import_weights.py and start from it, "
+                "published CelebA-HQ checkpoint with gen import and start from it, "
                 "--model.init_from FILE.safetensors; or train with --model.w_hpf 0"
             )
         x = F.interpolate(x, size=(256, 256), mode="bilinear")

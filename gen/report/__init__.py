@@ -147,9 +147,7 @@ def build_plain(method, run_dir: Path, metrics_rows: Sequence[Mapping]) -> Path:
     sentences = [
         f"The curves of this run end at iteration {int(curves[-1]['step']):,}." if curves else "",
         f"More pictures: {row.command}." if row else "",
-        ""
-        if metrics_rows
-        else "Not measured yet: scripts/evaluate.py --out RUN_DIR/metrics.jsonl.",
+        "" if metrics_rows else "Not measured yet: gen evaluate --out RUN_DIR/metrics.jsonl.",
     ]
     return write_report(
         run_dir / "report.html",

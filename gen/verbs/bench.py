@@ -1,4 +1,4 @@
-"""Trains, measures and compares the arms of a claim, or continues what was interrupted.
+"""Trains, measures and compares the arms of a claim; continues what was interrupted.
 
     gen bench smooth_i2i                     all arms and seeds of configs/claims/smooth_i2i.yaml
     gen bench smooth_i2i --smoke             each arm for a few iterations, to see that all works

@@ -1,22 +1,19 @@
-"""Evaluates the checkpoint of a translator, a classifier, a generator, an editor of codes or an
-animator: one JSON line per metric, and a table. Under torchrun the processes share the work."""
+"""Evaluates a checkpoint: one JSON line per metric, and a table.
+
+The checkpoint is that of a translator, a classifier, a generator, an editor of codes or an
+animator. Under torchrun the processes share the work.
+"""
 
 import argparse
-import importlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 import gen
 from gen import tasks
-from gen.checkpoint import check_device
-from gen.commands import METHOD, is_first, join_processes, load_any, plain_errors
-from gen.evaluation.results import to_json, to_table
-from gen.evaluation.translators import BASIC
+from gen.commands import METHOD, best_device, is_first, join_processes, load_any, plain_errors
+from gen.evaluation import read_names
 from gen.files import keep_inputs, without_suffix, write_atomic
-from gen.metrics.doubts import doubts
 
 
 @plain_errors()
@@ -25,6 +22,9 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = measure(words)
     if not is_first():
         return
+    from gen.evaluation.results import to_json, to_table
+    from gen.metrics.doubts import doubts
+
     print(to_json(rows))
     print(to_table(rows))
     for doubt in doubts(rows):
@@ -33,18 +33,17 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser("gen evaluate", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
     parser.add_argument("--data", help="a folder, a zip, `heads`, `movers`; an editor needs none")
-    groups = {
-        task: importlib.import_module(row.evaluator).GROUPS for task, row in tasks.TASKS.items()
-    }
+    groups = {task: read_names(row.evaluator) for task, row in tasks.TASKS.items()}
+    basic = read_names(tasks.TASKS["translator"].evaluator, "BASIC")
     lists = "; ".join(f"{task}: {' '.join(names)}" for task, names in groups.items())
     parser.add_argument(
         "--metrics",
         nargs="+",
         choices=[*dict.fromkeys(("all", *itertools.chain(*groups.values())))],
-        help=f"groups to measure; default all, but of a translator {' '.join(BASIC)}. {lists}",
+        help=f"groups to measure; default all, but of a translator {' '.join(basic)}. {lists}",
     )
     parser.add_argument(
         "--classifier",
@@ -99,8 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--psi", type=float, help="truncation of an editor; default: its own")
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, ..")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ..; default: a GPU, if there is one")
     parser.add_argument(
         "--out", type=Path, help="also write the JSON lines here; what was cut goes on"
     )
@@ -118,7 +116,10 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         parser.error(f"--voc-size: expected at least 1 px, got {args.voc_size}")
     if args.data == "heads" and args.split not in (None, ["val"]):
         parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
-    args.device = join_processes(args.device)
+    from gen.checkpoint import check_device
+    from gen.evaluation.results import to_json
+
+    args.device = join_processes(args.device or best_device())
     check_device(args.device)
     if args.out:  # before all other work
         reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)

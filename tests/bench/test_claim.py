@@ -83,6 +83,7 @@ def test_words_of_options():
 def test_words_of_a_command(tmp_path):
     for name in ("b.png", "a.png"):
         (tmp_path / name).touch()
+    assert claims.command("gen x {out}", out="o") == ["-m", "gen", "x", "o"]
     assert claims.command("x.py '{out} 1' {0..9}.tar", out="o") == ["x.py", "o 1", "{0..9}.tar"]
     with pytest.raises(ValueError, match="expected files that fit .*none.png, got none"):
         claims.command(f"x {tmp_path}/*none.png")

@@ -5,6 +5,7 @@ import ast
 import io
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 
 import gen
 from conftest import ROOT
-from gen import tasks
+from gen import tasks, verbs
 from gen.cli import main
 from gen.commands import number, plain_errors
 from gen.evaluation.results import Results
@@ -149,16 +150,36 @@ def test_a_number_of_a_command_is_finite(value, capsys):
     assert f"argument --psi: expected a finite number, got {value}" in capsys.readouterr().err
 
 
+PROGRAMS = [*verbs.FILES.values(), *ROOT.glob("scripts/*.py")]
+DOOR = """\"\"\"The same as `gen {}`.\"\"\"
+
+from gen.verbs.{} import main
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def is_door(path: Path) -> bool:
+    return "from gen.verbs" in path.read_text() and path.parent.name == "scripts"
+
+
 def test_no_script_takes_another_kind_of_number():
-    for path in ROOT.glob("scripts/*.py"):
+    for path in PROGRAMS:
         assert "type=float" not in path.read_text() or path.stem == "evaluate", path
 
 
 def test_every_script_ends_so():
-    for path in ROOT.glob("scripts/*.py"):
-        verb = ROOT / "gen/verbs" / path.name
-        text = (verb if verb.exists() else path).read_text()
-        assert "@plain_errors()\ndef main(" in text, path
+    for path in PROGRAMS:
+        assert is_door(path) or "@plain_errors()\ndef main(" in path.read_text(), path
+
+
+def test_a_script_that_became_a_command_is_a_door_to_it():
+    doors = [path for path in PROGRAMS if is_door(path)]
+    assert len(doors) >= 12
+    for path in doors:
+        [stem] = re.findall(r"from gen\.verbs\.(\w+) import main", path.read_text())
+        assert path.read_text() == DOOR.format(stem.rstrip("_"), stem), path
 
 
 SCRIPTS = {
@@ -362,7 +383,7 @@ def test_a_method_outside_the_package_trains_loads_and_is_shown(tmp_path, monkey
 
 
 def test_every_script_that_loads_a_method_takes_its_class():
-    for path in ROOT.glob("scripts/*.py"):
+    for path in PROGRAMS:
         if "gen.load(" in path.read_text() and path.stem not in ("quickstart", "benchmark"):
             assert '"--method", **METHOD' in path.read_text(), path
         if "load_any(" in path.read_text():  # one of several checkpoints
@@ -370,8 +391,8 @@ def test_every_script_that_loads_a_method_takes_its_class():
 
 
 def test_the_class_is_of_any_checkpoint_that_is_asked_for():
-    """Evaluate.py has it for --checkpoint alone, as README says."""
-    for path in ROOT.glob("scripts/*.py"):
+    """`gen evaluate` has it for --checkpoint alone, as README says."""
+    for path in PROGRAMS:
         if '"--method", **' in path.read_text() and path.stem != "evaluate":
             calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             loads = [n for n in calls if ast.unparse(n.func) in ("gen.load", "load_any")]
@@ -408,7 +429,7 @@ def test_what_ships_is_found_from_any_folder(tmp_path, monkeypatch, capsys):
 
 def test_no_script_reads_by_default_from_the_folder_it_is_run_in():
     """Defaults that are paths as text are places to write."""
-    for path in ROOT.glob("scripts/*.py"):
+    for path in PROGRAMS:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
                 ("add_argument", "add")

@@ -12,7 +12,7 @@ import pytest
 
 import gen
 from conftest import ROOT
-from gen import tasks
+from gen import tasks, verbs
 from gen.cli import main
 from gen.evaluation.results import HIGHER, LOWER, NEITHER
 from runs import TRAINER, WIDTHS, flags
@@ -103,13 +103,13 @@ def test_every_task_has_all_that_its_row_names(task):
     module = tasks.evaluator(method, "x")
     assert module.__name__ == row.evaluator and module.GROUPS and callable(module.from_options)
     assert not row.tab or (ROOT / f"{row.tab.module.replace('.', '/')}.py").exists()
-    named = re.findall(r"scripts/\w+\.py", row.command)
-    assert named and all((ROOT / path).exists() for path in named)
+    named = re.findall(r"\bgen (\w+)", row.command)
+    assert named and {*named} <= {*verbs.FILES, *verbs.TRAINING}
 
 
 def test_another_task_is_told_with_the_command_that_fits():
     method = type("Some", (), {"task": "editor"})()
-    got = r"got Some, an editor of codes; python scripts/edit.py"
+    got = r"got Some, an editor of codes; gen edit"
     with pytest.raises(ValueError, match=f"x: expected a translator .*, {got}"):
         tasks.expect(method, "translator", source="x")
     with pytest.raises(ValueError, match="x: expected a translator .* or .*, got object$"):

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import gen
+from gen import verbs
 from gen.files import checkpoint_names, keep_inputs, without_suffix
+from gen.verbs import attention
 from gen.verbs.evaluate import values_of
 from runs import rows
 
@@ -176,8 +178,7 @@ def test_runs_whose_names_differ_behind_a_dot_are_compared(tmp_path, monkeypatch
     names = ["tri_0.1", "tri_0.5", "rows.jsonl"]
     values = [str(values_of(Path(name))) for name in names]
     assert values == ["tri_0.1.values.jsonl", "tri_0.5.values.jsonl", "rows.values.jsonl"]
-    names = runpy.run_path(str(ROOT / "scripts/attention.py"))["names"]
-    assert names(["tri_0.1", "tri_0.5"]) == ["tri_0.1", "tri_0.5"]
+    assert attention.names(["tri_0.1", "tri_0.5"]) == ["tri_0.1", "tri_0.5"]
 
 
 def test_the_checkpoint_of_a_run_has_the_name_of_the_run(tmp_path, monkeypatch):
@@ -190,12 +191,11 @@ def test_the_checkpoint_of_a_run_has_the_name_of_the_run(tmp_path, monkeypatch):
         (["best.ckpt", "x.ckpt"], [tmp_path.name, "x"]),
     ]:
         assert checkpoint_names(paths) == names
-    shown = runpy.run_path(str(ROOT / "scripts/attention.py"))["names"]
-    assert shown(["a/last.ckpt", "b/last.ckpt"]) == ["a", "b"]
+    assert attention.names(["a/last.ckpt", "b/last.ckpt"]) == ["a", "b"]
 
 
 def test_no_name_that_a_user_gives_is_cut_at_a_dot():
     """Beside `with_suffix`, which is for files of a known kind, as images."""
     for path in [*SCRIPTS, *ROOT.glob("gen/official*.py")]:
         cut = [line for line in path.read_text().splitlines() if ".with_suffix(" in line]
-        assert len(cut) == (path.stem == "translate"), path.name
+        assert len(cut) == (path == verbs.FILES["translate"]), path

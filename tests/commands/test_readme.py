@@ -16,8 +16,8 @@ from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses
 
 TEXT = (ROOT / "README.md").read_text()
 SHORT = {  # what makes a command of the README short; the rest of it runs as printed
-    "python scripts/evaluate.py": "--max-sources 2 --batch-size 2",
-    "python scripts/compare.py": "--metrics translation --max-sources 2 --out runs/compare",
+    "gen evaluate": "--max-sources 2 --batch-size 2",
+    "gen compare": "--metrics translation --max-sources 2 --out runs/compare",
     "python scripts/benchmark.py": "--img-size 32 --base-channels 4 --iterations 1",
 }
 
@@ -118,7 +118,7 @@ def test_commands_run(command, tmp_path, lpips_cache):
         words += SHORT[program].split()
         if "evaluate" in program and "i2i" in command:
             words += ["--metrics", "translation", "accuracy"]
-    if program == "python scripts/compare.py":  # with what `gen fit` leaves
+    if program == "gen compare":  # with what `gen fit` leaves
         fit = next(c for c in commands() if "init_from" in c).replace("runs/tuned", "runs/mine")
         fit += " --trainer.max_steps 1"
         run([w.replace("runs", runs) for w in shlex.split(fit)])

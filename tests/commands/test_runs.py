@@ -275,12 +275,12 @@ def test_one_evaluate_callback_is_enough(run, measured):
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_what_no_callback_measures_is_refused_with_the_script_that_does(tmp_path, edited, command):
     method = "LinearDirections"
-    with pytest.raises(ValueError, match=f"{method}; python scripts/evaluate.py measures it"):
+    with pytest.raises(ValueError, match=f"{method}; gen evaluate measures it"):
         main([command, *arguments(method, tmp_path, **edited)[1:]])
 
 
 def test_predict_refuses_what_it_cannot_with_the_script_that_does(tmp_path):
-    got = "a translator or a classifier, got StyleGAN2, .*; python scripts/generate.py"
+    got = "a translator or a classifier, got StyleGAN2, .*; gen generate"
     with pytest.raises(ValueError, match=got):
         main(["predict", *arguments("StyleGAN2", tmp_path)[1:]])
 

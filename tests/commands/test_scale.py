@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from gen import verbs
 from gen.cli import main
 from paper_flops import cost
 
@@ -40,10 +41,9 @@ def test_commands_of_training_parse(words, capsys, monkeypatch):
 
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: " ".join(words)[:60])
 def test_options_of_scripts_exist(words):
-    [script] = [word for word in words if word.endswith(".py")]
-    verb = ROOT / "gen/verbs" / Path(script).name  # whose door the script is
-    text = (verb if verb.exists() else ROOT / script).read_text()
-    for option in words[words.index(script) :]:
+    program = next(word for word in words if word in verbs.FILES or word.endswith(".py"))
+    text = verbs.FILES.get(program, ROOT / program).read_text()
+    for option in words[words.index(program) :]:
         assert not option.startswith("--") or f'"{option}"' in text
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import runpy
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from gen.demo import app, player, translate  # noqa: E402
 from gen.demo import downloads as files  # noqa: E402
 from gen.demo import validation as inputs  # noqa: E402
 from gen.demo.middleware import RequestLimits  # noqa: E402
+from gen.verbs.demo import knows  # noqa: E402
 from memory import peak_mebibytes, reset_peak  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,6 @@ def test_a_photo_of_48_million_px_is_taken_with_little_memory(folder, progressiv
 
 
 def test_the_page_says_what_its_models_know(tmp_path):
-    knows = runpy.run_path(str(ROOT / "scripts/demo.py"), run_name="demo")["knows"]
     method, path = SimpleNamespace(domains=["cat", "dog"]), tmp_path / "a.safetensors"
     assert knows(str(path), method) == (
         "A SimpleNamespace (a) that knows cat, dog. It has seen nothing else: of a "

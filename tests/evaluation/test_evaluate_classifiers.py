@@ -643,7 +643,7 @@ def test_the_recipe_of_voc(voc_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gen, "load", lambda path, device, *_: Knows())
     line = evaluate.replace("data/voc", str(tmp_path / "data/voc"))
     line = line.replace("runs/mine/last.ckpt", __file__)
-    run(monkeypatch, "evaluate", line.removeprefix("python scripts/"))
+    run(monkeypatch, "evaluate", line.removeprefix("gen "))
     assert "480 px" in capsys.readouterr().out and "--keep-void" in text
 
 

@@ -237,7 +237,5 @@ def test_a_photo_that_is_none_is_told_before_the_work(checkpoint, edited, tmp_pa
 def test_scripts_of_translators_name_the_one_of_editors(checkpoint, monkeypatch, script, options):
     script = str(SCRIPTS / f"{script}.py")
     monkeypatch.setattr(sys, "argv", [script, "--checkpoint", str(checkpoint), *options])
-    with pytest.raises(
-        SystemExit, match="got StyleFunction, an editor of codes; python scripts/edit.py"
-    ):
+    with pytest.raises(SystemExit, match="got StyleFunction, an editor of codes; gen edit"):
         runpy.run_path(script, run_name="__main__")

@@ -51,12 +51,12 @@ def test_generated_clips_are_opened_by_their_name():
 
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_what_no_callback_measures_is_refused_with_the_script_that_does(tmp_path, command):
-    with pytest.raises(ValueError, match="ClickToMove; python scripts/evaluate.py measures it"):
+    with pytest.raises(ValueError, match="ClickToMove; gen evaluate measures it"):
         main([command, *arguments("ClickToMove", tmp_path)[1:]])
 
 
 def test_predict_refuses_it_with_the_script_that_makes_clips(tmp_path):
-    got = "a translator or a classifier, got ClickToMove, .*; python scripts/click_to_move.py"
+    got = "a translator or a classifier, got ClickToMove, .*; gen move"
     with pytest.raises(ValueError, match=got):
         main(["predict", *arguments("ClickToMove", tmp_path)[1:]])
 

@@ -2,14 +2,12 @@
 
 import json
 import math
-import runpy
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from conftest import ROOT
 from gen.losses.spatial_entropy import excess
 from gen.metrics.attention import (
     attention,
@@ -24,6 +22,7 @@ from gen.metrics.attention import (
 )
 from gen.metrics.smoothness import InterpolationSmoothness
 from gen.ops.components import component_ids
+from gen.verbs import attention as verb
 from gen.viz import attention as attention_viz
 
 # The example of the release, as similarities; prefix already dropped.
@@ -169,9 +168,7 @@ def test_the_script_weighs_parts_as_the_loss_does(monkeypatch):
     s, drawn = maps(1).half(), []  # halves are rounded where the loss does not
     told = dict(domains=["cat"], attention=lambda x: s, classify=lambda x: torch.zeros(1, 1))
     monkeypatch.setattr(attention_viz, "parts", lambda *args: drawn.append(args))
-    runpy.run_path(str(ROOT / "scripts/attention.py"))["row"](
-        SimpleNamespace(**told), torch.zeros(1, 3, 12, 16), 32
-    )
+    verb.row(SimpleNamespace(**told), torch.zeros(1, 3, 12, 16), 32)
     for k, (_, ids, mass, _) in enumerate(drawn):
         assert torch.equal(mass, excess(s)[0, k].clamp(min=0))
         assert torch.equal(ids, component_ids(mass > 0))

@@ -527,9 +527,9 @@ def test_make_report_takes_all_from_the_run(script, run_dir, folder, monkeypatch
 
 PAGES = rows("PAGES") | {  # what a page says
     "StyleGAN2": "Images of the seeds 0 to 31",
-    "StyleFunction": "More pictures: python scripts/edit.py",
-    "LinearDirections": "More pictures: python scripts/edit.py",
-    "SpatialEntropy": "python scripts/attention.py draws maps",
+    "StyleFunction": "More pictures: gen edit",
+    "LinearDirections": "More pictures: gen edit",
+    "SpatialEntropy": "gen attention draws maps",
     "DomainClassifier": "More pictures: gen predict",
     "AttributeClassifier": "More pictures: gen predict",
 }

@@ -201,7 +201,7 @@ def _notice(text: str) -> None:
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
-    """Rows for the options `o` of `scripts/evaluate.py`."""
+    """Rows for the options `o` of `gen evaluate`."""
     data = gen.data.open(o.data, img_size=method.img_size)
     classifier = o.load(o.classifier) if o.classifier else None
     if classifier:

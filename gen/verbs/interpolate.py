@@ -1,0 +1,84 @@
+"""Walks images between styles: a strip, a GIF, an MP4, and the smoothness of each leg.
+
+between domains    gen interpolate --checkpoint C a.png --domains cat dog
+within a domain    gen interpolate --checkpoint C a.png --domains cat --seeds 3 8
+over a third       gen interpolate --checkpoint C a.png --domains cat dog --via bear
+between images     gen interpolate --checkpoint C a.png --refs cat/1.png dog/7.png
+
+The domain of a reference is the name of its folder, or is given by --domains in the same order.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gen
+from gen import tasks
+from gen.commands import METHOD, best_device, plain_errors
+from gen.files import WeightsError, keep_inputs
+
+
+@plain_errors()
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `gen interpolate`; `words` default to those of the command line."""
+    parser = argparse.ArgumentParser(
+        "gen interpolate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", type=Path, nargs="+", help="what to translate")
+    parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
+    parser.add_argument("--domains", nargs="+", default=[], help="of the styles on the way")
+    guide = parser.add_mutually_exclusive_group()
+    guide.add_argument("--seeds", type=int, nargs="+", default=[0], help="of these styles")
+    guide.add_argument("--refs", type=Path, nargs="+", default=[], help="images, for their styles")
+    parser.add_argument(
+        "--via", help="a domain (with the first seed) or an image, second on the way"
+    )
+    parser.add_argument("--frames", type=int, default=20, help="of each leg, both ends included")
+    parser.add_argument("--out", type=Path, default=Path("interpolation"), help="folder")
+    parser.add_argument("--method", **METHOD)
+    args = parser.parse_args(words)
+    interpolate(args)
+
+
+def interpolate(args: argparse.Namespace) -> None:
+    """Writes the pictures and videos, then prints the smoothness of each leg."""
+    import torch
+
+    from gen import viz
+    from gen.inference import common, translation
+    from gen.metrics.smoothness import InterpolationSmoothness
+
+    names = [image.stem for image in args.images]
+    if len(names) > 1:
+        names = [f"{k:02d}-{name}" for k, name in enumerate(names)]
+    bases = [args.out / name for name in names]
+    writes = [f"{base}.{kind}" for base in bases for kind in ("png", "gif", "mp4")]
+    keep_inputs((*args.images, *args.refs, args.via, args.checkpoint), writes)
+    method = gen.load(args.checkpoint, best_device(), args.method)
+    tasks.expect(method, "translator", source=args.checkpoint)
+    names, keys = translation.route(method, args.domains, args.refs or args.seeds, args.via)
+    x = torch.cat([common.read(method, image) for image in args.images])  # (N, 3, S, S)
+    legs = translation.walk(method, x, keys, args.frames)  # each (N, T, 3, S, S)
+    frames = common.join(legs).cpu()  # (N, T', 3, S, S)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for base, own in zip(bases, frames, strict=True):
+        shown = 1 + len(legs) * 8 if args.frames > 9 else None
+        viz.save_image(viz.strip(own, (names[0], names[-1]), shown), f"{base}.png")
+        moving = viz.palindrome([viz.enlarge(frame) for frame in own])
+        viz.save_gif(moving, f"{base}.gif")
+        codec = viz.save_mp4(moving, f"{base}.mp4")
+        print(f"{base}.png .gif .mp4 ({codec})")
+    try:
+        metric = InterpolationSmoothness(frames=args.frames).to(x.device)
+    except WeightsError as error:
+        print(f"smoothness not measured: {error}", file=sys.stderr)
+        return
+    for leg, a, b in zip(legs, names[:-1], names[1:], strict=True):
+        metric.reset()
+        metric.update(leg)
+        values = {name: value.tolist() for name, value in metric.sequences().items()}
+        for k, image in enumerate(args.images):
+            row = {"image": str(image), "from": a, "to": b}
+            print(json.dumps(row | {f"{n}_strict": round(v[k], 4) for n, v in values.items()}))
