@@ -1,6 +1,6 @@
 """Clips of Movers as files in the layout of Cityscapes sequences, to look at or to read elsewhere.
 
-    python data_prep/cityscapes_layout.py --out data/movers --clips 20
+    gen prepare cityscapes_layout --out data/movers --clips 20
 
 writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them, and
 `manifest.json`.

@@ -1,11 +1,11 @@
 """Four emoji styles as image domains, paired emoji by emoji; or emoji groups as classes.
 
-    python data_prep/emoji.py --size 64 --out data/emoji
+    gen prepare emoji --size 64 --out data/emoji
 
 writes `train|val/<domain>/<codepoints>.png`, `extra/<domain>/` (flags and keycaps, which all
 vendors draw alike) and `manifest.json`.
 
-    python data_prep/emoji.py --layout classes --holdout openmoji --out data/emoji_groups
+    gen prepare emoji --layout classes --holdout openmoji --out data/emoji_groups
 
 writes `train|val/<group>/<vendor>_<codepoints>.png` with transparency, `test/` with the emoji that
 the first layout uses for validation, and `test_openmoji/` with the drawings of these emoji by a

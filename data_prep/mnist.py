@@ -1,6 +1,6 @@
 """5,000 of the 70,000 MNIST digits, 500 of each, as a folder of classes.
 
-    python data_prep/mnist.py --out data/mnist
+    gen prepare mnist --out data/mnist
 
 writes `train|val|test/<digit>/<row>.png`, 28 x 28 px, grey, and `manifest.json`: of every digit
 350 images for training, 50 for validation and 100 for the test, by a hash of the row. Fetches a

@@ -1,6 +1,6 @@
 """Pedestrians seen by a camera that stands still: 795 frames as clips for Click to Move.
 
-    python data_prep/opencv_vtest.py --out data/vtest
+    gen prepare opencv_vtest --out data/vtest
 
 takes `vtest.avi` (768 x 576 px, 10 Hz) from the Debian package `opencv-doc` with
 `apt-get download`, which needs no root (96 MB), keeps the 8 MB of the video in the cache, and

@@ -1,6 +1,6 @@
 """Draws twelve new emoji: sources that no vendor drew and no model was trained on.
 
-    python data_prep/own_emoji.py --out data/own_emoji
+    gen prepare own_emoji --out data/own_emoji
     gen translate --checkpoint checkpoints/smooth_i2i_emoji64.safetensors \
         --input data/own_emoji --out runs/own_emoji --domain openmoji
 """
@@ -42,11 +42,11 @@ DRAWINGS = {  # bodies of SVG, 64 x 64
 }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("data/own_emoji"))
     parser.add_argument("--size", type=int, default=64, help="side of the images, px")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         import resvg_py
     except ImportError:
@@ -58,7 +58,8 @@ def main() -> None:
         png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True)
         (args.out / f"{name}.png").write_bytes(bytes(png))
     print(f"{args.out}: {len(DRAWINGS)} emoji of {args.size} px")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Writes the files of a data set into tar shards, which training reads in place.
 
-    python data_prep/shards.py data/celeba_hq data/celeba_hq_shards --size 512
+    gen prepare shards data/celeba_hq data/celeba_hq_shards --size 512
     gen fit ... --data.root "data/celeba_hq_shards/{0000..0011}.tar"
 
 SRC is a folder, a zip, or shards, in a layout of `gen.data.Domains` and `gen.data.Classes`. Names,

@@ -1,6 +1,6 @@
 """Checks every image or clip of a data set once, and lists those that are unusable or doubtful.
 
-    python data_prep/verify.py data/emoji
+    gen verify data/emoji
 
 reads a folder (or a zip, or shards) in a layout of `gen.data.Domains` and `gen.data.Classes`.
 Unusable are images that the data set refuses to decode, images with a side below 8 px, and shards

@@ -1,6 +1,6 @@
 """Turns your own video into clips to train Click to Move on, in the layout of Cityscapes sequences.
 
-    python data_prep/video.py street.mp4 --out data/street
+    gen prepare video street.mp4 --out data/street
 
 writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them
 (`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png` to look at. The last tenth

@@ -23,7 +23,8 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
     is executed, and it can only name methods of this package.
 
     Args:
-        path: path of the file, or of the folder of a run.
+        path: path of the file, or of the folder of a run; or the name of a checkpoint that comes
+            with this package, such as "smooth_i2i_emoji64".
         device: device of the method: cpu, cuda, cuda:1, ..
         method: class of a method outside this package, or its path, such as "mine.Mine".
 
@@ -38,12 +39,15 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
     return load(path, method).to(device).eval()
 
 
-def lazy(package: str, *public: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(
+    package: str, *public: str, inner: bool = False
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """(__getattr__, __dir__) of a package that lists its modules and imports them on demand.
 
     Args:
         package: name of the package.
         public: names that the package's own file defines, to list as well.
+        inner: also give the functions and classes that one module alone defines, by their names.
     """
     module = sys.modules[package]
 
@@ -51,15 +55,40 @@ def lazy(package: str, *public: str) -> tuple[Callable[[str], Any], Callable[[],
         found = {info.name for info in pkgutil.iter_modules(module.__path__)}
         return {name for name in found if not name.startswith("_")}
 
+    def single() -> dict[str, str]:
+        """Name -> the only module that defines it."""
+        found = homes(package, "class|def") if inner else {}
+        return {name: places[0] for name, places in found.items() if len(places) == 1}
+
     def get(name: str) -> Any:
         if name in modules():
             return importlib.import_module(f"{package}.{name}")
+        if name[:1] != "_" and (place := single().get(name)):
+            return getattr(importlib.import_module(f"{package}.{place}"), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        return sorted(modules() | {*public})
+        return sorted(modules() | {*public} | {name for name in single() if name[0] != "_"})
 
     return get, names
+
+
+def homes(package: str, kind: str) -> dict[str, list[str]]:
+    """Names that the modules of a package define -> these modules, none of which is imported.
+
+    Args:
+        package: name of the package; the names of the modules are relative to it.
+        kind: regular expression of keywords, such as "class|def".
+    """
+    root, found = Path(sys.modules[package].__path__[0]), {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if not all(map(str.isidentifier, parts)):
+            continue  # a copy that an editor keeps, such as .ipynb_checkpoints/x-checkpoint.py
+        home = ".".join(parts)
+        for name in re.findall(rf"^(?:{kind}) (\w+)[(:]", path.read_text("utf-8"), re.M):
+            found.setdefault(name, []).append(home.removesuffix(".__init__"))
+    return found
 
 
 def lazy_classes(
@@ -71,22 +100,9 @@ def lazy_classes(
         package: name of the package.
         is_public: True for a class that `dir` lists.
     """
-    module = sys.modules[package]
-
-    def homes() -> dict[str, list[str]]:
-        """Class -> the modules that define it, relative to the package, without importing one."""
-        root, found = Path(module.__path__[0]), {}
-        for path in sorted(root.rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            if not all(map(str.isidentifier, parts)):
-                continue  # a copy that an editor keeps, such as .ipynb_checkpoints/x-checkpoint.py
-            home = ".".join(parts)
-            for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.M):
-                found.setdefault(name, []).append(home.removesuffix(".__init__"))
-        return found
 
     def get(name: str) -> type:
-        places = homes().get(name, []) if name[:1].isupper() else []
+        places = homes(package, "class").get(name, []) if name[:1].isupper() else []
         if len(places) > 1:
             raise ImportError(
                 f"{package}: expected one class {name}, got one in each of {', '.join(places)}; "
@@ -97,7 +113,7 @@ def lazy_classes(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        single = (name for name, places in homes().items() if len(places) == 1)
+        single = (name for name, places in homes(package, "class").items() if len(places) == 1)
         return sorted(name for name in single if name[0] != "_" and is_public(get(name)))
 
     return get, names

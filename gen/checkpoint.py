@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from gen import shipped
 from gen.files import WeightsError, write_atomic
 from gen.pickles.files import read_pickle
 from gen.weights import check_digest, check_finite, digest, load_safetensors, save_safetensors
@@ -43,7 +44,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(path: str | Path, out: str | Path = "") -> Path:
-    """Finds a checkpoint: a file, the file of a run (its last.ckpt), or `last` or `best` of `out`.
+    """Finds a checkpoint: a file, the last.ckpt of a run, `last` or `best` of `out`, or a shipped
+    checkpoint by its name.
 
     Raises:
         WeightsError: there is no such file.
@@ -52,8 +54,12 @@ def find(path: str | Path, out: str | Path = "") -> Path:
     if found.is_dir():
         found = found / "last.ckpt"
     if not found.is_file():
+        if not Path(path).exists() and (name := shipped.name_of(path)):
+            return shipped.find(name)
+        near = shipped.nearest(path)
         raise WeightsError(
             f"{path}: expected a checkpoint, or the folder of a run, got no file {found}"
+            + (f"; did you mean {near}?" if near else "")
         )
     return found
 

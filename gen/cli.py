@@ -85,7 +85,9 @@ def run(args: list[str] | None, words: list[str]) -> None:
             stack.enter_context(runs.claim(c, self.subcommand))  # after all checks
             return trainer
 
-    runs.check_configs(words)
+    runs.check_configs(words := runs.find_configs(words))
+    if args is None:
+        sys.argv[1:] = words
     with ExitStack() as stack:  # the lock of the run's folder
         cli = CLI(
             LightningModule,
@@ -100,7 +102,7 @@ def run(args: list[str] | None, words: list[str]) -> None:
             trainer_defaults=dict(
                 use_distributed_sampler=False, num_sanity_val_steps=0, check_val_every_n_epoch=None
             ),
-            args=args,
+            args=args and words,
         )
     stopped = next(c.signal for c in cli.trainer.callbacks if isinstance(c, Last))
     if stopped and cli.trainer.is_global_zero:  # on another rank, this code would get rank 0 killed

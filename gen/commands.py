@@ -23,20 +23,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from gen.files import show_any_name
+from gen.files import PACKAGE, show_any_name
 
 if TYPE_CHECKING:
     from gen.methods.base import Method
 
 METHOD = dict(default="", metavar="PKG.CLASS", help="of a checkpoint, where gen.methods has none")
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
-PACKAGE = Path(__file__).resolve().parent
 OURS = PACKAGE, PACKAGE.parent / "scripts"
 EXTRAS = {
     "gradio": "demo",
     "resvg_py": "prep",
     "playwright": "test",
     "submitit": "bench",
+    "wandb": "wandb",
 }  # module -> extra
 
 
@@ -65,9 +65,9 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        sys.exit(
-            f'error: expected the extra {extra}, got no {error.name}; pip install -e ".[{extra}]"'
-        )
+        clone = (PACKAGE.parent / "setup.cfg").exists()
+        way_out = f'-e ".[{extra}]"' if clone else error.name.replace("_", "-")
+        sys.exit(f"error: expected the extra {extra}, got no {error.name}; pip install {way_out}")
     except Exception as error:
         usual = isinstance(error, OSError | RuntimeError | ValueError)
         found = find_told(error) if usual or type(error).__name__ == MISCONFIGURED else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # suffixes of written files
+PACKAGE = Path(__file__).resolve().parent
 MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: number of values, and of characters
 Names = Iterable[str | Path | None]
 
@@ -179,6 +180,12 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
                 f"{option}: expected to write elsewhere than to what is read, {read[key]}, got "
                 f"{path}; choose another place"
             )
+
+
+def packaged(path: str | Path) -> Path:
+    """The path; a `configs/..` that does not exist here is that of the package, if it has it."""
+    path, own = Path(path), PACKAGE / path
+    return own if path.parts[:1] == ("configs",) and not path.exists() and own.exists() else path
 
 
 def without_suffix(path: str | Path) -> Path:

@@ -6,6 +6,7 @@ import fcntl
 import functools
 import operator
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -20,7 +21,7 @@ from lightning import LightningModule
 
 from gen import tasks
 from gen.checkpoint import find
-from gen.files import WeightsError, read_yaml
+from gen.files import WeightsError, packaged, read_yaml
 
 # Parsing imports wandb, which would send reports of errors to its makers, even offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -108,6 +109,15 @@ def prepare(c: Any, subcommand: str, arguments: Sequence[str]) -> AbstractContex
     if subcommand == "fit" and is_first_process():
         check_free(c, arguments)
     return nullcontext()
+
+
+def find_configs(words: Sequence[str]) -> list[str]:
+    """The words, with the package's file in place of a `configs/..` that is not there."""
+    found = []
+    for word in words:  # FILE, --config=FILE, -cFILE
+        start, path = re.fullmatch(r"(--config=|-c)?(.*)", word, re.S).groups(default="")
+        found.append(f"{start}{packaged(path)}" if path.startswith("configs/") else word)
+    return found
 
 
 def check_configs(words: Sequence[str]) -> None:
@@ -247,7 +257,7 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
 def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[str, Any]:
     """Options of a run's trainer: folder, loggers, callbacks, and the writer of checkpoints."""
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+    from lightning.pytorch.loggers import CSVLogger
 
     from gen.callbacks import Bar, Last, Lines, Predictions
     from gen.checkpoint import AtomicCheckpointIO
@@ -265,6 +275,9 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
     out = Path(c.out)
     loggers: list[Any] = [CSVLogger(out, name="logs" if subcommand == "fit" else subcommand)]
     if c.wandb != "off":
+        import wandb  # noqa: F401  a missing one is told with the extra that brings it
+        from lightning.pytorch.loggers import WandbLogger
+
         loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
     given = c.trainer.callbacks or []
     callbacks = [*given] if isinstance(given, list) else [given]

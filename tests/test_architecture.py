@@ -62,6 +62,7 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz", "gen.files"},
     "gen.files": {"yaml"},
     "gen.fetch": {"gen.files"},
+    "gen.shipped": {"gen.files", "gen.data.remote"},
     "gen.weights": {"torch", "safetensors", "gen.files"},
     "gen.pickles": {"torch", "numpy", "gen.pickles", "gen.files", "gen.weights"},
 }  # fmt: skip
@@ -69,7 +70,7 @@ RULES = {  # part -> what it may import besides the standard library
 
 FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
     "tasks devices files interpolation ops viz data",
-    "fetch weights pickles losses",
+    "fetch weights pickles losses shipped",
     "networks checkpoint",
     "metrics inference convert",
     "methods evaluation demo",

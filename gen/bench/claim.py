@@ -4,7 +4,7 @@
 
     question    text; what the claim asks
     data        optional command that makes the data, a script or a command of `gen`, such as
-                "data_prep/emoji.py --out data/emoji"
+                "gen prepare emoji --out data/emoji"
     judge       optional {config, options}: a network trained first, `{judge}` in `evaluate`
     config      configuration of `gen fit` that all arms share
     cost        core-hours of one run
@@ -32,7 +32,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gen.files import read_yaml
+from gen.files import packaged, read_yaml
 
 FOLDER = Path("configs/claims")
 MEASURES = ("value", "difference", "share")
@@ -110,10 +110,10 @@ def find(name: str) -> Path:
         ValueError: no such claim; names all of `configs/claims`.
     """
     stem = name.removesuffix(".yaml").removeprefix("configs/").removeprefix("claims/")
-    for path in (Path(name), FOLDER / f"{stem}.yaml"):
+    for path in map(packaged, (name, FOLDER / f"{stem}.yaml")):
         if path.is_file():
             return path
-    known = " ".join(path.stem for path in sorted(FOLDER.glob("*.yaml")))
+    known = " ".join(path.stem for path in sorted(packaged(FOLDER).glob("*.yaml")))
     where = known or f"none in {FOLDER}; run it in a clone of the repository"
     raise ValueError(f"gen bench: expected a claim ({where}), got {name}")
 

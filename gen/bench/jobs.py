@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gen.bench.claim import FOLDER, Arm, Claim, command, fill, read, words
 from gen.commands import call, call_each
-from gen.files import read_yaml, sha256, write_atomic
+from gen.files import packaged, read_yaml, sha256, write_atomic
 
 ROWS = "rows.jsonl"  # the rows of an evaluation, with the values of single units
 COST = "cost.jsonl"  # a line for each training process
@@ -88,7 +88,7 @@ def plan(
 def identity(run: Run) -> dict[str, Any]:
     """Everything that decides the result of a training: config, options and input files."""
     options = dict(run.arm.options)
-    config = read_yaml(run.arm.config)
+    config = read_yaml(packaged(run.arm.config))
     texts = [v for v in (*options.values(), *_leaves(config), *run.more) if isinstance(v, str)]
     found = dict(config=config, options=options, more=[*run.more], files=_digests(texts))
     return json.loads(json.dumps(found))
@@ -238,7 +238,7 @@ def run_here(commands: Sequence[Sequence[str]], jobs: int) -> int:
 def listing(root: Path) -> str:
     """All claims of `configs/claims`, with the number of runs measured below `root`."""
     lines = [f"{'claim':24} {'runs':>9}  {'core-hours':>10}  question"]
-    for path in sorted(FOLDER.glob("*.yaml")):
+    for path in sorted(packaged(FOLDER).glob("*.yaml")):
         claim = read(path)
         count = len(claim.arms) * len(claim.seeds)
         runs = [(arm, seed) for arm in claim.arms for seed in claim.seeds]

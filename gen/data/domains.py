@@ -93,7 +93,7 @@ class DomainImages(LabelledImages):
         try:
             return load(source(self.root, path), f"{self.root / path}", *args)
         except ImageError as error:
-            way_out = f"`python data_prep/verify.py {self.root}` lists every unusable image"
+            way_out = f"`gen verify {self.root}` lists every unusable image"
             raise ImageError(f"{error}; {way_out}") from error
 
     @property

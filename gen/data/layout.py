@@ -55,7 +55,7 @@ def find_images(root: Root) -> dict[str, Files]:
     if isinstance(root, Path) and not root.exists():
         raise FileNotFoundError(
             f"{root}: expected a folder or zip with {{train,val}}/<domain>/*.png, found nothing; "
-            "check --data.root, or make the emoji set: `python data_prep/emoji.py --out data/emoji`"
+            "check --data.root, or make the emoji set: `gen prepare emoji --out data/emoji`"
         )
     names = file_names(root)
     top = _wrapping(names)

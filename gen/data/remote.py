@@ -36,20 +36,23 @@ def cached(url: str) -> Path:
     return cache_dir() / "shards" / hashlib.sha256(folder.encode()).hexdigest()[:16] / name
 
 
-def fetch(url: str, most: int, size: int | None = None, sha256: str = "") -> Path:
-    """Path of the file at `url` in the cache. One process downloads it while others wait.
+def fetch(
+    url: str, most: int, size: int | None = None, sha256: str = "", to: Path | None = None
+) -> Path:
+    """Path of the file at `url` on this disk. One process downloads it while others wait.
 
     Args:
         url: http or https address.
         most: largest number of bytes that is read.
         size: number of bytes that the file must have; None: any.
         sha256: hash that the file must have; empty: any.
+        to: path to write; default: `cached(url)`.
 
     Raises:
         UnavailableError: the server does not answer with the file, after three tries.
         WeightsError: the file is larger than `most`, or has another size or hash.
     """
-    path = cached(url)
+    path = to or cached(url)
     if path.is_file() and size in (None, path.stat().st_size):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ def _download(url: str, path: Path, most: int) -> tuple[int, str]:
             if final or pause is None:
                 raise UnavailableError(
                     f"{url}: expected a file, got {error!s:.200}; check the address and the "
-                    f"network, or put the file into {cached(url).parent}"
+                    f"network, or put the file into {path.parent}"
                 ) from error
         time.sleep(pause)
     raise AssertionError

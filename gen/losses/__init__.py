@@ -1,11 +1,14 @@
-"""Losses as pure functions of tensors: one family per file, with equations and sources."""
+"""Losses as pure functions of tensors: one family per file, with equations and sources.
+
+`gen.losses.NAME` finds a function in its file.
+"""
 
 import torch
 from torch import Tensor
 
 from gen import lazy
 
-__getattr__, __dir__ = lazy(__name__, "at_least_fp32")
+__getattr__, __dir__ = lazy(__name__, inner=True)
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Metrics: torchmetrics classes and their functional forms."""
+"""Metrics: torchmetrics classes and their functional forms; `gen.metrics.NAME` finds each."""
 
 from gen import lazy
 
-__getattr__, __dir__ = lazy(__name__)
+__getattr__, __dir__ = lazy(__name__, inner=True)

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from getpass import getpass
 from pathlib import Path
 
-from gen import tasks
+from gen import shipped, tasks
 from gen.commands import METHOD, best_device, load_any, plain_errors
 from gen.files import WeightsError, checkpoint_names, without_suffix
 
 ROLES = {name: role for tab in tasks.TABS for name, role in tab.roles.items()}
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 
 
 @plain_errors()
@@ -26,9 +25,8 @@ def main(words: Sequence[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("gen demo", description=__doc__, formatter_class=raw)
     for name, role in ROLES.items():
-        path = str(SHIPPED / f"{role.checkpoint}.safetensors")
-        about = f"checkpoint of {role.what}: {role.checkpoint}"
-        parser.add_argument(f"--{name}", default=path, help=about)
+        about = f"checkpoint of {role.what}; default: {role.checkpoint}"
+        parser.add_argument(f"--{name}", default=role.checkpoint, help=about)
     own = METHOD | dict(help="of the checkpoint whose method gen.methods has not")
     parser.add_argument("--method", **own)
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
@@ -65,6 +63,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def knows(path: str, method) -> str:
     """Describes a model: the first words of the card beside its file, or the kind of the model."""
+    if not Path(path).exists() and (name := shipped.name_of(path)):
+        path = str(shipped.find(name))
     card, known = Path(f"{without_suffix(path)}.md"), ""
     if card.is_file():
         parts = re.split(r"\n\s*\n", card.read_text("utf-8").strip())

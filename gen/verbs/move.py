@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gen.inference import dragging, scenes
 
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints/click_to_move_movers.safetensors"
+SHIPPED = "click_to_move_movers"
 
 
 @plain_errors()
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("gen move", description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add("--checkpoint", default=str(SHIPPED), help="default: the shipped one")
+    add("--checkpoint", default=SHIPPED, help=f"default: {SHIPPED}")
     add("--frame", type=Path, help="an image")
     add("--masks", type=Path, help="its masks")
     add("--scene", type=int, help="instead of them: the number of a scene of Movers")

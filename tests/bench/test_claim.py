@@ -63,7 +63,9 @@ def test_a_claim_is_found_by_name_and_by_path(tmp_path, monkeypatch):
     assert claims.find(str(path)) == path
     with pytest.raises(ValueError, match="smooth_i2i .* got smoothness"):
         claims.find("smoothness")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where there is no repository: the package brings its own
+    assert claims.read(claims.find("smooth_i2i")).name == "smooth_i2i"
+    monkeypatch.setattr("gen.files.PACKAGE", tmp_path)
     with pytest.raises(ValueError, match="in a clone of the repository"):
         claims.find("smooth_i2i")
 

@@ -1,0 +1,79 @@
+"""Checkpoints that come with this package, by name: from the repository, the cache, or the release.
+
+`checkpoints/manifest.json` lists them: name -> file, sha256, size in bytes, and url of the release,
+which is null before a release has the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from gen.data.remote import fetch
+from gen.files import PACKAGE, WeightsError, cache_dir, sha256, verify
+
+
+class Shipped(NamedTuple):
+    """An entry of the manifest."""
+
+    file: str
+    sha256: str
+    size: int  # bytes
+    url: str | None
+
+
+@functools.cache
+def manifest() -> dict[str, Shipped]:
+    """All checkpoints by name."""
+    found = json.loads((PACKAGE / "checkpoints.json").read_bytes())
+    return {name: Shipped(**entry) for name, entry in found.items()}
+
+
+def describe(file: Path, url: str | None = None) -> Shipped:
+    """The entry that a file must have in the manifest."""
+    return Shipped(file.name, sha256(file), file.stat().st_size, url)
+
+
+def name_of(path: str | Path) -> str:
+    """Name of the shipped checkpoint that a path means, `NAME` or `checkpoints/NAME.safetensors`.
+
+    Empty for any other path.
+    """
+    text = Path(path).as_posix()
+    files = {f"checkpoints/{entry.file}": name for name, entry in manifest().items()}
+    return files.get(text, text if text in manifest() else "")
+
+
+def nearest(path: str | Path) -> str:
+    """Name of the shipped checkpoint that is spelt nearly like a path; empty if there is none."""
+    return next(iter(difflib.get_close_matches(str(path), manifest(), 1, 0.75)), "")
+
+
+def places(name: str) -> tuple[Path, Path]:
+    """Paths of a checkpoint in the repository and in the cache."""
+    file = manifest()[name].file
+    return PACKAGE.parent / "checkpoints" / file, cache_dir() / "checkpoints" / file
+
+
+def find(name: str) -> Path:
+    """Path of a shipped checkpoint, which is fetched into the cache if it is in no other place.
+
+    Raises:
+        WeightsError: the file in the cache or in the release has another sha256, or there is none;
+            where it was looked for and where to put it.
+    """
+    own, cached = places(name)
+    if own.is_file():
+        return own
+    entry = manifest()[name]
+    if cached.is_file():
+        return verify(cached, entry.sha256)
+    if entry.url:
+        return fetch(entry.url, entry.size, entry.size, entry.sha256, cached)
+    raise WeightsError(
+        f"{name}: expected the file {own} or {cached}, got neither, and no release has it yet; put "
+        f"the file with sha256 {entry.sha256} into {cached.parent}"
+    )
