@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gen.metrics.video import locate
 from gen.networks.click_to_move.animator import Animation, Motion, Scene
 from gen.ops.motion import identity, move_boxes
+from gen.viz import to_uint8
 
 Animate = Callable[[np.ndarray, np.ndarray, dict[int, np.ndarray]], np.ndarray]
 
@@ -82,7 +83,7 @@ class Adaptor(nn.Module):
     def ask(self, scene: Scene, motion: Motion, i: int) -> Tensor:
         """What the function says of scene i: places (T, M, 2), or frames (T, 3, H, W)."""
         (T, H, W), M = self.shape, scene.present.shape[1]
-        frame = ((scene.frame[i] + 1) * 127.5).round().byte().movedim(0, 2).cpu().numpy()
+        frame = to_uint8(scene.frame[i])
         objects = torch.arange(1, M + 1, device=scene.instance.device)[:, None, None]
         masks = (scene.instance[i] == objects).cpu().numpy()
         begin, half = scene.boxes[i, None, :, :2], self.half(scene)
