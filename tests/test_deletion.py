@@ -32,6 +32,7 @@ gen/evaluation/reactions.py
 gen/inference/dragging.py
 gen/losses/motion.py
 gen/inference/scenes.py
+gen/inference/tracks.py
 gen/methods/click_to_move.py
 gen/networks/click_to_move
 gen/verbs/move.py
@@ -57,6 +58,7 @@ tests/evaluation/test_evaluate_animators.py
 tests/fuzz/click_to_move_doors.py
 tests/inference/test_dragging.py
 tests/inference/test_scenes.py
+tests/inference/test_tracks.py
 tests/literal_video.py
 tests/losses/test_motion_losses.py
 tests/methods/test_click_to_move.py

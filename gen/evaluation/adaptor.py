@@ -40,7 +40,7 @@ class Adaptor(nn.Module):
     the first frame.
 
     Args:
-        animate: the function.
+        animate: function, as above.
         shape: T, H and W of the clips.
     """
 
@@ -81,7 +81,7 @@ class Adaptor(nn.Module):
         return scene.boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])
 
     def ask(self, scene: Scene, motion: Motion, i: int) -> Tensor:
-        """What the function says of scene i: places (T, M, 2), or frames (T, 3, H, W)."""
+        """Answer of the function for scene i: places (T, M, 2), or frames (T, 3, H, W)."""
         (T, H, W), M = self.shape, scene.present.shape[1]
         frame = to_uint8(scene.frame[i])
         objects = torch.arange(1, M + 1, device=scene.instance.device)[:, None, None]

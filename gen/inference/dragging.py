@@ -1,8 +1,10 @@
 """Requests to a scene: drags of objects, pins, a motion of the camera.
 
 As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
-"camera": [dx, dy, zoom], "seed": 0}. All keys but `drags` are optional. Positions are px of the
-frame, x first; only differences along a path matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy).
+"camera": [dx, dy, zoom], "seed": 0, "tracks": [{"id": 13003, "points": [[[x, y], ...], ...]}]}. All
+keys are optional. Positions are px of the frame, x first; only differences along a path matter, so
+[[0, 0], [dx, dy]] is a drag by (dx, dy). `tracks` are points of an object at even times, see
+`gen.inference.tracks`: a drag whose speed varies or that turns.
 `scale` and `zoom` refer to the last frame. The camera moves the ground, and pinned objects stay on
 it; without `camera` the model invents the motion, and a pinned object stays in place in the image.
 
@@ -22,6 +24,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from gen.devices import float64
+from gen.inference.tracks import Track, normalised, similarities
 from gen.networks.click_to_move.animator import Animation, Motion, Scene
 from gen.ops.motion import move_boxes, theta_from_boxes
 
@@ -40,13 +43,19 @@ class Drag(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Drags, ids of pinned objects, the camera's (dx, dy, zoom) in the last frame, and a seed of
-    all motion that is not requested."""
+    """Drags, ids of pinned objects, the camera's (dx, dy, zoom) in the last frame, a seed of all
+    motion that is not requested, and tracks of points."""
 
     drags: tuple[Drag, ...] = ()
     pins: tuple[int, ...] = ()
     camera: tuple[float, float, float] | None = None
     seed: int = 0
+    tracks: tuple[Track, ...] = ()
+
+    @property
+    def moved(self) -> list[int]:
+        """Ids of the objects that the user moves."""
+        return [one.id for one in (*self.drags, *self.tracks)]
 
 
 def parse(text: str | dict[str, Any]) -> Request:
@@ -59,7 +68,7 @@ def parse(text: str | dict[str, Any]) -> Request:
         data = json.loads(text) if isinstance(text, str) else text
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"request: expected JSON, got {error}") from None
-    _only(data, {"drags", "pins", "camera", "seed"}, "request")
+    _only(data, {"drags", "pins", "camera", "seed", "tracks"}, "request")
     try:
         drags = []
         for item in _list(data.get("drags", [])):
@@ -67,17 +76,26 @@ def parse(text: str | dict[str, Any]) -> Request:
             path = tuple((_number(x), _number(y)) for x, y in _list(item["path"]))
             drags.append(Drag(_whole(item["id"]), path, _number(item.get("scale", 1.0))))
         pins = tuple(_whole(id_) for id_ in _list(data.get("pins", [])))
+        tracks = tuple(_track(item) for item in _list(data.get("tracks", [])))
         camera, seed = data.get("camera"), _whole(data.get("seed", 0))
         if camera is not None:
             dx, dy, zoom = (_number(v) for v in _list(camera))
             camera = (dx, dy, zoom)
-        return Request(tuple(drags), pins, camera, seed)
+        return Request(tuple(drags), pins, camera, seed, tracks)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
-            f'"pins": [ids], "camera": [dx, dy, zoom], "seed": 0}}, got {data!s:.200} '
+            '"pins": [ids], "camera": [dx, dy, zoom], "seed": 0, "tracks": [{"id": 13003, '
+            f'"points": [[[x, y], ...], ...]}}]}}, got {data!s:.200} '
             f"({type(error).__name__}: {error})"
         ) from None
+
+
+def _track(item: Any) -> Track:
+    _only(item, {"id", "points"}, "a track")
+    ways = _list(item["points"])
+    points = tuple(tuple((_number(x), _number(y)) for x, y in _list(way)) for way in ways)
+    return Track(_whole(item["id"]), points)
 
 
 def read(path: str | Path) -> Request:
@@ -92,8 +110,8 @@ def read(path: str | Path) -> Request:
 
 def dump(request: Request) -> str:
     """JSON from which `parse` makes an equal request."""
-    drags = [drag._asdict() for drag in request.drags]
-    return json.dumps(request._asdict() | {"drags": drags})
+    named = {key: [one._asdict() for one in getattr(request, key)] for key in ("drags", "tracks")}
+    return json.dumps(request._asdict() | named)
 
 
 def faster(request: Request, speed: float) -> Request:
@@ -117,8 +135,12 @@ def resized(request: Request, x: float, y: float) -> Request:
     drags = tuple(
         drag._replace(path=tuple((a * x, b * y) for a, b in drag.path)) for drag in request.drags
     )
+    tracks = tuple(
+        Track(id_, tuple(tuple((a * x, b * y) for a, b in way) for way in points))
+        for id_, points in request.tracks
+    )
     camera = request.camera and (request.camera[0] * x, request.camera[1] * y, request.camera[2])
-    return request._replace(drags=drags, camera=camera)
+    return request._replace(drags=drags, camera=camera, tracks=tracks)
 
 
 def _is(value: Any, kinds: tuple[type, ...], what: str) -> Any:
@@ -199,7 +221,8 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     """Motion that a request means for a scene (N = 1), over T = `steps` further frames.
 
     An object's centre follows its path at constant speed; between the given points, a monotone
-    cubic over the path length (PCHIP) interpolates. Its size changes evenly.
+    cubic over the path length (PCHIP) interpolates. Its size changes evenly. Tracked points move
+    their object as `gen.inference.tracks.similarities` fits them.
 
     Raises:
         ValueError: ids that are absent or requested twice; numbers that are not finite or too
@@ -207,7 +230,7 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     """
     H, W = scene.frame.shape[-2:]
     there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
-    user_ids = [drag.id for drag in request.drags] + list(request.pins)
+    user_ids = [*request.moved, *request.pins]
     for id_ in user_ids:
         if id_ not in there:
             raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
@@ -227,21 +250,45 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
         k = there[drag.id]
         _check(f"drag of {drag.id}", drag.path, drag.scale, FARTHEST * max(H, W))
         move(k, torch.from_numpy(resample(drag.path, steps)).to(boxes), drag.scale)
-        out = boxes[:, k, :2].abs() - boxes[:, k, 2:] >= 1  # (T + 1, 2); a box is 2 w / W wide
-        if out.any():
-            x, y = ((boxes[out.any(1)][0, k, :2] + 1) / px).tolist()
-            raise ValueError(
-                f"drag of {drag.id}: expected a part of it to stay in the image of {W} x {H} px, "
-                f"got a drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
-            )
+        _check_inside(drag.id, boxes[:, k], (H, W))
     *way, zoom = request.camera or (0.0, 0.0, 1.0)
     _check("camera", ((0, 0), way), zoom, FARTHEST * max(H, W))
     move(-1, share * boxes.new_tensor(way), zoom)
     theta = theta_from_boxes(boxes).to(scene.boxes)[None]  # (1, T, M + 1, 2, 3)
     theta, camera = theta[:, :, :-1], theta[:, :, -1]
+    for track in request.tracks:
+        k, moved = there[track.id], _tracked(track, steps, (H, W))
+        theta[0, :, k] = torch.from_numpy(moved).to(theta)
+        _check_inside(track.id, move_boxes(scene.boxes[0], theta[0])[:, k], (H, W))
     theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
     user = torch.isin(scene.ids, scene.ids.new_tensor(user_ids))
     return Motion(user, theta, torch.full_like(user[:, 0], request.camera is not None), camera)
+
+
+def _tracked(track: Track, steps: int, size: tuple[int, int]) -> np.ndarray:
+    """Motion (T, 2, 3) of an object with tracked points, back to frame 0, normalised."""
+    what = f"tracks of {track.id}"
+    if not track.points or len({len(way) for way in track.points}) > 1:
+        raise ValueError(f"{what}: expected one or more points at equal times, got {track!s:.100}")
+    for way in track.points:
+        _check(what, way, 1.0, FARTHEST * max(size))
+    forth = similarities(np.array(track.points, np.float64), steps)
+    scales = np.linalg.norm(forth[:, 0, :2], axis=1)
+    if not (ZOOMS[0] <= scales.min() and scales.max() <= ZOOMS[1]):
+        _check(what, track.points[0], scales[abs(np.log(scales)).argmax()], FARTHEST * max(size))
+    return normalised(forth, size)
+
+
+def _check_inside(id_: int, boxes: Tensor, size: tuple[int, int]) -> None:
+    """Raises ValueError if an object, boxes (.., 4), leaves the image; a box is 2 w / W wide."""
+    out = (boxes[:, :2].abs() - boxes[:, 2:] >= 1).any(1)
+    if out.any():
+        H, W = size
+        x, y = ((boxes[out][0, :2] + 1) * boxes.new_tensor([(W - 1) / 2, (H - 1) / 2])).tolist()
+        raise ValueError(
+            f"drag of {id_}: expected a part of it to stay in the image of {W} x {H} px, got a "
+            f"drag of its centre to ({x:.0f}, {y:.0f}); shorten it"
+        )
 
 
 def _check(what: str, path: tuple, scale: float, most: float) -> None:

@@ -20,8 +20,10 @@ from gen.data.clips.cityscapes import read_ids
 from gen.data.clips.decoding import NEAREST, Part, fitted, kept
 from gen.data.images import load_image, to_tensor
 from gen.data.movers import BRANCHES, Movers
-from gen.inference.dragging import NEAR_PX, Drag, Request, pick
+from gen.inference.dragging import NEAR_PX, Drag, Request, pick, positions
+from gen.inference.tracks import Track
 from gen.networks.click_to_move.animator import Scene
+from gen.ops.motion import nearness, object_masks, rasterise
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
@@ -42,6 +44,7 @@ class Still(NamedTuple):
     given: Tensor  # (h, w) ids
     note: str  # text on the fitting
     scale: tuple[float, float] = (1.0, 1.0)  # px of the model per given px, along x and y
+    corner: tuple[float, float] = (0.0, 0.0)  # given px, left and top of what the model sees
 
 
 def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str = "crop") -> Still:
@@ -65,7 +68,8 @@ def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str =
     given, maps = (torch.from_numpy(x.astype(np.int64)) for x in (ids, small))
     semantic = (maps // 1000).where(maps >= 1000, maps)
     scale = size[1] / part.width, size[0] / part.height
-    return Still(pixels, semantic, maps, given, _note(ids, small, part), scale)
+    note, corner = _note(ids, small, part), (float(part.left), float(part.top))
+    return Still(pixels, semantic, maps, given, note, scale, corner)
 
 
 def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
@@ -138,8 +142,48 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
 
 def moved_by(request: Request, scene: Scene) -> list[str]:
     """Mover of each object in a scene (N = 1): `you`, `pinned`, or `reacts` for the model."""
-    who = {drag.id: "you" for drag in request.drags} | dict.fromkeys(request.pins, "pinned")
+    who = dict.fromkeys(request.moved, "you") | dict.fromkeys(request.pins, "pinned")
     return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
+
+
+def to_tracks(still: Still, points: np.ndarray) -> tuple[Track, ...]:
+    """Tracks of objects from positions (K, T, 2), given px: of each point that begins on one.
+
+    Raises:
+        ValueError: no point begins on an object that the model sees.
+    """
+    (h, w), seen = still.given.shape, {id_ for id_, *_ in objects(still)}
+    found: dict[int, list] = {}
+    for way in points:
+        x, y = np.round(way[0]).astype(int).clip(-1, 2**30)
+        id_ = int(still.given[y, x]) if 0 <= x < w and 0 <= y < h else 0
+        if id_ in seen:
+            found.setdefault(id_, []).append(tuple(map(tuple, way.tolist())))
+    if not found:
+        raise ValueError(
+            f"tracks: expected points that begin on an object, got none of {len(points)}; there "
+            f"are {listed(still)}"
+        )
+    return tuple(Track(id_, tuple(ways)) for id_, ways in sorted(found.items()))
+
+
+def from_motion(still: Still, scene: Scene, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the objects, given px (M, T + 1, 2), and where an object shows, bool (M, T + 1).
+
+    Args:
+        still: image that holds the objects.
+        scene: that image as a scene (N = 1).
+        theta: motion (1, T, M, 2, 3) of all objects.
+    """
+    M = int(scene.present.sum())
+    masks = object_masks(scene.instance, theta.shape[2])
+    owner = rasterise(masks, theta, nearness(scene.boxes, theta))[1][0]  # (T, H, W)
+    seen = torch.stack([(owner == k + 1).any(2).any(1) for k in range(M)])  # (M, T)
+    centres = positions(scene, theta)[:, :M, :2].movedim(0, 1).cpu().numpy()
+    places = centres / np.array(still.scale) + np.array(still.corner)
+    return places.astype(np.float32), np.pad(
+        seen.cpu().numpy(), ((0, 0), (1, 0)), constant_values=True
+    )
 
 
 def parse_request(

@@ -51,7 +51,7 @@ def test_json_there_and_back():
     "wrong, told",
     [
         ("{", "request: expected JSON"),
-        ("[1]", "request: expected an object of camera, drags, pins, seed, got"),
+        ("[1]", "request: expected an object of camera, drags, pins, seed, tracks, got"),
         ({"drag": []}, r"request: expected an object of .*, got \['drag'\]"),
         ({"drags": [{"id": 1, "path": [[0, 0]], "speed": 2}]}, r"a drag: .* got \['speed'\]"),
         ({"drags": [{"path": [[0, 0], [1, 1]]}]}, r"request: expected .*KeyError: 'id'"),
