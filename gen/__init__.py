@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 import sys
@@ -37,6 +38,21 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
 
     check_device(device)
     return load(path, method).to(device).eval()
+
+
+def import_name(name: str, wanted: str) -> Any:
+    """Imports an object by its path, such as "mine.Mine", also from the folder of a running script.
+
+    Raises:
+        ValueError: there is no such object; says what was `wanted`.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    place, _, last = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(place), last)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"expected {wanted}, got {name}: {error}") from error
 
 
 def lazy(

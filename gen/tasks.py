@@ -11,6 +11,8 @@ import importlib
 from types import ModuleType
 from typing import NamedTuple
 
+from gen import import_name
+
 
 class Role(NamedTuple):
     """A method that a tab of the demo shows."""
@@ -41,6 +43,7 @@ class Task(NamedTuple):
     evaluator: str  # module with `GROUPS` and `from_options(method, options, ledger)`
     tab: Tab | None  # tab of the demo
     command: str  # command that shows more
+    adaptor: str = ""  # class that makes a method of a function, for gen evaluate --function
 
 
 TASKS = {
@@ -84,6 +87,7 @@ TASKS = {
         "gen.evaluation.animators",
         Tab("gen.demo.move", "Click to move", {"mover": Role("click_to_move_movers", "animator")}),
         "gen move shows its clips",
+        "gen.evaluation.adaptor.Adaptor",
     ),
 }
 TABS = [row.tab for row in TASKS.values() if row.tab]
@@ -105,6 +109,21 @@ def expect(method, *tasks: str, source: str) -> None:
     if of(method) not in tasks:
         wanted = " or ".join(TASKS[task].what for task in tasks)
         raise ValueError(f"{source}: expected {wanted}, got {describe(method)}")
+
+
+def adapted(function: str):
+    """A method made of a function outside this package, named as "mine.animate".
+
+    Raises:
+        ValueError: no such function.
+    """
+    (adaptor,) = (row.adaptor for row in TASKS.values() if row.adaptor)
+    found = import_name(function, "package.name of a function")
+    if not callable(found) or isinstance(found, type):
+        raise ValueError(
+            f"--function: expected a function, got {function}, a {type(found).__name__}"
+        )
+    return import_name(adaptor, "an adaptor")(found)
 
 
 def evaluator(method, source: str) -> ModuleType:

@@ -37,7 +37,7 @@ def imports(tree: ast.AST) -> set[str]:
 def within(name: str, allowed: set[str]) -> bool:
     return any(
         name == a or name.startswith(f"{a}.")
-        for a in allowed | STANDARD | {"gen.lazy", "gen.lazy_classes"}
+        for a in allowed | STANDARD | {"gen.lazy", "gen.import_name", "gen.lazy_classes"}
     )
 
 

@@ -4,14 +4,13 @@
 """
 
 import importlib
-import os
 import re
 import sys
 from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
-from gen import lazy_classes
+from gen import import_name, lazy_classes
 
 
 def _is_data_module(cls: type) -> bool:
@@ -46,19 +45,11 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
         return getattr(here, generated.capitalize())(**other_options)
     if not Path(source).exists():
         if re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)):
-            return _outside(str(source))(**other_options)
+            try:
+                cls = import_name(str(source), "a folder, a zip, or package.Class of a DataModule")
+            except ValueError as error:
+                raise ValueError(f"--data: {error}") from error
+            return cls(**other_options)
         if str(source).capitalize() in __dir__():
             raise ValueError(f"{wanted}, got `{source}`")
     return getattr(here, module.reader(Path(source)))(str(source), **options)
-
-
-def _outside(name: str) -> type:
-    """Imports a class by its path, also from the folder of the running script."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    place, _, last = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(place), last)
-    except (ImportError, AttributeError, ValueError) as error:
-        wanted = "--data: expected a folder, a zip, or package.Class of a DataModule"
-        raise ValueError(f"{wanted}, got {name}: {error}") from error

@@ -10,6 +10,7 @@
 Letters in shapes: N scenes, T frames after the first, M objects, H height, W width.
 """
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -49,6 +50,7 @@ class Adaptor(nn.Module):
     def __init__(self, animate: Animate, shape: tuple[int, int, int] = (5, 64, 128)) -> None:
         super().__init__()
         self.animate_one, self.shape = animate, shape
+        self.source = inspect.getsourcefile(inspect.unwrap(animate))  # so that a change is noticed
         self.place = nn.Parameter(torch.zeros(()), requires_grad=False)  # says which device
         self.hparams = SimpleNamespace(camera=0.0)
 

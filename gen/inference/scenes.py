@@ -178,7 +178,8 @@ def from_motion(still: Still, scene: Scene, theta: Tensor) -> tuple[np.ndarray, 
     M = int(scene.present.sum())
     masks = object_masks(scene.instance, theta.shape[2])
     owner = rasterise(masks, theta, nearness(scene.boxes, theta))[1][0]  # (T, H, W)
-    seen = torch.stack([(owner == k + 1).any(2).any(1) for k in range(M)])  # (M, T)
+    numbers = torch.arange(1, M + 1, device=owner.device)[:, None, None, None]
+    seen = (owner == numbers).flatten(2).any(2)  # (M, T)
     centres = positions(scene, theta)[:, :M, :2].movedim(0, 1).cpu().numpy()
     places = centres / np.array(still.scale) + np.array(still.corner)
     return places.astype(np.float32), np.pad(

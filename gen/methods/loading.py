@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +56,10 @@ def find_class(method: type | str, name: str) -> type:
     except ImportError as error:
         raise WeightsError(str(error)) from error
     if isinstance(method, str) and method:  # never what the file says
-        place, _, last = method.rpartition(".")
-        if os.getcwd() not in sys.path:  # a script has its own folder there
-            sys.path.append(os.getcwd())
         try:
-            cls = getattr(importlib.import_module(place), last)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise WeightsError(f"{method}: expected package.Class, got: {error}") from error
+            cls = gen.import_name(method, "package.Class")
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         wanted = "a class of a method" if method else "a method of gen.methods"
         way_out = "" if method else "; name the class of another: gen.load(.., method=), --method"

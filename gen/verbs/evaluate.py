@@ -34,7 +34,13 @@ def main(words: Sequence[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the options."""
     parser = argparse.ArgumentParser("gen evaluate", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="a .safetensors or .ckpt file")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", help="a .safetensors or .ckpt file")
+    model.add_argument(
+        "--function",
+        metavar="PKG.NAME",
+        help="instead: a function of your own that animates, see docs/movers.md",
+    )
     parser.add_argument("--data", help="a folder, a zip, `heads`, `movers`; an editor needs none")
     groups = {task: read_names(row.evaluator) for task, row in tasks.TASKS.items()}
     basic = read_names(tasks.TASKS["translator"].evaluator, "BASIC")
@@ -127,11 +133,15 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         writes = (args.out, values_of(args.out), *(values_of(args.out, s) for s in splits))
         keep_inputs((*reads, args.no_edges, args.voc), writes)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-    method = gen.load(args.checkpoint, args.device, args.method)
+    if args.function:
+        method = tasks.adapted(args.function).to(args.device)
+        args.checkpoint = method.source  # whose sha256 the rows state
+    else:
+        method = gen.load(args.checkpoint, args.device, args.method)
     args.load = lambda path: load_any(path, args.device, args.method)
     if args.psi is not None and tasks.of(method) != "editor":
         parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
-    evaluator = tasks.evaluator(method, args.checkpoint)
+    evaluator = tasks.evaluator(method, args.checkpoint or args.function)
     rows = evaluator.from_options(method, args, values_of(args.out) if args.out else None)
     if args.out and is_first():
         write_atomic(args.out, to_json(rows).encode())

@@ -7,7 +7,8 @@ an earlier request     gen move --scene 3 --request before/request.json --out ag
 --list lists the objects; --suggest predicts the motion without the video. Masks are one PNG of 16
 bits, trainId * 1000 + number for things, e.g. 13001 for a car, and trainId for other pixels, as in
 data_prep/video.py. Positions and paths are px of the image as given, which is cropped to the
-model's proportions and resized; a note tells what is lost.
+model's proportions and resized; a note tells what is lost. --out also gets request.json, and
+tracks.npy (M, T, 2) and visible.npy (M, T), the centres of all objects in the first clip.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--scale", action="append", default=[], help="ID:S or X,Y:S: its size in the last frame")
     add("--camera", help="DX,DY,ZOOM: where the ground goes; default: the model invents it")
     add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
+    add("--tracks", type=Path, help="points that move their objects, .npy (K, T, 2) px")
+    add("--visible", type=Path, help="where these points are seen, .npy (K, T)")
     add("--request", type=Path, help="instead of these: JSON, see gen/inference/dragging.py")
     add("--speed", type=number, default=1.0, help="all goes so many times as far")
     add("--samples", type=int, default=1, help="so many seeds, side by side")
@@ -80,8 +83,9 @@ def move(args: argparse.Namespace) -> None:
 
     if not args.list:
         pictures = [f"{n}.png" for n in ("arrows", "flow", "visible", "frames")]
-        writes = [args.out / n for n in (*pictures, "request.json", "video.gif", "video.mp4")]
-        keep_inputs((*files, args.request, args.checkpoint), writes)
+        arrays = ("request.json", "tracks.npy", "visible.npy", "video.gif", "video.mp4")
+        reads = (*files, args.request, args.tracks, args.visible, args.checkpoint)
+        keep_inputs(reads, [args.out / n for n in (*pictures, *arrays)])
     device = best_device()
     method = gen.load(args.checkpoint, device, args.method)
     tasks.expect(method, "animator", source=args.checkpoint)
@@ -121,6 +125,9 @@ def move(args: argparse.Namespace) -> None:
         arrows.append(motion_viz.arrows(*where, by, ids, f"{way}seed {seed}"))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "request.json").write_text(dragging.dump(request) + "\n")
+    centres, seen = scenes.from_motion(still, scene, thetas[0])
+    np.save(args.out / "tracks.npy", centres)
+    np.save(args.out / "visible.npy", seen)
     viz.save_image(np.concatenate([np.asarray(a) for a in arrows]), args.out / "arrows.png")
     if clips:
         video = torch.stack([torch.cat([still.frame[None], c.video[0].cpu()]) for c in clips])
@@ -160,14 +167,20 @@ def save(out: Path, video: Tensor, clips: list, arrows: list, texts: list[str]) 
 
 def wanted(args: argparse.Namespace, still: scenes.Still) -> dragging.Request:
     """The request that the options make, or that of the file --request."""
-    from gen.inference import dragging, scenes
+    from gen.inference import dragging, scenes, tracks
 
     words = args.drag, args.pin, args.scale, args.camera
-    if args.request and any(words):
+    if args.request and (any(words) or args.tracks):
         raise ValueError("expected --request, or --drag, --pin, --scale and --camera, got both")
+    if args.visible and not args.tracks:
+        raise ValueError("--visible: expected --tracks as well")
     if args.request:
         request = dragging.read(args.request)
         return request if args.seed is None else request._replace(seed=args.seed)
-    if not any(words):
+    if not any(words) and not args.tracks:
         raise ValueError(f"expected a --drag or --camera; objects: {scenes.listed(still)}")
-    return scenes.parse_request(still, *words, args.seed or 0)
+    request = scenes.parse_request(still, *words, args.seed or 0)
+    if args.tracks:
+        points = tracks.load(args.tracks, args.visible)
+        request = request._replace(tracks=scenes.to_tracks(still, points))
+    return request

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from conftest import ROOT
 from gen.data.movers import MoverClips
 from gen.evaluation.adaptor import Adaptor
 from gen.evaluation.animators import evaluate_animator
+from gen.verbs import evaluate
 
 SHAPE = (3, 32, 64)
 CLIPS = MoverClips(777, 5, 8, 32, 64, frames=4, max_objects=4, branches=True)
@@ -126,3 +128,37 @@ def test_the_numbers_of_the_page_are_those_of_the_card():
         if name.startswith("change_px"):  # without interaction nothing changes
             wanted[1], wanted[2] = wanted[0], wanted[0] if name.endswith("velocity") else None
         assert cells == ["–" if value is None else f"{value:.2f}" for value in wanted], name
+
+
+STAYS = """
+import numpy as np
+
+class Thing: pass
+
+def animate(frame, masks, drags):
+    places = np.full((5, len(masks), 2), {x}, float)
+    for k, path in drags.items():
+        places[:, k] = path[1:]
+    return places
+"""
+
+
+def test_a_function_is_evaluated_by_its_name_and_a_change_of_it_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "outside_model.py").write_text(STAYS.format(x=10))
+    words = (
+        "--function outside_model.animate --data movers --metrics motion --count 2 --out x.jsonl"
+    )
+    values = table(evaluate.measure(words.split()))
+    assert values["user/ade_px_dragged"] == pytest.approx(0, abs=1e-3)
+    (tmp_path / "outside_model.py").write_text(STAYS.format(x=20))
+    with pytest.raises(ValueError, match="checkpoint"):
+        evaluate.measure(words.split())
+    for name, told in (
+        ("outside_model.nobody", "expected package.name of a function, got outside_model.nobody"),
+        ("outside_model.Thing", "expected a function, got outside_model.Thing, a type"),
+        ("animate", "expected package.name of a function"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            evaluate.measure(["--function", name, *words.split()[2:]])

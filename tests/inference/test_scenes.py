@@ -226,7 +226,8 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run, 
     assert re.search(r"video\.gif \.mp4 \((H\.264|VP9)\)", said)
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     pictures = {f"{name}.png" for name in ("arrows", "flow", "visible", "frames")}
-    assert set(files) == pictures | {"video.gif", "video.mp4", "request.json"}
+    arrays = {"tracks.npy", "visible.npy"}
+    assert set(files) == pictures | arrays | {"video.gif", "video.mp4", "request.json"}
     asked = json.loads(files["request.json"])
     assert asked["drags"] == [{"id": 13001, "path": [[0, 0], [24, 3]], "scale": 1.0}]
     assert asked["pins"] == [11002] and asked["seed"] == 5
@@ -240,6 +241,24 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run, 
     said, status, _ = run(*image, "--request", asked / "request.json")
     assert not status, said
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_the_script_follows_tracks_and_writes_them(write, run, tmp_path):
+    frame, masks = write(labels(k=2))
+    image = ["--frame", frame, "--masks", masks]
+    said, status, out = run(*image, "--drag", "13001:16,2", "--suggest")
+    assert not status, said
+    ways, seen = np.load(out / "tracks.npy"), np.load(out / "visible.npy")
+    assert ways.shape == (*seen.shape, 2) and seen.all()
+    (k,) = (k for k, way in enumerate(ways) if way[-1, 0] - way[0, 0] == pytest.approx(16))
+    np.save(tmp_path / "one.npy", ways[k : k + 1])
+    np.save(tmp_path / "seen.npy", seen[k : k + 1])
+    words = ["--tracks", tmp_path / "one.npy", "--visible", tmp_path / "seen.npy", "--suggest"]
+    said, status, _ = run(*image, *words)
+    assert not status and re.search(r"13001  car +you +\+16.0 +\+2.0", said), said
+    assert np.load(out / "tracks.npy") == pytest.approx(ways, abs=0.05)
+    said, status, _ = run(*image, "--drag", "11002:1,1", *words[2:])
+    assert status and "--visible: expected --tracks as well" in said
 
 
 def test_a_checkpoint_says_how_an_image_is_fitted(write, run, tmp_path):
@@ -260,7 +279,8 @@ def test_the_script_suggests_what_the_video_shows(run):
     listed, _, _ = run("--scene", "2", "--list")
     id_, name, _, place = listed.splitlines()[0].split()
     suggested, status, out = run("--scene", "2", "--drag", f"{id_}:3,0", "--suggest")
-    assert not status and sorted(p.name for p in out.iterdir()) == ["arrows.png", "request.json"]
+    written = ["arrows.png", "request.json", "tracks.npy", "visible.npy"]
+    assert not status and sorted(p.name for p in out.iterdir()) == written
     arrows = (out / "arrows.png").read_bytes()
     made, _, _ = run("--scene", "2", "--drag", f"{place}:3,0")
     assert table(made) == table(suggested) and arrows == (out / "arrows.png").read_bytes()
@@ -280,7 +300,7 @@ def test_an_image_without_objects_has_a_camera(write, run):
     frame, masks = write(labels([]))
     words = ["--frame", frame, "--masks", masks]
     said, status, out = run(*words, "--camera", "-3,0,1")
-    assert not status and (out / "video.mp4").exists()
+    assert not status and (out / "video.mp4").exists(), said
     said, status, _ = run(*words)
     assert status == 1 and "expected a --drag or --camera; objects: none" in said
     for words in (["--list"], ["--drag", "1:4,0"]):
