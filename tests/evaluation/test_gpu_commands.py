@@ -51,8 +51,8 @@ MAKERS = {
     "editor": editor,
 } | rows("MAKERS")
 EVALUATED = {  # options of gen evaluate
-    "translator": "--data toys.FewHeads --metrics intra inter controls middle translation "
-    "accuracy texture --max-sources 3 --batch-size 3 --classifier classifier",
+    "translator": "--data toys.FewHeads --metrics inter middle translation "
+    "accuracy texture --max-sources 2 --batch-size 2 --classifier classifier",
     "generator": "--data toys.FewHeads --metrics paths --max-sources 2 --batch-size 40",
     "classifier": "--data toys.FewHeads",
     "transformer": "--data toys.FewHeads",
