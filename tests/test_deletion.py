@@ -21,7 +21,9 @@ data_prep/opencv_vtest.py
 data_prep/verify_clips.py
 data_prep/video*.py
 docs/demo_click_to_move.gif
+docs/methods/click_to_move.md
 docs/movers.md
+docs/notebooks/move.py
 gen/data/clips
 gen/data/movers
 gen/demo/move.py

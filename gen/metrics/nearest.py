@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ class Nearest:
         images: set of `LabelledImages`; images of a domain are read at its first use.
     """
 
-    def __init__(self, images) -> None:
+    def __init__(self, images: Any) -> None:
         self.images = images
         self.members = cache(lambda y: (images.labels == y).nonzero().flatten().tolist())
         self.small = cache(
