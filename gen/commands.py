@@ -37,6 +37,9 @@ EXTRAS = {
     "playwright": "test",
     "submitit": "bench",
     "wandb": "wandb",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
 }  # module -> extra
 
 

@@ -1,7 +1,7 @@
 """The tasks of methods, one row each; no other list of them exists.
 
-`Method.task` names the row. It says which module evaluates the method, which tab of the
-demo shows it and which command shows more. Modules are named, not
+`Method.task` names the row. It says which modules evaluate and export the method, which
+tab of the demo shows it and which command shows more. Modules are named, not
 imported, so a row costs nothing. To delete a task, delete its files and its row.
 """
 
@@ -41,6 +41,7 @@ class Task(NamedTuple):
 
     what: str  # description of the method
     evaluator: str  # module with `GROUPS` and `from_options(method, options, ledger)`
+    exporter: str  # module with `graphs(method)` and, if it makes images, `pictures`
     tab: Tab | None  # tab of the demo
     command: str  # command that shows more
     adaptor: str = ""  # class that makes a method of a function, for gen evaluate --function
@@ -50,6 +51,7 @@ TASKS = {
     "translator": Task(
         "a translator between domains",
         "gen.evaluation.translators",
+        "gen.export.translators",
         Tab(
             "gen.demo.translate",
             "Translate",
@@ -60,12 +62,14 @@ TASKS = {
     "generator": Task(
         "a generator of images",
         "gen.evaluation.generators",
+        "gen.export.generators",
         None,
         "gen generate shows truncation and mixing",
     ),
     "editor": Task(
         "an editor of codes",
         "gen.evaluation.editors",
+        "gen.export.editors",
         Tab(
             "gen.demo.edit",
             "Edit",
@@ -79,12 +83,14 @@ TASKS = {
     "classifier": Task(
         "a classifier",
         "gen.evaluation.classifiers",
+        "gen.export.classifiers",
         None,
         "gen predict writes what it says; gen attention draws maps, if it has any",
     ),
     "animator": Task(
         "an animator of frames",
         "gen.evaluation.animators",
+        "gen.export.animators",
         Tab("gen.demo.move", "Click to move", {"mover": Role("click_to_move_movers", "animator")}),
         "gen move shows its clips",
         "gen.evaluation.adaptor.Adaptor",
@@ -130,3 +136,9 @@ def evaluator(method, source: str) -> ModuleType:
     """The module that evaluates a method; ValueError if the method declares no task."""
     expect(method, *TASKS, source=source)
     return importlib.import_module(TASKS[of(method)].evaluator)
+
+
+def exporter(method, source: str) -> ModuleType:
+    """The module that cuts a method into graphs; ValueError if the method declares no task."""
+    expect(method, *TASKS, source=source)
+    return importlib.import_module(TASKS[of(method)].exporter)

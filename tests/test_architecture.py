@@ -73,7 +73,7 @@ FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
     "fetch weights pickles losses shipped",
     "networks checkpoint",
     "metrics inference convert",
-    "methods evaluation demo",
+    "methods evaluation demo export",
     "report callbacks commands runs",
     "bench verbs cli __main__",
 )

@@ -31,6 +31,7 @@ gen/demo/stage.*
 gen/evaluation/adaptor.py
 gen/evaluation/animators.py
 gen/evaluation/reactions.py
+gen/export/animators.py
 gen/inference/dragging.py
 gen/losses/motion.py
 gen/inference/scenes.py
@@ -57,6 +58,7 @@ tests/demo/test_stage_browser.py
 tests/demo/test_stage_requests.py
 tests/evaluation/test_adaptor.py
 tests/evaluation/test_evaluate_animators.py
+tests/export/test_animator_graph.py
 tests/fuzz/click_to_move_doors.py
 tests/inference/test_dragging.py
 tests/inference/test_scenes.py

@@ -178,14 +178,22 @@ class LinearDirections(Editor):
     def edit(self, ws: Tensor, d: Tensor, z: Tensor | None = None) -> Tensor:
         """Codes (N, L, D), wanted attributes (N, K) in {0, 1} -> codes (N, L, D); `z` is unused."""
         self.check_request(ws, d, z)
+        return self.edited(ws, d)
+
+    def edited(self, ws: Tensor, d: Tensor, z: Tensor | None = None) -> Tensor:
+        """`edit` without checks."""
         scores, sign = self.scores(ws), 2 * d - 1  # (N, K)
         wanted = sign * torch.maximum(sign * scores, self.hparams.strength * self.score_std)
+        step = (wanted - scores) @ self.directions()  # (N, C)
+        return ws + (step * self.code_std).view(ws.shape[0], -1, ws.shape[2])  # (N, L or 1, D)
+
+    def directions(self) -> Tensor:
+        """Steps (K, C) that each change one score by one, and no other."""
         A = self.classifiers.weight  # (K, C)
-        norm = A.norm(dim=1).clamp(min=1e-6)  # (K,)
-        normals = A / norm[:, None]
+        norm = A.norm(dim=1, keepdim=True).clamp(min=1e-6)  # (K, 1)
+        normals = A / norm
         gram = normals @ normals.T + RIDGE * torch.eye(len(A)).to(A)  # (K, K)
-        step = torch.linalg.solve(gram, ((wanted - scores) / norm).T).T @ normals  # (N, C)
-        return ws + (step * self.code_std).view(len(ws), -1, ws.shape[2])  # (N, L or 1, D)
+        return torch.linalg.solve(gram, normals) / norm
 
 
 def mixed(ws: Tensor, share: float, rng: torch.Generator) -> Tensor:

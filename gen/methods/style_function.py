@@ -280,6 +280,10 @@ class StyleFunction(Editor, GANMethod):
     def edit(self, ws: Tensor, d: Tensor, z: Tensor) -> Tensor:
         """Codes (N, L, D), wanted attributes (N, K) in {0, 1}, noise (N, Z) -> codes (N, L, D)."""
         self.check_request(ws, d, z)
+        return self.edited(ws, d, z)
+
+    def edited(self, ws: Tensor, d: Tensor, z: Tensor) -> Tensor:
+        """`edit` without checks."""
         new, rows = self.moved(self.ema.module["style_function"], ws, z, d), self.hparams.rows
         if not rows:
             return new

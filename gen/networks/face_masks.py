@@ -65,7 +65,7 @@ class CoordConv(nn.Module):
         lines = [torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[2:]]
         row, column = torch.meshgrid(*lines, indexing="ij")  # (H, W)
         radius = torch.hypot(row, column) / 2**0.5
-        place = torch.stack([row, column, radius]).expand(len(x), -1, -1, -1)  # (N, 3, H, W)
+        place = torch.stack([row, column, radius]).expand(x.shape[0], -1, -1, -1)  # (N, 3, H, W)
         return self.conv(torch.cat([x, place], 1))
 
 

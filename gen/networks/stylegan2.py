@@ -240,8 +240,9 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(
                 f"ws: expected {want}, got {tuple(ws.shape)}; one row goes by `expand`"
             )
-        maps = self.noise_maps(len(ws), noise)
-        x, image, row = self.b4.const.expand(len(ws), -1, -1, -1), None, 0
+        N = ws.shape[0]  # torch.export has no symbolic len
+        maps = self.noise_maps(N, noise)
+        x, image, row = self.b4.const.expand(N, -1, -1, -1), None, 0
         x = x.contiguous(memory_format=torch.channels_last)
         for size in self.sizes:
             block = getattr(self, f"b{size}")

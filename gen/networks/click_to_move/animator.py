@@ -108,6 +108,8 @@ class Animator(nn.Module):
         camera: take a known motion of the camera as input.
     """
 
+    rasterise = staticmethod(rasterise)
+
     def __init__(
         self,
         channels: int = 32,
@@ -178,7 +180,7 @@ class Animator(nn.Module):
         with full_precision(z.device):
             theta = theta.detach()
             masks = object_masks(scene.instance, theta.shape[2])
-            flow, owner, visible = rasterise(masks, theta, nearness(scene.boxes, theta))
+            flow, owner, visible = self.rasterise(masks, theta, nearness(scene.boxes, theta))
             if self.camera is not None:
                 way = motion.camera, motion.known
                 flow, visible = with_camera(flow, owner, visible, masks, *way)
