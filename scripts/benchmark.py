@@ -8,6 +8,7 @@ fir          StyleGAN2's resampling: zeros and a whole convolution against ours,
 data         images per second from the loader, by number of workers
 floors       the ratios of all the above to the published ways, each with the least that it should
              be; the exit status is 1 if one is below
+export       graphs of a checkpoint: eager beside torch.compile and onnxruntime, by threads
 flops        operations and memory of a step at the size of a config; hours of the whole run
 
 and what other files tests/literal_*.py add; --help lists them.
@@ -34,6 +35,7 @@ from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `gen`
@@ -284,6 +286,32 @@ def flops(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def export(args: argparse.Namespace) -> list[dict]:
+    from gen.export import runtimes
+
+    rows, own = [], torch.get_num_threads()
+    with TemporaryDirectory() as folder:
+        for graph in runtimes.cut(gen.load(args.checkpoint)):
+            runtimes.save(graph, file := Path(folder, "graph.onnx"), "onnx")
+            inputs = graph.random(**dict.fromkeys(graph.letters(), args.batch_size))
+            compiled = graph._replace(module=torch.compile(graph.module, dynamic=False))
+            for threads in args.threads:
+                torch.set_num_threads(threads)
+                ways = dict(eager=graph.run, compiled=compiled.run)
+                ways["onnx"] = runtimes.runner(graph, file, threads)
+                seconds: dict[str, list[float]] = {name: [] for name in ways}
+                for _ in range(args.rounds + 1):  # the first round warms up
+                    for name, run in ways.items():
+                        began = time.perf_counter()
+                        run(inputs)
+                        seconds[name].append(time.perf_counter() - began)
+                took = {name: median(found[1:]) for name, found in seconds.items()}
+                row = {"graph": graph.name, "threads": threads, "eager ms": 1e3 * took["eager"]}
+                rows.append(row | {f"{n} x": took["eager"] / took[n] for n in ("compiled", "onnx")})
+            torch.set_num_threads(own)
+    return rows
+
+
 def floors(args: argparse.Namespace) -> list[dict]:
     rows = []
     more = [p.get_default("floors") or [] for p in args.commands.values()]
@@ -349,6 +377,12 @@ def main() -> None:
     p.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--batches", type=int, default=100)
     p.set_defaults(run=data)
+    p = commands.add_parser("export")
+    p.add_argument("checkpoint", help="a .safetensors or .ckpt file")
+    p.add_argument("--batch-size", type=int, default=1, help="and number of objects")
+    p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    p.add_argument("--rounds", type=int, default=20)
+    p.set_defaults(run=export)
     p = commands.add_parser("floors")
     p.set_defaults(run=floors, parse=parser.parse_args, commands=commands.choices)
     p = commands.add_parser("flops")

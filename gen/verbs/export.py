@@ -69,12 +69,16 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
         import onnxscript  # noqa: F401
 
     import gen
+    from gen import tasks
     from gen.checkpoint import find
     from gen.export import runtimes
 
     path = find(path)
     out = out or Path(f"{without_suffix(path)}_{to}")
     made = gen.load(path, method=method)
+    pictures = getattr(tasks.exporter(made, str(path)), "pictures", None)
+    if int8 and pictures is None:
+        raise ValueError(f"--int8: expected a method that makes images, got {type(made).__name__}")
     out.mkdir(parents=True, exist_ok=True)
     cut, rows = runtimes.cut(made), []
     print(f"{type(made).__name__} of {path} to {out}/")
@@ -87,4 +91,12 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
                   for part in (graph.inputs, graph.outputs))  # fmt: skip
         size = file.stat().st_size / 1e6
         print(f"{file.name:20} {size:6.2f} MB  off by {off:.1e}  {' -> '.join(shapes)}", flush=True)
+    if int8:
+        from gen.export import int8 as smaller
+
+        for row in smaller.write(made, pictures, cut, out):
+            kept = "kept" if row["kept"] else "left out"
+            print(
+                f"{row['graph']}.int8.onnx: LPIPS {row['LPIPS']:.4f}, {row['size']:.2f} x, {kept}"
+            )
     write_atomic(out / "graphs.json", runtimes.describe(path, made, cut, rows))

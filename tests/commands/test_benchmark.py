@@ -2,6 +2,8 @@
 
 import pytest
 
+from gen.methods import DomainClassifier
+from runs import CLASSIFIER, ship
 from timing import benchmark
 
 TINY = ["--img-size", "32", "--base-channels", "4", "--max-channels", "8", "--device", "cpu"]
@@ -47,6 +49,14 @@ def test_entropy_is_faster_on_noise_and_on_maps_of_few_components():
     noise, smooth = benchmark("entropy", "--device", "cpu")
     assert smooth["components"] < 2.5 < 3.5 < noise["components"]
     assert noise["ratio"] > 4 and smooth["ratio"] > 2.5  # medians; 5.4 and 3.9 on an idle core
+
+
+@pytest.mark.slow  # a compiler, too
+def test_export(tmp_path):
+    file = ship(DomainClassifier(**CLASSIFIER), tmp_path / "judge.safetensors", ["a", "b"])
+    rows = benchmark("export", str(file), "--rounds", "3")
+    assert [(row["graph"], row["threads"]) for row in rows] == [("classify", 1), ("classify", 2)]
+    assert all(row["eager ms"] > 0 and row["compiled x"] > 0 and row["onnx x"] > 0 for row in rows)
 
 
 @pytest.mark.slow
