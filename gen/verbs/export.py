@@ -1,10 +1,9 @@
-"""Exports a checkpoint: weights to share, graphs for torch.export or ONNX, or a page that runs the
-shipped methods in a browser.
+"""Exports a checkpoint: weights, graphs for ONNX or torch.export, a page for any browser.
 
-  gen export runs/mine/last.ckpt --out mine.safetensors     averaged weights and options
-  gen export FILE --to onnx --out DIR                       an .onnx for each part of the method
-  gen export FILE --to torch --out DIR                      the same as .pt2, for torch.export.load
-  gen export --to web DIR                                   a folder for any static host
+gen export runs/mine/last.ckpt --out mine.safetensors     averaged weights and options
+gen export FILE --to onnx --out DIR                       an .onnx for each part of the method
+gen export FILE --to torch --out DIR                      the same as .pt2, for torch.export.load
+gen export --to web DIR                                   a folder for any static host
 """
 
 import argparse
