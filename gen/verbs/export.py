@@ -17,7 +17,7 @@ from gen.files import keep_inputs, sha256, without_suffix, write_atomic
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the options."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser("gen export", description=__doc__, formatter_class=raw)
     parser.add_argument("path", type=Path, nargs="?", help="checkpoint; of --to web, the folder")
     parser.add_argument("--checkpoint", type=Path, help="the same as the first word")
     parser.add_argument("--to", choices=("safetensors", "onnx", "torch", "web"),
