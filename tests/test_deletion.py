@@ -32,6 +32,7 @@ gen/evaluation/adaptor.py
 gen/evaluation/animators.py
 gen/evaluation/reactions.py
 gen/export/animators.py
+gen/export/web/mo[tv]*.js
 gen/inference/dragging.py
 gen/losses/motion.py
 gen/inference/scenes.py

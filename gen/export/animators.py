@@ -5,13 +5,20 @@ Letters in shapes: N batch, T frames after the first, M objects, H height, W wid
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen import viz
 from gen.export.graph import Graph, Run, images, normal, swapped
 from gen.inference import dragging, scenes
 from gen.networks.click_to_move.animator import Animator, Motion, Scene
 from gen.ops.motion import affine_flow, invert, splat_coverage, warp
+
+ON_PAGE = ("animate",)  # graphs of the page without a server
+SCENES = (0, 1, 2, 3, 4, 5)  # of the test split of Movers
 
 
 def rasterise_at_once(masks: Tensor, theta: Tensor, order: Tensor) -> tuple[Tensor, ...]:
@@ -154,3 +161,24 @@ def pictures(method, run: Run, count: int) -> Tensor:
         given = inputs(method, scene, dragging.motion(ask, scene, T), number)
         made.append(run("animate", given)["video"][0])
     return torch.cat(made)
+
+
+def page(method) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the tab needs: drawn scenes with boxes, maps as bytes (N, H, W), and a first drag."""
+    h, (T, H, W) = method.hparams, method.shape
+    scenes_, maps = [], []
+    for number in SCENES:
+        still = scenes.drawn(number, (H, W), T + 1)
+        one = dragging.scene(still.frame, still.semantic, still.instance)
+        here = one.present[0]
+        first = int(one.boxes[0, here, 0].argmin())  # from the left to the right
+        scenes_.append(dict(
+            boxes=one.boxes[0, here].tolist(), classes=one.classes[0, here].tolist(),
+            drag=[first, [[0, 0], [round(0.3 * W), 0]]],
+        ))  # fmt: skip
+        labels = (x.numpy().astype(np.uint8) for x in (one.semantic[0], one.instance[0]))
+        maps.append((viz.to_uint8(still.frame), *labels))
+    about = dict(steps=T, size=[H, W], latent=h.z_dim, object=h.object_z_dim, scenes=scenes_)
+    stacked = (np.stack(part) for part in zip(*maps, strict=True))
+    names = "frames", "semantic", "instance"
+    return about | {"camera": bool(h.camera)}, dict(zip(names, stacked, strict=True))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from gen.export.graph import Graph, images, swapped
 from gen.networks.attention_tap import AttentionTap
 
+ON_PAGE = ("classify",)  # graphs of the page without a server
+
 
 class Classify(nn.Module):
     """Images (N, 3, H, H) in [-1, 1] -> logits (N, S), and scaled logits of attention per head."""

@@ -5,11 +5,16 @@ Letters in shapes: N batch, L rows of a code, D their width, K attributes, Z noi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from gen.export import generators
 from gen.export.graph import Graph, Run, normal, swapped
+from gen.inference import editing
+
+ON_PAGE = ("mapping", "synthesis", "edit")  # graphs of the page without a server
 
 
 class Edit(nn.Module):
@@ -54,3 +59,11 @@ def pictures(method, run: Run, count: int) -> Tensor:
     if method.noise_dim:
         given["z"] = normal(rng, count, method.noise_dim)
     return run("synthesis", {"ws": run("edit", given)["edited"]})["image"]
+
+
+def page(method, judge) -> tuple[dict[str, Any], dict]:
+    """What the tab needs: numbers, and the combinations of attributes that occur."""
+    known = editing.known(method, judge)
+    about = dict(attributes=method.attribute_names, known=known.int().tolist())
+    about |= dict(latent=method.latent_dim, noise=method.noise_dim, psi=method.hparams.psi)
+    return about | dict(rows=method.rows, size=method.img_size), {}

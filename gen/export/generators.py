@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from gen.export.graph import Graph, Run, normal, swapped
 
+ON_PAGE = ()  # graphs of the page without a server: an editor has these, too
+
 
 class Mapping(nn.Module):
     """Latents (N, Z), truncation (L,) and of conditional generators classes (N,) -> (N, L, D)."""

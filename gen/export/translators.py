@@ -5,13 +5,19 @@ Letters in shapes: N batch, H height = width, L latent width, D style width.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gen import viz
 from gen.data import Heads
 from gen.export.graph import Graph, Run, images, normal, swapped
 from gen.networks.stargan import AdaIN
+
+ON_PAGE = ("encode", "map_style", "decode")  # graphs of the page without a server
 
 
 class PlainAdaIN(AdaIN):
@@ -96,3 +102,10 @@ def pictures(method, run: Run, count: int) -> Tensor:
     own = run("encode_style", {"x": x.flip(0), "y": y})["style"]
     style = torch.where(torch.arange(count)[:, None] % 2 == 0, style, own)
     return run("decode", {"style": style} | run("encode", {"x": x}))["image"]
+
+
+def page(method) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the tab needs: numbers, and drawn heads as bytes (N, H, H, 3)."""
+    heads = Heads(img_size=method.img_size).val
+    about = dict(domains=method.domains, size=method.img_size, latent=method.latent_dim)
+    return about, {"heads": np.stack([viz.to_uint8(heads[k]["x"]) for k in range(4)])}

@@ -45,11 +45,28 @@ def main(words: Sequence[str] | None = None) -> None:
     path = args.path or args.checkpoint
     if args.half and args.to != "safetensors" or args.int8 and args.to != "onnx":
         parser.error("expected --half with --to safetensors and --int8 with --to onnx, got others")
+    if args.to == "web":
+        return page(path)
     if args.to == "safetensors":
         if args.out is None:
             parser.error("--out: expected a .safetensors file to write, got none")
         return share(path, args.out, args.half)
     graphs(path, args.to, args.out, args.int8, args.method)
+
+
+def page(out: Path) -> None:
+    """Writes a folder that runs the shipped methods in a browser."""
+    import onnx  # noqa: F401  (what lacks is told before the work)
+    import onnxscript  # noqa: F401
+
+    from gen.export import site
+
+    if out.is_dir() and any(out.iterdir()) and not (out / "site.json").exists():
+        raise ValueError(f"{out}: expected a new folder, or one of this command, got another")
+    site.write(out, lambda text: print(text, flush=True))
+    total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"{out}/ {total / 1e6:.1f} MB, for any static host; here:")
+    print(f"python -m http.server -d {out} 8000")
 
 
 def share(path: Path, out: Path, half: bool) -> None:
