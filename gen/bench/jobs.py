@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gen import shipped
 from gen.bench.claim import FOLDER, Arm, Claim, command, fill, read, words
 from gen.commands import call, call_each
 from gen.files import packaged, read_yaml, sha256, write_atomic
@@ -101,8 +102,13 @@ def evaluation(run: Run) -> str:
 
 
 def _digests(texts: Sequence[str]) -> dict[str, str]:
-    names = sorted({v for v in texts if v.endswith(".safetensors") and os.path.isfile(v)})
-    return {name: sha256(name) for name in names}
+    found = {}
+    for text in sorted({*texts}):
+        if text.endswith(".safetensors") and os.path.isfile(text):
+            found[text] = sha256(text)
+        elif name := shipped.name_of(text):
+            found[text] = shipped.manifest()[name].sha256
+    return found
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 import gen
 from conftest import ROOT
-from gen import files
+from gen import files, shipped
 from gen.bench import claim
 from gen.cli import main
 from gen.runs import find_configs
@@ -137,3 +138,82 @@ def test_the_metric_alone_needs_neither_lightning_nor_timm(tmp_path):
         "print(*(m for m in ('lightning', 'timm', 'wandb', 'gradio') if m in sys.modules))"
     )
     assert python(code, tmp_path, PYTHONPATH=str(ROOT)) == "\n"
+
+
+# ---- a wheel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the package alone, installed from a wheel of a copy of the sources."""
+    pytest.importorskip("setuptools", reason="pip cannot build a wheel here", minversion="77")
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("target")
+    skipped = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.safetensors", "*.png", "*.gif")
+    for name in ("gen", "configs", "data_prep", "checkpoints"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=skipped)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(copy / "dist")]
+    subprocess.run([*pip, *build, str(copy)], check=True)
+    [wheel] = (copy / "dist").glob("gen-*.whl")
+    install = ["install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run([*pip, *install], check=True)
+    return target
+
+
+@pytest.fixture
+def command(installed, tmp_path):
+    """Runs a program of the installed package, in an empty folder; what it prints."""
+
+    def run(*words: str, code: int = 0, **environment: str) -> str:
+        paths = {"PYTHONPATH": str(installed), "GEN_CACHE": str(tmp_path / "cache")}
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path / "empty",
+            env=os.environ | paths | environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, (done.stdout + done.stderr)[-3000:]
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_wheel_has_what_its_commands_need(command, installed):
+    assert command("-c", "import gen; print(gen.__path__)") == f"['{installed}/gen']\n"
+    assert (installed / "gen/py.typed").exists() and (installed / "bin/gen").exists()
+    assert "  translate  " in command("-m", "gen", "--help")
+    assert "\nsmooth_i2i " in command("-m", "gen", "bench", "--list")
+    assert "  emoji  " in command("-m", "gen", "prepare", "--help")
+    printed = yaml.safe_load(command("-m", "gen", "fit", "-c", CONFIG, "--print_config"))
+    assert printed["model"]["class_path"].endswith("SmoothI2I")
+    assert command("-m", "gen", "prepare", "own_emoji", "--out", "x").startswith("x: 12 emoji")
+    told = command("-m", "gen", "verify", code=1)
+    assert told.count("got neither, and no release has it yet") == len(shipped.manifest())
+
+
+@pytest.mark.slow
+def test_a_wheel_trains_without_the_repository(command, tmp_path):
+    small = [*flags("model", WIDTHS), *flags("data", HEADS)]
+    trainer = flags("trainer", TRAINER | QUIET | dict(max_steps=2))
+    command("-m", "gen", "fit", "-c", CONFIG, *small, *trainer, "--out", "run")
+    told = command("-m", "gen", "verify", "run")
+    assert told.startswith("run/last.ckpt: SmoothI2I, a translator") and "iteration 2" in told
+
+
+@pytest.mark.slow
+def test_a_wheel_loads_a_checkpoint_by_its_name_from_the_cache(command, tmp_path):
+    cache = tmp_path / "cache/checkpoints"
+    cache.mkdir(parents=True)
+    for name in ("stylegan2_heads64", "domain_classifier_emoji64"):
+        shutil.copy(ROOT / f"checkpoints/{name}.safetensors", cache)
+    code = "import gen; print(gen.load('domain_classifier_emoji64').domains)"
+    assert command("-c", code) == "['fluent', 'noto', 'openmoji', 'twemoji']\n"
+    words = ["--checkpoint", "stylegan2_heads64", "--seeds", "0-1", "--out", "heads.png"]
+    assert command("-m", "gen", "generate", *words) == "heads.png\n"
+    told = command("-m", "gen", "verify", "stylegan2_heads64")
+    assert told.startswith(f"{cache}/stylegan2_heads64.safetensors: StyleGAN2")

@@ -1,14 +1,14 @@
-"""`torchrun scripts/evaluate.py`: two processes give the values of one, for several kinds."""
+"""`torchrun -m gen evaluate`: two processes give the values of one, for several kinds."""
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 
 import pytest
 
 from conftest import ROOT
+from gen.cli import main
 from gen.methods import DomainClassifier, SpatialEntropy, StarGAN, StyleGAN2
 from runs import CLASSIFIER, GENERATOR, VIT, WIDTHS, ship
 
@@ -51,15 +51,13 @@ def test_two_processes_give_the_values_of_one(kind, tmp_path, monkeypatch, lpips
     if "judge" in words:
         judge = DomainClassifier(**CLASSIFIER | dict(num_domains=3))
         words = words.replace("judge", str(ship(judge, tmp_path / "judge.safetensors", HEADS)))
-    words = ["scripts/evaluate.py", f"--checkpoint={checkpoint}", "--data=heads", "--device=cpu",
-             *words.split()]  # fmt: skip
+    words = [f"--checkpoint={checkpoint}", "--data=heads", "--device=cpu", *words.split()]
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [*words, f"--out={one}"])
-    runpy.run_path("scripts/evaluate.py", run_name="__main__")
+    main(["evaluate", *words, f"--out={one}"])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", *words, f"--out={two}"],
+        [*torchrun, "--nproc-per-node=2", "-m", "gen", "evaluate", *words, f"--out={two}"],
         env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
