@@ -164,7 +164,7 @@ def pictures(method, run: Run, count: int) -> Tensor:
 
 
 def page(method) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the tab needs: drawn scenes with boxes, maps as bytes (N, H, W), and a first drag."""
+    """Contents of the tab: drawn scenes with boxes, maps as bytes (N, H, W), and a first drag."""
     h, (T, H, W) = method.hparams, method.shape
     scenes_, maps = [], []
     for number in SCENES:

@@ -62,7 +62,7 @@ def pictures(method, run: Run, count: int) -> Tensor:
 
 
 def page(method, judge) -> tuple[dict[str, Any], dict]:
-    """What the tab needs: numbers, and the combinations of attributes that occur."""
+    """Contents of the tab: numbers, and the combinations of attributes that occur."""
     known = editing.known(method, judge)
     about = dict(attributes=method.attribute_names, known=known.int().tolist())
     about |= dict(latent=method.latent_dim, noise=method.noise_dim, psi=method.hparams.psi)

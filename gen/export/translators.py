@@ -105,7 +105,7 @@ def pictures(method, run: Run, count: int) -> Tensor:
 
 
 def page(method) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the tab needs: numbers, and drawn heads as bytes (N, H, H, 3)."""
+    """Contents of the tab: numbers, and drawn heads as bytes (N, H, H, 3)."""
     heads = Heads(img_size=method.img_size).val
     about = dict(domains=method.domains, size=method.img_size, latent=method.latent_dim)
     return about, {"heads": np.stack([viz.to_uint8(heads[k]["x"]) for k in range(4)])}

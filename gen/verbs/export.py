@@ -18,7 +18,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the options."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("gen export", description=__doc__, formatter_class=raw)
-    parser.add_argument("path", type=Path, nargs="?", help="checkpoint; of --to web, the folder")
+    parser.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        help="checkpoint, or the name of a shipped one; of --to web, the folder",
+    )
     parser.add_argument("--checkpoint", type=Path, help="the same as the first word")
     parser.add_argument("--to", choices=("safetensors", "onnx", "torch", "web"),
                         default="safetensors", help="default: safetensors")  # fmt: skip
@@ -89,8 +94,8 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
     from gen.checkpoint import find
     from gen.export import runtimes
 
-    path = find(path)
     out = out or Path(f"{without_suffix(path)}_{to}")
+    path = find(path)
     made = gen.load(path, method=method)
     pictures = getattr(tasks.exporter(made, str(path)), "pictures", None)
     if int8 and pictures is None:

@@ -57,6 +57,15 @@ def test_torch_in_a_folder_of_its_own_name(tmp_path, monkeypatch):
     torch.testing.assert_close(made(z, psi), loaded.map_latents(z), rtol=1e-5, atol=1e-5)
 
 
+def test_a_shipped_checkpoint_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["domain_classifier_emoji64", "--to", "torch"])
+    made = torch.export.load(tmp_path / "domain_classifier_emoji64_torch/classify.pt2").module()
+    x = torch.rand(1, 3, 64, 64)
+    want = gen.load("domain_classifier_emoji64").classify(x)
+    torch.testing.assert_close(made(x)[0], want, rtol=1e-4, atol=1e-4)
+
+
 def test_weights_as_before(tmp_path, capsys):
     """The options of scripts/export.py, which was there first."""
     method = StyleGAN2(**GENERATOR)
