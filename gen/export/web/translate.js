@@ -38,22 +38,23 @@ export function tab({ domains, size, latent }, arrays) {
     show(canvas, pixels(image));
     Object.assign(last, { t, source: source.data });
   }, stage);
-  const all = latest(async (what) => {
+  const all = latest(async (what, drawn = () => {}) => {
     await what();
     await draw();
+    drawn(); // the strip takes longer
     const shares = Array.from({ length: FRAMES }, (_, k) => k / (FRAMES - 1));
     const images = await decode(shares);
     strip.replaceChildren(...shares.map((_, k) => show(make("canvas"), pixels(images, k))));
   }, stage);
-  const use = (image) => {
+  const use = (image, drawn) => {
     source = values(image);
-    return all(async () => { await encode(); if (!styles) await restyle(); });
+    return all(async () => { await encode(); if (!styles) await restyle(); }, drawn);
   };
 
   const { shape: [N, H, W], bytes } = arrays("heads");
   const heads = Array.from({ length: N }, (_, k) => unpack(bytes.subarray(3 * H * W * k, 3 * H * W * (k + 1)), W, H));
   const sources = [...drawings(size), ...heads];
-  const { box, add } = picks(sources, use);
+  const { box, add } = picks(sources, (image) => use(image));
   for (const one of EMOJI.filter(drawable)) add(one, `emoji ${one}`, () => use(emoji(one, size)));
   const file = make("input", { type: "file", accept: "image/*", id: "own" });
   file.onchange = async () => {
@@ -85,7 +86,7 @@ export function tab({ domains, size, latent }, arrays) {
       make("div.row", {}, make("label.plain", {}, "your own picture …", file)),
       make("div", {}, strip, slider, make("div.ends", {}, side(ends[0], "from"), side(ends[1], "to")))));
   box.children[0].ariaPressed = "true";
-  return { element, first: use(sources[0]) };
+  return { element, first: new Promise((done, failed) => { use(sources[0], done).catch(failed); }) };
 }
 
 // Pixels of an emoji, by a font of the visitor's own.
