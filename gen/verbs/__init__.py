@@ -38,7 +38,7 @@ def summary(path: Path) -> str:
 def describe() -> str:
     """Text of `gen --help`: all commands, one line each."""
     lines = TRAINING | {name: summary(path) for name, path in FILES.items()}
-    rows = [f"  {name:11} {line}" for name, line in lines.items()]
+    rows = [f" {name:11} {line}" for name, line in lines.items()]
     return "\n".join(["usage: gen COMMAND [options]", "", *rows, EXAMPLES])
 
 

@@ -186,7 +186,7 @@ def command(installed, tmp_path):
 def test_a_wheel_has_what_its_commands_need(command, installed):
     assert command("-c", "import gen; print(gen.__path__)") == f"['{installed}/gen']\n"
     assert (installed / "gen/py.typed").exists() and (installed / "bin/gen").exists()
-    assert "  translate  " in command("-m", "gen", "--help")
+    assert "\n translate " in command("-m", "gen", "--help")
     assert "\nsmooth_i2i " in command("-m", "gen", "bench", "--list")
     assert "  emoji  " in command("-m", "gen", "prepare", "--help")
     printed = yaml.safe_load(command("-m", "gen", "fit", "-c", CONFIG, "--print_config"))

@@ -56,7 +56,7 @@ def test_help_lists_all_commands_one_line_each(said):
     text = said["--help"][0]
     assert all(len(line) <= 100 for line in text.splitlines())
     for name in (*verbs.TRAINING, *verbs.FILES):
-        [line] = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
+        [line] = [line for line in text.splitlines() if line.startswith(f" {name} ")]
         assert line.endswith(".") and len(line.split()) > 3, line
 
 
