@@ -5,12 +5,14 @@ Pages have links that work in the repository; here they become links of the site
 is copied. A fence of `math` becomes MathML, which browsers show without a script.
 """
 
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from functools import cache
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,7 @@ ASSETS = ("checkpoints/*.png", "checkpoints/*.gif", "checkpoints/*.jsonl")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 INCLUDE = re.compile(r"<!-- include (\S+?)(?:#(.+?))? -->")
 MATH = re.compile(r"```math\n(.*?)```", re.S)
+FULL = 88  # a line of a docstring of this length, with the next word, is full
 FENCED = re.compile(r"(^```.*?^```$)", re.S | re.M)
 
 
@@ -108,6 +111,23 @@ def notebooks() -> dict[str, bytes]:
         return {f"notebooks/{path.name}": path.read_bytes() for path in Path(folder).iterdir()}
 
 
+def keep_lines(html: str) -> str:
+    """Paragraphs of docstrings that keep lines that end early, as equations do; not arguments."""
+
+    def length(line: str) -> int:
+        return len(unescape(re.sub(r"<[^>]+>", "", line)))
+
+    def keep(paragraph: re.Match) -> str:
+        before, text = paragraph.groups()
+        lines = text.split("\n")
+        for k, (line, after) in enumerate(itertools.pairwise(lines)):
+            if length(line) + 1 + length(after.partition(" ")[0]) < FULL:
+                lines[k] += "<br>"
+        return paragraph[0] if before else "<p>" + "\n".join(lines) + "</p>"
+
+    return re.sub(r'(<div class="doc-md-description">\s*)?<p>(.*?)</p>', keep, html, flags=re.S)
+
+
 def on_files(files, config):
     from mkdocs.structure.files import File
 
@@ -124,3 +144,7 @@ def on_page_markdown(markdown: str, page: SimpleNamespace, **_) -> str:
     if name.startswith("notebooks/"):
         origin = (DOCS / name).with_suffix(".py")
     return equations(included(relink(markdown, origin, name), origin, name))
+
+
+def on_page_content(html: str, page: SimpleNamespace, **_) -> str:
+    return keep_lines(html) if page.file.src_uri.startswith("reference/") else html

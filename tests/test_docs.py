@@ -175,6 +175,24 @@ def test_the_reference_has_every_class_of_methods_and_data():
             assert re.search(rf"^::: {room.__name__}\.[\w.]+\.{found}$", text, re.M), found
 
 
+def test_the_reference_has_every_function_of_inference():
+    text = (DOCS / "reference/api.md").read_text()
+    shown = dict(
+        re.findall(r"^::: gen\.methods\.(\w+)\.\w+\n.*?members: \[(.*?)\]", text, re.M | re.S)
+    )
+    for path in (ROOT / "gen/methods").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        marked = {
+            node.name
+            for node in functions
+            if any(isinstance(d, ast.Name) and d.id == "inference" for d in node.decorator_list)
+        }
+        listed = {*filter(None, shown.get(path.stem, "").split(", "))}
+        if path.stem != "image_classifier":  # what two classifiers share
+            assert marked <= listed <= {node.name for node in functions}, path.stem
+
+
 def test_numbers_of_results_are_not_copied_by_hand():
     """Tables of results come from cards and RESULTS.md; docs/movers.md is tested with its card."""
     for page in DOCS.glob("methods/*.md"):
@@ -210,6 +228,14 @@ def test_a_section_ends_before_the_next_heading_of_its_level(hooks, tmp_path):
     assert hooks.section(page, "D") == "d\n"
     with pytest.raises(ValueError, match="expected a heading 'E', got none"):
         hooks.section(page, "E")
+
+
+def test_docstrings_keep_lines_that_end_early(hooks):
+    full = "word " * 18
+    text = f"<p>a = <code>b</code> &lt; c\n{full.strip()}\nthe rest</p>"
+    assert hooks.keep_lines(text) == text.replace("c\nword", "c<br>\nword")
+    for same in ("<pre>a\nb</pre>", '<div class="doc-md-description">\n<p>a\nb</p>'):
+        assert hooks.keep_lines(same) == same
 
 
 # ---- notebooks ----------------------------------------------------------------------------------
