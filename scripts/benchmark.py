@@ -295,9 +295,14 @@ def export(args: argparse.Namespace) -> list[dict]:
             runtimes.save(graph, file := Path(folder, "graph.onnx"), "onnx")
             inputs = graph.random(**dict.fromkeys(graph.letters(), args.batch_size))
             compiled = graph._replace(module=torch.compile(graph.module, dynamic=False))
+            ways = {"eager": graph.run}
+            try:
+                compiled.run(inputs)
+                ways["compiled"] = compiled.run
+            except Exception as error:  # of the compiler of torch, or of the one that it calls
+                print(f"{graph.name}: not compiled: {error!s:.80}", file=sys.stderr, flush=True)
             for threads in args.threads:
                 torch.set_num_threads(threads)
-                ways = dict(eager=graph.run, compiled=compiled.run)
                 ways["onnx"] = runtimes.runner(graph, file, threads)
                 seconds: dict[str, list[float]] = {name: [] for name in ways}
                 for _ in range(args.rounds + 1):  # the first round warms up
@@ -307,7 +312,10 @@ def export(args: argparse.Namespace) -> list[dict]:
                         seconds[name].append(time.perf_counter() - began)
                 took = {name: median(found[1:]) for name, found in seconds.items()}
                 row = {"graph": graph.name, "threads": threads, "eager ms": 1e3 * took["eager"]}
-                rows.append(row | {f"{n} x": took["eager"] / took[n] for n in ("compiled", "onnx")})
+                share = {
+                    n: took["eager"] / took[n] if n in took else None for n in ("compiled", "onnx")
+                }
+                rows.append(row | {f"{n} x": value for n, value in share.items()})
             torch.set_num_threads(own)
     return rows
 
