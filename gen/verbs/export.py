@@ -96,7 +96,7 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
 
     out = out or Path(f"{without_suffix(path)}_{to}")
     path = find(path)
-    made = gen.load(path, method=method)
+    made = gen.load(path, "cpu", method)
     pictures = getattr(tasks.exporter(made, str(path)), "pictures", None)
     if int8 and pictures is None:
         raise ValueError(f"--int8: expected a method that makes images, got {type(made).__name__}")

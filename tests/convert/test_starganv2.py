@@ -376,7 +376,7 @@ def test_gradients_with_masks_equal_the_literal_step(monkeypatch, quick):
 
 
 def test_training_needs_the_face_network_and_leaves_it_as_it_is(tmp_path, quick, caplog):
-    with pytest.raises(WeightsError, match="got none: .*import_weights.py.*--model.init_from"):
+    with pytest.raises(WeightsError, match="got none: .*gen import.*--model.init_from"):
         fit("StarGAN", tmp_path / "no", w_hpf=1.0)
     method = StarGAN(**WIDTHS, num_domains=3, w_hpf=1.0)
     method.fan.l0.bias.fill_(3.0)

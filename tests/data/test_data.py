@@ -71,14 +71,14 @@ def test_unusable_images_are_refused_with_their_path_and_the_way_out(root, data,
         with pytest.raises(ImageError, match=reason) as error:
             list(map(domains(source).train.__getitem__, range(9)))
         message = str(error.value)
-        assert "dog/1.png" in message and f"python data_prep/verify.py {source}" in message
+        assert "dog/1.png" in message and f"gen verify {source}" in message
 
 
 def test_a_worker_names_the_unusable_image(root):
     for i in range(3):
         (root / f"train/dog/{i}.png").write_bytes(b"")
     batches = iter(domains(root, num_workers=2).train_dataloader())
-    with pytest.raises(ImageError, match=r"dog/\d.png: the file is empty.*verify.py"):
+    with pytest.raises(ImageError, match=r"dog/\d.png: the file is empty.*gen verify"):
         list(batches)
     batches._shutdown_workers()  # else torch waits 5 s a worker when this is garbage-collected
 
@@ -321,5 +321,5 @@ def test_a_damaged_zip_entry_is_refused_with_its_path(root, tmp_path):
     start = data.index(b"train/cat/0.png") + len("train/cat/0.png")
     data[start + 50] ^= 255
     path.write_bytes(data)
-    with pytest.raises(ImageError, match="train/cat/0.png: BadZipFile.*verify.py"):
+    with pytest.raises(ImageError, match="train/cat/0.png: BadZipFile.*gen verify"):
         domains(path).train[0]

@@ -1,4 +1,4 @@
-"""What a folder, or a zip of it, is read as: by training and by verify.py alike."""
+"""What a folder, or a zip of it, is read as: by training and by gen verify alike."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def made(request, tmp_path):
 
 
 def read(root: Path) -> dict[str, dict[str, int]]:
-    """Number of images by split and domain, as training and as verify.py read it."""
+    """Number of images by split and domain, as training and as gen verify read it."""
     splits = find_images(root)
     rows, layout = verify.find(root)
     seen = {s: {d: len(images) for d, images in domains.items()} for s, domains in splits.items()}
