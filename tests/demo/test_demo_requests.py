@@ -273,16 +273,16 @@ def test_eight_people_for_a_minute(server, capsys):
             list(people.map(person, sessions, [seconds] * 8))
         return resident_mb(client)
 
-    early = everyone(30)
-    late = everyone(60)
-    for _ in range(100):
+    early = everyone(20)
+    late = everyone(40)
+    for _ in range(50):
         opened(client)
     more = resident_mb(client)
     with capsys.disabled():
-        print(f"\nmemory {early:.0f} MB after 30 s, {late:.0f} MB after 90 s, ", end="")
-        print(f"{more:.0f} MB after 100 people more")
+        print(f"\nmemory {early:.0f} MB after 20 s, {late:.0f} MB after 60 s, ", end="")
+        print(f"{more:.0f} MB after 50 people more")
         for (handler, _), name in zip(asked, labels, strict=True):
             half, most = np.percentile(waited[handler], [50, 95])
             count = len(waited[handler])
             print(f"{name:10} {count:4} times, median {half:.2f} s, 95 % within {most:.2f} s")
-    assert late < 1.05 * early + 20 and more < late + 200
+    assert late < 1.05 * early + 20 and more < late + 100
