@@ -256,6 +256,13 @@ def listing(root: Path) -> str:
     return "\n".join([*lines, "core-hours: of what is left"])
 
 
+def cores() -> int:
+    """Number of commands to run at once: one on a GPU, else one per CPU core."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
 class Job:
     """A command as a job of submitit: a job that is preempted or out of time is requeued, and the
     run that it trains is resumed."""

@@ -13,7 +13,6 @@ from scipy.stats import t as student
 
 from gen.bench import jobs
 from gen.bench.claim import Claim, Goal, command
-from gen.commands import call
 from gen.evaluation.compare import at_equal_distance
 from gen.evaluation.results import from_json
 from gen.evaluation.statistics import Interval, holm, over_seeds, p_paired
@@ -328,18 +327,21 @@ def frontiers(claim: Claim, found: Sequence[Compared]) -> list[str]:
 
 def pictures(claim: Claim, lines: Sequence[Mapping], out: Path) -> dict[str, list[Figure]]:
     """Pictures of each arm's first seed, by the claim's command; drawn once per checkpoint."""
-    panels = []
-    for arm in claim.arms if claim.picture else ():
-        seeds = [line["seed"] for line in lines if line["arm"] == arm]
-        if not seeds:
-            continue
-        folder = out / f"{arm}_{seeds[0]}"
-        checkpoint, picture = folder / "last.ckpt", folder / "picture"
-        if checkpoint.exists() and not _pngs(folder):
-            words = command(claim.picture, checkpoint=checkpoint, out=picture)
-            if code := call(sys.executable, *words):
-                log.warning("no picture of %s: its command ended with %d", folder, code)
-        panels += [Panel(file, f"{arm}, seed {seeds[0]}") for file in _pngs(folder)]
+    seeds: dict[str, int] = {}
+    for line in lines if claim.picture else ():
+        seeds.setdefault(line["arm"], line["seed"])
+    folders = {arm: out / f"{arm}_{seeds[arm]}" for arm in claim.arms if arm in seeds}
+    missing = [f for f in folders.values() if (f / "last.ckpt").exists() and not _pngs(f)]
+    files = [dict(checkpoint=f / "last.ckpt", out=f / "picture") for f in missing]
+    jobs.run_here([[sys.executable, *command(claim.picture, **one)] for one in files], jobs.cores())
+    for folder in missing:
+        if not _pngs(folder):
+            log.warning("no picture of %s: its command failed", folder)
+    panels = [
+        Panel(file, f"{arm}, seed {seeds[arm]}")
+        for arm, folder in folders.items()
+        for file in _pngs(folder)
+    ]
     caption = f"The same inputs for all arms: `{claim.picture.strip()}`"
     return {"Pictures": [Figure(caption, panels, width_px=640)]} if panels else {}
 

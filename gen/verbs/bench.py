@@ -123,7 +123,7 @@ def work(runs: Sequence[jobs.Run], same: Sequence[str], args: argparse.Namespace
         base = [sys.executable, "-m", "gen", "bench", *same]
         commands = {run.folder: [*base, "--only", run.name] for run in left}
         if not args.launcher:
-            code = jobs.run_here([*commands.values()], args.jobs or _jobs())
+            code = jobs.run_here([*commands.values()], args.jobs or jobs.cores())
         else:
             options = dict(_option(word) for word in args.launcher_options)
             folder = runs[-1].folder.parent / "jobs"
@@ -153,12 +153,6 @@ def wait(submitted: dict) -> int:
     for run in failed:
         print(f"{run}: failed, see {run / 'log.txt'}", file=sys.stderr)
     return int(bool(failed))
-
-
-def _jobs() -> int:
-    import torch
-
-    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def _option(word: str) -> tuple[str, int | str]:

@@ -182,3 +182,24 @@ def test_tables_and_page_hold_every_arm(claim, tmp_path):
     assert (tmp_path / "table.md").read_text().startswith("# mine\n")
     share = [Goal("with", "val/top1", "share", at_least=1.0)]
     assert " share |" in table.to_markdown(replace(claim, goals=share), table.summarise(lines))
+
+
+DRAWS = """import sys; from pathlib import Path; from PIL import Image
+checkpoint, out = map(Path, sys.argv[1:])
+Image.new("RGB", (4, 4)).save(f"{out}.png") if "with_" in str(out) else sys.exit(3)
+"""
+
+
+def test_each_arm_is_drawn_once_and_a_failure_is_told(claim, tmp_path, caplog):
+    write_runs(claim, tmp_path, HELPED)
+    for arm in claim.arms:
+        (tmp_path / f"{arm}_1/last.ckpt").touch()
+    (tmp_path / "draw.py").write_text(DRAWS)
+    claim = replace(claim, picture=f"{tmp_path}/draw.py {{checkpoint}} {{out}}")
+    lines = table.collect(claim, tmp_path)
+    (figure,) = table.pictures(claim, lines, tmp_path)["Pictures"]
+    assert [panel.title for panel in figure.panels] == ["with, seed 1"]
+    assert f"no picture of {tmp_path}/without_1" in caplog.text
+    drawn = (tmp_path / "with_1/picture.png").stat().st_mtime_ns
+    table.pictures(claim, lines, tmp_path)
+    assert (tmp_path / "with_1/picture.png").stat().st_mtime_ns == drawn
