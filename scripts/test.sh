@@ -14,4 +14,6 @@ cd "$(dirname "$0")/.."
   --out data/emoji_clutter || echo "no emoji on clutter: a trial of a claim will skip" >&2
 PYTHONPATH=data_prep .venv/bin/python -c "import opencv_vtest; opencv_vtest.fetch()" ||
   echo "no pedestrian video: its test will skip" >&2
+.venv/bin/python -c "from gen.export import site; site.runtime()" ||
+  echo "no onnxruntime-web: tests of the page in a browser will skip" >&2
 exec .venv/bin/python -m pytest -n "$(nproc)" --maxprocesses 4 --dist loadfile "$@"
