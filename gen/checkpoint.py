@@ -44,18 +44,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(path: str | Path, out: str | Path = "") -> Path:
-    """Finds a checkpoint: a file, the last.ckpt of a run, `last` or `best` of `out`, or a shipped
-    checkpoint by its name.
+    """Finds a checkpoint: a file, the last.ckpt of a run, `last` or `best` of `out`, or a
+    checkpoint by its name, shipped or on the Hub.
 
     Raises:
         WeightsError: there is no such file.
     """
+    if shipped.is_name(path):
+        return shipped.find_named(path)
     found = Path(out, f"{path}.ckpt") if out and str(path) in ("last", "best") else Path(path)
     if found.is_dir():
         found = found / "last.ckpt"
     if not found.is_file():
-        if not Path(path).exists() and (name := shipped.name_of(path)):
-            return shipped.find(name)
         near = shipped.nearest(path)
         raise WeightsError(
             f"{path}: expected a checkpoint, or the folder of a run, got no file {found}"

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 from gen import verbs
@@ -13,6 +14,7 @@ from gen.commands import explain, import_modules, plain_errors
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch warns of each on its first use
 
 
 def main(args: list[str] | None = None) -> None:
@@ -51,6 +53,8 @@ def run(args: list[str] | None, words: list[str]) -> None:
             super().error(message, ex)
 
     class CLI(LightningCLI):
+        subcommands = partial(runs.pick_subcommand, LightningCLI.subcommands(), words)
+
         def init_parser(self, **kwargs: Any) -> Any:
             parsers.append(super().init_parser(**kwargs, allow_abbrev=False))  # would accept typos
             return parsers[-1]
@@ -59,7 +63,12 @@ def run(args: list[str] | None, words: list[str]) -> None:
             parser.add_argument("--out", default="runs/run", help="folder of the run")
             again = "begin anew in a used --out: its run is moved to OUT.1"
             parser.add_argument("--overwrite", action="store_true", help=again)
-            parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off")
+            more = "what shows values and pictures besides CSV files; wandb: see --wandb, too"
+            kinds = Literal["csv", "tensorboard", "wandb"]
+            parser.add_argument("--logger", type=kinds, default="csv", help=more)
+            modes = "off is online with --logger wandb; offline sends nothing"
+            kinds = Literal["off", "offline", "online"]
+            parser.add_argument("--wandb", type=kinds, default="off", help=modes)
             parser.add_argument("--save_every", type=int, default=500, help="iterations")
             parser.add_argument("--monitor", type=str, default="", help="metric of best.ckpt")
             parser.add_argument("--mode", type=Literal["min", "max"], default="min")

@@ -23,23 +23,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from gen.files import PACKAGE, show_any_name
+from gen.files import PACKAGE, WINDOWS, show_any_name
 
 if TYPE_CHECKING:
     from gen.methods.base import Method
 
 METHOD = dict(default="", metavar="PKG.CLASS", help="of a checkpoint, where gen.methods has none")
 MISCONFIGURED = "MisconfigurationException"  # of Lightning, which takes seconds to import
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 OURS = PACKAGE, PACKAGE.parent / "scripts"
 EXTRAS = {
     "gradio": "demo",
     "resvg_py": "prep",
     "playwright": "test",
     "submitit": "bench",
+    "tensorboard": "tensorboard",
     "wandb": "wandb",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "huggingface_hub": "hub",
 }  # module -> extra
 
 
@@ -60,10 +63,11 @@ def plain_errors(ours_alone: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         sys.exit(128 + signal.SIGINT)
-    except FileExistsError as error:
-        sys.exit(f"error: {error.filename}: expected a folder, got a file; choose another place")
-    except IsADirectoryError as error:
-        sys.exit(f"error: {error.filename}: expected a file, got a folder; choose another")
+    except (FileExistsError, IsADirectoryError) as error:
+        file = isinstance(error, FileExistsError)
+        wanted = "a folder, got a file" if file else "a file, got a folder"
+        told = f"{error.filename}: expected {wanted}; choose another place"
+        sys.exit(f"error: {told if error.filename else error}")  # one of ours tells it all
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -123,10 +127,12 @@ def number(text: str) -> float:
 
 
 def best_device() -> str:
-    """`cuda` if this machine has a GPU, else `cpu`."""
+    """`cuda` for a GPU of NVIDIA or AMD, `mps` for one of Apple, else `cpu`."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def load_any(path: str | Path, device: str, method: str) -> Method:
@@ -204,14 +210,18 @@ def call(*command: str | Path, cwd: str | Path | None = None) -> int:
     child: subprocess.Popen | None = None
 
     def hand_on(number: int) -> None:
-        signals.append(signal.SIGTERM if number == signal.SIGHUP else number)
+        signals.append(signal.SIGTERM if number == HANGUP else number)
         if child is not None:
-            child.send_signal(signals.pop())
+            tell(child, signals.pop())
+
+    def tell(child: subprocess.Popen, number: int) -> None:
+        if not (WINDOWS and number == signal.SIGINT):  # there, Ctrl-C reaches it by itself
+            child.send_signal(number)
 
     with caught(hand_on):  # in a session of its own, or a terminal would send Ctrl-C a second time
         child = subprocess.Popen([*map(str, command)], cwd=cwd, start_new_session=True)
         for number in signals:
-            child.send_signal(number)
+            tell(child, number)
         return child.wait()
 
 
@@ -226,7 +236,8 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
 
     def tell(child: subprocess.Popen) -> None:
         with suppress(ProcessLookupError):  # it has just ended
-            os.killpg(child.pid, signal.SIGINT)
+            if not WINDOWS:  # there, Ctrl-C reaches it by itself
+                os.killpg(child.pid, signal.SIGINT)
 
     def hand_on(number: int) -> None:
         signals.append(number)
@@ -254,8 +265,8 @@ def call_each(commands: Iterable[Sequence[str]], jobs: int) -> list[int]:
 def caught(tell: Callable[[int], None]) -> Iterator[None]:
     """Context in which SIGINT, SIGTERM and SIGHUP are passed to `tell` and end nothing."""
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-        signals.append(signal.SIGHUP)
+    if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:  # nohup ignores it
+        signals.append(HANGUP)
     previous = {number: signal.signal(number, lambda n, _: tell(n)) for number in signals}
     try:
         yield

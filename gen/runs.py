@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import operator
 import os
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 from jsonargparse import Namespace
 from lightning import LightningModule
 
-from gen import tasks
+from gen import files, tasks
 from gen.checkpoint import find
 from gen.files import WeightsError, packaged, read_yaml
 
@@ -201,15 +200,27 @@ def claim(c: Any, subcommand: str) -> Iterator[None]:
 
 
 def lock(out: str | Path) -> int:
+    """Locks the folder of a run, which it makes; on Windows, that is a file beside it."""
     os.makedirs(out, exist_ok=True)
-    descriptor = os.open(out, os.O_RDONLY)
+    path, flags = out, os.O_RDONLY
+    if files.WINDOWS:  # which opens no folders
+        path, flags = f"{os.path.abspath(out)}.lock", os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(descriptor, wait=False)
     except BlockingIOError:
         os.close(descriptor)
         told = f"{out}: expected a folder of its own, got one that another process trains in now"
         raise BlockingIOError(f"{told}; wait for it, or choose another --out") from None
     return descriptor
+
+
+def pick_subcommand(known: dict[str, set[str]], words: Sequence[str]) -> dict[str, set[str]]:
+    """The subcommand that the words of a command line begin with, or all if they begin otherwise.
+
+    The parser of each one takes a tenth of a second or two to make.
+    """
+    return {verb: known[verb] for verb in words[:1] if verb in known} or known
 
 
 def put_integers_first(parser: Any) -> None:
@@ -254,10 +265,27 @@ def judges(c: Any, subcommand: str, method: LightningModule, given: list) -> lis
     return [Evaluate()]
 
 
+def loggers(c: Any, subcommand: str) -> list[Any]:
+    """Loggers of a run: always CSV, and those that --logger and --wandb name."""
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+
+    fit = subcommand == "fit"
+    made: list[Any] = [CSVLogger(c.out, name="logs" if fit else subcommand)]
+    if c.logger == "tensorboard":
+        import tensorboard  # noqa: F401  a missing one is told with the extra that brings it
+
+        part = "" if fit else subcommand
+        made.append(TensorBoardLogger(c.out, "tensorboard", part, default_hp_metric=False))
+    if c.logger == "wandb" or c.wandb != "off":
+        import wandb  # noqa: F401  as above
+
+        made.append(WandbLogger(save_dir=c.out, offline=c.wandb == "offline"))
+    return made
+
+
 def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[str, Any]:
     """Options of a run's trainer: folder, loggers, callbacks, and the writer of checkpoints."""
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import CSVLogger
 
     from gen.callbacks import Bar, Last, Lines, Predictions
     from gen.checkpoint import AtomicCheckpointIO
@@ -265,7 +293,7 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
 
     for key in ("default_root_dir", "logger", "plugins"):
         if c.trainer[key] is not None:
-            raise ValueError(f"--trainer.{key}: expected nothing; --out, --wandb set it")
+            raise ValueError(f"--trainer.{key}: expected nothing; --out, --logger set it")
     keep_inputs([getattr(data, "root", None)], [c.out])
     if c.monitor and c.trainer.limit_val_batches == 0:
         raise ValueError(
@@ -273,12 +301,6 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
             "--trainer.limit_val_batches 0"
         )
     out = Path(c.out)
-    loggers: list[Any] = [CSVLogger(out, name="logs" if subcommand == "fit" else subcommand)]
-    if c.wandb != "off":
-        import wandb  # noqa: F401  a missing one is told with the extra that brings it
-        from lightning.pytorch.loggers import WandbLogger
-
-        loggers.append(WandbLogger(save_dir=out, offline=c.wandb == "offline"))
     given = c.trainer.callbacks or []
     callbacks = [*given] if isinstance(given, list) else [given]
     callbacks += [Last(out / "last.ckpt", c.save_every), Predictions()]
@@ -291,7 +313,7 @@ def equip(c: Any, subcommand: str, method: LightningModule, data: Any) -> dict[s
         callbacks.append(ModelCheckpoint(out, "best", **best))
     return dict(
         default_root_dir=out,
-        logger=loggers,
+        logger=loggers(c, subcommand),
         plugins=AtomicCheckpointIO(),
         callbacks=callbacks,
         enable_progress_bar=bar and sys.stderr.isatty(),

@@ -1,4 +1,6 @@
-"""Checkpoints that come with this package, by name: from the repository, the cache, or the release.
+"""Checkpoints by name: those that come with this package, and those on the Hugging Face Hub.
+
+The former are looked for in the repository, the cache, and the release.
 
 `checkpoints/manifest.json` lists them: name -> file, sha256, size in bytes, and url of the release,
 which is null before a release has the file.
@@ -12,8 +14,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from gen import files, hub
 from gen.data.remote import fetch
-from gen.files import PACKAGE, WeightsError, cache_dir, sha256, verify
+from gen.files import PACKAGE, WeightsError, cache_dir, sha256, verify, without_suffix
 
 
 class Shipped(NamedTuple):
@@ -28,7 +31,7 @@ class Shipped(NamedTuple):
 @functools.cache
 def manifest() -> dict[str, Shipped]:
     """All checkpoints by name."""
-    found = json.loads((PACKAGE / "checkpoints.json").read_bytes())
+    found = json.loads(files.own("checkpoints.json").read_bytes())
     return {name: Shipped(**entry) for name, entry in found.items()}
 
 
@@ -43,8 +46,8 @@ def name_of(path: str | Path) -> str:
     Empty for any other path.
     """
     text = Path(path).as_posix()
-    files = {f"checkpoints/{entry.file}": name for name, entry in manifest().items()}
-    return files.get(text, text if text in manifest() else "")
+    known = {f"checkpoints/{entry.file}": name for name, entry in manifest().items()}
+    return known.get(text, text if text in manifest() else "")
 
 
 def nearest(path: str | Path) -> str:
@@ -56,6 +59,21 @@ def places(name: str) -> tuple[Path, Path]:
     """Paths of a checkpoint in the repository and in the cache."""
     file = manifest()[name].file
     return PACKAGE.parent / "checkpoints" / file, cache_dir() / "checkpoints" / file
+
+
+def is_name(path: str | Path) -> bool:
+    """True for the name of a checkpoint, shipped or on the Hub, that no file or folder has."""
+    return hub.is_name(path) or bool(name_of(path)) and not Path(path).exists()
+
+
+def stem(path: str | Path) -> Path:
+    """Path of a checkpoint without suffix, for files beside it; of a name, in this folder."""
+    return without_suffix(Path(path).name if is_name(path) else path)
+
+
+def find_named(name: str | Path) -> Path:
+    """Path of a checkpoint for which `is_name` is true; errors as in `find` and `hub.find`."""
+    return hub.find(name) if hub.is_name(name) else find(name_of(name))
 
 
 def find(name: str) -> Path:

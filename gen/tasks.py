@@ -17,7 +17,7 @@ from gen import import_name
 class Role(NamedTuple):
     """A method that a tab of the demo shows."""
 
-    checkpoint: str  # shipped checkpoint
+    checkpoint: str  # shipped checkpoint; empty: none, and the tab works without the method
     task: str  # row of `TASKS`
     has: str = "domains"  # attribute that the tab needs, where the task alone does not decide
 
@@ -40,6 +40,7 @@ class Task(NamedTuple):
     """A kind of method, with all its modules."""
 
     what: str  # description of the method
+    hub: str  # task that the Hugging Face Hub files it under
     evaluator: str  # module with `GROUPS` and `from_options(method, options, ledger)`
     exporter: str  # module with `graphs(method)` and, if it makes images, `pictures`
     tab: Tab | None  # tab of the demo
@@ -50,6 +51,7 @@ class Task(NamedTuple):
 TASKS = {
     "translator": Task(
         "a translator between domains",
+        "image-to-image",
         "gen.evaluation.translators",
         "gen.export.translators",
         Tab(
@@ -61,6 +63,7 @@ TASKS = {
     ),
     "generator": Task(
         "a generator of images",
+        "unconditional-image-generation",
         "gen.evaluation.generators",
         "gen.export.generators",
         None,
@@ -68,6 +71,7 @@ TASKS = {
     ),
     "editor": Task(
         "an editor of codes",
+        "image-to-image",
         "gen.evaluation.editors",
         "gen.export.editors",
         Tab(
@@ -76,12 +80,22 @@ TASKS = {
             {
                 "editor": Role("style_function_heads64", "editor"),
                 "judge": Role("attribute_classifier_heads64", "classifier", "attribute_names"),
+                "encoder": Role("", "encoder"),
             },
         ),
         "gen edit shows its edits",
     ),
+    "encoder": Task(
+        "an encoder of photos into codes",
+        "image-feature-extraction",
+        "gen.evaluation.encoders",
+        "gen.export.encoders",
+        None,
+        "gen edit --encoder edits photos by it",
+    ),
     "classifier": Task(
         "a classifier",
+        "image-classification",
         "gen.evaluation.classifiers",
         "gen.export.classifiers",
         None,
@@ -89,6 +103,7 @@ TASKS = {
     ),
     "animator": Task(
         "an animator of frames",
+        "image-to-video",
         "gen.evaluation.animators",
         "gen.export.animators",
         Tab("gen.demo.move", "Click to move", {"mover": Role("click_to_move_movers", "animator")}),

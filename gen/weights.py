@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -26,7 +27,21 @@ def save_safetensors(
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(tensors, dict(metadata or {}) | {"sha256": digest(tensors)}))
+    data = save(tensors, dict(metadata or {}) | {"sha256": digest(tensors)})
+    write_atomic(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted; the library writes them in a random order.
+
+    So the same tensors and metadata are always the same bytes.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])
 
 
 def _in_utf8(path: str | Path, file: IO) -> str | Path:

@@ -239,7 +239,12 @@ def peak_bytes(args: argparse.Namespace, side: Side) -> int:
         run(iteration)
     if args.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(args.device)
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    status = Path("/proc/self/status")
+    if not status.exists():
+        raise ValueError(
+            "memory of a CPU: expected Linux, which tells its peak, got another system"
+        )
+    return int(status.read_text("utf-8").split("VmHWM:")[1].split()[0]) * 1024
 
 
 def scoring(args: argparse.Namespace) -> list[dict]:
@@ -321,11 +326,13 @@ def export(args: argparse.Namespace) -> list[dict]:
 
 
 def floors(args: argparse.Namespace) -> list[dict]:
-    rows = []
+    rows, measured = [], {}
     more = [p.get_default("floors") or [] for p in args.commands.values()]
     for words, index, key, floor in sum(more, FLOORS):
-        found = args.parse(words.split())
-        row = found.run(found)[index]
+        if words not in measured:
+            found = args.parse(words.split())
+            measured[words] = found.run(found)
+        row = measured[words][index]
         ratio = 1 / row[key] if key == "time x" else row[key]
         name = f"{words.split()[0]} {row.get('side') or row.get('scored') or key}"
         rows.append(dict(measured=name, ratio=ratio, floor=floor, holds=ratio >= floor))

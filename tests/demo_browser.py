@@ -7,6 +7,8 @@ import base64
 import io
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,7 @@ KEPT = ROOT / "runs" / "demo"
 PHONE = 390, 844
 TABS = {  # what each shows first, and the height of its film
     "Translate": ("#translated .view", 1000),
-    "Edit": ("#edited .view", 620),
+    "Edit": ("#edited .view", 860),
 } | rows("TABS")
 NUMBER = re.compile(r"perceptual smoothness (0\.\d+)")
 
@@ -104,6 +106,16 @@ class Visit:
             self.shot()
         self.page.mouse.up()
         return seen
+
+    @contextmanager
+    def waiting(self) -> Iterator[list]:
+        """Requests wait for the end of the block, then they are made; the list of those."""
+        held, pattern = [], "**/queue/join*"
+        self.page.route(pattern, lambda route: held.append(route))
+        yield held
+        for route in held:
+            route.continue_()
+        self.page.unroute(pattern)
 
     def ends(self, player: str) -> tuple[np.ndarray, np.ndarray]:
         """The first and the last frame of a player."""

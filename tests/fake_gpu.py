@@ -110,9 +110,14 @@ def run(func, args, kwargs):
     if name in ("_local_scalar_dense", "equal", "is_nonzero", "allclose"):
         return out
     device = found[0].on
-    if device.type == "mps" and any(t.dtype == torch.float64 for t in tensors_in(out, [])):
-        raise DeviceError(f"{name}: MPS has no float64")
+    for t in tensors_in(out, []):
+        refuse_float64(name, t.dtype, device)
     return tree_map(lambda t: Fake(t, device) if isinstance(t, Tensor) else t, out)
+
+
+def refuse_float64(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    if device.type == "mps" and dtype == torch.float64:
+        raise DeviceError(f"{name}: MPS has no float64")
 
 
 def on_host(value):
@@ -182,7 +187,9 @@ class _Above(TorchFunctionMode):
         if name in MADE_FROM_LISTS and not isinstance(args[-1], Fake):
             gpu.wait(f"{name} on the GPU")
         leaf = kwargs.pop("requires_grad", False)
-        made = Fake(func(*tree_map(on_host, args), **kwargs), gpu.device)
+        made = func(*tree_map(on_host, args), **kwargs)
+        refuse_float64(name, made.dtype, gpu.device)
+        made = Fake(made, gpu.device)
         return made.requires_grad_() if leaf else made
 
     def move(self, name, func, args, kwargs):
@@ -208,6 +215,8 @@ class _Above(TorchFunctionMode):
             out = Cross.apply(x, device)
         if dtype is not None and dtype != out.dtype:
             out = type_to(out, dtype)
+        if isinstance(out, Fake):
+            refuse_float64(name, out.dtype, gpu.device)
         if "memory_format" in kwargs and kwargs["memory_format"] != torch.preserve_format:
             out = out.contiguous(memory_format=kwargs["memory_format"])
         if kwargs.get("copy") and out is x:
@@ -363,6 +372,7 @@ def fake_gpu(device: str = "cuda:0"):
         patch.setattr(torch.cuda, "manual_seed", lambda seed: None)
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
+        patch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "a fake GPU")
         patch.setattr(torch.cuda, "device", lambda _: nullcontext())

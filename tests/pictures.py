@@ -19,6 +19,14 @@ def encode(image, format="PNG", **options):
     return file.getvalue()
 
 
+def sprite(colour=(250, 200, 0), side=40) -> Image.Image:
+    """A disc with soft edges on nothing; the colour that nobody sees there is magenta."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    opacity = ((side / 3 - np.hypot(x, y)) / 4 + 0.5).clip(0, 1)[..., None]  # (H, W, 1)
+    rgb = np.where(opacity > 0, colour, (255, 0, 255))
+    return Image.fromarray(np.concatenate([rgb, opacity * 255], 2).round().astype(np.uint8))
+
+
 def with_scans(count: int) -> bytes:
     """A progressive JPEG whose last scan is there again and again."""
     data = encode(picture(), "JPEG", progressive=True, quality=95)

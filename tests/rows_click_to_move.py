@@ -51,6 +51,22 @@ def dragged(gpu) -> torch.Tensor:
     return dragging.motion(drag, scene, 3).theta
 
 
+def drawn_clips(folder):
+    from gen.data import Movers
+
+    return Movers(**MOVERS)
+
+
+def exported_clips(folder):
+    """The same clips in the layout of Cityscapes."""
+    import cityscapes_layout
+
+    from gen.data import Cityscapes
+
+    assert cityscapes_layout.main([f"--out={folder / 'clips'}", "--height=32", "--clips=2"]) == 0
+    return Cityscapes(root=str(folder / "clips"), height=32, width=64, num_workers=0)
+
+
 VIDEO = CLICK_TO_MOVE | dict(lambda_smooth=0.1, lambda_perceptual=1.0)
 SPADE = CLICK_TO_MOVE | dict(generator="spade", norm="batch", camera=0.0)
 
@@ -73,21 +89,52 @@ def moved(method, gpu) -> torch.Tensor:
     return method.animate(scene, motion, z, object_z).video
 
 
+SPAWNED = {"movers": drawn_clips, "clips": exported_clips}
 USES = {"animator": moved}
 COMMANDS = {"animator": "click_to_move.py --scene 1 --drag 16,16:8,-2"}
 DATA = {"ClickToMove": ("Movers", MOVERS)}
 OPTIONS = {"ClickToMove": CLICK_TO_MOVE | RUN}
 CONFIGS = {"ClickToMove": (CLICK_TO_MOVE, {"g/translation", "g/scale", "g/rotation"})}
+GRAPH_ALONE = CLICK_TO_MOVE | dict(
+    graph_dim=32, lr=2e-3, lr_graph=2e-3, mix=0.0, lambda_flow=0.0, lambda_visible=0.0,
+    lambda_warped=0.0, lambda_kl=0.0, lambda_rec=0.0, lambda_ssim=0.0, lambda_gan_image=0.0,
+    lambda_gan_video=0.0, lambda_fm_image=0.0, lambda_fm_video=0.0, ema_decay=0.95,
+)  # fmt: skip
+
+
+def error_of_others(method) -> float:
+    """Distance of objects that nobody drags from their places in the last frame, px."""
+    from gen.data import Movers
+    from gen.evaluation.animators import evaluate_animator
+
+    clips = Movers(**MOVERS | dict(test_scenes=60)).clips("test")
+    found = evaluate_animator(method, clips, ["motion"], samples=1)
+    return next(row["value"] for row in found if row["metric"] == "user/fde_px")
+
+
+QUALITY = {
+    "ClickToMove": (
+        dict(
+            model=GRAPH_ALONE,
+            data=MOVERS | dict(train_clips=4000, batch_size=8),
+            trainer=dict(max_steps=200),
+        ),
+        error_of_others,
+        "gen.losses.motion.translation",
+    )
+}
 BROKEN = {"ClickToMove": "gen.losses.motion.flow_l1"}
 STEPS = {
     "ClickToMove": ("ClickToMove", VIDEO, lambda: clips(2)),
     "spade": ("ClickToMove", SPADE, lambda: clips(2)),
+    "layered": ("ClickToMove", VIDEO | dict(generator="layered"), lambda: clips(2)),
 }
 UNORDERED = dict.fromkeys(STEPS, True)
 INFERENCE = {"motion of objects": predicted}
 ON_MPS = {"drag": dragged}
 DOORS = dict.fromkeys(("videos", "tracks", "masks", "flow"), "click_to_move_doors")
 TABS = {"Click to move": ("#stage .scene", 900)}
+KNOWS = {"click_to_move_movers": "at 64 x 128 px on `gen.data.Movers`, drawn on the fly"}
 HANDLERS = {"predict": ("arrows",), "render": ("video",)}
 WRONG = {
     "no drags": {"drags": 3},
@@ -95,6 +142,9 @@ WRONG = {
     "far": {"drags": [{"id": 13001, "path": [[0, 0], [1e300, 0]]}], "pins": ["x"]},
     "no id": {"drags": [{"path": [[0, 0]]}]},
     "no pin": {"pins": [99999]},
+    "none to remove": {"remove": [99999]},
+    "removed twice": {"remove": [13001], "pins": [13001]},
+    "confidence": {"drags": [{"id": 13001, "path": [[0, 0], [1, 1]], "confidence": "x"}]},
     "camera": {"camera": [1e9, 0, 0]},
 }
 PAGES = {"ClickToMove": "More pictures: gen move"}

@@ -35,6 +35,7 @@ GENERATOR = dict(
 )  # fmt: skip
 SIZES = ("img_size", "z_dim", "w_dim", "map_layers", "channel_base", "channel_max")
 EDITED = {k: GENERATOR[k] for k in SIZES} | dict(clamp=0.0)
+ENCODER = EDITED | dict(channels=4, max_channels=8)
 EDITED |= dict(attributes="bear,cat,dog,mouth_open,dark_fur,spots")
 STYLE_FUNCTION = EDITED | dict(noise_dim=4, d_channels=4, d_max_channels=8, lr_warmup_iters=0)
 NO_LPIPS = dict(lambda_lpips=0.0, lambda_lpips_cyc=0.0)
@@ -51,10 +52,14 @@ def rows(table: str) -> dict:
 DATA = rows("DATA") | {  # else Heads
     "StyleFunction": ("Codes", CODES),
     "LinearDirections": ("Codes", CODES),
+    "StepwiseEditor": ("Codes", CODES),
+    "InversionEncoder": ("Heads", HEADS | dict(references="false")),
 }
 OPTIONS = {
     "StyleFunction": STYLE_FUNCTION | NO_LPIPS | dict(r1_every=2, lr=1e-3, ema_decay=0.9),
     "LinearDirections": EDITED | dict(lr=0.1, lr_iters=20),
+    "StepwiseEditor": EDITED | dict(hidden=16, steps=2, lambda_lpips=0.0, ema_decay=0.9),
+    "InversionEncoder": ENCODER | dict(lambda_lpips=0.0, lr_iters=20, ema_decay=0.9),
     "StyleGAN2": GENERATOR,
     "StarGAN": WIDTHS | dict(r1_every=2, ds_iters=10, lr=1e-3),
     "SmoothI2I": WIDTHS | EVERYTHING,
@@ -108,6 +113,16 @@ def fit(method: str, out: Path, *more: str, steps: int = 2, **model) -> Path:
     """Runs it; the path of `last.ckpt`."""
     main(arguments(method, out, *more, steps=steps, **model))
     return Path(out, "last.ckpt")
+
+
+def status(*words: str) -> int:
+    """Exit status of `gen WORDS`, within this process; a mistake that it tells is an error."""
+    try:
+        main([*map(str, words)])
+    except SystemExit as end:
+        assert not isinstance(end.code, str), end.code
+        return end.code or 0
+    return 0
 
 
 def cut_run(method: str, out: Path, *more: str, first: int = 3, steps: int = 7, **model) -> Path:

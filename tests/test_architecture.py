@@ -62,7 +62,8 @@ RULES = {  # part -> what it may import besides the standard library
     "gen.viz": {"torch", "numpy", "cv2", "PIL", "scipy", "av", "gen.viz", "gen.files"},
     "gen.files": {"yaml"},
     "gen.fetch": {"gen.files"},
-    "gen.shipped": {"gen.files", "gen.data.remote"},
+    "gen.hub": {"huggingface_hub", "gen.files"},
+    "gen.shipped": {"gen.files", "gen.data.remote", "gen.hub"},
     "gen.weights": {"torch", "safetensors", "gen.files"},
     "gen.pickles": {"torch", "numpy", "gen.pickles", "gen.files", "gen.weights"},
 }  # fmt: skip
@@ -70,7 +71,7 @@ RULES = {  # part -> what it may import besides the standard library
 
 FLOORS = (  # rooms of gen/; a lower floor never imports a higher one
     "tasks devices files interpolation ops viz data",
-    "fetch weights pickles losses shipped",
+    "fetch weights pickles losses hub shipped",
     "networks checkpoint",
     "metrics inference convert",
     "methods evaluation demo export",

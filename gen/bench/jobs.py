@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gen import shipped
+from gen import hub, shipped
 from gen.bench.claim import FOLDER, Arm, Claim, command, fill, read, words
 from gen.commands import call, call_each
 from gen.files import packaged, read_yaml, sha256, write_atomic
@@ -108,6 +107,8 @@ def _digests(texts: Sequence[str]) -> dict[str, str]:
             found[text] = sha256(text)
         elif name := shipped.name_of(text):
             found[text] = shipped.manifest()[name].sha256
+        elif hub.is_name(text):
+            found[text] = sha256(hub.find(text))
     return found
 
 
@@ -161,7 +162,7 @@ def begun(run: Run) -> dict[str, Any]:
 def is_measured_so(run: Run) -> bool:
     """True if the values of a run are those of its present options of `gen evaluate`."""
     file = run.folder / "evaluate.txt"
-    return file.exists() and file.read_text() == evaluation(run)
+    return file.exists() and file.read_text("utf-8") == evaluation(run)
 
 
 def perform(run: Run) -> None:
@@ -182,8 +183,9 @@ def perform(run: Run) -> None:
         if not (run.folder / "trained").exists():
             before, began = _children(), time.time()
             code = call(*fit)
-            spent = dict(core_seconds=_children() - before, seconds=time.time() - began)
-            with (run.folder / COST).open("a") as file:
+            seconds = time.time() - began
+            spent = dict(core_seconds=_children() - before or seconds, seconds=seconds)
+            with (run.folder / COST).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({k: round(v, 1) for k, v in spent.items()}) + "\n")
             if code:
                 raise RuntimeError(f"{run.name}: the training ended with {code}, see its log.txt")
@@ -198,8 +200,9 @@ def perform(run: Run) -> None:
 
 
 def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    """Seconds of all cores that ended children used; always 0 on Windows, which tells none."""
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 @contextmanager
@@ -330,7 +333,7 @@ def submit(
     for run, words_of_run in commands.items():
         note = run / "job.json"
         if launcher == "slurm" and note.exists():  # local jobs end with their `gen bench`
-            old = json.loads(note.read_text())
+            old = json.loads(note.read_bytes())
             job = submitit.SlurmJob(folder=old["folder"], job_id=old["id"])
             if job.state.split()[0] not in ENDED:  # such as UNKNOWN, before SLURM lists it
                 jobs[run] = job

@@ -62,7 +62,7 @@ def publish(runs: Path) -> list[Path]:
                     f"{new}: expected at least the {many} runs of {old}, got {few}; finish the "
                     "claim, or delete the folder of its runs"
                 )
-            changed += _write(old, new.read_text())
+            changed += _write(old, new.read_text("utf-8"))
     for path, text in pages().items():
         changed += _write(path, text)
     return changed
@@ -72,7 +72,7 @@ def pages() -> dict[Path, str]:
     """All published pages, as they should be."""
     found = {PAGE: results_page()}
     for path in (Path("README.md"), *sorted(Path("checkpoints").glob("*.md"))):
-        text = path.read_text()
+        text = path.read_text("utf-8")
         found[path] = BLOCK.sub(lambda m: m[1] + block(m["file"], m["rows"]) + m[4], text)
     return found
 
@@ -138,7 +138,7 @@ def _runs(file: Path) -> set[tuple[str, int]]:
 
 
 def _write(path: Path, text: str) -> list[Path]:
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_text("utf-8") == text:
         return []
     write_atomic(path, text.encode())
     return [path]

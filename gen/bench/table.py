@@ -129,7 +129,7 @@ def _means(rows: Iterable[Mapping]) -> list[dict]:
 
 def _cost(folder: Path) -> dict:
     file = folder / jobs.COST
-    spent = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    spent = [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
     hours = sum(line["core_seconds"] for line in spent) / 3600
     about = dict(metric=HOURS, better="lower", protocol="processor time of the training")
     return about | dict(value=round(hours, 3), count=1)
@@ -304,7 +304,7 @@ def write(claim: Claim, lines: Sequence[Mapping], out: Path) -> str:
         plots=frontiers(claim, found),
         sections=pictures(claim, lines, out),
         metrics=Table(heads(claim), rows),
-        config_text=claim.path.read_text(),
+        config_text=claim.path.read_text("utf-8"),
     )
     return text
 

@@ -30,7 +30,8 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
             outside this package, such as "mine.Stripes".
         kind: module of this package for the wanted kind of data: its `GENERATED` names the
             generated data set, its `reader` chooses the class that reads files.
-        options: options of the DataModule; `crop_pct` and `max_objects` are for files alone.
+        options: options of the DataModule; `crop_pct`, `alpha` and `max_objects` are for files
+            alone.
 
     Raises:
         ValueError: an empty source, a generated data set of another kind, or no such class.
@@ -40,7 +41,8 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
     wanted = f"--data: expected a folder, a zip or `{generated}`"
     if not source:
         raise ValueError(f"{wanted}, got nothing")
-    other_options = {k: v for k, v in options.items() if k not in ("crop_pct", "max_objects")}
+    of_files = ("crop_pct", "alpha", "max_objects")
+    other_options = {k: v for k, v in options.items() if k not in of_files}
     if source == generated:
         return getattr(here, generated.capitalize())(**other_options)
     if not Path(source).exists():
@@ -52,4 +54,6 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
             return cls(**other_options)
         if str(source).capitalize() in __dir__():
             raise ValueError(f"{wanted}, got `{source}`")
+    if kind in ("domains", "classes") and Path(source, "labels.csv").is_file():
+        return here.Attributes(str(source), **other_options)
     return getattr(here, module.reader(Path(source)))(str(source), **options)

@@ -1,5 +1,6 @@
 """Base classes of the data sets: labelled images, training draws, DataModules."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -26,18 +27,20 @@ class LabelledImages(Dataset, ABC):
         img_size: side of the images that `[i]` and `draw` return, px.
 
     Attributes:
-        attribute_names, factor_names: names of the exact labels, where the data has exact labels.
+        attribute_names, factor_names: names of the labels, where the data has some.
+        exclusive: groups of attributes that exclude each other, where the data declares them.
     """
 
     attribute_names: list[str] = []
     factor_names: list[str] = []
+    exclusive: list[list[str]] = []
 
     def __init__(self, domains: list[str], labels: Tensor, img_size: int) -> None:
         self.domains, self.labels, self.img_size = domains, labels, img_size
 
     @abstractmethod
     def read(self, index: int, train: bool = False) -> Image.Image:
-        """Image `index` as RGB of any size; `train` allows a cheaper, nearly equal version."""
+        """Image `index` of any size, RGB or Pillow's RGBa; `train` allows a cheaper version."""
 
     def draw(self, index: int, rng: np.random.Generator) -> Tensor:
         """Image `index`, augmented, (3, S, S) in [-1, 1]."""
@@ -95,14 +98,21 @@ class TrainingDraws(Dataset):
 
 
 def _obey_parent(_: int) -> None:
-    """Leaves Ctrl-C and group SIGTERM to the parent of this worker, which ends the iteration."""
+    """Leaves Ctrl-C and group SIGTERM to the parent of this worker, which ends the iteration.
 
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    In a worker that is not forked, a thread of a library (OMP_NUM_THREADS above 1) may take SIGTERM
+    first: it then ends the worker, as PyTorch's own workers do.
+    """
+
+    def wait() -> None:  # os.getppid() would be the fork server, if there is one
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
             pass
         os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows: it ends when its parent says so
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=wait, daemon=True).start()
 
@@ -126,7 +136,8 @@ class ImageData(LightningDataModule, ABC):
     An epoch is the whole run if the trainer has max_steps, otherwise the length of the data set.
 
     Attributes:
-        kind: kind of data, which methods compare with their `learns_from`.
+        kind: kind of data, which methods compare with their `learns_from`. Of "transparent images"
+            x is (N, 4, S, S): colours times opacity, and opacity.
     """
 
     kind = "images"

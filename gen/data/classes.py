@@ -24,6 +24,7 @@ from gen.data.sampler import index_at, position_rng
 
 MIN_RATIO = 3 / 4  # aspect ratio of the narrowest training crop
 HALF = dict(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")  # x in [-1, 1]
+EACH = dict(mean=(0.5,), std=(0.5,))  # of every channel, three or four
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
@@ -36,7 +37,7 @@ policies.NAME_TO_OP |= {n: _posterize for n in policies.NAME_TO_OP if n.startswi
 
 def plain(img_size: int, crop_pct: float = 1.0) -> Callable[[Image.Image], Tensor]:
     """Picture of any size -> (3, S, S): short side S / crop_pct, bicubic, centre crop."""
-    return create_transform(img_size, crop_pct=crop_pct, **HALF)
+    return create_transform(img_size, crop_pct=crop_pct, **HALF | EACH)
 
 
 class ClassImages(DomainImages):
@@ -52,6 +53,7 @@ class ClassImages(DomainImages):
         augment: function that turns a picture of any size into (3, S, S), with random numbers of
             the global generators of Python, NumPy and torch.
         min_scale: smallest share of the area that `augment` crops.
+        alpha: read colours times opacity, and opacity: x is (4, S, S).
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class ClassImages(DomainImages):
         crop_pct: float,
         augment: Callable[[Image.Image], Tensor],
         min_scale: float,
+        alpha: bool = False,
     ) -> None:
-        super().__init__(root, files, img_size)
+        super().__init__(root, files, img_size, alpha=alpha)
         self.plain, self.crop_pct = plain(img_size, crop_pct), crop_pct
         self.augment, self.min_crop = augment, (min_scale * MIN_RATIO) ** 0.5
 
@@ -157,6 +160,9 @@ class Classes(ImageData):
             square.
         crop_pct: share of the short side that the centre crop keeps in evaluation; 0.875 is usual
             for photographs.
+        alpha: keep the transparency of PNG and WebP files: x then holds red, green and blue, each
+            times opacity, and opacity, in [-1, 1]; other files are opaque. False lays images on
+            white. Training needs auto_augment, color_jitter and random_erasing off.
     """
 
     def __init__(
@@ -174,18 +180,17 @@ class Classes(ImageData):
         hflip: float = 0.5,
         min_scale: float = 0.08,
         crop_pct: float = 1.0,
+        alpha: bool = False,
     ) -> None:
         super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
         for name in ("share", "min_scale", "crop_pct", "random_erasing", "hflip", "color_jitter"):
             value, open_end = locals()[name], name in ("share", "min_scale", "crop_pct")
             if not (0 < value if open_end else 0 <= value) or value > 1:
                 raise ValueError(f"expected {name} in {'(' if open_end else '['}0, 1], got {value}")
-        self.root, self.share, self.crop_pct, self.min_scale = (
-            as_root(root),
-            share,
-            crop_pct,
-            min_scale,
-        )
+        self.root, self.share, self.alpha = as_root(root), share, alpha
+        self.kind = f"transparent {self.kind} (--data.alpha)" if alpha else self.kind
+        self.disturbs = bool(auto_augment or color_jitter or random_erasing)
+        self.crop_pct, self.min_scale = crop_pct, min_scale
         try:
             self.augment = create_transform(
                 img_size,
@@ -197,7 +202,7 @@ class Classes(ImageData):
                 color_jitter=color_jitter or None,
                 re_prob=random_erasing,
                 re_mode="pixel",
-                **HALF,
+                **HALF | (EACH if alpha else {}),
             )
         except (AssertionError, ValueError) as error:
             raise ValueError(
@@ -224,10 +229,15 @@ class Classes(ImageData):
         files = of_split(self.root, self.files, split)
         if split == "train":
             files = {name: subset(images, self.share) for name, images in files.items()}
-        options = (self.img_size, self.crop_pct, self.augment, self.min_scale)
+        options = (self.img_size, self.crop_pct, self.augment, self.min_scale, self.alpha)
         return ClassImages(self.root, files, *options)
 
     def draws(self) -> Epochs:
+        if self.alpha and self.disturbs:
+            raise ValueError(
+                "alpha: expected augmentation that knows transparency, got others; set "
+                "--data.auto_augment '' --data.color_jitter 0 --data.random_erasing 0"
+            )
         return Epochs(self.train, self.seed)
 
     def test_dataloader(self) -> DataLoader:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from gen.data.base import I2IData, LabelledImages
-from gen.data.images import MIN_CROP, ImageError, load_image
+from gen.data.images import MIN_CROP, ImageError, load_image, load_rgba
 from gen.data.layout import Files, Root, as_root, find_images, is_paired, of_split, source
 
 NUMBER = re.compile(r"(.*/)?[A-Za-z]*[\d ()_.-]*\d\)?")  # a key that is only a counter
@@ -31,6 +31,7 @@ class DomainImages(LabelledImages):
         files: paths of the images of each domain, as (key, path relative to the root).
         img_size: side of the images, px.
         cache: keep the images in memory as uint8, shrunk to the size that the tightest crop needs.
+        alpha: read colours times opacity, and opacity.
 
     Attributes:
         keys: path of each image without split, domain and suffix. Images of two domains with equal
@@ -41,11 +42,13 @@ class DomainImages(LabelledImages):
 
     min_crop = MIN_CROP
 
-    def __init__(self, root: Root, files: Files, img_size: int, cache: bool = False) -> None:
+    def __init__(
+        self, root: Root, files: Files, img_size: int, cache: bool = False, alpha: bool = False
+    ) -> None:
         rows = [(y, *file) for y, domain in enumerate(files) for file in files[domain]]
         labels, self.keys, self.paths = (list(column) for column in zip(*rows, strict=True))
         super().__init__(list(files), torch.tensor(labels), img_size)
-        self.root = root
+        self.root, self.alpha = root, alpha
         self._cache: list[np.ndarray] = []
         if cache:
             self._fill_cache()
@@ -81,8 +84,11 @@ class DomainImages(LabelledImages):
 
     def read(self, index: int, train: bool = False) -> Image.Image:
         if train and self._cache:
-            return Image.fromarray(self._cache[index])
-        return self._load(index, load_image, self._crop_px if train else 0)
+            pixels = self._cache[index]  # (H, W, C); Pillow would take four channels for RGBA
+            size = pixels.shape[1::-1]
+            return Image.frombytes("RGBa" if self.alpha else "RGB", size, pixels.tobytes())
+        load = load_rgba if self.alpha else load_image
+        return self._load(index, load, self._crop_px if train else 0)
 
     def _load(self, index: int, load: Callable[..., T], *args: int) -> T:
         """Applies `load` (of gen.data.images) to image `index`."""
@@ -102,7 +108,7 @@ class DomainImages(LabelledImages):
         return -int(-self.img_size // self.min_crop)
 
     def _fill_cache(self) -> None:
-        need = 3 * len(self) * self._crop_px**2
+        need = (3 + self.alpha) * len(self) * self._crop_px**2
         free = _free_bytes()
         if need > 0.8 * free:
             raise MemoryError(
@@ -125,10 +131,17 @@ class DomainImages(LabelledImages):
 
 
 def _free_bytes() -> int:
-    """Memory that is free without swapping (all memory where the system does not tell)."""
+    """Memory that is free without swapping (all memory on macOS, which does not tell)."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        return int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
+        text = meminfo.read_text("utf-8")
+        return int(text.split("MemAvailable:")[1].split()[0]) * 1024
+    if not hasattr(os, "sysconf"):  # Windows
+        import ctypes
+
+        state = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX: its size, .., free bytes, ..
+        ctypes.windll.kernel32.GlobalMemoryStatusEx(state)
+        return state[2]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -151,6 +164,9 @@ class Domains(I2IData):
         cache: keep the training images in memory as uint8, shared by the workers. Larger files are
             shrunk until the tightest crop has img_size px (short side 1.18 img_size): no resolution
             is lost, but the second resampling makes images slightly softer.
+        alpha: keep the transparency of PNG and WebP files: x then holds red, green and blue, each
+            times opacity, and opacity, in [-1, 1]; other files are opaque. False lays images on
+            white.
     """
 
     def __init__(
@@ -162,9 +178,11 @@ class Domains(I2IData):
         num_workers: int = 2,
         seed: int = 777,
         cache: bool = False,
+        alpha: bool = False,
     ) -> None:
         super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
-        self.root, self.cache = as_root(root), cache
+        self.root, self.cache, self.alpha = as_root(root), cache, alpha
+        self.kind = f"transparent {self.kind} (--data.alpha)" if alpha else self.kind
 
     @cached_property
     def files(self) -> dict[str, Files]:
@@ -177,7 +195,8 @@ class Domains(I2IData):
 
     def images(self, split: str) -> DomainImages:
         files = of_split(self.root, self.files, split)
-        return DomainImages(self.root, files, self.img_size, self.cache and split == "train")
+        cache = self.cache and split == "train"
+        return DomainImages(self.root, files, self.img_size, cache, self.alpha)
 
 
 GENERATED = "heads"  # data set that is generated instead, as commands name it

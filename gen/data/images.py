@@ -51,6 +51,15 @@ def load_image(source: Path | str | bytes, name: str = "", draft_px: int = 0) ->
     return _decode(source, name, draft_px, _to_rgb)
 
 
+def load_rgba(source: Path | str | bytes, name: str = "", draft_px: int = 0) -> Image.Image:
+    """Decodes one image file to 8-bit colours times opacity, and opacity: Pillow's mode RGBa.
+
+    So resizing does not mix in colours that nobody sees. A file without transparency is opaque.
+    Arguments and errors are those of `load_image`.
+    """
+    return _decode(source, name, draft_px, _to_rgba)
+
+
 def load_alpha(source: Path | str | bytes, name: str = "") -> Image.Image | None:
     """Transparency of an image file as 8-bit grey, 255 is opaque; None without transparency.
 
@@ -215,6 +224,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _to_rgba(image: Image.Image) -> Image.Image:
+    clear = image.has_transparency_data and not image.mode.startswith("I")
+    return (image if clear else _to_rgb(image)).convert("RGBA").convert("RGBa")
+
+
 def _to_alpha(image: Image.Image) -> Image.Image | None:
     return image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
 
@@ -254,6 +268,6 @@ def random_crop(
 
 
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
-    """8-bit RGB (H, W, 3) -> float32 (3, H, W) in [-1, 1]."""
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, H, W)
+    """8-bit RGB (H, W, 3) or RGBa (H, W, 4) -> float32 (3 or 4, H, W) in [-1, 1]."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (C, H, W)
     return x.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)

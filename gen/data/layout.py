@@ -66,10 +66,10 @@ def find_images(root: Root) -> dict[str, Files]:
     elif any(f.lower() in SYNONYMS for f in folders):
         splits = _splits(root, top, parts, folders)
     elif (labels := _labels(root, top, parts)) is not None:
-        splits = _split(root, labels)
+        splits = split_by_hash(root, labels)
     else:
         _refuse_doubt(root, parts, folders)
-        splits = _split(root, _by_domain(root, top, "", parts))
+        splits = split_by_hash(root, _by_domain(root, top, "", parts))
     train, val = (list(splits[s]) for s in SPLITS)
     if train != val:
         raise ValueError(
@@ -266,7 +266,7 @@ def _by_domain(root: Root, top: str, split: str, parts: Parts) -> Files:
     return domains
 
 
-def _split(root: Root, domains: Files) -> dict[str, Files]:
+def split_by_hash(root: Root, domains: Files) -> dict[str, Files]:
     """Splits by a hash of the keys: the lowest tenth, and at least a few, are for validation.
 
     A key is in the same split in all domains; at most half of a small domain is for validation.

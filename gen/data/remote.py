@@ -1,6 +1,5 @@
 """Files of a web server, fetched into the cache when they are first read, and verified there."""
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -10,6 +9,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from gen import files
 from gen.files import UnavailableError, WeightsError, cache_dir
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def fetch(
     if path.is_file() and size in (None, path.stat().st_size):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
+        files.lock(lock.fileno())
         if path.is_file() and size in (None, path.stat().st_size):
             return path  # another process has fetched it
         log.info("fetching %s into %s", url, path)

@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
-from gen.demo import translate  # noqa: E402
+from gen.demo import edit, translate  # noqa: E402
 from gen.demo.middleware import KEPT_S, RequestLimits  # noqa: E402
 from gen.demo.player import source  # noqa: E402
 from gen.demo.validation import MAX_BYTES, Page  # noqa: E402
@@ -40,18 +40,23 @@ def build(
     """The page with all tabs of `gen.tasks.TABS`.
 
     Args:
-        methods: method for each role of the tabs.
+        methods: method for each role of the tabs; a role without a shipped one may be left out.
         about: text on each method, in Markdown; a tab shows the text of its first method.
         lpips: LPIPS network that measures paths; None: paths are shown without numbers.
         emoji: folder of examples to translate; without it, the examples are drawn heads.
     """
     options = dict(title="gen", analytics_enabled=False, delete_cache=(600, KEPT_S))
-    more = {translate.__name__: dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER)))}
+    more = {
+        translate.__name__: dict(lpips=lpips, examples=translate.examples(emoji, Path(FOLDER))),
+        edit.__name__: dict(lpips=lpips),
+    }
     with Page(**options) as page:
         titles = ", ".join(tab.title for tab in TABS).capitalize()
         gr.Markdown(f"# gen\n{titles}. All of it runs on this machine.")
+        gr.HTML('<p role="status"></p>', elem_id="working")  # for screen readers, see page.js
         for module, title, roles in TABS:
-            shown, words = [methods[role] for role in roles], about[next(iter(roles))]
+            shown = [methods[r] if row.checkpoint else methods.get(r) for r, row in roles.items()]
+            words = about[next(iter(roles))]
             with gr.Tab(title):
                 import_module(module).tab(page, *shown, words, **more.get(module, {}))
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
@@ -81,7 +86,8 @@ def serve(page: gr.Blocks, port: int | None, share: bool, auth: str) -> list[str
         auth=(user, password) if auth else None, max_file_size=MAX_BYTES,
         state_session_capacity=SESSIONS, enable_monitoring=False, run_history=False,
         mcp_server=False, ssr_mode=False, pwa=False, show_error=True, footer_links=[],
-        theme=PLAIN, css=source("page.css"), quiet=True, prevent_thread_lock=True,
+        theme=PLAIN, css=source("page.css"), head=source("page.js"), quiet=True,
+        prevent_thread_lock=True,
     )  # fmt: skip
     tempfile.tempdir = FOLDER
     try:

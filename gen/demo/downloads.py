@@ -4,12 +4,13 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
 
 from gen import viz
+from gen.demo import busy
 from gen.demo.validation import QUIETLY
 
 MADE: deque[Path] = deque()  # folders of one file each
@@ -37,7 +38,7 @@ def place(name: str) -> Path:
     return folder / name
 
 
-def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.Component]) -> None:
+def button(name: str, make: Callable[..., None], inputs: list[gr.components.Component]) -> None:
     """A button that downloads the file `name`, which `make(path, *inputs)` writes on the click.
 
     Gradio's own button needs its file before the click, so a hidden one is clicked afterwards.
@@ -52,7 +53,7 @@ def button(name: str, make: Callable[..., None], inputs: Sequence[gr.components.
     id_ = "get-" + name.replace(".", "-")
     shown = gr.Button(name, size="sm", min_width=80, elem_id=f"make-{id_}")
     file = gr.DownloadButton(visible="hidden", elem_id=id_)
-    made = shown.click(write, inputs, file, **QUIETLY)
+    made = busy.on(f"make-{id_}", shown.click, write, inputs, file, **QUIETLY)
     made.success(None, js=CLICK.format(id_))
 
 
@@ -67,7 +68,7 @@ def row(name: str, pictures: gr.State, draw: Callable = viz.enlarge) -> None:
     def save(write: Callable) -> Callable[..., None]:
         return lambda path, pictures: write(viz.palindrome(made(pictures)), path)
 
-    with gr.Row():
+    with gr.Row(elem_classes="downloads"):
         button(f"{name}.gif", save(viz.save_gif), [pictures])
         button(f"{name}.mp4", save(viz.save_mp4), [pictures])
         button(f"{name}.png", lambda path, p: viz.strip(made(p), shown=8).save(path), [pictures])

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from gen import viz
-from gen.demo import downloads
+from gen.demo import busy, cut, downloads
 from gen.demo.player import STALE, component, frames
 from gen.demo.stage import paths, scene
 from gen.demo.validation import QUIETLY, SEEDS, number, photo, uploaded, whole
@@ -18,7 +18,9 @@ from gen.viz import motion as motion_viz
 SCENES = 199  # index of the last scene of the test split
 SPEEDS, ZOOMS = (0.25, 2.0), (0.8, 1.25)
 FARTHER = 1.5  # factor of a suggested drag over the motion that the model predicts
+MOST_FRAMES = 24  # of a clip, if the model makes clips of any length
 FPS = 8
+RESULT, STAGE, CUTTER = "clips", "scenes", "cutting"  # ids of columns: video, scene, photo
 
 
 class Clip(NamedTuple):
@@ -39,6 +41,7 @@ class Handlers:
         self.method = method
         self.steps, *size = method.shape
         self.size = tuple(size)
+        self.most = MOST_FRAMES if method.takes_size((MOST_FRAMES, *size)) else self.steps
         self.device = next(method.parameters()).device
 
     def drawn(self, number: int) -> scenes.Still:
@@ -55,10 +58,11 @@ class Handlers:
         """Opens a drawn scene by its number."""
         return self.shown(self.drawn(whole(k, "scene", 0, SCENES)))
 
-    def of_files(self, image: dict | None, masks: dict | None):
-        """Opens an uploaded image with its masks."""
+    def of_files(self, image: dict | None, masks: dict | None, previous: dict | None = None):
+        """Opens an uploaded image with its masks, and perhaps the frame before it."""
         files_ = photo(image), uploaded(masks, "its masks")
-        still = scenes.read(*files_, self.size, self.method.hparams.fit)
+        before = None if previous is None else photo(previous)
+        still = scenes.read(*files_, self.size, self.method.hparams.fit, before)
         if not scenes.objects(still):
             raise ValueError(f"masks: expected objects to drag, got {scenes.NOTHING}")
         if still.note:
@@ -87,17 +91,29 @@ class Handlers:
         ids = where.ids[where.present].tolist()
         return ids, dragging.positions(where, theta)[:, : len(ids)]
 
+    def predicted(
+        self, still: scenes.Still, wanted: dragging.Request, frames: int | None = None
+    ) -> Tensor:
+        """Motion (1, T, M, 2, 3) of the objects."""
+        return dragging.predict(self.method, *self.parts(still), wanted, still.previous, frames)
+
+    def length(self, count) -> tuple[int, int]:
+        """The number of frames to show, and to make: at least those of the model."""
+        shown = whole(count, "frames", 1, self.most)
+        return shown, max(shown, self.steps)
+
     def predict(self, still, count, *fields):
         """The stage with the paths that the objects will take."""
-        theta = dragging.predict(self.method, *self.parts(still), self.wanted(*fields))
+        shown, made = self.length(count)
+        theta = self.predicted(still, self.wanted(*fields), made)
         ids, boxes = self.ways(still, theta)
-        return gr.HTML(paths=paths(ids, boxes[: 1 + whole(count, "frames", 1, self.steps)]))
+        return gr.HTML(paths=paths(ids, boxes[: 1 + shown]))
 
     def suggest(self, still, request, seed, speed, *fields):
         """Adds a drag of the free object that moves farthest, along its predicted motion."""
         wanted = self.wanted(request, seed, speed, *fields)
-        ids, boxes = self.ways(still, dragging.predict(self.method, *self.parts(still), wanted))
-        taken = {drag.id for drag in wanted.drags} | {*wanted.pins}
+        ids, boxes = self.ways(still, self.predicted(still, wanted))
+        taken = {*wanted.moved, *wanted.pins, *wanted.remove}
         far = (boxes[-1] - boxes[0])[:, :2]  # (M, 2) px
         free = [k for k, id_ in enumerate(ids) if id_ not in taken]
         if not free:
@@ -113,9 +129,9 @@ class Handlers:
 
     def render(self, still, count, *fields):
         """Makes the video and its downloads, and switches to the view that shows it."""
-        wanted, T = self.wanted(*fields), whole(count, "frames", 1, self.steps)
+        wanted, (T, made) = self.wanted(*fields), self.length(count)
         where = self.parts(still)
-        clip = dragging.animate(self.method, *where, wanted)
+        clip = dragging.animate(self.method, *where, wanted, still.previous, made)
         clip = clip._replace(**{name: getattr(clip, name)[:, :T] for name in clip._fields})
         pictures = [viz.to_uint8(x) for x in (still.frame, *clip.video[0])]
         ids, boxes = self.ways(still, clip.theta)
@@ -128,9 +144,8 @@ class Handlers:
         )
         large, ends = [_large(x) for x in pictures], ("given", f"frame {T}")
         value = frames(large, ends, fps=FPS, wide=True, autoplay=True, at=0)
-        given = dragging.resized(wanted, *(1 / k for k in still.scale))
-        made = value, *sheets, Clip(pictures, given)
-        return *made, gr.Column(visible=False), gr.Column(visible=True)
+        results = value, *sheets, Clip(pictures, scenes.to_given(wanted, still))
+        return *results, gr.Column(visible=False), gr.Column(visible=True)
 
 
 def tab(page: gr.Blocks, method, about: str) -> None:
@@ -140,55 +155,76 @@ def tab(page: gr.Blocks, method, about: str) -> None:
     still, clip = gr.State(), gr.State()
     gr.Markdown(about)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id=STAGE, elem_classes="stage-of"):
             pick = gr.Slider(0, SCENES, 0, step=1, label="Scene")
             stage = component("stage", elem_id="stage", scene=scene(start), paths={})
-            go = gr.Button("Make the video", variant="primary")
+            go = gr.Button("Make the video", variant="primary", elem_classes=busy.starts(RESULT))
             with gr.Row():
                 wide = dict(min_width=200)  # narrower sliders are clipped
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, **wide)
                 speed = gr.Slider(*SPEEDS, 1, step=0.05, label="Speed", **wide)
                 zoom = gr.Slider(*ZOOMS, 1, step=0.01, label="Camera's zoom", **wide)
-                count = gr.Slider(1, handlers.steps, handlers.steps, step=1, label="Frames", **wide)
+                count = gr.Slider(1, handlers.most, handlers.steps, step=1, label="Frames", **wide)
             steady = gr.Checkbox(True, label="Steady camera, unless it is moved")
             with gr.Accordion("or your image and its masks", open=False):
                 image = gr.File(
                     label="Image", file_types=["image"], height=110, elem_id="own-image"
                 )
+                with gr.Column(elem_id=CUTTER, elem_classes="stage-of"):
+                    cutter = component("cut", elem_id="cut", visible=False)
                 masks = gr.File(
-                    label="Masks: PNG of 16 bits, trainId * 1000 + number", file_types=[".png"],
-                    height=110, elem_id="own-masks",
+                    label="Masks: cut out above, or a PNG of 16 bits, trainId * 1000 + number",
+                    file_types=[".png"], height=110, elem_id="own-masks",
                 )  # fmt: skip
-                load = gr.Button("take them", size="sm")
-        with gr.Column(scale=3, min_width=320) as before:
-            gr.Markdown("The video comes here: drag something, then make it.")
-        with gr.Column(scale=3, min_width=320, visible=False) as after:
-            player = component("player", elem_id="moved")
-            with gr.Row():
-                downloads.button("clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip])
-                downloads.button("clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip])
-                downloads.button("request.json", lambda p, c: p.write_text(_json(c)), [clip])
-            pictures = dict(interactive=False, buttons=["download", "fullscreen"])
-            arrows = gr.Image(label="Who moves where", elem_id="ways", **pictures)
-            pictures |= dict(show_label=False)
-            with gr.Accordion("Flow to the first frame", open=False):
-                flow = gr.Image(label="Flow", elem_id="flow", **pictures)
-            with gr.Accordion("What the first frame does not show", open=False):
-                hidden = gr.Image(label="Not seen in the first frame", elem_id="hidden", **pictures)
+                files = [image, masks]
+                if "past" in method.takes:
+                    files.append(gr.File(
+                        label="Previous frame (optional): shows how fast objects move",
+                        file_types=["image"], height=110, elem_id="own-previous",
+                    ))  # fmt: skip
+                load = gr.Button("take them", size="sm", elem_classes=busy.starts(STAGE))
+        with gr.Column(scale=3, min_width=320, elem_id=RESULT, elem_classes="result"):
+            with gr.Column() as before:
+                gr.Markdown("The video comes here: drag something, then make it.")
+            with gr.Column(visible=False) as after:
+                player = component("player", elem_id="moved")
+                with gr.Row(elem_classes="downloads"):
+                    downloads.button(
+                        "clip.gif", lambda p, c: viz.save_gif(_loop(c), p, FPS), [clip]
+                    )
+                    downloads.button(
+                        "clip.mp4", lambda p, c: viz.save_mp4(_loop(c), p, FPS), [clip]
+                    )
+                    downloads.button(
+                        "request.json", lambda p, c: p.write_text(_json(c), "utf-8"), [clip]
+                    )
+                pictures = dict(
+                    interactive=False, buttons=["download", "fullscreen"], elem_classes="besides"
+                )
+                arrows = gr.Image(label="Who moves where", elem_id="ways", **pictures)
+                pictures |= dict(show_label=False)
+                with gr.Accordion("Flow to the first frame", open=False):
+                    flow = gr.Image(label="Flow", elem_id="flow", **pictures)
+                with gr.Accordion("What the first frame does not show", open=False):
+                    hidden = gr.Image(
+                        label="Not seen in the first frame", elem_id="hidden", **pictures
+                    )
     fields = [stage, seed, speed, steady, zoom]
-    opened = [still, stage]  # the last video and its files stay until the next video
+    opened = [still, stage]  # the last video and its files stay, pale, until the next video
     page.load(lambda: (start, None), None, [still, clip], **QUIETLY)
+    changes = [part.change for part in (stage, count, *fields[1:])]
+    last = dict(trigger_mode="always_last", **QUIETLY)
     stale = dict(fn=None, js=STALE.format("moved"), **QUIETLY)
-    pick.change(**stale)
-    pick.change(handlers.of_number, pick, opened, trigger_mode="always_last", **QUIETLY)
-    load.click(handlers.of_files, [image, masks], opened, **QUIETLY).success(**stale)
-    gr.on(
-        [stage.change, count.change, *(part.change for part in fields[1:])],
-        handlers.predict, [still, count, *fields], stage, trigger_mode="always_last", **QUIETLY,
-    )  # fmt: skip
-    stage.select(handlers.suggest, [still, *fields], stage, **QUIETLY)
+    gr.on([pick.change, *changes], **stale)
+    busy.on(STAGE, pick.change, handlers.of_number, pick, opened, **last)
+    busy.on(CUTTER, image.change, cut.opened, image, cutter, **last)
+    busy.on(CUTTER, cutter.change, cut.cut, [image, cutter, masks], [cutter, masks], **last)
+    busy.on(STAGE, load.click, handlers.of_files, files, opened, **QUIETLY).success(**stale)
+    busy.on(STAGE, changes, handlers.predict, [still, count, *fields], stage, **last)
+    busy.on(STAGE, stage.select, handlers.suggest, [still, *fields], stage, **QUIETLY)
     made = [player, arrows, flow, hidden, clip, before, after]
-    go.click(handlers.render, [still, count, *fields], made, **QUIETLY | {"show_progress": "full"})
+    full = QUIETLY | {"show_progress": "full"}
+    busy.on(RESULT, go.click, handlers.render, [still, count, *fields], made, **full)
 
 
 def _saved(name: str, sheet: Image.Image) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from gen import viz
 from gen.data import Heads
 from gen.data.images import resize, to_tensor
-from gen.demo import downloads
+from gen.demo import busy, downloads
 from gen.demo.player import STALE, component, frames
 from gen.demo.validation import FROM, QUIETLY, SEEDS, picture, whole
 from gen.inference import common, translation
@@ -18,6 +18,7 @@ from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
 
 FRAMES = 20  # as in the published metric
+RESULT = "translation"  # id of the column that shows the result
 
 
 def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequence[str]) -> None:
@@ -60,16 +61,14 @@ def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequ
             image = gr.Image(examples[0], label="Image", height=220, sources=FROM, elem_id="source")
             gr.Examples(list(examples), image, label="Examples", examples_per_page=12)
             ends = [*_end("From", method, 0), *_end("To", method, len(method.domains) // 2)]
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id=RESULT, elem_classes="result"):
             player, pictures = component("player", elem_id="translated"), gr.State()
             downloads.row("path", pictures)
     fields, shown = [image, *ends], [player, pictures]
-    page.load(show, fields, shown, **QUIETLY)
-    gr.on([part.change for part in fields], None, js=STALE.format("translated"), **QUIETLY)
-    gr.on(
-        [part.change for part in fields], show, fields, shown,
-        trigger_mode="always_last", **QUIETLY,
-    )  # fmt: skip
+    changes = [part.change for part in fields]
+    busy.on(RESULT, page.load, show, fields, shown, **QUIETLY)
+    gr.on(changes, None, js=STALE.format("translated"), **QUIETLY)
+    busy.on(RESULT, changes, show, fields, shown, trigger_mode="always_last", **QUIETLY)
 
 
 def examples(folder: Path, made: Path, count: int = 10) -> list[str]:

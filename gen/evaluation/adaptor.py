@@ -46,6 +46,7 @@ class Adaptor(nn.Module):
     """
 
     task = "animator"
+    takes = frozenset()  # optional inputs
 
     def __init__(self, animate: Animate, shape: tuple[int, int, int] = (5, 64, 128)) -> None:
         super().__init__()

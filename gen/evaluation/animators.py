@@ -13,6 +13,8 @@ first part of a metric's name says what is measured, the model or a baseline:
     user_camera      as `user`, given the true motion of the camera, too
     user_posterior   as `user`, given the latent of the true video
     oracle           all objects are dragged along their true paths, as the release is tested
+    oracle_camera    as `oracle`, given the true motion of the camera, too
+    removed          the model, asked to remove the object; the truth is the branch without it
     warp             the first frame, warped by the true flow: the best that warping can reach
     real             the true video
 
@@ -49,7 +51,7 @@ from gen.files import sha256
 from gen.inference.dragging import MOST
 from gen.metrics.fvd import FEWEST_FRAMES, SIZE_PX, fvd, video_features
 from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
-from gen.metrics.video import endpoint_error, locate, lpips, psnr, ssim
+from gen.metrics.video import endpoint_error, ghost, locate, lpips, psnr, ssim
 from gen.networks import i3d as i3d_network
 from gen.networks.click_to_move.animator import Motion
 from gen.networks.perceptual import LPIPS
@@ -83,7 +85,8 @@ def evaluate_animator(
     """Evaluates a model that makes videos from a first frame and the motion of some objects.
 
     - `motion`: distance, px, of the centres of objects that nobody drags from their true places:
-      `ade_px` over frames and `fde_px` in the last frame, also for each kind of interaction.
+      `ade_px` over frames and `fde_px` in the last frame, also for each kind of interaction; in
+      clips longer than those of the model, also `error_px_frame..` of some frames.
       Objects that the first frame does not show do not count. `.._dragged` is the distance of the
       dragged object, which follows the drag: 0 up to rounding.
     - `response`: change of the other objects where `target` moves differently (`velocity`) or is
@@ -96,6 +99,7 @@ def evaluate_animator(
       unchanged clip, of the objects that react in either branch.
     - `frames`: `psnr`, `ssim` and LPIPS, of whole frames, of the parts that the first frame shows
       (`_visible`) and of all other parts (`_revealed`); `epe_px` of the flow where visible;
+      `ghost`, the share of objects that is left where they were (`gen.metrics.video.ghost`);
       `found_px`, distance of the dragged object, as found in the last frame, from its true place;
       PS and its relatives over time.
     - `fvd`: distance between all videos and all real videos of the same clips, both with their
@@ -150,7 +154,7 @@ def evaluate_animator(
         if not found.done("fvd"):
             run.i3d = i3d_network.load(i3d).to(run.device)
             found.take_set_values("fvd", run.distances(count, batch_size))
-    T, H, W = method.shape
+    T, _, H, W = clips[0]["flow"].shape
     conditions = f"{T} frames after the first, {H} x {W} px"
     return found.rows(groups, units, conditions, seed, **files)
 
@@ -186,8 +190,10 @@ def check_shapes(method, clips: Clips, no_edges) -> None:
             f"{'one with edges' if hasattr(no_edges, 'animate') else type(no_edges).__name__}"
         )
     video = clips[0]["video"]
+    got = len(video) - 1, *video.shape[2:]
     for side in (method, no_edges or method):
-        if (got := (len(video) - 1, *video.shape[2:])) != tuple(side.shape):
+        takes = getattr(side, "takes_size", lambda got, own=tuple(side.shape): got == own)
+        if not takes(got):
             raise ValueError(f"clips: expected (T, H, W) = {tuple(side.shape)}, got {got}")
 
 
@@ -220,6 +226,8 @@ class _Videos(Reactions):
         if hasattr(self.method, "encode"):
             sides["user_posterior"] = (of_user, self.method.encode(clips))
         sides["oracle"] = (self.user_motion(clips, scene.present), z)
+        if self.method.hparams.camera:
+            sides["oracle_camera"] = (self.user_motion(clips, scene.present, camera=True), z)
         for side, (motion, latent) in sides.items():
             made = self.method.animate(scene, motion, latent, object_z)
             video = finite("video", made.video).clamp(-1, 1)
@@ -232,6 +240,21 @@ class _Videos(Reactions):
         warped = warp(first[:, 0], clips["flow"])
         yield from self.pixels("warp", warped, clips["flow"], clips)
         yield self.found("warp", warped, block)
+        if "removed" in self.method.takes and self.branches == 3:
+            yield from self.without_one(block)
+
+    def without_one(self, block: Block) -> Values:
+        """Frames without `target`, against the branch that never had it; its first frame, copied,
+        is the baseline. The camera's motion is given."""
+        there, scene = self.read(block.numbers, 2), block.scene
+        first, real = block.clips["video"][:, :1], there["video"][:, 1:]
+        asked = self.user_motion(there, torch.zeros_like(block.user), "camera" in self.method.takes)
+        made = self.method.animate(scene, asked._replace(removed=block.user), *self.latents(block))
+        there |= {key: torch.cat([block.clips[key][:, :1], there[key][:, 1:]], 1)
+                  for key in ("video", "instance")}  # fmt: skip
+        video = finite("video", made.video).clamp(-1, 1)
+        yield from self.pixels("copy_removed", first.expand_as(real), None, there)
+        yield from self.pixels("removed", video, None, there)
 
     def pixels(self, side: str, video: Tensor, flow: Tensor | None, clips: dict) -> Values:
         real, shown = clips["video"][:, 1:], clips["visible"]
@@ -242,6 +265,10 @@ class _Videos(Reactions):
             yield f"{side}/ssim{suffix}", what, ssim(video, real, mask), HIGHER
             far = lpips(self.lpips, video, real, mask)
             yield f"{side}/lpips_{self.net}{suffix}", what, far, LOWER
+        objects = clips["instance"][:, :, None] > 0  # (N, T + 1, 1, H, W)
+        left = objects[:, :1] & ~objects[:, 1:]
+        what = "pixels that objects of the first frame left"
+        yield f"{side}/ghost", what, ghost(video, real, clips["video"][:, 0], left), LOWER
         if flow is not None:
             what = "flow to the first frame, pixels that are visible"
             yield f"{side}/epe_px", what, endpoint_error(flow, clips["flow"], shown), LOWER
@@ -308,7 +335,10 @@ class _Videos(Reactions):
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
     """Rows for the options `o` of `gen evaluate`."""
     steps, height, width = method.shape
-    size = dict(height=height, width=width, frames=steps + 1)
+    height, width = o.size or (height, width)
+    size = dict(height=height, width=width, frames=(o.frames or steps) + 1)
+    if o.data == "movers":
+        size["go_on"] = True  # a longer video is no slower one
     data = gen.data.open(o.data, "clips", **size, max_objects=MOST)
     split = o.split or ["test" if o.data == "movers" else "val"]
     if len(split) > 1:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from gen import tasks
 from gen.devices import float64
+from gen.evaluation.edit_curves import Curves
 from gen.evaluation.results import (
     FRAMES,
     HIGHER,
@@ -40,13 +41,15 @@ from gen.evaluation.results import (
     weights_fingerprint,
 )
 from gen.inference import common, generation
-from gen.inference.editing import possible
+from gen.inference.editing import declared, possible
 from gen.interpolation import alphas, path
 from gen.metrics.smoothness import BETTER, REPORTED, path_distances, smoothness
 from gen.metrics.translation import translation_scores
+from gen.networks.arcface import load as load_arcface
 from gen.networks.perceptual import LPIPS
 
-GROUPS = ("edits", "single", "paths")
+GROUPS = ("edits", "single", "paths", "curves", "identity", "examined")
+DRAWS = (*GROUPS[:3], "commute")  # a place here decides the random numbers of a group
 OTHERS = 512  # images whose labels are the wanted labels
 FIRST_OTHER = 10**5  # number of the first of these images; sources begin at 0
 
@@ -65,6 +68,9 @@ def evaluate_editor(
     psi: float | None = None,
     judge_checkpoint: str | Path | None = None,
     ledger: str | Path | None = None,
+    examiner=None,
+    examiner_checkpoint: str | Path | None = None,
+    arcface=None,
 ) -> list[dict]:
     """Evaluates an editor of the codes of a generator, as a judge sees its images.
 
@@ -81,6 +87,16 @@ def evaluate_editor(
     - `paths`: PS, EQ, EFF and PIR of straight lines of codes between two edits of a source, with
       equal noise, to the labels of two other images, which differ. All paths count, whether their
       edits succeed or not: a path that does not move has PS 0, but PIR 0, too.
+    - `curves`: the edits of `single` at strengths from 0.25 to 2, straight in W+ or as the editor's
+      `edit_at` says. `curves/success_sS`, all K labels right, against `curves/lpips_NET_sS`, and
+      the area under this curve; `curves/factors_sS`, the change of the factors as in `single`;
+      `curves/monotone`; `curves/undo_lpips_NET` after an edit back;
+      `curves/commute_lpips_NET` between two orders of two edits. Diversity is in `edits`.
+    - `identity`: `curves/identity_sS`, the cosine of the face descriptors of source and edit, of
+      the edits of `curves`. Meaningful for a generator of aligned photographs of faces alone.
+    - `examined`: the edits of `edits` and `single` as an examiner sees them, a classifier of other
+      architecture and training than the judge, whose labels also trained the editor. Its factors
+      say one by one what else changed (`examined/factor_NAME`), the wanted change included.
 
     Args:
         method: editor with `map_latents`, `synthesize`, `edit`, `attribute_names`, `noise_dim`,
@@ -96,6 +112,9 @@ def evaluate_editor(
         checkpoint: file whose sha256 the rows state.
         psi: truncation of the codes; None takes the method's own.
         judge_checkpoint: file of the judge whose sha256 the rows state (`judge_sha256`).
+        examiner: classifier as the judge, for `examined`, which is left out of all without one.
+        examiner_checkpoint: file of the examiner whose sha256 the rows state.
+        arcface: `gen.networks.arcface.IRSE50`, for `identity`, left out of all without one.
         ledger: file of single values, from which an interrupted evaluation resumes.
 
     Returns:
@@ -108,13 +127,28 @@ def evaluate_editor(
     """
     _check(method, judge, metrics, count, outputs, batch_size)
     groups = [group for group in GROUPS if group in metrics]
-    run = _Editor(method, judge, outputs, net, seed, batch_size, psi)
+    for group, option, given, what in (
+        ("examined", "--examiner", examiner, "a classifier"),
+        ("identity", "--arcface", arcface, "IR-SE50 weights of your own"),
+    ):
+        if given is None and group in groups:
+            if set(metrics) < {*GROUPS}:
+                raise ValueError(f"{option}: expected {what} for `{group}`, got none")
+            groups.remove(group)
+    if examiner is not None:
+        check_judge(method, examiner, "examiner")
+    run = _Editor(method, judge, examiner, outputs, net, seed, batch_size, psi, arcface)
     run.check_others(groups)
     seen = f"{net}, {run.outputs} edits, psi {psi}, judge {weights_fingerprint(judge)}"
-    found = Results(ledger, head(checkpoint, seed), dict.fromkeys(GROUPS, seen))
+    judges = dict.fromkeys(GROUPS, seen)
+    judges["examined"] += f", examiner {weights_fingerprint(examiner)}"
+    judges["identity"] += f", arcface {weights_fingerprint(arcface)}"
+    found = Results(ledger, head(checkpoint, seed), judges)
     units = range(count)
     found.measure(groups, units, batch_size, run.block, lambda group, b: getattr(run, group)(b))
     files = dict(checkpoint=checkpoint, judge=judge_checkpoint)
+    if examiner is not None:
+        files |= dict(examiner=examiner_checkpoint)
     return found.rows(groups, units, run.conditions, seed, **files)
 
 
@@ -126,10 +160,15 @@ def _check(method, judge, metrics, count: int, outputs: int, batch_size: int) ->
             f"expected count 1 .. {FIRST_OTHER}, outputs >= 2 (for diversity) and batch_size >= 1, "
             f"got {count}, {outputs} and {batch_size}"
         )
+    check_judge(method, judge, "judge")
+
+
+def check_judge(method, judge, role: str) -> None:
+    """Raises ValueError unless a classifier predicts the editor's attributes at its size."""
     names = judge.attribute_names if hasattr(judge, "regress") else None
     if (names, judge.img_size) != (method.attribute_names, method.img_size):
         raise ValueError(
-            f"judge: expected an AttributeClassifier of {method.attribute_names} and "
+            f"{role}: expected an AttributeClassifier of {method.attribute_names} and "
             f"{method.img_size} px, got a {type(judge).__name__} of {names} and {judge.img_size} "
             "px; give the one that the editor was trained with, or another such"
         )
@@ -144,11 +183,12 @@ class _Block(NamedTuple):
     y: Tensor  # (N, K) bool
 
 
-class _Editor:
+class _Editor(Curves):
     """Measures an editor group by group; see `evaluate_editor` for the arguments."""
 
-    def __init__(self, method, judge, outputs, net, seed, batch_size, psi) -> None:
+    def __init__(self, method, judge, examiner, outputs, net, seed, batch_size, psi, arcface):
         self.method, self.judge, self.seed, self.batch_size = method, judge, seed, batch_size
+        self.examiner, self.arcface = examiner, arcface
         self.net, self.psi, self.names = net, psi, list(method.attribute_names)
         self.outputs = outputs if method.noise_dim else 1  # without noise all edits are equal
         self.lpips = LPIPS(net).to(common.device(method))
@@ -156,12 +196,13 @@ class _Editor:
         numbers = range(FIRST_OTHER, FIRST_OTHER + OTHERS)
         blocks = (numbers[i : i + batch_size] for i in range(0, OTHERS, batch_size))
         others = torch.cat([self.block(some).y for some in blocks])
-        self.others = others[possible(others)].cpu().numpy()  # (P, K) bool
+        self.others = others[possible(others, declared(judge))].cpu().numpy()  # (P, K) bool
 
     def check_others(self, groups: list[str]) -> None:
         varies = self.others.any(0) & ~self.others.all(0)  # (K,)
         same = [name for name, ok in zip(self.names, varies, strict=True) if not ok]
-        if (same and "single" in groups) or (not varies.any() and "paths" in groups):
+        alone = {"single", "curves", "identity", "examined"}.intersection(groups)
+        if (same and alone) or (not varies.any() and "paths" in groups):
             raise ValueError(
                 f"expected images with and without each attribute, got {OTHERS} that the judge "
                 f"sees equal in {', '.join(same)}; take a larger psi, or measure edits alone"
@@ -198,15 +239,14 @@ class _Editor:
         features = self.lpips.features
         pairs = zip(made, block.x[:, None], strict=True)  # (K, 3, H, H), (1, 3, H, H)
         lpips = [self.lpips.distance(features(images), features(x)) for images, x in pairs]
-        moved = self.factors(made.flatten(0, 1)).unflatten(0, made.shape[:2])  # (N, K, F)
-        moved = (moved - self.factors(block.x)[:, None]).abs() / self.judge.factor_std
+        moved = self.moved(made, block.x)  # (N, K, F)
         what = "one attribute changed, the fewest others with it"
         every = f"mean |change| of {moved.shape[2]} factors in standard deviations"
         for name, text, of_edit, better in (
             ("accuracy", "is it as wanted", float64(right), HIGHER),
             ("kept", "share of labels to stay that stayed", kept, HIGHER),
             (f"lpips_{self.net}", "distance to the source", torch.stack(lpips), NEITHER),
-            ("factors", every, moved.mean(2), NEITHER),
+            *([("factors", every, moved.mean(2), NEITHER)] if moved.shape[2] else []),
         ):
             text = f"{what}: {text}"
             yield f"single/{name}", f"{text}, mean over attributes", of_edit.nanmean(1), better
@@ -230,7 +270,7 @@ class _Editor:
         """Wanted labels (N, .., K), chosen by `pick`, and noise (N, J, Z)."""
         labels, noise = [], []
         for i, y in zip(block.numbers, block.y.cpu().numpy(), strict=True):
-            rng = np.random.default_rng([self.seed, GROUPS.index(group), i])
+            rng = np.random.default_rng([self.seed, DRAWS.index(group), i])
             labels.append(pick(rng, y))  # before the noise, whose width depends on the editor
             noise.append(rng.standard_normal((J, self.method.noise_dim)))
         d, z = (torch.from_numpy(np.stack(some)).to(block.x) for some in (labels, noise))
@@ -280,6 +320,11 @@ class _Editor:
     def factors(self, x: Tensor) -> Tensor:
         return _finite(self.judge.regress(x), "factors of the judge")
 
+    def moved(self, images: Tensor, x: Tensor) -> Tensor:
+        """|Change| (N, J, F) of the judge's factors from x to images, in standard deviations."""
+        after = self.factors(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return (after - self.factors(x)[:, None]).abs() / self.judge.factor_std
+
 
 def _finite(values: Tensor, what: str) -> Tensor:
     if not values.isfinite().all():
@@ -299,6 +344,9 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
         )
     judge = o.load(o.classifier)
     tasks.expect(judge, "classifier", source=f"--classifier {o.classifier}")
+    examiner = o.load(o.examiner) if o.examiner else None
+    if examiner is not None:
+        tasks.expect(examiner, "classifier", source=f"--examiner {o.examiner}")
     count = 500 if o.count is None else o.count
     groups = o.metrics or ["all"]
     return evaluate_editor(
@@ -313,4 +361,7 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
         psi=o.psi,
         judge_checkpoint=o.classifier,
         ledger=ledger,
+        examiner=examiner,
+        examiner_checkpoint=o.examiner,
+        arcface=load_arcface(o.arcface).to(o.device) if o.arcface else None,
     )

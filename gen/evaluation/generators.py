@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import gen.data
+from gen import viz
 from gen.evaluation.features import better
 from gen.evaluation.results import FRAMES, LOWER, Results, SetValues, Values, head
 from gen.inference import common, generation
@@ -48,7 +49,8 @@ def evaluate_generator(
     - `paths`: smoothness of paths between two random images, of codes and of latents.
     - `ppl`: StyleGAN's perceptual path length.
 
-    Image i is a function of (seed, i).
+    Image i is a function of (seed, i). Images with transparency, generated and real ones alike, are
+    laid on white first, as the rows say.
 
     Args:
         method: generator with `generate`, `map_latents`, `synthesize`, `latent_dim`, `classes`.
@@ -83,7 +85,8 @@ def evaluate_generator(
         found.measure(["paths"], range(paths), few, lambda block: block, run.paths)
     if "ppl" in groups and not found.done("ppl"):
         found.take_set_values("ppl", run.path_length(5 * paths))
-    return found.rows(groups, range(paths), f"{method.img_size} px", seed, checkpoint=checkpoint)
+    seen = f"{method.img_size} px{', transparency on white' * run.clear}"
+    return found.rows(groups, range(paths), seen, seed, checkpoint=checkpoint)
 
 
 def check(
@@ -100,6 +103,19 @@ def check(
         raise ValueError(f"fidelity: expected {FEWEST} generated and training images, got {got}")
 
 
+class _OnWhite(Dataset):
+    """Real images (3, H, W), transparent ones laid on white."""
+
+    def __init__(self, images: Dataset) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return viz.over_white(self.images[index]["x"])
+
+
 class _Generator:
     """Measures a generator group by group."""
 
@@ -107,6 +123,11 @@ class _Generator:
 
     def __init__(self, method, seed: int, batch_size: int) -> None:
         self.method, self.seed, self.batch_size = method, seed, batch_size
+        self.clear = getattr(method, "alpha", False)
+
+    def generate(self, z: Tensor, y: Tensor | int = 0) -> Tensor:
+        """Latents (N, Z) and classes -> images (N, 3, H, H) in [-1, 1]."""
+        return viz.over_white(self.method.generate(z, y)).clamp(-1, 1)
 
     def latents(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Latents (N, Z) and classes (N,) of images first .. first + count - 1."""
@@ -117,16 +138,16 @@ class _Generator:
     def images(self, count: int) -> Iterator[Tensor]:
         for first in range(0, count, self.batch_size):
             z, y = self.latents(first, min(self.batch_size, count - first))
-            yield self.method.generate(z, y).clamp(-1, 1)
+            yield self.generate(z, y)
 
     def fidelity(self, train: Dataset, val: Dataset, count: int, backbone: str) -> SetValues:
         extractor = load_backbone(backbone, None, common.device(self.method))
-        real = real_features(extractor, train, self.batch_size, "training images")
+        real = real_features(extractor, _OnWhite(train), self.batch_size, "training images")
         fake = fake_features(extractor, self.images(count), count, self.batch_size)
         against = f"against {len(real)} training images"
         sides = [("", "generated", fake)]
         if len(val) >= FEWEST:
-            real_val = real_features(extractor, val, self.batch_size, "validation images")
+            real_val = real_features(extractor, _OnWhite(val), self.batch_size, "validation images")
             sides.append(("real/", "validation", real_val))
         else:
             got = f"left out: real/ rows, which need {FEWEST} validation images, got {len(val)}"
@@ -152,26 +173,22 @@ class _Generator:
         method = self.method
         if space == "w":
             ends = (method.map_latents(latents, y) for latents in (z, z2))  # (N, L, D)
-            return path(method.synthesize, *ends, t)
-        return path(lambda z: method.generate(z, y), z, z2, t, "slerp")
+            return path(lambda ws: viz.over_white(method.synthesize(ws)), *ends, t)
+        return path(lambda z: self.generate(z, y), z, z2, t, "slerp")
 
     def path_length(self, count: int) -> SetValues:
-        method, classes = self.method, self.method.classes
-
-        def generate(z: Tensor, y: Tensor | int = 0) -> Tensor:
-            return method.generate(z, y).clamp(-1, 1)
-
-        half = max(1, self.batch_size // 2)
-        found = perceptual_path_length(
-            generate, method.latent_dim, count, classes, self.seed, half, common.device(method)
-        )
+        method, half = self.method, max(1, self.batch_size // 2)
+        options = (count, method.classes, self.seed, half, common.device(method))
+        found = perceptual_path_length(self.generate, method.latent_dim, *options)
         for name, value in found.items():
             yield name, f"{count} paths", value, count, LOWER
 
 
 def from_options(method, o, ledger: Path | None = None) -> list[dict]:
     """Rows for the options `o` of `gen evaluate`."""
-    data = gen.data.open(o.data, "classes", img_size=method.img_size, crop_pct=o.crop_pct)
+    clear = dict(alpha=True) if getattr(method, "alpha", False) else {}
+    options = dict(img_size=method.img_size, crop_pct=o.crop_pct) | clear
+    data = gen.data.open(o.data, "classes", **options)
     groups = o.metrics or ["all"]
     return evaluate_generator(
         method,

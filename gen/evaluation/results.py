@@ -137,7 +137,7 @@ class Results:
             self.lines.append(line)
         elif self.path:
             try:
-                with self.path.open("a") as file:
+                with self.path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:  # the error of a full disk names no file
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
@@ -362,5 +362,7 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     found["system"] = f"{platform.system()} {platform.machine()}"
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    found["device"] = "MPS" if torch.backends.mps.is_available() else "CPU"
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.get_device_name()
     return found

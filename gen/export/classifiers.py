@@ -38,7 +38,7 @@ class Judge(nn.Module):
     def __init__(self, method):
         super().__init__()
         self.net = swapped(method.net, {})
-        self.outputs = len(method.attribute_names) if hasattr(method, "factor_std") else 0
+        self.outputs = len(method.attribute_names) if getattr(method, "factor_names", []) else 0
         if self.outputs:
             self.register_buffer("mean", method.factor_mean)
             self.register_buffer("std", method.factor_std)

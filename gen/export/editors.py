@@ -23,7 +23,7 @@ class Edit(nn.Module):
     def __init__(self, method):
         super().__init__()
         judged = method.hparams.get("rows")  # then it looks at the images of the codes
-        unused = ["style_function", *([] if judged else ["generator", "discriminator"])]
+        unused = ["style_function", "stepper", *([] if judged else ["generator", "discriminator"])]
         self.method = swapped(method, {}, [n for n in unused if hasattr(method, n)])
         if hasattr(method, "directions"):
             with torch.no_grad():

@@ -28,7 +28,7 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Codes (N, L, D), and maps of noise or none for the stored ones -> images (N, 3, R, R)."""
+    """Codes (N, L, D), and maps of noise or none for the stored ones -> images (N, C, R, R)."""
 
     def __init__(self, generator: nn.Module):
         super().__init__()
@@ -46,7 +46,8 @@ def of_generator(net: nn.Module, img_size: int) -> list[Graph]:
     """
     mapping, synthesis = net.mapping, Synthesis(net)
     rows, Z, K = mapping.rows, mapping.z_dim, mapping.c_dim
-    code, image = f"N {rows} {net.synthesis.w_dim}", f"N 3 {img_size} {img_size}"
+    channels = max(3, len(net.synthesis.b4.torgb.bias))  # one of grey is returned three times
+    code, image = f"N {rows} {net.synthesis.w_dim}", f"N {channels} {img_size} {img_size}"
     label = {"y": "N"} if K else {}
     stored = net.synthesis.noise_maps(1, "const")
     maps = {f"noise{i}": f"N 1 {m.shape[2]} {m.shape[3]}" for i, m in enumerate(stored)}
@@ -81,7 +82,7 @@ def graphs(method) -> list[Graph]:
 
 
 def pictures(method, run: Run, count: int) -> Tensor:
-    """Images (count, 3, R, R) of random latents, truncated by half."""
+    """Images (count, 3 or 4, R, R) of random latents, truncated by half."""
     return run("synthesis", codes(method, run, count, 0.5))["image"]
 
 

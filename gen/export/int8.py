@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gen import viz
 from gen.export.graph import Graph, Run
 from gen.export.runtimes import runner
 from gen.networks.perceptual import LPIPS
@@ -65,7 +66,7 @@ def write(
             used.add(name)
             return run[name](inputs)
 
-        return pictures(method, one, COUNT).clamp(-1, 1)
+        return viz.over_white(pictures(method, one, COUNT).clamp(-1, 1))
 
     want, lpips, kept, rows = drawn(runs), LPIPS("alex"), {}, []
     for graph in (g for g in graphs if g.name in used):

@@ -39,7 +39,8 @@ def write(out: Path, tell: Callable[[str], None] = lambda text: None) -> None:
     files |= {path.name: path.read_bytes() for path in PAGE.iterdir() if path.is_file()}
     site, packed, data = {"tabs": [], "arrays": {}}, 0, []
     for tab in tasks.TABS:
-        methods = {role: gen.load(row.checkpoint) for role, row in tab.roles.items()}
+        roles = {role: row.checkpoint for role, row in tab.roles.items() if row.checkpoint}
+        methods = {role: gen.load(checkpoint) for role, checkpoint in roles.items()}
         names, exporters = [], {r: tasks.exporter(m, r) for r, m in methods.items()}
         for role, method in methods.items():
             for graph in runtimes.cut(method):

@@ -1,10 +1,13 @@
-"""Requests to a scene: drags of objects, pins, a motion of the camera.
+"""Requests to a scene: drags of objects, pins, removals, a motion of the camera.
 
-As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], "pins": [13002],
-"camera": [dx, dy, zoom], "seed": 0, "tracks": [{"id": 13003, "points": [[[x, y], ...], ...]}]}. All
-keys are optional. Positions are px of the frame, x first; only differences along a path matter, so
-[[0, 0], [dx, dy]] is a drag by (dx, dy). `tracks` are points of an object at even times, see
-`gen.inference.tracks`: a drag whose speed varies or that turns.
+As JSON: {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0, "confidence": 1.0}],
+"pins": [13002], "remove": [13004], "camera": [dx, dy, zoom], "seed": 0,
+"tracks": [{"id": 13003, "points": [[[x, y], ...], ...]}]}. All keys are optional, and of a drag
+`scale` and `confidence`. Positions are px of the frame, x first; only differences along a path
+matter, so [[0, 0], [dx, dy]] is a drag by (dx, dy). `tracks` are points of an object at even times,
+see `gen.inference.tracks`: a drag whose speed varies or that turns.
+A drag of `confidence` 1 is followed exactly; with less, down to 0, it is a hint that the model may
+correct. Objects to `remove` leave the image: the others react, and the model fills the holes.
 `scale` and `zoom` refer to the last frame. The camera moves the ground, and pinned objects stay on
 it; without `camera` the model invents the motion, and a pinned object stays in place in the image.
 
@@ -23,8 +26,10 @@ import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-from gen.devices import float64
+from gen.devices import float64, send
+from gen.inference import past
 from gen.inference.tracks import Track, normalised, similarities
+from gen.inference.tracks import faster as quicker
 from gen.networks.click_to_move.animator import Animation, Motion, Scene
 from gen.ops.motion import move_boxes, theta_from_boxes
 
@@ -32,25 +37,33 @@ MOST = 40  # largest number of objects
 FARTHEST = 4  # longest drag, in image sides
 ZOOMS = 0.25, 4.0  # least and largest scale and zoom
 NEAR_PX = 8  # a click within this distance selects an object
+LACKS = "{0}: expected none of a model that was trained without; leave it out, or train with {1}"
+TRAINED = {  # option that trains a model to take an input, and the name of the input
+    "camera": ("--model.camera 0.5", "camera"),
+    "confidence": ("--model.unsure 0.2", "confidence below 1"),
+    "past": ("--model.past 0.5", "previous frame"),
+}
 
 
 class Drag(NamedTuple):
-    """An object's id, its path (x, y) px, and its scale in the last frame."""
+    """An object's id, its path (x, y) px, its scale in the last frame, and how far to trust it."""
 
     id: int
     path: tuple[tuple[float, float], ...]
     scale: float = 1.0
+    confidence: float = 1.0
 
 
 class Request(NamedTuple):
     """Drags, ids of pinned objects, the camera's (dx, dy, zoom) in the last frame, a seed of all
-    motion that is not requested, and tracks of points."""
+    motion that is not requested, tracks of points, and ids of objects to remove."""
 
     drags: tuple[Drag, ...] = ()
     pins: tuple[int, ...] = ()
     camera: tuple[float, float, float] | None = None
     seed: int = 0
     tracks: tuple[Track, ...] = ()
+    remove: tuple[int, ...] = ()
 
     @property
     def moved(self) -> list[int]:
@@ -68,24 +81,28 @@ def parse(text: str | dict[str, Any]) -> Request:
         data = json.loads(text) if isinstance(text, str) else text
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"request: expected JSON, got {error}") from None
-    _only(data, {"drags", "pins", "camera", "seed", "tracks"}, "request")
+    _only(data, {"drags", "pins", "remove", "camera", "seed", "tracks"}, "request")
     try:
         drags = []
         for item in _list(data.get("drags", [])):
-            _only(item, {"id", "path", "scale"}, "a drag")
+            _only(item, {"id", "path", "scale", "confidence"}, "a drag")
             path = tuple((_number(x), _number(y)) for x, y in _list(item["path"]))
-            drags.append(Drag(_whole(item["id"]), path, _number(item.get("scale", 1.0))))
-        pins = tuple(_whole(id_) for id_ in _list(data.get("pins", [])))
+            more = (_number(item.get(key, 1.0)) for key in ("scale", "confidence"))
+            drags.append(Drag(_whole(item["id"]), path, *more))
+        pins, remove = (
+            tuple(_whole(id_) for id_ in _list(data.get(key, []))) for key in ("pins", "remove")
+        )
         tracks = tuple(_track(item) for item in _list(data.get("tracks", [])))
         camera, seed = data.get("camera"), _whole(data.get("seed", 0))
         if camera is not None:
             dx, dy, zoom = (_number(v) for v in _list(camera))
             camera = (dx, dy, zoom)
-        return Request(tuple(drags), pins, camera, seed, tracks)
+        return Request(tuple(drags), pins, camera, seed, tracks, remove)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
-            'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0}], '
-            '"pins": [ids], "camera": [dx, dy, zoom], "seed": 0, "tracks": [{"id": 13003, '
+            'request: expected {"drags": [{"id": 13001, "path": [[x, y], ...], "scale": 1.0, '
+            '"confidence": 1.0}], "pins": [ids], "remove": [ids], "camera": [dx, dy, zoom], '
+            '"seed": 0, "tracks": [{"id": 13003, '
             f'"points": [[[x, y], ...], ...]}}]}}, got {data!s:.200} '
             f"({type(error).__name__}: {error})"
         ) from None
@@ -115,13 +132,19 @@ def dump(request: Request) -> str:
 
 
 def faster(request: Request, speed: float) -> Request:
-    """Makes all motions `speed` times as far; scales and zoom are raised to the power `speed`."""
+    """Makes all motions `speed` times as far; sizes and zoom are raised to the power `speed`."""
     if not (math.isfinite(speed) and speed > 0):
         raise ValueError(f"speed: expected a number above 0, got {speed}")
     out = resized(request, speed, speed)
     drags = tuple(drag._replace(scale=_power(drag.scale, speed)) for drag in out.drags)
     camera = out.camera and (*out.camera[:2], _power(out.camera[2], speed))
-    return out._replace(drags=drags, camera=camera)
+    tracks = request.tracks if speed == 1 else tuple(_quicker(t, speed) for t in request.tracks)
+    return out._replace(drags=drags, camera=camera, tracks=tracks)
+
+
+def _quicker(track: Track, speed: float) -> Track:
+    ways = quicker(_points(track), speed).tolist()
+    return Track(track.id, tuple(tuple(map(tuple, way)) for way in ways))
 
 
 def _power(scale: float, speed: float) -> float:
@@ -225,17 +248,11 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
     their object as `gen.inference.tracks.similarities` fits them.
 
     Raises:
-        ValueError: ids that are absent or requested twice; numbers that are not finite or too
-            large; an object that is dragged out of the image.
+        ValueError: ids that are absent or requested twice; numbers that are not finite or out of
+            range; an object that is dragged out of the image.
     """
     H, W = scene.frame.shape[-2:]
-    there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
-    user_ids = [*request.moved, *request.pins]
-    for id_ in user_ids:
-        if id_ not in there:
-            raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
-        if user_ids.count(id_) > 1:
-            raise ValueError(f"id {id_}: expected one drag or pin of an object, got more")
+    there = _there(request, scene)
     image = scene.boxes.new_tensor([[0, 0, 1, 1]])  # moves with the camera, like one more object
     boxes = float64(torch.cat([scene.boxes[0], image]))
     boxes = boxes.repeat(steps + 1, 1, 1)  # (T + 1, M + 1, 4)
@@ -261,18 +278,62 @@ def motion(request: Request, scene: Scene, steps: int) -> Motion:
         theta[0, :, k] = torch.from_numpy(moved).to(theta)
         _check_inside(track.id, move_boxes(scene.boxes[0], theta[0])[:, k], (H, W))
     theta[:, :, [there[id_] for id_ in request.pins]] = camera[:, :, None]
-    user = torch.isin(scene.ids, scene.ids.new_tensor(user_ids))
-    return Motion(user, theta, torch.full_like(user[:, 0], request.camera is not None), camera)
+    user, removed = (
+        torch.isin(scene.ids, scene.ids.new_tensor(ids))
+        for ids in ([*request.moved, *request.pins], request.remove)
+    )
+    known = torch.full_like(user[:, 0], request.camera is not None)
+    made = Motion(user, theta, known, camera, confidence=_confidence(request, scene, there))
+    return made._replace(removed=removed) if request.remove else made
+
+
+def _there(request: Request, scene: Scene) -> dict[int, int]:
+    """Number of each object by its id; checks the ids of a request."""
+    there = {int(id_): k for k, id_ in enumerate(scene.ids[0]) if scene.present[0, k]}
+    asked = [*request.moved, *request.pins, *request.remove]
+    for id_ in asked:
+        if id_ not in there:
+            raise ValueError(f"expected ids among {sorted(there)}, got {id_}")
+        if asked.count(id_) > 1:
+            raise ValueError(f"id {id_}: expected one drag, pin or removal of an object, got more")
+    return there
+
+
+def _confidence(request: Request, scene: Scene, there: dict[int, int]) -> Tensor | None:
+    """Confidence (1, M) in the motion of each object; None if it is 1 everywhere."""
+    for drag in request.drags:
+        if not 0 <= drag.confidence <= 1:
+            raise ValueError(
+                f"drag of {drag.id}: expected a confidence in 0 .. 1, got {drag.confidence}"
+            )
+    if not unsure(request):
+        return None
+    sure = torch.ones_like(scene.boxes[..., 0])  # (1, M)
+    for drag in request.drags:
+        sure[0, there[drag.id]] = drag.confidence
+    return sure
+
+
+def unsure(request: Request) -> bool:
+    """True if a drag has a confidence below 1."""
+    return any(drag.confidence != 1 for drag in request.drags)
+
+
+def _points(track: Track) -> np.ndarray:
+    """Positions (K, T, 2) of an object's points; ValueError if they have not equally many times."""
+    if not track.points or not track.points[0] or len({len(way) for way in track.points}) > 1:
+        raise ValueError(
+            f"tracks of {track.id}: expected one or more points at equal times, got {track!s:.100}"
+        )
+    return np.array(track.points, np.float64)
 
 
 def _tracked(track: Track, steps: int, size: tuple[int, int]) -> np.ndarray:
     """Motion (T, 2, 3) of an object with tracked points, back to frame 0, normalised."""
-    what = f"tracks of {track.id}"
-    if not track.points or len({len(way) for way in track.points}) > 1:
-        raise ValueError(f"{what}: expected one or more points at equal times, got {track!s:.100}")
+    what, points = f"tracks of {track.id}", _points(track)
     for way in track.points:
         _check(what, way, 1.0, FARTHEST * max(size))
-    forth = similarities(np.array(track.points, np.float64), steps)
+    forth = similarities(points, steps)
     scales = np.linalg.norm(forth[:, 0, :2], axis=1)
     if not (ZOOMS[0] <= scales.min() and scales.max() <= ZOOMS[1]):
         _check(what, track.points[0], scales[abs(np.log(scales)).argmax()], FARTHEST * max(size))
@@ -315,32 +376,79 @@ def resample(path: tuple[tuple[float, float], ...], steps: int) -> np.ndarray:
 
 
 def animate(
-    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+    method,
+    frame: Tensor,
+    semantic: Tensor,
+    instance: Tensor,
+    request: Request,
+    previous: Tensor | None = None,
+    frames: int | None = None,
 ) -> Animation:
-    """Video of a trained `ClickToMove` from one image (N = 1); see `scene` and `motion`."""
-    what, moved, z, object_z = _given(method, frame, semantic, instance, request)
-    return method.animate(what, moved, z, object_z)
+    """Video of a trained `ClickToMove` from one image (N = 1); see `scene` and `motion`.
+
+    `previous` (3, H, W) is the frame before the image: it shows how fast objects move already.
+    `frames` is the number T of frames to make; a model with layers makes any number, and the drags
+    reach their ends in the last one.
+    """
+    given = _given(method, frame, semantic, instance, request, previous, frames)
+    return method.animate(*given)
 
 
-def predict(method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request) -> Tensor:
-    """Motion (1, T, M, 2, 3) of the objects in the video of `animate`, without rendering it."""
-    what, moved, _, object_z = _given(method, frame, semantic, instance, request)
+def predict(
+    method,
+    frame: Tensor,
+    semantic: Tensor,
+    instance: Tensor,
+    request: Request,
+    previous: Tensor | None = None,
+    frames: int | None = None,
+) -> Tensor:
+    """Motion (1, T, M, 2, 3) of the objects in the video of `animate`, without rendering it.
+
+    A removed object, which `animate` moves out of the image, gets the identity.
+    """
+    given = _given(method, frame, semantic, instance, request, previous, frames)
+    what, moved, _, object_z = given
     return method.predict_motion(what, moved, object_z)
 
 
 def _given(
-    method, frame: Tensor, semantic: Tensor, instance: Tensor, request: Request
+    method,
+    frame: Tensor,
+    semantic: Tensor,
+    instance: Tensor,
+    request: Request,
+    previous: Tensor | None,
+    frames: int | None,
 ) -> tuple[Scene, Motion, Tensor, Tensor]:
-    steps, *size = method.shape
-    if (got := [*frame.shape[-2:]]) != size:
-        raise ValueError(f"frame: expected (H, W) = {size} px, got {got}; resize it")
+    steps, got = frames or method.shape[0], [*frame.shape[-2:]]
+    if not method.takes_size((steps, *got)):
+        T, *size = method.shape
+        raise ValueError(
+            f"frames: expected {T}, as the model was trained, got {steps}"
+            if got == size
+            else f"frame: expected (H, W) = {size} px{method.or_sides}, got {got}; resize it"
+        )
     if not 0 <= request.seed < 2**63:
         raise ValueError(f"seed: expected a number in 0 .. 2^63 - 1, got {request.seed}")
-    if request.camera is not None and not method.hparams.camera:
-        raise ValueError("camera: expected none of a model that was trained without; leave it out")
     what = scene(frame, semantic, instance)
-    z, object_z = method.latents(tuple(what.present.shape), request.seed)
-    return what, motion(request, what, steps), z, object_z
+    moved = motion(request, what, steps)
+    asked = dict(
+        camera=request.camera is not None, confidence=unsure(request), past=previous is not None
+    )
+    for name, (option, words) in TRAINED.items():
+        if asked[name] and name not in method.takes:
+            raise ValueError(LACKS.format(words, option))
+    if previous is not None:
+        if previous.shape != frame.shape:
+            raise ValueError(
+                f"previous frame: expected the shape of the frame, {(*frame.shape,)}, got "
+                f"{(*previous.shape,)}"
+            )
+        known = past.steps(frame, what.instance[0], send(previous, frame), what.boxes.shape[1])
+        moved = moved._replace(past=known[None])
+    z, object_z = method.latents(tuple(what.present.shape), request.seed, steps)
+    return what, moved, z, object_z
 
 
 def positions(scene: Scene, theta: Tensor) -> Tensor:

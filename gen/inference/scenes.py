@@ -20,9 +20,10 @@ from gen.data.clips.cityscapes import read_ids
 from gen.data.clips.decoding import NEAREST, Part, fitted, kept
 from gen.data.images import load_image, to_tensor
 from gen.data.movers import BRANCHES, Movers
-from gen.inference.dragging import NEAR_PX, Drag, Request, pick, positions
+from gen.inference.dragging import NEAR_PX, Drag, Request, pick, positions, resized
 from gen.inference.tracks import Track
 from gen.networks.click_to_move.animator import Scene
+from gen.networks.click_to_move.layers import STEP
 from gen.ops.motion import nearness, object_masks, rasterise
 
 CLASSES = (
@@ -32,6 +33,7 @@ CLASSES = (
 )  # fmt: skip
 
 
+MOST_ASPECT = 4.0
 NOTHING = "none: things are trainId * 1000 + number in its masks, as 13001 for a car"
 
 
@@ -45,31 +47,78 @@ class Still(NamedTuple):
     note: str  # text on the fitting
     scale: tuple[float, float] = (1.0, 1.0)  # px of the model per given px, along x and y
     corner: tuple[float, float] = (0.0, 0.0)  # given px, left and top of what the model sees
+    previous: Tensor | None = None  # (3, H, W), the frame before
 
 
-def read(frame: str | Path, masks: str | Path, size: tuple[int, int], fit: str = "crop") -> Still:
+def read(
+    frame: str | Path,
+    masks: str | Path,
+    size: tuple[int, int],
+    fit: str = "crop",
+    previous: str | Path | None = None,
+) -> Still:
     """An image file and its masks, as a frame of (H, W) px.
 
     Args:
+        frame: file of the image.
+        masks: file of its masks.
+        size: height and width (H, W), px.
         fit: way to fit the image, see `gen.data.clips.decoding.kept`; choose the one that the model
             was trained with.
+        previous: file of the frame before the image, of the same size.
 
     Raises:
         ValueError: files that are missing, damaged, of different sizes, or not masks.
     """
     image = load_image(frame)
+    before = None if previous is None else load_image(previous)
+    if before is not None and before.size != image.size:
+        raise ValueError(
+            f"{previous}: expected the width and height of {frame}, {image.size}, got {before.size}"
+        )
     try:
         ids = read_ids(Path(masks), image.size).astype(np.uint16)
     except ValueError as error:
         raise ValueError(f"{error}; masks need one number for each px of {frame}") from error
     part = kept(ids.shape, *size, fit)
     small = fitted(ids, *size, fit, NEAREST)
-    pixels = to_tensor(fitted(np.asarray(image), *size, fit))
+    pixels, past = (
+        x if x is None else to_tensor(fitted(np.asarray(x), *size, fit)) for x in (image, before)
+    )
     given, maps = (torch.from_numpy(x.astype(np.int64)) for x in (ids, small))
     semantic = (maps // 1000).where(maps >= 1000, maps)
     scale = size[1] / part.width, size[0] / part.height
     note, corner = _note(ids, small, part), (float(part.left), float(part.top))
-    return Still(pixels, semantic, maps, given, note, scale, corner)
+    return Still(pixels, semantic, maps, given, note, scale, corner, past)
+
+
+def best_size(method, frame: str | Path | None = None) -> tuple[int, int]:
+    """Height and width, px, of the frames that a `ClickToMove` should make of an image file."""
+    if frame is None:
+        return tuple(method.shape[1:])
+    return size_near(method, *load_image(frame).size)
+
+
+def size_near(method, wide: int, high: int) -> tuple[int, int]:
+    """Height and width, px, of the frames of a `ClickToMove` for an image of wide x high px.
+
+    Those of the model; if it takes any size, one of about the same area in proportions as near to
+    those of the image as multiples of 16 px come, but at most 4 : 1.
+    """
+    steps, height, width = method.shape
+    aspect = min(max(wide / high, 1 / MOST_ASPECT), MOST_ASPECT)
+    middle = round(math.sqrt(height * width / aspect) / STEP)
+    sizes = []
+    for h in (STEP * k for k in range(max(2, middle - 1), middle + 2)):
+        size = h, STEP * max(2, round(h * aspect / STEP))
+        if method.takes_size((steps, *size)):
+            sizes.append(size)
+
+    def loss(size: tuple[int, int]) -> float:
+        h, w = size
+        return 2 * abs(math.log(w / h / aspect)) + abs(math.log(h * w / (height * width)))
+
+    return min(sizes, key=loss, default=(height, width))
 
 
 def _note(ids: np.ndarray, small: np.ndarray, part: Part) -> str:
@@ -135,14 +184,18 @@ def table(still: Still, ids: Sequence[int], boxes: Tensor, moved_by: Sequence[st
     ways = ((boxes[-1] - boxes[0])[:, :2].cpu() / torch.tensor(still.scale)).tolist()
     grown = (boxes[-1] / boxes[0])[:, 2:].prod(1).sqrt().tolist()
     for id_, by, (dx, dy), s in zip(ids, moved_by, ways, grown, strict=True):
-        name = CLASSES[id_ // 1000]
-        lines.append(f"{id_:6d}  {name:10}  {by:8}  {dx:+6.1f}  {dy:+6.1f}  {s:5.2f}")
+        way = f"{'-':>6}  {'-':>6}  {'-':>5}"
+        if by != "removed":
+            way = f"{dx:+6.1f}  {dy:+6.1f}  {s:5.2f}"
+        lines.append(f"{id_:6d}  {CLASSES[id_ // 1000]:10}  {by:8}  {way}")
     return "\n".join(lines)
 
 
 def moved_by(request: Request, scene: Scene) -> list[str]:
-    """Mover of each object in a scene (N = 1): `you`, `pinned`, or `reacts` for the model."""
-    who = dict.fromkeys(request.moved, "you") | dict.fromkeys(request.pins, "pinned")
+    """Mover of each object in a scene (N = 1): `you`, or `reacts` for the model; else `pinned` or
+    `removed`."""
+    groups = {"you": request.moved, "pinned": request.pins, "removed": request.remove}
+    who = {id_: word for word, ids in groups.items() for id_ in ids}
     return [who.get(id_, "reacts") for id_ in scene.ids[scene.present].tolist()]
 
 
@@ -167,24 +220,50 @@ def to_tracks(still: Still, points: np.ndarray) -> tuple[Track, ...]:
     return tuple(Track(id_, tuple(ways)) for id_, ways in sorted(found.items()))
 
 
-def from_motion(still: Still, scene: Scene, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def to_model(request: Request, still: Still) -> Request:
+    """A request in px of the image as given, in px of the model."""
+    left, top = still.corner
+    return resized(_shifted(request, -left, -top), *still.scale)
+
+
+def to_given(request: Request, still: Still) -> Request:
+    """A request in px of the model, in px of the image as given."""
+    return _shifted(resized(request, *(1 / k for k in still.scale)), *still.corner)
+
+
+def _shifted(request: Request, dx: float, dy: float) -> Request:
+    """A request of which all places are (dx, dy) px farther; paths and the camera are no places."""
+    tracks = tuple(
+        Track(id_, tuple(tuple((x + dx, y + dy) for x, y in way) for way in points))
+        for id_, points in request.tracks
+    )
+    return request._replace(tracks=tracks)
+
+
+def from_motion(
+    still: Still, scene: Scene, theta: Tensor, removed: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the objects, given px (M, T + 1, 2), and where an object shows, bool (M, T + 1).
+
+    The centres of removed objects are NaN; they show nowhere.
 
     Args:
         still: image that holds the objects.
         scene: that image as a scene (N = 1).
         theta: motion (1, T, M, 2, 3) of all objects.
+        removed: ids of the removed objects.
     """
+    gone = torch.isin(scene.ids[0], scene.ids.new_tensor(removed))  # (M,)
     M = int(scene.present.sum())
-    masks = object_masks(scene.instance, theta.shape[2])
+    masks = object_masks(scene.instance, theta.shape[2]) * ~gone[:, None, None]
     owner = rasterise(masks, theta, nearness(scene.boxes, theta))[1][0]  # (T, H, W)
     numbers = torch.arange(1, M + 1, device=owner.device)[:, None, None, None]
     seen = (owner == numbers).flatten(2).any(2)  # (M, T)
     centres = positions(scene, theta)[:, :M, :2].movedim(0, 1).cpu().numpy()
     places = centres / np.array(still.scale) + np.array(still.corner)
-    return places.astype(np.float32), np.pad(
-        seen.cpu().numpy(), ((0, 0), (1, 0)), constant_values=True
-    )
+    shown = np.pad(seen.cpu().numpy(), ((0, 0), (1, 0)), constant_values=True)
+    places[gone[:M].cpu().numpy()], shown[gone[:M].cpu().numpy()] = np.nan, False
+    return places.astype(np.float32), shown
 
 
 def parse_request(
@@ -194,8 +273,11 @@ def parse_request(
     scales: Sequence[str] = (),
     camera: str | None = None,
     seed: int = 0,
+    remove: Sequence[str] = (),
+    confidence: Sequence[str] = (),
 ) -> Request:
-    """A request from words: drags `13001:8,-2`, pins `13002`, scales `13001:1.5`, camera `4,0,1.1`.
+    """A request from words: drags `13001:8,-2`, pins `13002`, scales `13001:1.5`, camera `4,0,1.1`,
+    objects to remove `13003`, confidence in drags `13001:0.5`.
 
     A position x,y in the object can replace its id, as in `40,22:8,-2`.
 
@@ -204,19 +286,36 @@ def parse_request(
     """
     form = "ID:DX,DY or X,Y:DX,DY"
     ways = [(_whose(still, "drag", text, form), _numbers("drag", text, 2, form)) for text in drags]
-    form = "ID:SCALE or X,Y:SCALE"
-    sizes = {_whose(still, "scale", t, form): _numbers("scale", t, 1, form)[0] for t in scales}
-    if len(sizes) < len(scales):
-        raise ValueError(f"scale: expected one for an object, got {', '.join(scales)}")
-    if wrong := [text for text in pins if ":" in text]:
-        raise ValueError(f"pin: expected ID or X,Y, got {wrong[0]!r}")
+    sizes, sure = _each(still, "scale", scales), _each(still, "confidence", confidence)
     ways += [(id_, (0.0, 0.0)) for id_ in sizes if id_ not in dict(ways)]
+    if free := [id_ for id_ in sure if id_ not in dict(ways)]:
+        raise ValueError(f"confidence: expected a drag or scale of {free[0]} as well, got none")
     return Request(
-        tuple(Drag(id_, ((0.0, 0.0), way), sizes.get(id_, 1.0)) for id_, way in ways),
-        tuple(_whose(still, "pin", f"{text}:", "ID or X,Y") for text in pins),
+        tuple(
+            Drag(id_, ((0.0, 0.0), way), sizes.get(id_, 1.0), sure.get(id_, 1.0))
+            for id_, way in ways
+        ),
+        _those(still, "pin", pins),
         None if camera is None else _numbers("camera", f":{camera}", 3, "DX,DY,ZOOM"),
         seed,
+        remove=_those(still, "remove", remove),
     )
+
+
+def _each(still: Still, what: str, words: Sequence[str]) -> dict[int, float]:
+    """One number for each object named."""
+    form = f"ID:{what.upper()} or X,Y:{what.upper()}"
+    found = {_whose(still, what, text, form): _numbers(what, text, 1, form)[0] for text in words}
+    if len(found) < len(words):
+        raise ValueError(f"{what}: expected one for an object, got {', '.join(words)}")
+    return found
+
+
+def _those(still: Still, what: str, words: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the objects named."""
+    if wrong := [text for text in words if ":" in text]:
+        raise ValueError(f"{what}: expected ID or X,Y, got {wrong[0]!r}")
+    return tuple(_whose(still, what, f"{text}:", "ID or X,Y") for text in words)
 
 
 def _numbers(what: str, text: str, count: int, form: str) -> tuple[float, ...]:

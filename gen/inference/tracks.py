@@ -90,6 +90,18 @@ def similarities(points: np.ndarray, steps: int) -> np.ndarray:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
+def faster(points: np.ndarray, speed: float) -> np.ndarray:
+    """Points (K, T, 2) that shift and turn `speed` times as far; growth to the power `speed`."""
+    z = points[..., 0] + 1j * points[..., 1]  # (K, T)
+    fits = similarities(points, points.shape[1] - 1)  # (T - 1, 2, 3)
+    turn = np.concatenate([[1], fits[:, 0, 0] + 1j * fits[:, 1, 0]])  # s e^(i a)
+    log = np.log(abs(turn)) + 1j * np.unwrap(np.angle(turn))
+    centre = z.mean(0)
+    moved = centre[0] + speed * (centre - centre[0])
+    z = moved + (z[:, :1] - centre[0]) * np.exp(speed * log)
+    return np.stack([z.real, z.imag], -1)
+
+
 def normalised(forth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Motions (T, 2, 3) from frame 0 to t, px, as motions back to frame 0, -1 .. 1, of (H, W)."""
     half = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])

@@ -101,6 +101,21 @@ def rotation(theta: Tensor, target: Tensor, present: Tensor) -> Tensor:
     return theta_l1(theta, target, present, ((0, 1), (1, 0)))
 
 
+def change(
+    ways: tuple[Tensor, Tensor, Tensor], there: tuple[Tensor, Tensor, Tensor], others: Tensor
+) -> Tensor:
+    """sum_t mean_n |(d'_n - d_n) - (t'_n - t_n)|_1, predicted shifts d' in another branch and d in
+    this one, true ones t' and t, mean over the objects n of `others` (N, M) bool.
+
+    Of two branches of a scene: predicted and true motion (N, T, M, 2, 3) about centres; further
+    entries are ignored. Own choice: an outcome alone does not say what a cause changes. Range
+    [0, inf), 0 without objects.
+    """
+    (a, a_true), (b, b_true) = ways[:2], there[:2]
+    error = (at_least_fp32(b) - a - (b_true - a_true))[..., 2].abs().sum((1, 3))  # (N, M)
+    return error.where(others, 0).sum() / others.sum().clamp(min=1)
+
+
 def lsgan(logits: Tensor, real: bool) -> Tensor:
     """mean (D - 1)^2 if real, else mean D^2, over all samples and patches, any shape.
 

@@ -1,8 +1,8 @@
 """Predicts attributes and factors of an image; edits are measured with these predictions.
 
 The K binary attributes are multi-label: any number of them may hold. The F continuous factors show
-what else an edit changed. Like `DomainClassifier`, the network is trained from scratch on exact
-labels and on disturbed images of the training split.
+what else an edit changed. Like `DomainClassifier`, the network is trained from scratch on labels,
+some of which may be unknown (NaN), and on disturbed images of the training split.
 
 Letters in shapes: N batch, K attributes, F factors, H image side.
 """
@@ -15,9 +15,11 @@ from torch import Tensor
 from torchmetrics import R2Score
 from torchmetrics.classification import MultilabelAccuracy, MultilabelExactMatch
 
+from gen.data.base import LabelledImages
 from gen.methods.base import inference
 from gen.methods.image_classifier import ImageJudge
 
+UNKNOWN = -1  # label that the metrics leave out
 HEADS = "bear,cat,dog,mouth_open,dark_fur,spots"
 HEADS_FACTORS = (
     "x,y,scale,roll,yaw,pitch,gaze_x,gaze_y,lid,mouth,smile,fur_hue,fur_dark,iris,ear,"
@@ -29,7 +31,8 @@ class AttributeClassifier(ImageJudge):
     """A multi-label classifier of attributes and a regressor of factors: one network, two heads.
 
     The heads are parts of one linear layer. The data must have `attributes` and `factors` in the
-    batches, and their names, as `gen.data.Heads`. The loss is the binary cross-entropy of the
+    batches, and their names, as `gen.data.Heads`; `gen.data.Attributes` has no factors: then there
+    is no second head. Unknown labels count nowhere. The loss is the binary cross-entropy of the
     attributes, with positives weighted by negatives / positives, plus the mean squared error of the
     factors in standard deviations; both statistics are measured on the training data.
 
@@ -37,7 +40,9 @@ class AttributeClassifier(ImageJudge):
         model_name: name of a convolutional network of timm.
         img_size: side of the square images, px.
         attributes: names of the attributes as in the data, separated by commas.
-        factors: names of the factors as in the data, separated by commas.
+        factors: names of the factors as in the data, separated by commas; empty: none.
+        exclusive: attributes that exclude each other, as the data declares them, such as
+            `cat+dog,day+night`; empty: editors find out from images.
         lr: learning rate (AdamW).
         lr_warmup_iters: iterations over which the learning rate first rises linearly.
         lr_decay_start: iteration at which the learning rate begins to fall.
@@ -55,6 +60,7 @@ class AttributeClassifier(ImageJudge):
         img_size: int = 64,
         attributes: str = HEADS,
         factors: str = HEADS_FACTORS,
+        exclusive: str = "",
         lr: float = 1e-3,
         lr_warmup_iters: int = 100,
         lr_decay_start: int = 0,
@@ -71,8 +77,8 @@ class AttributeClassifier(ImageJudge):
         self.register_buffer("pos_weight", torch.ones(k))
         self.register_buffer("factor_mean", torch.zeros(f))
         self.register_buffer("factor_std", torch.ones(f))
-        self.accuracy = MultilabelAccuracy(k, average=None)
-        self.exact_match = MultilabelExactMatch(k)
+        self.accuracy = MultilabelAccuracy(k, average=None, ignore_index=UNKNOWN)
+        self.exact_match = MultilabelExactMatch(k, ignore_index=UNKNOWN)
         self.r2 = R2Score(multioutput="raw_values")
 
     @property
@@ -81,7 +87,12 @@ class AttributeClassifier(ImageJudge):
 
     @property
     def factor_names(self) -> list[str]:
-        return self.hparams.factors.split(",")
+        return self.hparams.factors.split(",") if self.hparams.factors else []
+
+    @property
+    def exclusive(self) -> list[list[str]]:
+        """Groups of attributes that exclude each other."""
+        return [group.split("+") for group in filter(None, self.hparams.exclusive.split(","))]
 
     # ---- training -------------------------------------------------------------------------------
 
@@ -92,6 +103,9 @@ class AttributeClassifier(ImageJudge):
             images = data.train if stage == "fit" else data.val
             self.check_names("attributes", images.attribute_names, data)
             self.check_names("factors", images.factor_names, data)
+            self.check_names("exclusive", ["+".join(group) for group in images.exclusive], data)
+            if self.trainer.limit_val_batches:
+                self.check_known(data.val)
             if stage == "fit":
                 some = range(0, len(images), max(1, len(images) // 10_000))
                 self.measure([images.annotations(i) for i in some])
@@ -103,9 +117,20 @@ class AttributeClassifier(ImageJudge):
                 f"{','.join(got) or 'none'}; give --data=Heads, or --model.{kind} as they are there"
             )
 
+    def check_known(self, val: LabelledImages) -> None:
+        """Raises ValueError if no label of some attribute is known in validation."""
+        known = [~val.annotations(i)["attributes"].isnan() for i in range(len(val))]
+        never = (~torch.stack(known).any(0)).nonzero().flatten().tolist()
+        if never:
+            names = ", ".join(self.attribute_names[k] for k in never)
+            raise ValueError(
+                f"expected validation images with known labels of every attribute, got none of "
+                f"{names}; label some, or put labelled images into val/"
+            )
+
     def measure(self, labels: list[dict[str, Tensor]]) -> None:
         """Sets the weights of positives, and the mean and standard deviation of each factor."""
-        share = torch.stack([one["attributes"] for one in labels]).mean(0)  # (K,)
+        share = torch.stack([one["attributes"] for one in labels]).nanmean(0)  # (K,), maybe NaN
         std, mean = torch.std_mean(torch.stack([one["factors"] for one in labels]), 0)  # (F,)
         varies = [*(share * (1 - share) > 0).tolist(), *(std > 0).tolist()]
         names = zip([*self.attribute_names, *self.factor_names], varies, strict=True)
@@ -128,31 +153,41 @@ class AttributeClassifier(ImageJudge):
             for name in ("attributes", "factors")
         )  # (3N, K), (3N, F)
         logits, z = self.split(self.net(self.seen(batch)).float())  # (3N, K), (3N, F)
-        bce = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.pos_weight)
-        mse = F.mse_loss(z, self.standard(factors))
-        hits = ((logits > 0) == (labels > 0)).float().mean()
-        self.log_terms({"train/bce": bce, "train/mse": mse, "train/accuracy": hits}, batch)
-        return bce + mse
+        known = ~labels.isnan()  # (3N, K)
+        errors = F.binary_cross_entropy_with_logits(
+            logits, labels.nan_to_num(), pos_weight=self.pos_weight, reduction="none"
+        )
+        hits = ((logits > 0) == (labels > 0)) & known
+        count = known.sum().clamp(min=1)
+        terms = {"bce": (errors * known).sum() / count}
+        if self.factor_names:
+            terms["mse"] = F.mse_loss(z, self.standard(factors))
+        logs = terms | {"accuracy": hits.sum() / count}
+        self.log_terms({f"train/{name}": value for name, value in logs.items()}, batch)
+        return sum(terms.values())
 
     def validation_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
         logits, z = self.split(self.judge(batch["x"]))  # (N, K), (N, F)
-        predicted, labels = (logits > 0).int(), batch["attributes"].int()
+        predicted, labels = (logits > 0).int(), batch["attributes"].nan_to_num(UNKNOWN).int()
         self.accuracy.update(predicted, labels)
         self.exact_match.update(predicted, labels)
-        self.r2.update(z, self.standard(batch["factors"]))
+        if self.factor_names:
+            self.r2.update(z, self.standard(batch["factors"]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs accuracy and R^2, each and their means, and `val/accuracy_joint`: all K right."""
-        metrics = self.accuracy, self.exact_match, self.r2
-        accuracy, joint, r2 = (metric.compute() for metric in metrics)  # (K,), (), (F,)
-        r2 = r2.view(-1)  # it is () for one factor
-        for metric in metrics:
-            metric.reset()
-        rows = {"val/accuracy": accuracy.mean(), "val/accuracy_joint": joint, "val/r2": r2.mean()}
+        accuracy, joint = self.accuracy.compute(), self.exact_match.compute()  # (K,), ()
+        rows = {"val/accuracy": accuracy.mean(), "val/accuracy_joint": joint}
         rows |= {
             f"val/accuracy_{n}": v for n, v in zip(self.attribute_names, accuracy, strict=True)
         }
-        self.log_dict(rows | {f"val/r2_{n}": v for n, v in zip(self.factor_names, r2, strict=True)})
+        if self.factor_names:
+            r2 = self.r2.compute().view(-1)  # (F,); it is () for one factor
+            rows |= {"val/r2": r2.mean()}
+            rows |= {f"val/r2_{n}": v for n, v in zip(self.factor_names, r2, strict=True)}
+        for metric in (self.accuracy, self.exact_match, self.r2):
+            metric.reset()
+        self.log_dict(rows)
 
     test_step, on_test_epoch_end = validation_step, on_validation_epoch_end
 

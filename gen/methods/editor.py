@@ -29,16 +29,13 @@ OPEN = dict.fromkeys(SIZES, 0) | {"clamp": -1.0}  # defaults: take the size from
 BOUNDS = dict.fromkeys(("z_dim", "w_dim", "map_layers"), (1, inf)) | {"clamp": (0, inf)}
 
 
-class Editor(Method):
-    """Base of the editors.
+class OnGenerator(Method):
+    """Base of methods that work on the codes of a frozen generator.
 
-    A subclass has the options `generator`, `judge`, `attributes`, `psi` and those in `OPEN`, as
-    `StyleFunction` has. It calls `build_generator`, has `edit` and `noise_dim`, and gives the
-    `bounds` of its other options, {name: (lowest, highest)}.
+    A subclass has the options `generator`, `psi` and those in `OPEN`, as `StyleFunction` has. It
+    calls `build_generator` and gives the `bounds` of its other options, {name: (lowest, highest)}.
     """
 
-    task = "editor"
-    learns_from = "codes"
     bounds: dict[str, tuple[float, float]]
 
     def build_generator(self) -> None:
@@ -57,10 +54,6 @@ class Editor(Method):
         self.img_size, self.latent_dim, self.width = h.img_size, h.z_dim, h.w_dim
         self.generator = build({name: h[name] for name in OPEN}).requires_grad_(False)
         self.rows = self.generator.mapping.rows
-
-    @property
-    def attribute_names(self) -> list[str]:
-        return self.hparams.attributes.split(",") if self.hparams.attributes else []
 
     def load_init(self) -> None:
         if not self.hparams.init_from:
@@ -88,11 +81,13 @@ class Editor(Method):
                 "generator: expected a checkpoint of StyleGAN2, got none; give its path"
             )
         found = files.read(path)
-        classes = found.hparams.get("conditional")
-        if classes or found.method != "StyleGAN2" and path != self.hparams.init_from:
-            got = f"{found.method}{' with classes' if classes else ''}"
+        kinds = dict(conditional="with classes", grey="of grey images", alpha="with transparency")
+        odd = [text for name, text in kinds.items() if found.hparams.get(name)]
+        if odd or found.method != "StyleGAN2" and path != self.hparams.init_from:
             raise WeightsError(
-                f"{path}: expected a StyleGAN2 without classes, got a {got}; give another generator"
+                f"{path}: expected a StyleGAN2 of colour images without classes or transparency, "
+                f"got a {' '.join([found.method, *odd])}; give another generator, such as one "
+                "trained with --model.init_from this file"
             )
         sizes = {name: found.hparams.get(name, 0.0) for name in OPEN}
         state = found.network("generator")
@@ -113,6 +108,31 @@ class Editor(Method):
                     f"{name} {value}; leave the option out, or give another generator"
                 )
         return sizes, generator
+
+    @inference
+    def map_latents(self, z: Tensor, psi: float | None = None) -> Tensor:
+        """Latents of the generator (N, z_dim) -> codes (N, L, D), truncated as in training."""
+        return self.generator.mapping(z, psi=self.hparams.psi if psi is None else psi)
+
+    @inference
+    def synthesize(self, ws: Tensor) -> Tensor:
+        """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
+        return self.generator.synthesis(ws)
+
+
+class Editor(OnGenerator):
+    """Base of the editors.
+
+    A subclass also has the options `judge` and `attributes`, as `StyleFunction` has, and `edit`
+    and `noise_dim`.
+    """
+
+    task = "editor"
+    learns_from = "codes"
+
+    @property
+    def attribute_names(self) -> list[str]:
+        return self.hparams.attributes.split(",") if self.hparams.attributes else []
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -163,16 +183,6 @@ class Editor(Method):
         if not ((d == 0) | (d == 1)).all():
             raise ValueError(f"d: expected attributes in {{0, 1}}, got {d.unique().tolist()}")
 
-    @inference
-    def map_latents(self, z: Tensor, psi: float | None = None) -> Tensor:
-        """Latents of the generator (N, z_dim) -> codes (N, L, D), truncated as in training."""
-        return self.generator.mapping(z, psi=self.hparams.psi if psi is None else psi)
-
-    @inference
-    def synthesize(self, ws: Tensor) -> Tensor:
-        """Codes (N, L, D) -> images (N, 3, H, H), unbounded."""
-        return self.generator.synthesis(ws)
-
     def encode(self, x: Tensor, steps: int = 500) -> Tensor:
         """Images (N, 3, H, H) in [-1, 1] -> codes (N, L, D) whose images are nearest to them.
 
@@ -181,7 +191,7 @@ class Editor(Method):
         """
         self.checked(x)
         with full_precision(self.device):
-            return project(self.generator, x, steps, self.hparams.space).ws
+            return project(self.generator, x, steps, self.hparams.get("space", "W+")).ws
 
     def translate(self, x: Tensor, d: Tensor, z: Tensor, steps: int = 500) -> Tensor:
         """Images (N, 3, H, H) -> images edited to attributes d (N, K) with noise z (N, Z)."""

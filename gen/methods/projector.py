@@ -42,6 +42,7 @@ def project(
     seed: int = 0,
     lr: float = 0.1,
     bar: bool = True,
+    start: Tensor | None = None,
 ) -> Projection:
     """Minimises the distance between G(w) and x over w with Adam, from the mean code.
 
@@ -61,9 +62,11 @@ def project(
         seed: seed of the mean code, of the noise on w and of the first noise maps.
         lr: highest learning rate of Adam.
         bar: show a progress bar.
+        start: codes (N, L, D) to start from in W+, such as an encoder's: without noise on w, and
+            with a tenth of the learning rate, so that little is unlearnt.
 
     Raises:
-        ValueError: x has another shape, dtype or range, or NaN; steps < 1.
+        ValueError: x or start has another shape, dtype or range, or NaN; steps < 1.
     """
     size, device = generator.synthesis.sizes[-1], x.device
     if x.ndim != 4 or x.shape[1:] != (3, size, size) or steps < 1:
@@ -71,6 +74,9 @@ def project(
             f"expected images (N, 3, {size}, {size}) and steps >= 1, got {tuple(x.shape)}, {steps}"
         )
     check_images(x, "x")
+    if start is not None and (start.shape[:1] != x.shape[:1] or space != "W+"):
+        got = f"{tuple(start.shape)} in {space}"
+        raise ValueError(f"start: expected a code in W+ for each of {len(x)} images, got {got}")
     x = x.detach().clone()  # x may come from inference mode
     features = features or LPIPS("vgg").to(device).features
     rng = torch.Generator(device).manual_seed(seed)
@@ -82,7 +88,9 @@ def project(
         spread = (w - mean).square().sum(1).mean().sqrt()
         wanted = features(small(x))
     rows = mapping.rows if space == "W+" else 1
-    code = mean.expand(len(x), rows, -1).clone().requires_grad_()  # (N, rows, D)
+    first_code = mean.expand(len(x), rows, -1) if start is None else start.detach()
+    code = first_code.clone().requires_grad_()  # (N, rows, D)
+    lr, spread = (lr, spread) if start is None else (lr / 10, 0 * spread)
     first = synthesis.noise_maps(1, rng if fit_noise else "const")
     noise = [n.detach().repeat(len(x) if fit_noise else 1, 1, 1, 1) for n in first]
     fitted = [n.requires_grad_() for n in noise] if fit_noise else []

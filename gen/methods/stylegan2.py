@@ -8,6 +8,8 @@ adversarial step adapt the augmentation, not those of R1; the augmentation follo
 later, without waiting for the GPU.
 
 Letters in shapes: N batch, Z latent width, L rows of a code, D their width, K classes, H side.
+Images (N, 3, H, H) are (N, 4, H, H) with `alpha`: a colour that nobody sees is black, and all that
+is linear (filters, sums of images, paths) is right at the edges of what is opaque.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from gen import checkpoint as files
 from gen.devices import full_precision, rng_on
-from gen.losses.adversarial import bce, path_length, path_lengths, r1
+from gen.files import WeightsError
+from gen.losses.adversarial import bce, path_length, path_lengths, r1, relativistic
 from gen.methods.base import GANMethod, inference
 from gen.methods.schedules import linear_fall
 from gen.networks.stylegan2 import Discriminator, Generator
+from gen.networks.transfer import transfer
 
 BOUNDS = {
     **dict.fromkeys(("num_domains", "z_dim", "w_dim", "map_layers"), (1, inf)),
@@ -52,6 +57,12 @@ class StyleGAN2(GANMethod):
         residual: use residual blocks in the discriminator; false as the release does for CIFAR-10.
         group: number of images whose standard deviation is a feature of the discriminator; 0: the
             batch.
+        grey: generate grey images: one channel, which stands for red, green and blue. Data modules
+            read grey files this way.
+        alpha: generate images with transparency: red, green and blue, each times opacity, and
+            opacity. The data needs --data.alpha true, too.
+        adversarial: loss of G and D: `bce` as published; `relativistic` compares pairs of real and
+            fake images of one class, with the gradient penalty on fakes too (R2).
         lambda_reg: weight of R1, gamma in the papers; below 0: 0.0002 H^2 / batch, as in the
             release.
         lambda_pl: weight of path length regularisation.
@@ -75,7 +86,9 @@ class StyleGAN2(GANMethod):
         augment: kinds of augmentation in ADA: one of blit, geom, color, filter, noise and cutout,
             or the first kinds by initials, such as `bgc` or `bgcfnc`.
         seed: seed of the first weights and of all random numbers in training.
-        init_from: .safetensors or .ckpt file of this method to start from; empty: from scratch.
+        init_from: .safetensors or .ckpt file of this method to start from, also of other size,
+            classes, colours or transparency: what fits is kept, and what is new is listed; empty:
+            from scratch.
     """
 
     task = "generator"
@@ -95,6 +108,9 @@ class StyleGAN2(GANMethod):
         noise: bool = True,
         residual: bool = True,
         group: int = 4,
+        grey: bool = False,
+        alpha: bool = False,
+        adversarial: Literal["bce", "relativistic"] = "bce",
         lambda_reg: float = -1.0,
         lambda_pl: float = 2.0,
         r1_every: int = 16,
@@ -129,16 +145,20 @@ class StyleGAN2(GANMethod):
         for name, (low, high) in BOUNDS.items():
             if not low <= (value := self.hparams[name]) <= high:
                 raise ValueError(f"expected {name} in {low} .. {high}, got {value}")
-        self.img_size, self.latent_dim = img_size, z_dim
+        if grey and alpha:
+            raise ValueError("expected grey or alpha, got both; leave one out")
+        channels = 4 if alpha else 3  # of the images; grey ones are one channel three times
+        self.learns_from = "transparent images" if alpha else "images"
+        self.img_size, self.latent_dim, self.alpha = img_size, z_dim, alpha
         self.classes = num_domains if conditional else 0  # K
         width = dict(c_dim=self.classes, channel_base=channel_base, channel_max=channel_max)
         width["clamp"] = clamp or None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = Generator(img_size, z_dim, w_dim=w_dim, map_layers=map_layers, **width)
-            self.discriminator = Discriminator(
-                img_size, group=group or None, residual=residual, **width
-            )
+            layers = dict(w_dim=w_dim, map_layers=map_layers, channels=1 if grey else channels)
+            self.generator = Generator(img_size, z_dim, **layers, **width)
+            options = dict(group=group or None, residual=residual, channels=channels)
+            self.discriminator = Discriminator(img_size, **options, **width)
         if not noise:
             for name, weight in self.generator.named_parameters():
                 weight.requires_grad_(not name.endswith("noise_strength"))
@@ -157,6 +177,32 @@ class StyleGAN2(GANMethod):
 
     # ---- training -------------------------------------------------------------------------------
 
+    def load_init(self) -> None:
+        """Loads what fits of `init_from` for training, and says what is new."""
+        path = self.hparams.init_from
+        if not path or self.trainer.state.fn != "fit":
+            super().load_init()
+            return
+        found = files.read(path)
+        if found.method != type(self).__name__:
+            raise WeightsError(
+                f"init_from: {path}: expected a checkpoint of {type(self).__name__}, got one of "
+                f"{found.method}"
+            )
+        old = found.domains if found.hparams.get("conditional") else []
+        classes = self.domains if self.classes else []
+        state, new = transfer(self.state_dict(), found.state, classes, old)
+        if not state:
+            raise WeightsError(
+                f"init_from: {path}: expected weights that fit this generator, got none; give "
+                "w_dim, channel_base and channel_max as in its card"
+            )
+        self.load_state_dict(self.state_dict() | state)
+        told = f"new, as drawn: {', '.join(new)}" if new else "all that fits"
+        if bool(found.hparams.get("alpha")) != self.alpha:
+            told += "; new, full at first: opacity" if self.alpha else "; left out: opacity"
+        rank_zero_info(f"init_from: started from {path}; {told}")
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         h = self.hparams
 
@@ -171,7 +217,7 @@ class StyleGAN2(GANMethod):
         return linear_fall(iteration, self.hparams.lr_decay_start, self.hparams.lr_decay_iters)
 
     def training_step(self, batch: dict[str, Tensor], _: int = 0) -> None:
-        h, D, i = self.hparams, self.discriminator, self.global_step
+        h, i = self.hparams, self.global_step
         opt_g, opt_d = self.optimizers()
         x, c, logs = batch["x"], self.condition(batch["y"]), {}  # (N, 3, H, H), (N, K) or None
         self.ask_signs(i)
@@ -179,10 +225,10 @@ class StyleGAN2(GANMethod):
         rng = rng_on(x.device, on_host)
 
         # Generator; every few iterations also path length regularisation.
-        with self.frozen(D):
+        with self.frozen(self.discriminator):
             ws = self.codes(len(x), c, rng, average=True)  # (N, L, D)
             fake = self.generator.synthesis(ws, rng)  # (N, 3, H, H)
-            logs["g/adv"] = bce(D(self.augmented(fake, on_host, rng), c), real=True)
+            logs["g/adv"] = self.generator_loss(fake, x, c, on_host, rng)
             self.update(logs["g/adv"], opt_g)
         if h.lambda_pl and i % h.pl_every == 0:
             with full_precision(x.device):  # differentiates twice
@@ -198,15 +244,15 @@ class StyleGAN2(GANMethod):
         # Discriminator; every few iterations also R1.
         with torch.no_grad():
             fake = self.generator.synthesis(self.codes(len(x), c, rng), rng)
-        real_logits = D(self.augmented(x, on_host, rng), c)  # (N,)
-        logs["d/real"] = bce(real_logits, real=True)
-        logs["d/fake"] = bce(D(self.augmented(fake, on_host, rng), c), real=False)
+        terms, real_logits = self.discriminator_terms(fake, x, c, on_host, rng)
         weight = self.gamma(self.world * len(x)) * h.r1_every if i % h.r1_every == 0 else 0.0
-        self.update(logs["d/real"] + logs["d/fake"], opt_d, last=not weight)
+        self.update(sum(terms.values()), opt_d, last=not weight)
+        logs |= {f"d/{name}": value for name, value in terms.items()}
         if weight:
-            with full_precision(x.device):
-                real = x.detach().requires_grad_()
-                logs["d/reg"] = weight * r1(D(self.augmented(real, on_host, rng), c), real)
+            penalty = self.penalty(x, c, on_host, rng)
+            if h.adversarial == "relativistic":  # R2
+                penalty = penalty + self.penalty(fake, c, on_host, rng)
+            logs["d/reg"] = weight * penalty
             self.update(logs["d/reg"], opt_d, last=True, precise=True)
 
         if h.ada_target:
@@ -215,6 +261,45 @@ class StyleGAN2(GANMethod):
             logs["ada/p"] = self.ada_p
         self.ema.decay = self.ema_decay(i, self.world * len(x))
         self.finish(logs, batch)
+
+    def generator_loss(
+        self,
+        fake: Tensor,
+        x: Tensor,
+        c: Tensor | None,
+        on_host: torch.Generator,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Adversarial loss of G for fakes (N, 3, H, H) beside real images of the same classes."""
+        logits = self.discriminator(self.augmented(fake, on_host, rng), c)  # (N,)
+        if self.hparams.adversarial == "bce":
+            return bce(logits, real=True)
+        with torch.no_grad():
+            real = self.discriminator(self.augmented(x, on_host, rng), c)
+        return relativistic(logits, real)
+
+    def discriminator_terms(
+        self,
+        fake: Tensor,
+        x: Tensor,
+        c: Tensor | None,
+        on_host: torch.Generator,
+        rng: torch.Generator,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Adversarial terms of D, and its logits (N,) of the real images."""
+        real = self.discriminator(self.augmented(x, on_host, rng), c)  # (N,)
+        fakes = self.discriminator(self.augmented(fake, on_host, rng), c)
+        if self.hparams.adversarial == "bce":
+            return {"real": bce(real, real=True), "fake": bce(fakes, real=False)}, real
+        return {"adv": relativistic(real, fakes)}, real
+
+    def penalty(
+        self, x: Tensor, c: Tensor | None, on_host: torch.Generator, rng: torch.Generator
+    ) -> Tensor:
+        """R1 of images (N, 3, H, H), in fp32 because it differentiates twice; of fakes: R2."""
+        with full_precision(x.device):
+            x = x.detach().requires_grad_()
+            return r1(self.discriminator(self.augmented(x, on_host, rng), c), x)
 
     def codes(
         self, count: int, c: Tensor | None, rng: torch.Generator, average: bool = False
@@ -273,7 +358,10 @@ class StyleGAN2(GANMethod):
 
     @inference
     def synthesize(self, ws: Tensor) -> Tensor:
-        """W+ codes (N, L, D) -> images (N, 3, H, H), unbounded, with the stored noise."""
+        """W+ codes (N, L, D) -> images (N, 3, H, H), unbounded, with the stored noise.
+
+        With `alpha` (N, 4, H, H), which `gen.viz.over_white` lays on white.
+        """
         return self.ema.module["generator"].synthesis(ws, "const")
 
     def generate(
@@ -283,5 +371,5 @@ class StyleGAN2(GANMethod):
         psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Tensor:
-        """Latents (N, Z) -> images (N, 3, H, H); see `map_latents`."""
+        """Latents (N, Z) -> images (N, 3 or 4, H, H); see `map_latents` and `synthesize`."""
         return self.synthesize(self.map_latents(z, y, psi, cutoff))

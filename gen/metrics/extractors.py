@@ -6,6 +6,7 @@ values would depend on the batch size.
 """
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from gen.networks.backbones import (
     TorchvisionInception,
     load_published,
 )
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -114,7 +117,7 @@ def load_backbone(
     Args:
         backbone: name of one of the four.
         weights_path: file of the weights; default the cache, then a download.
-        device: device of the network, CPU or any CUDA device.
+        device: device of the network: CPU, any CUDA device, or MPS, in whose place the CPU is used.
 
     Raises:
         ValueError: unknown backbone or unsupported device.
@@ -123,8 +126,11 @@ def load_backbone(
     device = torch.device(device)
     if backbone not in BACKBONES:
         raise ValueError(f"backbone: expected one of {sorted(BACKBONES)}, got {backbone!r}")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected cpu or cuda, got {device}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device: expected cpu, cuda or mps, got {device}")
+    if device.type == "mps":  # torch-fidelity moves images to no other device than CUDA
+        log.info("backbone %s: runs on the CPU, as torch-fidelity knows no MPS", backbone)
+        device = torch.device("cpu")
     layer = BACKBONES[backbone].get_default_feature_layer_for_metric("fid")
     options = {"feature_extractor_weights_path": weights_path, "verbose": False}
     return create_feature_extractor(backbone, [layer], cuda=False, **options).to(device)

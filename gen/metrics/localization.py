@@ -48,7 +48,7 @@ def corloc(maps: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     sizes = F.one_hot(ids.flatten(1)).sum(1)[:, 1:]  # (N, parts) patches
     sizes = F.pad(sizes, (0, 1))  # at least one column
     part = (ids == 1 + sizes.argmax(1)[:, None, None]) | (sizes.amax(1) == 0)[:, None, None]
-    part = _enlarged(part.double(), segmentation) > 0
+    part = _enlarged(part, segmentation) > 0
     values, shown = [], []
     for found, truth in zip(part, segmentation.to(maps.device), strict=True):  # (H, W) each
         ious = [_box_iou(_box(found), _box(truth == c)) for c in classes_of(truth)]
@@ -67,6 +67,7 @@ def pointing(maps: Tensor, segmentation: Tensor) -> tuple[Tensor, Tensor]:
     errors as for `corloc`.
     """
     _check(maps, segmentation)
+    maps = float64(maps)  # exact
     segmentation = segmentation.to(maps.device)
     top = _enlarged(maps == maps.amax((1, 2), keepdim=True), segmentation) > 0
     inside = (segmentation > 0) & (segmentation != VOID)
@@ -109,8 +110,8 @@ def _norm_ratios(tokens: Tensor) -> Tensor:
 
 
 def _enlarged(maps: Tensor, segmentation: Tensor) -> Tensor:
-    """Maps (N, Hg, Wg) -> (N, H, W) float64, nearest."""
-    return F.interpolate(maps[:, None].double(), segmentation.shape[1:], mode="nearest")[:, 0]
+    """Maps (N, Hg, Wg) of truths -> (N, H, W) float32, nearest."""
+    return F.interpolate(maps[:, None].float(), segmentation.shape[1:], mode="nearest")[:, 0]
 
 
 def _box(mask: Tensor) -> tuple[int, int, int, int]:

@@ -48,15 +48,22 @@ class _Generator(torch_fidelity.GenerativeModelBase):
     z_type = "normal"
     z_size = num_classes = 0  # set below; torch-fidelity wants class attributes
 
-    def __init__(self, generate: Callable[..., Tensor], latent_dim: int, classes: int):
+    def __init__(
+        self,
+        generate: Callable[..., Tensor],
+        latent_dim: int,
+        classes: int,
+        place: str | torch.device,
+    ):
         super().__init__()
         self.generate, self.z_size, self.num_classes = generate, latent_dim, classes
+        self.place = place  # where it runs; torch-fidelity itself is on the CPU beside MPS
 
     def forward(self, z: Tensor, *labels: Tensor) -> Tensor:
-        images = self.generate(z, *labels)
+        images = self.generate(*(given.to(self.place) for given in (z, *labels)))
         if len(images) != len(z):
             raise ValueError(f"generate: expected {len(z)} images, got {len(images)}")
-        return images
+        return images.to(z.device)
 
 
 def perceptual_path_length(
@@ -84,7 +91,7 @@ def perceptual_path_length(
         classes: number of classes; labels are uniform in 0 .. classes - 1; 0: no labels.
         seed: seed of latents and labels.
         batch_size: paths per batch; `generate` gets twice as many latents.
-        device: device of the latents for `generate`: CPU or any CUDA device.
+        device: device of the latents for `generate`: CPU, any CUDA device, or MPS.
 
     Returns:
         `ppl_eps1e-4_vgg_zend`.
@@ -101,7 +108,7 @@ def perceptual_path_length(
     with full_precision(device), current(device):  # the step is below the precision of TF32
         found = calculate_ppl(
             1,
-            input1=_Generator(generate, latent_dim, classes),
+            input1=_Generator(generate, latent_dim, classes, device),
             input1_model_num_samples=count,
             input1_model_num_classes=classes,
             ppl_epsilon=EPSILON,

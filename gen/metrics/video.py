@@ -59,7 +59,19 @@ def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return mean_over((flow - target).norm(dim=2, keepdim=True), mask)
 
 
-def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
+def ghost(x: Tensor, y: Tensor, first: Tensor, mask: Tensor) -> Tensor:
+    """Share (N,) of objects that is left where they were: 1 all of them, 0 nothing; NaN if the
+    mask is empty.
+
+    sum <x - y, f - y> / sum |f - y|^2 over the pixels of `mask` (N, T, 1, H, W), where the first
+    frame f = `first` (N, 3, H, W) shows an object and the true video y does not; video x as y.
+    """
+    old, error = float64(first[:, None] - y), float64(x - y)
+    mask = mask.to(old)
+    return mean_over(old * error, mask) / mean_over(old.square(), mask)
+
+
+def locate(first: Tensor, mask: Tensor, frame: Tensor, reach: int | None = None) -> Tensor:
     """Finds the shift (x, y) of an object between two frames by its appearance, whole px.
 
     The shift d with the least mean over p of |frame(p + d) - first(p)|^2, for p in the object's
@@ -69,6 +81,7 @@ def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
         first: frame (3, H, W) with the known object.
         mask: mask (H, W), 1 on the object.
         frame: frame (3, H, W) to search.
+        reach: largest shift along x and along y, px; None searches the whole frame.
 
     Raises:
         ValueError: an empty mask.
@@ -88,6 +101,10 @@ def locate(first: Tensor, mask: Tensor, frame: Tensor) -> Tensor:
         error = F.conv2d(wide.square().sum(1, keepdim=True), seen) - 2 * F.conv2d(wide, looks)
         error += F.conv2d(inside, looks.square().sum(1, keepdim=True))
     error = (error / count.clamp(min=1)).where(count >= 0.5 * seen.sum(), torch.inf)[0, 0]
+    if reach is not None:
+        shift = (torch.arange(n, device=error.device) for n in error.shape)
+        y, x = (n - side - at for n, side, at in zip(shift, (h, w), (top, left), strict=True))
+        error = error.where((y.abs() <= reach)[:, None] & (x.abs() <= reach), torch.inf)
     best = error.argmin()
     y, x = best // error.shape[1] - h - top, best % error.shape[1] - w - left
     return torch.stack([x, y]).to(first.dtype)

@@ -8,6 +8,9 @@ after upsampling by 2 with the low-pass filter of the sym6 wavelet. Twice differ
 images, for R1. All operations but noise and cutout are tested against numbers of the release; noise
 and cutout use its constants.
 
+Images with transparency are augmented as what they show: nothing lies beyond their edges or in what
+is cut out, and colours change where there are some.
+
 The few numbers of a sample are drawn on the CPU, because the padding depends on them. So there is a
 GPU sync only if p or the generator are on a GPU. Noise can have a generator of its own, on a GPU.
 Matrices map (x, y, 1), in pixels from the centre.
@@ -80,18 +83,18 @@ def augment(
     groups: Groups = "bgc",
     pixels: torch.Generator | None = None,
 ) -> Tensor:
-    """Augments images (N, 3, H, W) at random; p = 0 changes nothing.
+    """Augments images (N, 3, H, W), or (N, 4, H, W) with opacity; p = 0 changes nothing.
 
     Args:
-        images: images in fp32 or fp64, about [-1, 1] (not checked). First and second derivatives
-            are supported.
+        images: images in fp32 or fp64, about [-1, 1] (not checked); of four channels the first
+            three are colours times opacity. First and second derivatives are supported.
         p: probability of each operation, a number or a tensor (); above 1 counts as 1.
         generator: random generator for all draws, on any device.
         groups: one of `ORDER`, or the first groups by initials: `bgc` are three.
         pixels: random generator for noise, instead of `generator`.
 
     Raises:
-        ValueError: `p` is negative, `groups` is unknown, or images are not (N, 3, H, W).
+        ValueError: `p` is negative, `groups` is unknown, or images are not (N, 3 or 4, H, W).
     """
     initials = "".join(name[0] for name in ORDER)
     presets = {initials[:k]: ORDER[:k] for k in range(2, 7)}
@@ -100,19 +103,21 @@ def augment(
         raise ValueError(f"groups: expected one of {expected}, got {groups!r}")
     names = presets.get(groups, (groups,))
     p = float(p)
-    if not p >= 0 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"augment: expected p >= 0 and images (N, 3, H, W), got {p} and {tuple(images.shape)}"
-        )
+    if not p >= 0 or images.ndim != 4 or images.shape[1] not in (3, 4):
+        got = f"{p} and {tuple(images.shape)}"
+        raise ValueError(f"augment: expected p >= 0 and images (N, 3 or 4, H, W), got {got}")
     if p == 0:
         return images
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     on_host = torch.Generator().manual_seed(int(seed))
-    return transform(images, Draws(len(images), p, on_host, pixels or generator), names)
+    draws = Draws(len(images), p, on_host, pixels or generator)
+    if images.shape[1] == 4:
+        return transform(images + 1, draws, names) - 1  # 0 is nothing, in all four channels
+    return transform(images, draws, names)
 
 
 def transform(images: Tensor, draws: Draws, names: tuple[str, ...]) -> Tensor:
-    """Augments with the random numbers of `draws`."""
+    """Augments with the random numbers of `draws`; images with opacity are in [0, 2]."""
     with torch.autocast(images.device.type, enabled=False):
         H, W = images.shape[2:]
         inverse = torch.eye(3)
@@ -191,9 +196,17 @@ def color(draws: Draws) -> Tensor:
 
 
 def recolor(images: Tensor, matrices: Tensor) -> Tensor:
-    """Applies colour matrices (N, 4, 4) to images (N, 3, H, W)."""
-    pixels = images.flatten(2).mT @ matrices[:, :3, :3].mT + matrices[:, None, :3, 3]
-    return pixels.mT.unflatten(2, images.shape[2:])
+    """Applies colour matrices (N, 4, 4) to images (N, 3, H, W).
+
+    Of images with opacity (N, 4, H, W) in [0, 2] it changes the colours alone, which are in [-1, 1]
+    and premultiplied: a (M c + t) = M (a c) + a t.
+    """
+    product, shift = matrices[:, :3, :3].mT, matrices[:, None, :3, 3]
+    if images.shape[1] == 3:
+        return (images.flatten(2).mT @ product + shift).mT.unflatten(2, images.shape[2:])
+    a = images[:, 3:] / 2  # (N, 1, H, W) in [0, 1]
+    pixels = (images[:, :3] - a).flatten(2).mT @ product + a.flatten(2).mT * shift
+    return torch.cat([pixels.mT.unflatten(2, images.shape[2:]) + a, images[:, 3:]], 1)
 
 
 def bands() -> Tensor:

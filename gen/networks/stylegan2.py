@@ -182,19 +182,22 @@ class SynthesisLayer(Filtered):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution without demodulation: map and row (N, D) -> fp32 (N, 3, H, H)."""
+    """Modulated 1x1 convolution without demodulation: map and row (N, D) -> fp32 (N, E, H, H).
 
-    def __init__(self, cin: int, w_dim: int, clamp: float | None):
+    E is 3, 1 for grey images, or 4 with opacity.
+    """
+
+    def __init__(self, cin: int, w_dim: int, clamp: float | None, channels: int):
         super().__init__()
         self.clamp = clamp
-        self.weight = nn.Parameter(torch.randn(3, cin, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(3))
+        self.weight = nn.Parameter(torch.randn(channels, cin, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
         self.affine = EqualLinear(w_dim, cin, bias=1)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         s = self.affine(w) / math.sqrt(x.shape[1])  # (N, I)
-        weight = self.weight.flatten(1) * s[:, None]  # (N, 3, I)
-        rgb = x.flatten(2).mT @ weight.to(x.dtype).mT  # (N, H H, 3): so all is channels-last
+        weight = self.weight.flatten(1) * s[:, None]  # (N, E, I)
+        rgb = x.flatten(2).mT @ weight.to(x.dtype).mT  # (N, H H, E): so all is channels-last
         rgb = (rgb.to(self.bias.dtype) + self.bias).mT.unflatten(2, x.shape[2:])
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
@@ -202,21 +205,29 @@ class ToRGB(nn.Module):
 class SynthesisBlock(Filtered):
     """The layers of one resolution."""
 
-    def __init__(self, cin: int, cout: int, w_dim: int, size: int, clamp: float | None):
+    def __init__(
+        self, cin: int, cout: int, w_dim: int, size: int, clamp: float | None, channels: int
+    ):
         super().__init__()
         if size == 4:
             self.const = nn.Parameter(torch.randn(cout, 4, 4))
         else:
             self.conv0 = SynthesisLayer(cin, cout, w_dim, size, True, clamp)
         self.conv1 = SynthesisLayer(cout, cout, w_dim, size, False, clamp)
-        self.torgb = ToRGB(cout, w_dim, clamp)
+        self.torgb = ToRGB(cout, w_dim, clamp, channels)
 
 
 class SynthesisNetwork(nn.Module):
-    """g(w): W+ code (N, L, D) -> image (N, 3, R, R), unbounded; L = `rows` = 2 log2(R) - 2."""
+    """g(w): W+ code (N, L, D) -> image (N, 3 or 4, R, R), unbounded; L = `rows` = 2 log2(R) - 2."""
 
     def __init__(
-        self, w_dim: int, img_size: int, channel_base: int, channel_max: int, clamp: float | None
+        self,
+        w_dim: int,
+        img_size: int,
+        channel_base: int,
+        channel_max: int,
+        clamp: float | None,
+        channels: int = 3,
     ):
         super().__init__()
         self.w_dim = w_dim
@@ -224,7 +235,7 @@ class SynthesisNetwork(nn.Module):
         self.rows = 2 * len(c)
         self.sizes = list(c)
         for size, cout in c.items():
-            block = SynthesisBlock(c.get(size // 2, 0), cout, w_dim, size, clamp)
+            block = SynthesisBlock(c.get(size // 2, 0), cout, w_dim, size, clamp, channels)
             setattr(self, f"b{size}", block)
 
     def forward(self, ws: Tensor, noise: Noise = "const") -> Tensor:
@@ -251,7 +262,7 @@ class SynthesisNetwork(nn.Module):
                 row += 1
             rgb = block.torgb(x, ws[:, row])
             image = rgb if size == 4 else upsample2d(image, block.resample_filter) + rgb
-        return image
+        return image if image.shape[1] > 1 else image.expand(-1, 3, -1, -1)
 
     def noise_maps(self, N: int, noise: Noise) -> Sequence[Tensor | None]:
         """A noise map (1 or N, 1, H, H), or None, for each convolution, as `forward` uses them."""
@@ -272,7 +283,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """G(z, c) = g(f(z, c)): latent (N, Z) -> image (N, 3, R, R), unbounded (no tanh).
+    """G(z, c) = g(f(z, c)): latent (N, Z) -> image (N, 3 or 4, R, R), unbounded (no tanh).
 
     Args:
         img_size: side R of the images, px.
@@ -283,6 +294,8 @@ class Generator(nn.Module):
         channel_base, channel_max: channels times resolution, and most channels: 32768 and 512 is
             "config F"; half that base is the release's usual for less than 512 px.
         clamp: limit of activations; 256 in the release, which computes in fp16.
+        channels: 3; 1 for grey, which is returned three times; 4 for colours times opacity, and
+            opacity.
     """
 
     def __init__(
@@ -295,9 +308,11 @@ class Generator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         clamp: float | None = None,
+        channels: int = 3,
     ):
         super().__init__()
-        self.synthesis = SynthesisNetwork(w_dim, img_size, channel_base, channel_max, clamp)
+        options = (channel_base, channel_max, clamp, channels)
+        self.synthesis = SynthesisNetwork(w_dim, img_size, *options)
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.synthesis.rows, map_layers)
 
     def forward(
@@ -348,12 +363,12 @@ class Conv(Filtered):
 
 
 class DiscriminatorBlock(Filtered):
-    """(N, I, H, H) -> (N, O, H / 2, H / 2); the first one of a network takes images."""
+    """(N, I, H, H) -> (N, O, H / 2, H / 2); with `channels` it takes images of so many."""
 
-    def __init__(self, cin: int, cout: int, first: bool, residual: bool, clamp: float | None):
+    def __init__(self, cin: int, cout: int, channels: int, residual: bool, clamp: float | None):
         super().__init__()
         gain = math.sqrt(0.5) if residual else 1.0
-        self.fromrgb = Conv(3, cin, 1, clamp=clamp) if first else None
+        self.fromrgb = Conv(channels, cin, 1, clamp=clamp) if channels else None
         self.conv0 = Conv(cin, cin, 3, clamp=clamp)
         self.conv1 = Conv(cin, cout, 3, down=True, gain=gain, clamp=clamp)
         self.skip = (
@@ -404,7 +419,7 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x, c): image (N, 3, R, R) -> real/fake logit (N,).
+    """D(x, c): image (N, `channels`, R, R) -> real/fake logit (N,).
 
     With a condition (N, K) the logit is the product of features and embedded condition, divided by
     the root of their width. Other arguments are those of `Generator`.
@@ -413,6 +428,7 @@ class Discriminator(nn.Module):
         group: number of samples whose standard deviation is one more feature; None: the batch.
         residual: use residual blocks; False is the release's `orig`, of its conditional CIFAR-10
             weights.
+        channels: 3, or 4 for colours times opacity, and opacity.
     """
 
     def __init__(
@@ -425,20 +441,22 @@ class Discriminator(nn.Module):
         map_layers: int = 8,
         residual: bool = True,
         clamp: float | None = None,
+        channels: int = 3,
     ):
         super().__init__()
         width = widths(img_size, channel_base, channel_max)
-        self.img_size, self.sizes = img_size, sorted(width, reverse=True)[:-1]
+        self.shape = (channels, img_size, img_size)
+        self.sizes = sorted(width, reverse=True)[:-1]
         for size in self.sizes:
-            first = size == img_size
-            block = DiscriminatorBlock(width[size], width[size // 2], first, residual, clamp)
+            given = channels if size == img_size else 0
+            block = DiscriminatorBlock(width[size], width[size // 2], given, residual, clamp)
             setattr(self, f"b{size}", block)
         self.mapping = MappingNetwork(0, c_dim, width[4], None, map_layers) if c_dim else None
         self.b4 = Epilogue(width[4], width[4] if c_dim else 1, group, clamp)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        if x.shape[1:] != (3, self.img_size, self.img_size):
-            want = f"(N, 3, {self.img_size}, {self.img_size})"
+        if x.shape[1:] != self.shape:
+            want = "(N, {}, {}, {})".format(*self.shape)
             raise ValueError(f"x: expected {want}, got {tuple(x.shape)}")
         if self.mapping is None and c is not None:
             raise ValueError(f"c: expected None, as c_dim is 0, got {tuple(c.shape)}")

@@ -123,6 +123,11 @@ def invert(theta: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
+def compose(a: Tensor, b: Tensor) -> Tensor:
+    """Motions a after b, (..., 2, 3) each: p -> a [b [p, 1], 1]."""
+    return torch.cat([a[..., :2] @ b[..., :2], a[..., :2] @ b[..., 2:] + a[..., 2:]], -1)
+
+
 def theta_from_boxes(boxes: Tensor) -> Tensor:
     """Motions (..., T, M, 2, 3) that map boxes (..., T + 1, M, 4) back to frame 0.
 

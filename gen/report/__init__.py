@@ -3,7 +3,9 @@
 import csv
 import io
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from gen.inference import common, generation, translation
 from gen.metrics.doubts import STILL
 from gen.metrics.smoothness import path_distances, smoothness
 from gen.networks.perceptual import LPIPS
+from gen.report import charts
 from gen.report.page import Figure, Panel, metrics_table, write_report
+from gen.report.verdict import verdict
 
 FRAMES, SHOWN = 20, 10  # frames of a path: rendered and measured, shown in the strip
-CELL_PX, GIF_PX = 192, 128  # width of a picture in grids and strips, and in a GIF
+CELL_PX, MOVING_PX = 192, 128  # width of a picture in grids and strips, and of a moving one
 ALONE_PX = 900  # largest width of a grid without another beside it
 SEEDS = (0, 1)  # styles per domain in the grids; paths go from the first to the second
 
@@ -37,7 +41,7 @@ def read_curves(run_dir: str | Path) -> list[dict[str, str]]:
     files = sorted(Path(run_dir).rglob("logs/*/metrics.csv"), key=lambda p: (p.stat().st_mtime, p))
     rows: list[dict[str, str]] = []
     for file in files:
-        with file.open(newline="") as lines:
+        with file.open(newline="", encoding="utf-8") as lines:
             new = list(csv.DictReader(lines))
         start = min((int(r["step"]) for r in new), default=0)
         rows = [r for r in rows if int(r["step"]) < start] + new
@@ -97,6 +101,7 @@ def build(
         | _truth(method, images)
         | paths({"": method}, images, lpips),
         metrics=metrics_table(metrics_rows, shipped_rows),
+        verdict=verdict(metrics_rows),
         curves=curves,
         config_text=read_config(run_dir),
         versions=versions(),
@@ -156,10 +161,26 @@ def build_plain(method, run_dir: Path, metrics_rows: Sequence[Mapping]) -> Path:
         abstract=[" ".join(s for s in sentences if s)],
         sections=sections,
         metrics=metrics_table(metrics_rows, ()) if metrics_rows else None,
+        verdict=verdict(metrics_rows),
+        plots=strength_curve(metrics_rows),
         curves=curves,
         config_text=read_config(run_dir),
         versions=versions(),
     )
+
+
+def strength_curve(rows: Sequence[Mapping]) -> list[str]:
+    """A chart of an editor's success against its distance, a point a strength, if measured."""
+    found = {row["metric"]: row for row in rows}
+    points = []
+    for name, row in found.items():
+        of = re.fullmatch(r"curves/lpips_(\w+?)_s([\d.]+)", name)
+        hits = found.get(f"curves/success_s{of[2]}") if of else None
+        if hits:
+            halves = [(r["ci95"][1] - r["ci95"][0]) / 2 if r.get("ci95") else math.nan
+                      for r in (row, hits)]  # fmt: skip
+            points.append((f"strength {of[2]}", row["value"], halves[0], hits["value"], halves[1]))
+    return [charts.scatter(points, "LPIPS to the source", "all labels right")] if points else []
 
 
 def samples(methods: Mapping[str, Any], images) -> dict[str, list[Figure]]:
@@ -208,17 +229,19 @@ def _truth(method, images) -> dict[str, list[Figure]]:
 
 
 def _walk(method, images) -> dict[str, list[Figure]]:
-    """A GIF of up to twelve sources, whose style makes one round through all domains."""
+    """Up to twelve sources in motion, whose style makes one round through all domains."""
     S = len(method.domains)
     x, _ = common.batch(method, images, common.pick(images, -(-12 // S))[:12])
     ring = [translation.style(method, y % S, SEEDS[0]) for y in range(S + 1)]
     frames = common.join(translation.walk(method, x, ring, 12))[:, :-1].cpu()  # (N, T, 3, H, W)
     c = -(-len(x) // 2)  # columns of two rows
     tiles = [[list(t[:c]), [*t[c:], *[None] * (-len(t) % 2)]] for t in frames.unbind(1)]
-    motion = _gif(viz.grid(rows, cell_px=GIF_PX) for rows in tiles)
+    motion = _moving(viz.grid(rows, cell_px=MOVING_PX) for rows in tiles)
     caption = "Each source in the style of one latent code, on the straight line from each domain "
     caption += f"to the next: {', '.join(method.domains)} and back."
-    return {"A walk through all domains": [Figure(caption, [Panel(motion)], width_px=c * GIF_PX)]}
+    return {
+        "A walk through all domains": [Figure(caption, [Panel(motion)], width_px=c * MOVING_PX)]
+    }
 
 
 def paths(methods: Mapping[str, Any], images, lpips) -> dict[str, list[Figure]]:
@@ -271,11 +294,16 @@ def _strip(name: str, frames: Tensor, lpips) -> Panel:
         bars = steps[0].tolist()
     frames = list(frames[0].cpu())
     still = viz.strip(frames, shown=SHOWN, cell_px=CELL_PX, background=None)
-    small = [ImageOps.contain(viz.enlarge(f, GIF_PX), (GIF_PX, GIF_PX)) for f in frames]
-    return Panel(still, name, notes=notes, steps=bars, motion=_gif(viz.palindrome(small)))
+    box = MOVING_PX, MOVING_PX
+    small = [ImageOps.contain(viz.enlarge(f, MOVING_PX), box) for f in frames]
+    return Panel(still, name, notes=notes, steps=bars, motion=_moving(viz.palindrome(small)))
 
 
-def _gif(frames) -> bytes:
-    buffer = io.BytesIO()
-    viz.save_gif(frames, buffer)
+def _moving(frames: Iterable[viz.Picture], fps: float = 12) -> bytes:
+    """An endlessly looping WebP, about a third of the size of a GIF."""
+    first, *rest = (viz.to_pil(frame) for frame in frames)
+    buffer, ms = io.BytesIO(), round(1000 / fps)
+    first.save(
+        buffer, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, quality=85, method=4
+    )
     return buffer.getvalue()

@@ -16,6 +16,7 @@ from gen import viz
 from gen.files import write_atomic
 from gen.metrics.doubts import doubts
 from gen.report import charts
+from gen.report.verdict import MARKS
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 ARROWS = {"higher": "↑", "lower": "↓"}  # the better direction of a value
@@ -34,7 +35,7 @@ class Panel:
         lead: number of the grid's columns that are set apart.
         notes: (name, value) pairs beside the title.
         steps: numbers drawn as bars below, e.g. the distance between consecutive frames.
-        motion: small GIF at the left.
+        motion: small moving picture at the left.
     """
 
     picture: Media
@@ -77,6 +78,7 @@ def write_report(
     abstract: Sequence[str] = (),
     sections: Mapping[str, Sequence[Figure | tuple[str, Media]]] | None = None,
     metrics: Table | None = None,
+    verdict: Sequence[tuple[str, str]] = (),
     plots: Sequence[str] = (),
     curves: Sequence[Mapping[str, str]] = (),
     config_text: str = "",
@@ -88,12 +90,15 @@ def write_report(
         abstract: paragraphs of plain text under the title.
         sections: heading -> figures; (caption, picture) is a figure of one picture.
         metrics: table of measured rows, see `metrics_table`.
+        verdict: judgements and sentences that open the page, see `gen.report.verdict`.
         plots: SVG text of charts that compare values.
         curves: rows of a Lightning metrics.csv, see `gen.report.read_curves`.
         config_text: text of the exact configuration.
     """
     body = [f"<header><h1>{escape(title)}</h1>", *_paragraphs([subtitle] * bool(subtitle), "sub")]
     body += [*_paragraphs(abstract, "abstract"), "</header>"]
+    if verdict:
+        body += _section("Verdict", _verdict(verdict))
     for heading, figures in (sections or {}).items():
         figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
         body += _section(heading, *map(_figure, figures))
@@ -136,6 +141,15 @@ def _section(heading: str, *inner: str) -> list[str]:
 
 def _paragraphs(texts: Iterable[str], css: str) -> list[str]:
     return [f'<p class="{css}">{escape(t)}</p>' for t in texts]
+
+
+def _verdict(sentences: Sequence[tuple[str, str]]) -> str:
+    items = (
+        f'<li class="{judgement}"><span aria-hidden="true">{MARKS[judgement]}</span>{escape(text)}'
+        "</li>"
+        for judgement, text in sentences
+    )
+    return f'<ul class="verdict">{"".join(items)}</ul>'
 
 
 def _figure(figure: Figure) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gen import shipped, tasks
 from gen.commands import METHOD, best_device, load_any, plain_errors
-from gen.files import WeightsError, checkpoint_names, without_suffix
+from gen.files import WeightsError, checkpoint_names, parse_yaml, without_suffix
 
 ROLES = {name: role for tab in tasks.TABS for name, role in tab.roles.items()}
 
@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("gen demo", description=__doc__, formatter_class=raw)
     for name, role in ROLES.items():
-        about = f"checkpoint of {role.what}; default: {role.checkpoint}"
+        about = f"checkpoint of {role.what}; default: {role.checkpoint or 'none'}"
         parser.add_argument(f"--{name}", default=role.checkpoint, help=about)
     own = METHOD | dict(help="of the checkpoint whose method gen.methods has not")
     parser.add_argument("--method", **own)
@@ -41,6 +41,11 @@ def main(words: Sequence[str] | None = None) -> None:
         args.auth += ":" + getpass()
     if args.share:
         print("warning: whoever has the link and the password can use this machine's processor")
+    given = {name: getattr(args, name) for name in ROLES}
+    paths = {name: path for name, path in given.items() if path or ROLES[name].checkpoint}
+    told = ", ".join(checkpoint_names(paths.values()))
+    print(f"loading {told}; then comes the address", file=sys.stderr, flush=True)
+    from gen.checkpoint import read
     from gen.demo import app
     from gen.networks.perceptual import LPIPS
 
@@ -48,31 +53,57 @@ def main(words: Sequence[str] | None = None) -> None:
         if hasattr(signal, name):  # then its folder is removed, too
             signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
     device = best_device()
-    paths = {name: getattr(args, name) for name in ROLES}
     methods = {name: load(name, path, device, args.method) for name, path in paths.items()}
     try:
         lpips = LPIPS("alex").to(device)
     except WeightsError as error:
         print(f"note: {error}", file=sys.stderr)
         lpips = None
-    about = {name: knows(path, methods[name]) for name, path in paths.items()}
+    about = {name: knows(path, methods[name], read(path).iteration) for name, path in paths.items()}
     page = app.build(methods, about, lpips)
     print(*app.serve(page, args.port, args.share, args.auth), flush=True)
     page.block_thread()
 
 
-def knows(path: str, method) -> str:
-    """Describes a model: the first words of the card beside its file, or the kind of the model."""
-    if not Path(path).exists() and (name := shipped.name_of(path)):
-        path = str(shipped.find(name))
-    card, known = Path(f"{without_suffix(path)}.md"), ""
-    if card.is_file():
-        parts = re.split(r"\n\s*\n", card.read_text("utf-8").strip())
-        known = next((" ".join(part.split()) for part in parts if part[0] not in "#!`|<"), "")
-    if not known:
-        of = ", ".join(method.domains) or "what it was trained on"
-        known = f"A {type(method).__name__} ({checkpoint_names([path])[0]}) that knows {of}."
-    return f"{known} It has seen nothing else: of a photograph, say, it makes what it knows."
+def knows(path: str, method, iteration: int) -> str:
+    """Describes a model in two paragraphs, from its card, its run's folder and its options.
+
+    Args:
+        path: path or name of the checkpoint.
+        method: method of the checkpoint.
+        iteration: iterations of its training.
+    """
+    [given] = checkpoint_names([path])
+    if shipped.is_name(path):
+        path = str(shipped.find_named(path))
+    card = Path(f"{without_suffix(path)}.md")
+    text = card.read_text("utf-8").strip() if card.is_file() else ""
+    parts = [
+        " ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part[:1] not in "#!`|<"
+    ]
+    of = ", ".join(method.domains) or "what it was trained on"
+    known = parts[0] if parts else f"A {type(method).__name__} ({given}) that knows {of}."
+    sides = ("img_size", "height", "width")
+    size = " x ".join(str(method.hparams[name]) for name in sides if name in method.hparams)
+    learnt = trained_on(text, Path(path) if Path(path).is_dir() else Path(path).parent)
+    at = f" at {size} px" if size else ""
+    return (
+        f"{known}\n\nTrained in {iteration:,} iterations{at} on {learnt} "
+        "It has seen nothing else: another kind of image, say a photograph, will look wrong."
+    )
+
+
+def trained_on(card: str, folder: Path) -> str:
+    """The data of a model as a sentence: from the text of its card, else from its run's folder."""
+    told = re.search(r"^- \*\*Data\*\*:(.+?)(?=^\s*$|^- |\Z)", card, re.MULTILINE | re.DOTALL)
+    if told:
+        return re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(told[1].split()))[0]
+    config = folder / "config.yaml"
+    data = parse_yaml(config.read_text("utf-8"), str(config)).get("data") if config.is_file() else 0
+    if not isinstance(data, dict):
+        return "data that neither a card beside the file nor a config.yaml names."
+    root = (data.get("init_args") or {}).get("root")
+    return f"{data.get('class_path')}{f' of {root}' if root else ', drawn on the fly'}."
 
 
 def load(name: str, path: str, device: str, method: str = ""):

@@ -1,11 +1,14 @@
-"""Edits images of a generator, or photos: a picture and GIFs.
+"""Edits images of a generator, or photos: a picture, single images, GIFs and MP4s.
 
 images of seeds    gen edit --checkpoint C --classifier J --seeds 0-5 --set cat --set no-spots
 photos             gen edit --checkpoint C --classifier J a.png b.png --set cat --noises 3
+photos, at once    gen edit --checkpoint C --classifier J folder --encoder E --set cat
+codes              gen edit --checkpoint C --classifier J --codes edits/codes.safetensors --set cat
 
 Each request is made several times. Attributes that it does not name stay, unless they exclude a
-named one. A GIF shows the image, its edits in the order of --set, and the way back. Photos are
-first projected into W+.
+named one. A GIF, and an MP4, show the image, its edits in the order of --set, and the way back.
+Photos are first projected into W+, or encoded by --encoder. `codes.safetensors` keeps the codes of
+what was edited.
 """
 
 import argparse
@@ -23,9 +26,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "gen edit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", type=Path, nargs="*", help="photos; none: images of --seeds")
+    parser.add_argument(
+        "images", type=Path, nargs="*", help="photos, or folders of them; none: images of --seeds"
+    )
     parser.add_argument("--checkpoint", required=True, help="of an editor, e.g. StyleFunction")
     parser.add_argument("--classifier", required=True, help="of an AttributeClassifier")
+    parser.add_argument("--encoder", help="of an InversionEncoder: photos without a projection")
+    parser.add_argument("--refine", type=int, default=0, help="projector steps after --encoder")
+    parser.add_argument("--codes", type=Path, help="instead of photos: a file of codes (N, L, D)")
     parser.add_argument("--seeds", nargs="+", default=["0-5"], help="as 3 or 0-7")
     parser.add_argument("--set", action="append", required=True, help="a request: cat,no-spots")
     parser.add_argument("--noises", type=int, default=2, help="edits for each request")
@@ -40,48 +48,89 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
-    """Edits the images and writes the picture and the GIFs."""
+    """Edits the images and writes the picture, the single images, the clips and the codes."""
     import torch
 
     from gen import viz
-    from gen.inference import common, editing, generation
+    from gen.inference import common, editing
 
-    seeds = common.seeds(args.seeds)
-    names = [image.stem for image in args.images] or seeds
-    gifs = [args.out / f"{k:02d}-{name}.gif" for k, name in enumerate(names)]
-    reads = (*args.images, args.checkpoint, args.classifier)
-    keep_inputs(reads, [args.out / "edits.png", *gifs])
-    if not 1 <= args.noises <= 100 or args.frames < 0 or args.frames == 1:
-        got = f"{args.noises} and {args.frames}"
-        raise ValueError(f"expected --noises in 1 .. 100 and --frames 0 or >= 2, got {got}")
+    photos, names = find(args)
+    stems = [args.out / f"{k:02d}-{name}" for k, name in enumerate(names)]
+    singles = editing.single_names(args.set, max(1, args.noises))
+    clips = [stem.with_name(f"{stem.name}.{kind}") for stem in stems for kind in ("gif", "mp4")]
+    images = [stem.with_name(f"{stem.name}_{one}.png") for stem in stems for one in singles]
+    sheet, codes_file = args.out / "edits.png", args.out / "codes.safetensors"
+    reads = (*args.images, args.checkpoint, args.classifier, args.encoder, args.codes)
+    keep_inputs(reads, [sheet, codes_file, *clips, *images])
+    check(args)
     device = best_device()
     method = load_any(args.checkpoint, device, args.method)
     judge = load_any(args.classifier, device, args.method)
     tasks.expect(method, "editor", source=args.checkpoint)
     tasks.expect(judge, "classifier", source=args.classifier)
+    encoder = method
+    if args.encoder:
+        encoder = load_any(args.encoder, device, args.method)
+        tasks.expect(encoder, "encoder", source=args.encoder)
+        editing.check_encoder(encoder, method, f"--encoder {args.encoder}")
     requests = [editing.parse(text, method.attribute_names) for text in args.set]
-    photos = [common.read(method, image) for image in args.images]  # each (1, 3, S, S)
+    x = [common.read(method, image) for image in photos]  # each (1, 3, S, S)
     seen = editing.known(method, judge)  # first, since it refuses a classifier that does not fit
     shown, texts = [], []
     if photos:
-        x = torch.cat(photos)
-        ws = method.encode(x, args.steps)  # (N, L, D)
+        x = torch.cat(x)
+        ws = encoder.encode(x, args.refine if args.encoder else args.steps)  # (N, L, D)
         shown, texts = [x], [("photo", 1)]
     else:
-        ws = method.map_latents(generation.latents(method, seeds), psi=args.psi)  # (N, L, D)
+        ws = editing.source_codes(method, args.codes, args.seeds, args.psi)
     y = editing.labels(method, judge, ws)
     d = torch.stack([torch.stack([editing.wanted(of, r, seen) for of in y]) for r in requests])
     repeats = args.noises if method.noise_dim else 1
     codes = editing.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)
     shown += [method.synthesize(one) for one in (ws, *codes.flatten(0, 1))]
-    texts += [("projected" if args.images else "image", 1), *((s, repeats) for s in args.set)]
+    texts += [("in codes" if photos else "image", 1), *((s, repeats) for s in args.set)]
     args.out.mkdir(parents=True, exist_ok=True)
     rows = [[image.clamp(-1, 1).cpu() for image in row] for row in zip(*shown, strict=True)]
-    lead = (0, 2 if args.images else 1)
-    picture = viz.grid(rows, headers=texts, lead=lead, cell_px=args.cell_px)
-    print(viz.save_image(picture, args.out / "edits.png"))
+    lead = 2 if photos else 1
+    picture = viz.grid(rows, headers=texts, lead=(0, lead), cell_px=args.cell_px)
+    print(viz.save_image(picture, sheet))
+    editing.write_codes(codes_file, ws)
+    for stem, row in zip(stems, rows, strict=True):
+        for one, image in zip(editing.single_names(args.set, repeats), row[lead:], strict=True):
+            viz.save_image(image, stem.with_name(f"{stem.name}_{one}.png"))
     if args.frames:
         legs = editing.walk(method, [ws, *codes[:, 0]], args.frames)
-        for file, own in zip(gifs, common.join(legs).cpu(), strict=True):
-            viz.save_gif(viz.palindrome([viz.enlarge(frame) for frame in own]), file)
-            print(file)
+        for stem, own in zip(stems, common.join(legs).cpu(), strict=True):
+            loop = viz.palindrome([viz.enlarge(frame) for frame in own])
+            viz.save_gif(loop, gif := stem.with_name(f"{stem.name}.gif"))
+            print(gif, f".mp4 ({viz.save_mp4(loop, stem.with_name(f'{stem.name}.mp4'))})")
+
+
+def find(args: argparse.Namespace) -> tuple[list[Path], list]:
+    """Photos, those below folders included, and the name of each edited image: stem or seed."""
+    from gen.data.layout import images_below
+    from gen.inference import common, editing
+
+    if args.images and args.codes:
+        raise ValueError("--codes: expected it without photos, got both")
+    seeds, photos = common.seeds(args.seeds), []
+    for place in args.images:
+        below = images_below(place) if place.is_dir() else [place]
+        if not below:
+            raise ValueError(f"{place}: expected images in the folder, got none")
+        photos += below
+    if args.codes:
+        return [], [f"code{k}" for k in range(editing.count_codes(args.codes))]
+    return photos, [photo.stem for photo in photos] or seeds
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises ValueError for numbers that make no edit, before any work."""
+    if not 1 <= args.noises <= 100 or args.frames < 0 or args.frames == 1:
+        got = f"{args.noises} and {args.frames}"
+        raise ValueError(f"expected --noises in 1 .. 100 and --frames 0 or >= 2, got {got}")
+    if args.refine < 0 or (args.refine and not args.encoder):
+        got = f"{args.refine}{'' if args.encoder else ' without one'}"
+        raise ValueError(f"--refine: expected 0 or more steps after --encoder, got {got}")
+    if args.encoder and not args.images:
+        raise ValueError("--encoder: expected photos, got none; name them, or leave it out")

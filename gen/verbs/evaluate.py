@@ -56,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="checkpoint of a DomainClassifier, for accuracy; an editor needs an "
         "AttributeClassifier",
     )
+    parser.add_argument(
+        "--examiner", help="another AttributeClassifier, which judges an editor apart: examined"
+    )
     parser.add_argument("--arcface", help="IR-SE50 weights of your own, for identity")
     parser.add_argument("--i3d", help="I3D weights of your own, for fvd of an animator")
     parser.add_argument("--no-edges", help="an animator trained without, for rows of its motion")
@@ -101,6 +104,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         help="images of a generator, default 5000; sources of an editor, 500; clips, all",
     )
+    parser.add_argument(
+        "--frames", type=int, help="length of an animator's videos, the first frame not counted"
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of an animator's frames, px"
+    )
     parser.add_argument("--psi", type=float, help="truncation of an editor; default: its own")
     parser.add_argument("--batch-size", type=int, default=16, help="sources at once")
     parser.add_argument("--seed", type=int, default=777)
@@ -128,7 +137,7 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
     args.device = join_processes(args.device or best_device())
     check_device(args.device)
     if args.out:  # before all other work
-        reads = (args.checkpoint, args.data, args.classifier, args.arcface, args.i3d)
+        reads = (args.checkpoint, args.data, args.classifier, args.examiner, args.arcface, args.i3d)
         splits = (*(args.split or ["val"]), "voc")  # a classifier has one file per split
         writes = (args.out, values_of(args.out), *(values_of(args.out, s) for s in splits))
         keep_inputs((*reads, args.no_edges, args.voc), writes)

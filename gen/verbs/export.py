@@ -10,8 +10,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from gen import shipped
 from gen.commands import METHOD, plain_errors
-from gen.files import keep_inputs, sha256, without_suffix, write_atomic
+from gen.files import keep_inputs, sha256, write_atomic
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -94,7 +95,7 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
     from gen.checkpoint import find
     from gen.export import runtimes
 
-    out = out or Path(f"{without_suffix(path)}_{to}")
+    out = out or Path(f"{shipped.stem(path)}_{to}")
     path = find(path)
     made = gen.load(path, "cpu", method)
     pictures = getattr(tasks.exporter(made, str(path)), "pictures", None)

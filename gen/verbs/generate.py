@@ -1,13 +1,16 @@
-"""Draws images from a generator, as one picture.
+"""Draws images from a generator, as one picture, or as one file a seed.
 
 of seeds                 gen generate --checkpoint C --seeds 0-31 --psi 0.7
 by truncation            gen generate --checkpoint C --seeds 0-5 --psi 0 0.3 0.5 0.7 1
 two codes mixed          gen generate --checkpoint C --seeds 0-3 --mix 10-15 --first 4
+a file a seed            gen generate --checkpoint C --seeds 0-31 --out images
 
 Mixing: a row of the picture has the code of one of --seeds, with rows of --mix from --first on.
+Images with transparency are on white in the picture; files of single images keep it.
 """
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,19 +33,34 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", type=int, help="first row of a code that is mixed; default 4")
     parser.add_argument("--class", dest="name", help="of a conditional generator")
     parser.add_argument("--cell-px", type=int, default=128, help="width of an image")
-    parser.add_argument("--out", type=Path, default=Path("generated.png"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("generated.png"),
+        help="picture; without a suffix a folder, for SEED.png of each seed",
+    )
     parser.add_argument("--method", **METHOD)
     args = parser.parse_args(words)
-    keep_inputs([args.checkpoint], [args.out])
     from gen import viz
+    from gen.inference import common
 
-    viz.image_format(args.out)  # checked before the work
-    print(viz.save_image(draw(args), args.out))
+    alone = not args.out.suffix
+    files = [args.out / f"{seed}.png" for seed in common.seeds(args.seeds)] if alone else [args.out]
+    keep_inputs([args.checkpoint], files)
+    if alone and (args.mix or len(args.psi) > 1):
+        raise ValueError(f"--out: expected a picture with --mix or several --psi, got {args.out}")
+    viz.image_format(files[0])  # checked before the work
+    cells, layout = draw(args)
+    if not alone:
+        print(viz.save_image(viz.grid(cells, cell_px=args.cell_px, **layout), args.out))
+        return
+    for image, file in zip(itertools.chain(*cells), files, strict=False):  # the last row is padded
+        viz.save_image(image, file)
+    print(f"{args.out}/ {len(files)} images")
 
 
-def draw(args: argparse.Namespace):
-    """The picture, a PIL image."""
-    from gen import viz
+def draw(args: argparse.Namespace) -> tuple[list[list], dict]:
+    """Images, row by row, and how `viz.grid` lays them out."""
     from gen.inference import common, generation, translation
 
     if args.mix and len(args.psi) > 1:
@@ -65,4 +83,4 @@ def draw(args: argparse.Namespace):
         texts = dict(headers=headers, captions=[f"seed {seed}" for seed in rows])
     else:
         cells = generation.generated(method, rows, psi=args.psi[0], y=y)
-    return viz.grid(cells, cell_px=args.cell_px, **texts)
+    return cells, texts

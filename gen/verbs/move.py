@@ -2,13 +2,15 @@
 
 an image with masks    gen move --frame F.png --masks M.png --drag 13001:8,0 --pin 11001
 a drawn scene          gen move --scene 3 --drag 40,30:8,-2 --camera -3,0,1
+without an object      gen move --scene 3 --remove 40,30
 an earlier request     gen move --scene 3 --request before/request.json --out again
 
 --list lists the objects; --suggest predicts the motion without the video. Masks are one PNG of 16
 bits, trainId * 1000 + number for things, e.g. 13001 for a car, and trainId for other pixels, as in
-data_prep/video.py. Positions and paths are px of the image as given, which is cropped to the
-model's proportions and resized; a note tells what is lost. --out also gets request.json, and
-tracks.npy (M, T, 2) and visible.npy (M, T), the centres of all objects in the first clip.
+data_prep/video.py. Positions and paths are px of the image as given, which is resized, and cropped
+to proportions that the model takes; a note tells what is lost. --out also gets request.json, and
+tracks.npy (M, T, 2) and visible.npy (M, T), the centres of all objects in the first clip; those of
+a removed object are NaN and False.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from gen.inference import dragging, scenes
 
 SHIPPED = "click_to_move_movers"
+MOST_FRAMES = 64
 
 
 @plain_errors()
@@ -42,6 +45,12 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--checkpoint", default=SHIPPED, help=f"default: {SHIPPED}")
     add("--frame", type=Path, help="an image")
     add("--masks", type=Path, help="its masks")
+    add(
+        "--previous",
+        type=Path,
+        help="the frame before --frame, which shows how fast objects move; needs a model trained "
+        "with --model.past",
+    )
     add("--scene", type=int, help="instead of them: the number of a scene of Movers")
     add("--drag", action="append", default=[], help="ID:DX,DY, or X,Y:DX,DY for what is at X,Y")
     add(
@@ -50,12 +59,34 @@ def main(words: Sequence[str] | None = None) -> None:
         default=[],
         help="ID or X,Y: it stays, with --camera on the ground",
     )
+    add(
+        "--remove",
+        action="append",
+        default=[],
+        help="ID or X,Y: it leaves the image, the others react and the hole is filled",
+    )
     add("--scale", action="append", default=[], help="ID:S or X,Y:S: its size in the last frame")
+    add(
+        "--confidence",
+        action="append",
+        default=[],
+        help="ID:C or X,Y:C: trust in its drag, 1 (default): follow it exactly, 0: hardly at all; "
+        "needs a model trained with --model.unsure",
+    )
     add("--camera", help="DX,DY,ZOOM: where the ground goes; default: the model invents it")
     add("--seed", type=int, help="of all that is not asked for; default 0, or the request's")
     add("--tracks", type=Path, help="points that move their objects, .npy (K, T, 2) px")
     add("--visible", type=Path, help="where these points are seen, .npy (K, T)")
     add("--request", type=Path, help="instead of these: JSON, see gen/inference/dragging.py")
+    add("--frames", type=int, help="so many after the first; default: those of the model")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="of the frames, px; default: near that of the model, in the image's proportions if "
+        "it takes them",
+    )
     add("--speed", type=number, default=1.0, help="all goes so many times as far")
     add("--samples", type=int, default=1, help="so many seeds, side by side")
     add("--suggest", action="store_true", help="only arrows.png and the table: fast")
@@ -74,6 +105,8 @@ def move(args: argparse.Namespace) -> None:
     given = [value is not None for value in (args.scene, *files)]
     if given not in ([True, False, False], [False, True, True]) or not 0 < args.samples <= 100:
         raise ValueError("expected --frame and --masks, or --scene; and --samples of 1 to 100")
+    if args.previous and not given[1]:
+        raise ValueError("--previous: expected --frame and --masks as well")
     import numpy as np
     import torch
 
@@ -84,16 +117,12 @@ def move(args: argparse.Namespace) -> None:
     if not args.list:
         pictures = [f"{n}.png" for n in ("arrows", "flow", "visible", "frames")]
         arrays = ("request.json", "tracks.npy", "visible.npy", "video.gif", "video.mp4")
-        reads = (*files, args.request, args.tracks, args.visible, args.checkpoint)
+        reads = (*files, args.previous, args.request, args.tracks, args.visible, args.checkpoint)
         keep_inputs(reads, [args.out / n for n in (*pictures, *arrays)])
     device = best_device()
     method = gen.load(args.checkpoint, device, args.method)
     tasks.expect(method, "animator", source=args.checkpoint)
-    steps, *size = method.shape
-    if given[1]:
-        still = scenes.read(*files, size, method.hparams.fit)
-    else:
-        still = scenes.drawn(args.scene, size, steps + 1)
+    still = opened(args, method)
     if still.note:
         print(f"note: {args.frame}: {still.note}")
     if args.list:
@@ -105,16 +134,16 @@ def move(args: argparse.Namespace) -> None:
     request = dragging.faster(wanted(args, still), args.speed)
     image = [part.to(device) for part in (still.frame, still.semantic, still.instance)]
     seeds = range(request.seed, request.seed + args.samples)
-    asked = [dragging.resized(request._replace(seed=seed), *still.scale) for seed in seeds]
+    asked = [scenes.to_model(request._replace(seed=seed), still) for seed in seeds]
     try:
-        clips = [] if args.suggest else [dragging.animate(method, *image, one) for one in asked]
-        thetas = [clip.theta for clip in clips] or [
-            dragging.predict(method, *image, a) for a in asked
-        ]
+        run = dragging.predict if args.suggest else dragging.animate
+        made = [run(method, *image, one, still.previous, args.frames) for one in asked]
     except ValueError as error:
         raise ValueError(
             f"{error} (px of the model; {still.note})" if still.note else error
         ) from error
+    clips = [] if args.suggest else made
+    thetas = [clip.theta for clip in clips] or made
     scene, arrows = dragging.scene(*image), []
     by, ids = scenes.moved_by(request, scene), scene.ids[scene.present].tolist()
     way = "" if request.camera is None else "camera {:g}, {:g}, zoom {:g}, ".format(*request.camera)
@@ -124,8 +153,8 @@ def move(args: argparse.Namespace) -> None:
         where = still.frame, scene.instance[0], boxes
         arrows.append(motion_viz.arrows(*where, by, ids, f"{way}seed {seed}"))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "request.json").write_text(dragging.dump(request) + "\n")
-    centres, seen = scenes.from_motion(still, scene, thetas[0])
+    (args.out / "request.json").write_text(dragging.dump(request) + "\n", "utf-8")
+    centres, seen = scenes.from_motion(still, scene, thetas[0], request.remove)
     np.save(args.out / "tracks.npy", centres)
     np.save(args.out / "visible.npy", seen)
     viz.save_image(np.concatenate([np.asarray(a) for a in arrows]), args.out / "arrows.png")
@@ -136,6 +165,18 @@ def move(args: argparse.Namespace) -> None:
         print(f"{args.out / 'video.gif'} .mp4 ({codec})")
     else:
         print(args.out / "arrows.png")
+
+
+def opened(args: argparse.Namespace, method) -> scenes.Still:
+    """The image or the scene that the options name."""
+    from gen.inference import scenes
+
+    if args.frames is not None and not 1 <= args.frames <= MOST_FRAMES:
+        raise ValueError(f"--frames: expected 1 to {MOST_FRAMES}, got {args.frames}")
+    size = args.size or scenes.best_size(method, args.frame)
+    if args.scene is not None:
+        return scenes.drawn(args.scene, size, method.shape[0] + 1)
+    return scenes.read(args.frame, args.masks, size, method.hparams.fit, args.previous)
 
 
 def save(out: Path, video: Tensor, clips: list, arrows: list, texts: list[str]) -> str:
@@ -170,16 +211,21 @@ def wanted(args: argparse.Namespace, still: scenes.Still) -> dragging.Request:
     from gen.inference import dragging, scenes, tracks
 
     words = args.drag, args.pin, args.scale, args.camera
-    if args.request and (any(words) or args.tracks):
-        raise ValueError("expected --request, or --drag, --pin, --scale and --camera, got both")
+    more = dict(remove=args.remove, confidence=args.confidence)
+    asked = any(words) or any(more.values()) or args.tracks
+    if args.request and asked:
+        raise ValueError(
+            "expected --request, or --drag, --pin, --remove, --scale, --confidence, --camera and "
+            "--tracks, got both"
+        )
     if args.visible and not args.tracks:
         raise ValueError("--visible: expected --tracks as well")
     if args.request:
         request = dragging.read(args.request)
         return request if args.seed is None else request._replace(seed=args.seed)
-    if not any(words) and not args.tracks:
+    if not asked:
         raise ValueError(f"expected a --drag or --camera; objects: {scenes.listed(still)}")
-    request = scenes.parse_request(still, *words, args.seed or 0)
+    request = scenes.parse_request(still, *words, args.seed or 0, **more)
     if args.tracks:
         points = tracks.load(args.tracks, args.visible)
         request = request._replace(tracks=scenes.to_tracks(still, points))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gen
-from gen import tasks
+from gen import shipped, tasks
 from gen.commands import METHOD, plain_errors
-from gen.files import keep_inputs, without_suffix
+from gen.files import keep_inputs
 
 EMOJI = Path(__file__).resolve().parents[2] / "data/emoji"
 
@@ -30,7 +30,7 @@ def draw(args: argparse.Namespace) -> None:
     from gen import viz
     from gen.inference import common, translation
 
-    stem = without_suffix(args.checkpoint)
+    stem = shipped.stem(args.checkpoint)
     writes = [f"{stem}_grid.png", f"{stem}_strips.png"]
     keep_inputs([args.data], writes, "--checkpoint")
     if args.sources < 1:

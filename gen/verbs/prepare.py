@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from gen.commands import plain_errors
-from gen.files import PACKAGE
+from gen.files import own
 
-FOLDER = PACKAGE / "data_prep"  # whose files find each other when this is where Python looks
+FOLDER = own("data_prep")  # whose files find each other when this is where Python looks
 
 
 def recipes() -> dict[str, str]:

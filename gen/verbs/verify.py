@@ -2,6 +2,7 @@
 
     gen verify                               all checkpoints that come with this package
     gen verify smooth_i2i_emoji64 runs/mine  some, by name, file or folder of a run
+    gen verify hf://owner/name               one on the Hugging Face Hub, and its commit
     gen verify photos                        a data set: lists all that is unusable or doubtful
 
 Exit codes: 0 all is well; 1 something is damaged, missing or unusable.
@@ -43,10 +44,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def is_checkpoint(path: str) -> bool:
-    """True for a file of a checkpoint, a folder of a run, or the name of a shipped checkpoint."""
+    """True for a file or the name of a checkpoint, or the folder of a run."""
     file = Path(path)
-    found = not file.exists() and shipped.name_of(path)
-    return bool(found) or file.suffix in (".safetensors", ".ckpt") or (file / "last.ckpt").is_file()
+    named = shipped.is_name(path) or file.suffix in (".safetensors", ".ckpt")
+    return named or (file / "last.ckpt").is_file()
 
 
 def describe(path: str, method: str) -> str:

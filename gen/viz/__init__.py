@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gen.files import write_atomic
 
-Picture = Tensor | np.ndarray | Image.Image  # (3, H, W) in [-1, 1], uint8 (H, W, 3), or PIL
+Picture = Tensor | np.ndarray | Image.Image  # (3 or 4, H, W) in [-1, 1], uint8 (H, W, 3), or PIL
 DISPLAY_PX = 192  # small images are enlarged by a whole factor to at least this, see `enlarge`
 GUTTER, APART, ROUND = 0.05, 0.16, 0.06  # gap, gap after a lead, corner radius; in cells
 INK = "#333333"
@@ -55,11 +55,32 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
 
 
+def over_white(x: Tensor) -> Tensor:
+    """Lays images with opacity (..., 4, H, W) on white, (..., 3, H, W); returns others unchanged.
+
+    The channels are red, green and blue, each times opacity, and opacity, in [-1, 1] (clamped).
+    """
+    if x.shape[-3] != 4:
+        return x
+    colours, opacity = x.clamp(-1, 1).split((3, 1), -3)
+    return (colours - opacity + 1).clamp(max=1)
+
+
 def to_pil(picture: Picture) -> Image.Image:
-    """An RGB PIL image of one picture of any accepted kind."""
+    """An RGB PIL image of one picture of any accepted kind; opacity is laid on white."""
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
-    return Image.fromarray(to_uint8(picture) if isinstance(picture, Tensor) else picture)
+    pixels = to_uint8(over_white(picture)) if isinstance(picture, Tensor) else picture
+    return Image.fromarray(pixels)
+
+
+def to_rgba(x: Tensor) -> Image.Image:
+    """An RGBA PIL image of one image (4, H, W) as `over_white` takes it."""
+    share = x.clamp(-1, 1).add(1) / 2
+    colours = (share[:3] / share[3:].clamp(min=1 / 255)).clamp(max=1)
+    opaque = Image.fromarray(to_uint8(colours * 2 - 1))
+    opaque.putalpha(Image.fromarray(to_uint8(x[3:].expand(3, -1, -1))[..., 0]))
+    return opaque
 
 
 def image_format(path: str | Path) -> str:
@@ -77,12 +98,15 @@ def image_format(path: str | Path) -> str:
 def save_image(picture: Picture, path: str | Path) -> Path:
     """Writes a picture atomically, in the format of its suffix; creates its folder.
 
+    PNG and WebP keep the transparency of a tensor (4, H, W).
+
     Raises:
         ValueError: no format that can be written has this suffix.
         OSError: the file cannot be written, e.g. on a full disk; the message names the path.
     """
-    buffer = io.BytesIO()
-    to_pil(picture).save(buffer, image_format(path))
+    buffer, kind = io.BytesIO(), image_format(path)
+    clear = isinstance(picture, Tensor) and len(picture) == 4 and kind in ("PNG", "WEBP")
+    (to_rgba(picture) if clear else to_pil(picture)).save(buffer, kind)
     write_atomic(path, buffer.getvalue(), fsync=False)
     return Path(path)
 
@@ -122,6 +146,7 @@ def grid(
     labels: Sequence[Sequence[str]] = (),
     lead: tuple[int, int] = (0, 0),
     cell_px: int | None = None,
+    font_px: int | None = None,
     background: str | None = "white",
 ) -> Image.Image:
     """Lays pictures out in rows, with domain names above and row names at the left.
@@ -133,6 +158,7 @@ def grid(
         labels: texts, one under each cell.
         lead: number of first rows and columns (references, sources) that are set apart.
         cell_px: width of a cell, px; default: that of the enlarged pictures, see `enlarge`.
+        font_px: height of the texts; default: a tenth of a cell, at least 11 px.
         background: colour for PIL; None: cells on a transparent ground (RGBA).
 
     Raises:
@@ -159,7 +185,7 @@ def grid(
     cells = [[None if p is None else enlarge(p, px) for p in r] for r in rows]
     w, h = next(cell.size for row in cells for cell in row if cell)
     w, h = cell_px or w, round(h * (cell_px or w) / w)
-    font = ImageFont.load_default(size=max(11, round(w * 0.1)))
+    font = ImageFont.load_default(size=font_px or max(11, round(w * 0.1)))
     margin = 0 if background is None else round(w * 2 * GUTTER)
     left = round(max(map(font.getlength, captions)) + font.size) if captions else 0
     top = round(font.size * 1.8) if spans else 0

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from gen import viz
 
-COLOURS = {"you": "#F26B0F", "pinned": "#C2278F", "reacts": "#0B84D8"}  # who moves an object
+COLOURS = {  # who moves an object
+    "you": "#F26B0F",
+    "pinned": "#C2278F",
+    "removed": "#101418",
+    "reacts": "#0B84D8",
+}
 INVENTED = "#E0218A"
 ARROWS_PX = 384  # least side of a picture with arrows
 FINE = 3  # factor by which the drawing is larger before it is scaled down
@@ -39,7 +44,8 @@ def arrows(
     """The enlarged frame with the path of each object; below, a legend of the colours.
 
     An object is tinted; a thin outline shows its place and size in the last frame; a dot on its
-    arrow is a frame. An object that hardly moves has a dot, a pinned object a ring.
+    arrow is a frame. An object that hardly moves has a dot, a pinned object a ring, a removed
+    object a cross.
 
     Args:
         frame: image (3, H, W) to draw on.
@@ -52,6 +58,8 @@ def arrows(
     base = viz.enlarge(frame, ARROWS_PX)
     k, unit = base.height * FINE / frame.shape[1], base.height * FINE / ARROWS_PX  # fine px
     boxes, instance = boxes.cpu().double().numpy(), instance.cpu().numpy()
+    gone = np.array([by == "removed" for by in moved_by], bool)  # (M,)
+    boxes = np.where(gone[:, None], boxes[:1], boxes)
     ways = (boxes[..., :2] + 0.5) * k  # (T + 1, M, 2)
     band = round(30 * unit)
     size = (base.width * FINE, base.height * FINE + band)
@@ -113,10 +121,15 @@ def _silhouettes(
 
 
 def _way(draw: ImageDraw.ImageDraw, points: list[Point], colour: str, by: str, unit: float) -> None:
-    """An arrow through points, with a white rim; a dot or a ring for an object that stays."""
+    """An arrow through points, with a white rim; a dot, a ring or a cross for an object without."""
     way = np.asarray(points)
     length = np.linalg.norm(np.diff(way, axis=0), axis=1).sum()
     gone = np.linalg.norm(way[-1] - way[0])
+    if by == "removed":
+        for width, fill in ((9, "white"), (5, colour)):
+            for arm in (11 * unit, 11 * unit), (11 * unit, -11 * unit):
+                _line(draw, [way[0] - arm, way[0] + arm], fill, width * unit)
+        return
     if by == "pinned":
         for radius, fill in ((10, "white"), (8.5, colour), (4, "white")):
             _disc(draw, way[0], radius * unit, fill)

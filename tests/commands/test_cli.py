@@ -81,6 +81,7 @@ def test_print_config_is_a_whole_config_that_can_be_used(capsys, tmp_path):
         ("--save_evry=1", "save_evry"),
         ("--model.lr=quick", "lr"),
         ("--wandb=offfline", "wandb"),
+        ("--logger=tensorbord", "logger"),
         ("--model=SmothI2I", "SmothI2I"),
     ],
 )
@@ -102,8 +103,8 @@ def test_a_misspelt_option_in_a_config_is_an_error(capsys, tmp_path):
 @pytest.mark.parametrize(
     "option, why",
     [
-        ("--trainer.logger=false", "--out, --wandb set it"),
-        ("--trainer.default_root_dir=x", "--out, --wandb set it"),
+        ("--trainer.logger=false", "--out, --logger set it"),
+        ("--trainer.default_root_dir=x", "--out, --logger set it"),
         ("--monitor=latent/adv", "expected validation.*limit_val_batches 0"),
     ],
 )

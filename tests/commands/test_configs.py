@@ -10,6 +10,7 @@ from runs import (
     CLASSIFIER,
     DATA,
     EDITED,
+    ENCODER,
     GENERATOR,
     HEADS,
     QUIET,
@@ -25,7 +26,7 @@ from runs import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-TRANSLATOR = (WIDTHS, {"latent/adv", "ref/adv", "d/real", "d/fake"})
+TRANSLATOR = (WIDTHS | dict(skip_px=0), {"latent/adv", "ref/adv", "d/real", "d/fake"})
 SMALL = {  # method: options that make it small, and terms that it logs
     "DomainClassifier": (CLASSIFIER, {"train/ce"}),
     "AttributeClassifier": (CLASSIFIER, {"train/bce", "train/mse"}),
@@ -33,6 +34,8 @@ SMALL = {  # method: options that make it small, and terms that it logs
     "StyleGAN2": (GENERATOR, {"g/adv", "d/real", "d/fake"}),
     "StyleFunction": (STYLE_FUNCTION, {"m/adv", "m/cls", "m/ds", "d/real", "d/fake", "d/cls"}),
     "LinearDirections": (EDITED, {"train/logistic"}),
+    "StepwiseEditor": (EDITED | dict(hidden=16), {"train/cls", "train/nb"}),
+    "InversionEncoder": (ENCODER, {"train/latent", "train/pixel", "train/rows"}),
 } | rows("CONFIGS")
 CONFIGS = sorted({*(ROOT / "configs").glob("*/*.yaml")} - {*(ROOT / "configs/claims").iterdir()})
 
@@ -71,6 +74,8 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edite
         tiny |= {name: 0.0 for name in perceptual if name in options}
     if data == "Codes":
         tiny = {k: v for k, v in tiny.items() if k not in SIZES} | edited
+    if kind == "InversionEncoder":
+        tiny |= {"generator": edited["generator"]}
     small = flags("model", tiny) + [f"--data={data}", *flags("data", of_data)]
     more = flags("trainer", TRAINER | QUIET | dict(max_steps=2, max_epochs=-1))
     main(["fit", "-c", str(path), *small, *more, f"--out={tmp_path}", "--monitor="])
@@ -79,6 +84,7 @@ def test_config_parses_as_it_is_and_runs_two_steps(path, tmp_path, capsys, edite
     assert saved["global_step"] == 2 and saved["method"] == kind
     assert learnt.get("num_domains", learnt.get("num_classes", 3)) == 3
     logged = losses(tmp_path)
+    terms = {name for name in terms if options.get(f"lambda_{name.split('/')[1]}", 1)}
     if options.get("lambda_gan_video"):  # else it renders nothing
         terms = terms | {"g/flow", "g/rec", "d/real_video"}
     assert len(logged) == 2 and terms <= set(logged[0])

@@ -19,6 +19,7 @@ from runs import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 READ_NOTHING = {
+    "avatars",
     "emoji",
     "own_emoji",
     "mnist",

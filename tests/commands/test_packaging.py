@@ -58,7 +58,7 @@ def test_the_package_has_all_configs():
 
 def test_a_fit_with_a_packaged_config_runs_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small = [*flags("model", WIDTHS | dict(img_size=32)), *flags("data", HEADS)]
+    small = [*flags("model", WIDTHS | dict(skip_px=0)), *flags("data", HEADS)]
     trainer = flags("trainer", TRAINER | QUIET | dict(max_steps=1))
     main(["fit", "-c", CONFIG, *small, *trainer, "--out", "run"])
     assert (

@@ -12,7 +12,7 @@ import torch
 import gen
 from conftest import ROOT
 from gen.cli import main
-from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, status
 
 TEXT = (ROOT / "README.md").read_text()
 SHORT = {  # what makes a command of the README short; the rest of it runs as printed
@@ -89,6 +89,7 @@ def test_the_method_that_it_shows_trains(tmp_path, monkeypatch):
     assert type(gen.load(tmp_path / "run", method="readme_mine.Mine")).__name__ == "Mine"
 
 
+PROCESSES = "gen translate", "gen interpolate", "python "  # the other commands run within this one
 ELSEWHERE = "bash", "source", "gen bench click_to_move", "gen bench --publish"  # see tests/bench
 
 
@@ -96,7 +97,8 @@ ELSEWHERE = "bash", "source", "gen bench click_to_move", "gen bench --publish"  
 @pytest.mark.parametrize(
     "command", [c for c in commands() if not c.startswith(ELSEWHERE) and "photos" not in c]
 )
-def test_commands_run(command, tmp_path, lpips_cache):
+def test_commands_run(command, tmp_path, monkeypatch, lpips_cache):
+    monkeypatch.chdir(ROOT)
     for data in ("data/emoji", "data/emoji_groups"):
         if "emoji" in command and not (ROOT / data / "manifest.json").exists():
             pytest.skip(f"no {data}: bash scripts/test.sh makes it")
@@ -126,6 +128,9 @@ def test_commands_run(command, tmp_path, lpips_cache):
 
 
 def run(words: list[str]) -> None:
+    if not " ".join(words).startswith(PROCESSES):
+        assert status(*words[1:]) == 0
+        return
     words[0] = str(Path(sys.executable).with_name(words[0]))
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

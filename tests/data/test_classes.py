@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 
 from gen.data import Classes
 from gen.data.images import to_tensor
+from gen.viz import over_white
 from harness import Recorder, equal, trainer
-from pictures import encode, picture, write, zipped
+from pictures import encode, picture, sprite, write, zipped
 
 OFF = dict(auto_augment="", color_jitter=0, random_erasing=0, hflip=0, min_scale=1, crop_pct=1)
 
@@ -334,3 +335,24 @@ def test_numbers_out_of_range_are_errors(root, name, value, interval):
 def test_an_unknown_policy_is_an_error(root, policy):
     with pytest.raises(ValueError, match=f"auto_augment: expected .* got '{policy}'"):
         classes(root, auto_augment=policy)
+
+
+def test_transparency_is_kept_on_request(root):
+    for path in (root / "val").rglob("*.png"):
+        path.write_bytes(encode(sprite()))
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(encode(sprite()))
+    clear, plain = (classes(root, **OFF, alpha=alpha) for alpha in (True, False))
+    images = [(data.val[0]["x"], data.draws()[5]["x"]) for data in (clear, plain)]
+    for a, b in zip(*images, strict=True):
+        assert a.shape == (4, 16, 16) and a[3].min() == -1 and a[3].max() == 1
+        assert (over_white(a) - b).abs().max() < 4 / 127.5
+    assert torch.equal(clear.val.mask(0), plain.val.mask(0)) and clear.val.mask(0).any()
+
+
+def test_augmentation_that_knows_no_transparency_is_refused(root):
+    for option in (dict(auto_augment="rand-m9"), dict(color_jitter=0.4), dict(random_erasing=0.1)):
+        data = classes(root, **OFF | option, alpha=True)
+        assert data.val[0]["x"].shape[0] == 4  # evaluation does not augment
+        with pytest.raises(ValueError, match="alpha: expected augmentation .*--data.auto_augment"):
+            data.draws()

@@ -15,7 +15,8 @@ from PIL import Image
 from gen.data.domains import Domains
 from gen.data.images import ImageError, load_image
 from gen.data.layout import find_images
-from pictures import encode, picture, write, zipped
+from gen.viz import over_white
+from pictures import encode, picture, sprite, write, zipped
 
 
 @pytest.fixture
@@ -323,3 +324,36 @@ def test_a_damaged_zip_entry_is_refused_with_its_path(root, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError, match="train/cat/0.png: BadZipFile.*gen verify"):
         domains(path).train[0]
+
+
+# --- transparency
+
+
+def levels(a, b):
+    return float((a - b).abs().max()) * 127.5
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_transparency_is_kept_on_request_without_rims_and_lies_on_white_without(root, cache):
+    for path in (root / "train/dog").iterdir():
+        path.write_bytes(encode(sprite()))
+    palette = sprite().quantize(8)
+    (root / "val/dog/v1.png").write_bytes(encode(palette, "PNG"))
+    (root / "train/cat/0.png").write_bytes(encode(picture(), "JPEG"))
+    clear, plain = (domains(root, alpha=alpha, cache=cache) for alpha in (True, False))
+    assert clear.kind == f"transparent {plain.kind} (--data.alpha)"
+    for split in ("train", "val"):
+        for a, b in zip(getattr(clear, split), getattr(plain, split), strict=True):
+            colours, opacity = a["x"].split((3, 1))
+            assert a["x"].shape == (4, 16, 16) and -1 <= a["x"].min() and a["x"].max() <= 1
+            assert levels(over_white(a["x"]), b["x"]) < 3
+            assert (colours <= opacity + 1e-6).all()  # each colour times opacity
+            if a["y"] == 1 and split == "train":
+                assert opacity.min() == -1 and opacity.max() == 1 and b["x"][:, 0, 0].min() == 1
+                assert levels(colours[2], -torch.ones(16, 16)) < 1  # no magenta below
+    assert (clear.train[0]["x"][3] == 1).all()  # JPEG
+    for p in range(8):
+        a, b = (data.draws()[p]["x"] for data in (clear, plain))
+        assert levels(over_white(a), b) < 3
+    (batch, *_) = clear.train_dataloader()
+    assert batch["x"].shape == batch["x_ref"].shape == (3, 4, 16, 16)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from gen.data import KITTI360
 
@@ -107,6 +108,13 @@ def test_windows_of_a_drive_are_read(root):
         assert (clip["visible"][:, 0, :, first:] == 1).all()
         assert (clip["flow"][1, 0][clip["instance"][2] > 0] == -2).all()
         assert not clip["flow"][:, 1].any()
+
+
+def test_a_spawned_worker_gets_the_clips(root):
+    clips = KITTI360(str(root), **SIZE).clips("train")
+    how = dict(num_workers=1, multiprocessing_context="spawn")
+    sent = list(DataLoader(clips, batch_size=None, **how))
+    assert len(sent) == len(clips) and sent[0]["video"].equal(clips[0]["video"])
 
 
 def test_boxes_are_those_of_a_tracker(root):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from gen.data import Movers
 from gen.data.movers import FIRST, MoverClips
@@ -21,6 +21,8 @@ from gen.data.movers.dynamics import (
 )
 from gen.data.movers.scenarios import cast
 from gen.data.sampler import position_rng
+from gen.networks.click_to_move.animator import true_camera
+from gen.ops.motion import move_boxes
 from timing import yards
 
 LAWS = range(len(INTERACTIONS))
@@ -101,6 +103,8 @@ def test_what_a_clip_holds(size):
         "video": (t, 3, h, w), "semantic": (t, h, w), "instance": (t, h, w),
         "flow": (t - 1, 2, h, w), "visible": (t - 1, 1, h, w), "boxes": (t, m, 4),
         "theta": (t - 1, m, 2, 3), "classes": (m,), "ids": (m,), "present": (m,),
+        "theta_velocity": (t - 1, m, 2, 3), "theta_removed": (t - 1, m, 2, 3),
+        "past": (m, 2, 3), "camera": (t - 1, 2, 3), "ground": (3, h, w),
     }  # fmt: skip
     assert {k: tuple(v.shape) for k, v in clip.items() if isinstance(v, torch.Tensor)} == shapes
     whole = {"semantic": torch.int64, "instance": torch.int64, "classes": torch.int64}
@@ -404,8 +408,108 @@ def test_bad_options():
         with pytest.raises(ValueError, match=f"expected {next(iter(bad))} in"):
             Movers(**bad)
     with pytest.raises(ValueError, match="width / height"):
-        Movers(height=64, width=64)
+        Movers(height=64, width=60)
     with pytest.raises(ValueError, match="expected a split of train, val, test, got 'dev'"):
         DATA.clips("dev")
     with pytest.raises(IndexError, match="expected a clip of 0 .. 199, got 200"):
         DATA.clips("val")[200]
+
+
+# ---- other branches, the frame before -----------------------------------------------------------
+
+
+def test_a_clip_knows_the_motion_of_its_other_branches():
+    clips = MoverClips(777, 4, 3, frames=4, branches=True)
+    for i in range(3):
+        one, moved, gone = (clips[3 * i + b] for b in range(3))
+        assert torch.equal(one["theta_velocity"], moved["theta"])
+        assert torch.equal(one["theta_removed"], gone["theta"])
+        for name in ("theta_velocity", "theta_removed", "camera"):
+            assert torch.equal(one[name], moved[name]) and torch.equal(one[name], gone[name])
+        assert not torch.equal(one["theta_velocity"], one["theta_removed"])
+
+
+def test_before_the_first_frame_all_go_on_as_they_begin():
+    """Where nothing acts yet, the step to the first frame is that to the second, nearly."""
+    clips, half, steps = MoverClips(777, 0, 60), torch.tensor([63.5, 31.5]), []
+    for clip in (clips[i] for i in range(60) if scenes()[i].interaction == 0):
+        boxes = clip["boxes"][0]
+        here = (clip["classes"] > 12) & (boxes[:, 2] > 0)  # people sway
+        before = move_boxes(boxes, clip["past"][None])[0, here, :2]
+        after = move_boxes(boxes, clip["theta"][:1])[0, here, :2]
+        two = boxes[here, :2] - before, after - boxes[here, :2]
+        steps.append(torch.stack([(step * half)[:, 0] for step in two]))
+    last, next_ = torch.cat(steps, 1)  # px
+    assert len(last) > 30 and (last - next_).abs().quantile(0.95) < 0.8 < 2 < next_.abs().mean()
+
+
+def test_the_frame_before_shows_the_step_that_is_told():
+    """Colours of an object in the frame before are those of its points in the first frame."""
+    clip = MoverClips(777, 2, 1, branches=True, antialias=False)[0]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 128), indexing="ij")
+    at = torch.stack([x, y, torch.ones_like(x)], 2)  # (H, W, 3) of the frame before
+    objects = (clip["instance"][0] == torch.arange(1, 9)[:, None, None]).float()
+    for k in objects.sum((1, 2)).argsort(descending=True)[:2].tolist():
+        grid = (at @ clip["past"][k].T)[None]  # where its points are in the first frame
+        mask = F.grid_sample(objects[k][None, None], grid, align_corners=True)[0, 0] > 0.99
+        then = F.grid_sample(clip["video"][:1], grid, align_corners=True)[0]
+        error = (then - clip["previous"]).abs().mean(0)[mask]
+        assert (
+            error.median() < 0.05 < (clip["video"][0] - clip["previous"]).abs().mean(0)[mask].max()
+        )
+
+
+def test_the_camera_is_that_of_the_ground_in_the_pixels():
+    batch = default_collate([MoverClips(777, 0, 8)[i] for i in range(8)])
+    half, fitted = torch.tensor([63.5, 31.5]), true_camera(batch)
+    error = ((batch["camera"] - fitted)[..., 2] * half).norm(dim=2)
+    assert error.max() < 0.5 < (fitted[..., 2] * half).norm(dim=2).max()
+    assert (batch["camera"] - fitted)[..., :2].abs().max() < 1e-3
+
+
+def test_motion_alone_draws_the_first_frame_alone():
+    whole, fast = MoverClips(777, 0, 3)[1], MoverClips(777, 0, 3, only_motion=True)[1]
+    assert whole.keys() - fast.keys() == {"flow", "visible", "ground"}
+    for name, value in fast.items():
+        one = {"video", "semantic", "instance", "boxes"}
+        expected = whole[name][:1] if name in one else whole[name]
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected)), name
+    data = Movers(only_motion=True, num_workers=0)
+    assert data.clips("train").only_motion and not data.clips("test").only_motion
+
+
+def test_the_ground_is_the_first_frame_without_objects():
+    for i in range(4):
+        clip = MoverClips(777, i, 1, antialias=False)[0]
+        bare = clip["instance"][0] == 0
+        assert torch.equal(clip["ground"][:, bare], clip["video"][0][:, bare])
+        assert (clip["ground"] != clip["video"][0]).any(0)[~bare].float().mean() > 0.9
+    assert "ground" not in MoverClips(777, 0, 1, only_motion=True)[0]
+
+
+def test_batches_take_turns_with_sizes():
+    data = Movers(batch_size=3, num_workers=0, sizes=[(64, 64), (48, 160)])
+    batches = [
+        b["video"].shape[3:] for b, _ in zip(data.train_dataloader(), range(6), strict=False)
+    ]
+    assert [tuple(size) for size in batches] == 2 * [(64, 128), (64, 64), (48, 160)]
+    draws, plain = data.draws(), Movers(num_workers=0).draws()
+    assert equal(draws[1], plain[1])  # the first size is that of the data
+    assert data.val[0]["video"].shape[2:] == (64, 128)
+    with pytest.raises(ValueError, match="width / height in 1 .. 4, got 96 x 64"):
+        Movers(sizes=[(96, 64)])
+
+
+def test_longer_clips_are_sampled_finer_or_go_on():
+    short, finer, longer = (
+        MoverClips(777, 3, 1, frames=n, go_on=on)[0]
+        for n, on in ((6, False), (11, False), (11, True))
+    )
+    for name in ("video", "boxes"):
+        assert torch.equal(longer[name][:6], short[name])
+    assert torch.equal(longer["theta"][:5], short["theta"])
+    assert torch.equal(longer["past"], short["past"])
+    torch.testing.assert_close(finer["theta"][-1], short["theta"][-1], atol=0.05, rtol=0)
+    far = longer["theta"][:, longer["present"], :, 2].norm(dim=2).amax(1)
+    assert far[-1] > far[4]
+    assert Movers(frames=11, go_on=True, num_workers=0).clips("test").step == 1

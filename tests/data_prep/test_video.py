@@ -385,6 +385,24 @@ def test_no_clip_spans_a_cut(scene, tmp_path, capsys):
         recipe.prepare(path, tmp_path / "no", 64, 128, frames=17)
 
 
+@pytest.mark.parametrize(
+    "held_out, val, train",
+    [("end", (36, 39), (0, 35)), ("middle", (18, 21), (0, 39)), ("begin", (0, 3), (4, 39))],
+)
+def test_another_tenth_is_held_out(held_out, val, train):
+    whole = [slice(0, 40)]
+    starts, reach = recipe.windows("a.mp4", whole, 40, 4, 2, held_out)
+    assert reach == {"train": train, "val": val} and starts["val"] == [val[0]]
+    for start in starts["train"]:  # no frame is in both
+        assert not set(range(start, start + 4)) & set(range(val[0], val[1] + 1))
+    assert len(starts["train"]) >= 15
+    cut = [slice(0, 19), slice(19, 40)]  # the part around the middle has another beginning
+    starts, reach = recipe.windows("a.mp4", cut, 40, 4, 2, held_out)
+    for start in (*starts["train"], *starts["val"]):
+        assert any(part.start <= start and start + 4 <= part.stop for part in cut)
+    assert starts["train"] and starts["val"]
+
+
 def test_what_is_no_object_is_left_out_and_told(lingers, tmp_path):
     frames = lingers[0][34:58].repeat(2, 1).repeat(2, 2)
     path = write(tmp_path / "stands.avi", frames)

@@ -15,12 +15,16 @@ from PIL import Image
 
 gr = pytest.importorskip("gradio", reason="the extra demo is not installed")
 
+import gen  # noqa: E402
+from gen.checkpoint import read  # noqa: E402
 from gen.demo import app, player, translate  # noqa: E402
 from gen.demo import downloads as files  # noqa: E402
 from gen.demo import validation as inputs  # noqa: E402
 from gen.demo.middleware import RequestLimits  # noqa: E402
+from gen.verbs import demo  # noqa: E402
 from gen.verbs.demo import knows  # noqa: E402
 from memory import peak_mebibytes, reset_peak  # noqa: E402
+from runs import rows  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,14 +83,39 @@ def test_a_photo_of_48_million_px_is_taken_with_little_memory(folder, progressiv
 
 
 def test_the_page_says_what_its_models_know(tmp_path):
-    method, path = SimpleNamespace(domains=["cat", "dog"]), tmp_path / "a.safetensors"
-    assert knows(str(path), method) == (
-        "A SimpleNamespace (a) that knows cat, dog. It has seen nothing else: of a "
-        "photograph, say, it makes what it knows."
+    """In words of the card; without one, in words of the file and of its run's folder."""
+    method = SimpleNamespace(domains=["cat", "dog"], hparams={"img_size": 64})
+    path, end = (
+        tmp_path / "a.safetensors",
+        ("It has seen nothing else: another kind of image, say a photograph, will look wrong."),
     )
-    assert "(mine) that knows cat" in knows(str(tmp_path / "mine/last.ckpt"), method)
-    path.with_suffix(".md").write_text("# a\n\n![p](p.png)\n\nDraws cats\nand dogs.\n\nMore.\n")
-    assert knows(str(path), method).startswith("Draws cats and dogs. It has seen nothing else")
+    assert knows(str(path), method, 1500) == (
+        "A SimpleNamespace (a) that knows cat, dog.\n\nTrained in 1,500 iterations at 64 px on "
+        f"data that neither a card beside the file nor a config.yaml names. {end}"
+    )
+    card = "# a\n\n![p](p.png)\n\nDraws cats\nand dogs.\n\n"
+    card += "- **File**: a.\n- **Data**: `x`: 20\n  cats. By Y.\n- b"
+    path.with_suffix(".md").write_text(card)
+    wide = SimpleNamespace(domains=[], hparams={"height": 64, "width": 128})
+    assert knows(str(path), wide, 20) == (
+        f"Draws cats and dogs.\n\nTrained in 20 iterations at 64 x 128 px on `x`: 20 cats. {end}"
+    )
+    run = tmp_path / "mine"
+    run.mkdir()
+    for line, told in (("{root: data/a}", "gen.data.X of data/a."), ("{}", "gen.data.X, drawn on")):
+        (run / "config.yaml").write_text(f"data: {{class_path: gen.data.X, init_args: {line}}}")
+        for name in ("mine", "mine/last.ckpt"):
+            assert f"px on {told}" in knows(str(tmp_path / name), method, 1)
+    assert "(mine) that knows cat" in knows(str(run / "last.ckpt"), method, 1)
+
+
+def test_the_shipped_models_say_what_they_were_trained_on():
+    told = rows("KNOWS") | {
+        "smooth_i2i_emoji64": "10,000 iterations at 64 px on `gen prepare emoji --size 64`: 2,651",
+        "style_function_heads64": "on latents of the generator, drawn on the fly",
+    }
+    for name, words in told.items():
+        assert words in knows(name, gen.load(name), read(name).iteration)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +206,16 @@ def test_the_page_is_not_shared_without_a_password():
     command = [sys.executable, "scripts/demo.py", "--share"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "--share: expected --auth" in done.stderr
+
+
+def test_what_is_loaded_is_told_before_the_seconds_that_it_takes(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gen.demo", None)  # the first of the slow imports
+    monkeypatch.setattr("gen.commands.EXTRAS", {"gen": "demo"})
+    with pytest.raises(SystemExit):
+        demo.main(["--translator", "runs/mine/last.ckpt"])
+    told = capsys.readouterr().err
+    assert told.startswith("loading mine, style_function_heads64, attribute_classifier_heads64")
+    assert told.endswith("; then comes the address\n")
 
 
 def test_importing_the_demo_writes_nothing_here():

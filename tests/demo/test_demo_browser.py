@@ -1,18 +1,37 @@
 """The demo in a real browser, with a mouse and keys: tabs of images, and what all tabs share."""
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from demo_browser import KEPT, PHONE, TABS, Visit, frames_of, head
+from demo_client import Client
+from demo_server import demo
+from gen import shipped
+from gen.methods.inversion_encoder import InversionEncoder
+from gen.networks import perceptual
+from runs import ship
 
 MOST_S = 20  # till its first content: under 5 when the machine has nothing else to do
 CUT_OFF = """[...document.querySelectorAll(".row, .form, .block, label")]
     .filter((x) => x.clientWidth && x.scrollWidth > x.clientWidth + 1).map((x) => x.innerText)"""
 OPACITY = """(x) => { let seen = 1;
     for (; x; x = x.parentElement) seen *= getComputedStyle(x).opacity; return seen }"""
+
+
+@pytest.fixture
+def encoder(tmp_path) -> Path:
+    """A tiny untrained encoder of the generator whose images the demo edits."""
+    if not perceptual.cache_path("vgg").exists():
+        pytest.skip("LPIPS weights are not cached: python -m gen.networks.perceptual")
+    path = shipped.find_named("stylegan2_heads64")
+    method = InversionEncoder(generator=str(path), channels=4, max_channels=8)
+    method.load_init()
+    return ship(method, tmp_path / "encoder.safetensors")
 
 
 def test_translate(browser, address):
@@ -94,16 +113,52 @@ def test_edit(browser, address):
     page.get_by_role("button", name="another").click()
     before = visit.changed(view, before)
     visit.shot(3)
-    wide = visit.array(view).shape[1]
+    tall = visit.array(view).shape[0]
     visit.enter("Variations", 6)
     before = visit.changed(view, before)
-    assert visit.array(view).shape[1] > 1.9 * wide
+    assert visit.array(view).shape[0] > 1.6 * tall  # in two rows
     visit.shot(3)
     visit.enter("First noise", 40)
     visit.changed(view, before)
     assert Image.open(visit.download("edit.gif")).n_frames >= 16
-    assert frames_of(visit.download("edit.mp4")) == 30
+    assert frames_of(visit.download("edit.mp4")) == 32
     visit.close("edit")
+
+
+def test_the_strength_of_an_edit(browser, address):
+    """By the keyboard: the original stays, the marker and the numbers follow the slider."""
+    visit = Visit(browser, address, "Edit")
+    page, at = visit.page, visit.page.locator("#edited .at")
+    page.locator("#edited .key .line").nth(1).wait_for()
+    assert at.get_attribute("aria-label") == "strength of the edit"
+    first, last = (shown[77:269] for shown in visit.ends("#edited"))  # a row of images
+    assert np.abs(first[:, :230] - last[:, :230]).max() < 12  # WebP
+    assert np.abs(first[:, 251:443] - last[:, 251:443]).mean() > 12
+    at.press("Home")
+    told = re.compile(
+        r"strength (\S+), probability of the change (0\.\d\d|1\.00), distance from .* "
+    )
+    values, marks = [], []
+    for _ in range(17):
+        text = at.get_attribute("aria-valuetext")
+        values.append([float(value) for value in (*told.search(text).groups(), text[-4:])])
+        marks.append(page.locator("#edited .curves .now").get_attribute("d"))
+        shown = page.locator("#edited .key b").all_inner_texts()
+        assert [text for text in shown[1:]] == [f"{value:.2f}" for value in values[-1][1:]]
+        at.press("ArrowRight")
+    assert [row[0] for row in values] == [k / 8 for k in range(17)]
+    assert marks == [f"M{k} 0V1" for k in range(17)]
+    assert values[0][1] < 0.5 < values[8][1] and values[0][2] == 0 < values[8][2]
+    lines = page.locator("#edited .curves polyline")
+    dashes = [line.evaluate("x => getComputedStyle(x).strokeDasharray") for line in lines.all()]
+    assert dashes[0] == "none" != dashes[1]
+    label = page.locator("#edited .curves").get_attribute("aria-label")
+    assert f"{values[8][1]:.2f} at strength 1, {values[16][1]:.2f} at strength 2" in label
+    page.get_by_role("button", name="what it has now").click()
+    page.get_by_text("nothing is asked to change, so there is no curve").wait_for()
+    assert not page.locator("#edited .plot").is_visible()
+    assert at.get_attribute("aria-valuetext") == "strength 1"
+    visit.close("edit_strength")
 
 
 def test_an_old_edit_is_pale_till_the_new_one_is_there(browser, address):
@@ -118,9 +173,10 @@ def test_an_old_edit_is_pale_till_the_new_one_is_there(browser, address):
         lambda: visit.enter("Variations", 2),
         lambda: visit.enter("First noise", 7),
     ):
-        act()
-        stale.wait_for(timeout=10_000)
-        assert float(stale.locator(".view").evaluate(OPACITY)) < 1
+        with visit.waiting():  # so that the new one does not come too soon
+            act()
+            stale.wait_for(timeout=10_000)
+            assert float(stale.locator(".view").evaluate(OPACITY)) < 1
         before = visit.changed(view, before)
         fresh.wait_for()
     visit.close("edit_stale")
@@ -138,8 +194,8 @@ def test_edit_a_photo(browser, address, tmp_path):
     def far() -> float:
         """Mean difference in grey levels of what is shown as it is, and the photo."""
         shown, _ = visit.ends("#edited")
-        rim = (shown.shape[0] - 192) // 2  # of the sheet
-        small = Image.fromarray(shown[rim:-rim, rim:-rim].astype(np.uint8)).resize((64, 64))
+        cell = shown[77:269, 19:211]  # below its word
+        small = Image.fromarray(cell.astype(np.uint8)).resize((64, 64))
         return float((torch.from_numpy(np.array(small)).permute(2, 0, 1) - wanted).abs().mean())
 
     first = far()
@@ -151,7 +207,32 @@ def test_edit_a_photo(browser, address, tmp_path):
     page.screenshot(path=KEPT / "edit_progress.png")
     visit.changed(view, visit.pixels(view), seconds=180)
     assert far() < first / 2
+    assert not page.get_by_role("button", name="refine").is_visible()  # without an encoder
     visit.close("edit_photo")
+
+
+def test_edit_a_photo_by_an_encoder(browser, encoder, tmp_path):
+    """At once, and another after refining; wrong requests to it are refused."""
+    head(tmp_path / "own.png")
+    with demo(tmp_path, "--encoder", str(encoder)) as address:
+        visit = Visit(browser, address, "Edit")
+        view, page = "#edited .view", visit.page
+        page.locator("#edited .key .line").nth(1).wait_for()
+        page.get_by_role("button", name="or a photo").click()
+        visit.upload("#photo", tmp_path / "own.png")
+        page.get_by_role("button", name="Remove Image").last.wait_for()
+        for name in ("find its code", "refine"):
+            before = visit.pixels(view)
+            page.get_by_role("button", name=name).click()
+            visit.changed(view, before, seconds=180)
+            page.locator("#edits[aria-busy=false]").wait_for(timeout=60_000)
+        visit.close("edit_encoder")
+        client = Client(address)
+        ((handler, _),) = client.named("refined")
+        elsewhere = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+        for wrong in (None, 3, "x", [], {"path": None}, elsewhere):
+            message = client.call(handler, [wrong])
+            assert not message["success"] and "expected" in message["output"]["error"]
 
 
 def test_errors_are_told(browser, address, tmp_path):
@@ -166,6 +247,65 @@ def test_errors_are_told(browser, address, tmp_path):
         visit.page.get_by_text(text).wait_for(timeout=30_000)
         visit.page.locator(".toast-close").first.click()
     visit.close("error")
+
+
+def test_a_request_shows_that_it_runs_and_is_made_once(browser, address):
+    """With the keyboard: at once, until its end, also if the end is an error."""
+    visit = Visit(browser, address, "Click to move")
+    page, make = visit.page, visit.page.get_by_role("button", name="Make the video")
+    result, told = page.locator("#clips"), page.locator("#working [role=status]")
+    assert result.get_attribute("aria-busy") in (None, "false")
+    with visit.waiting() as held:
+        make.focus()
+        page.keyboard.press("Enter")
+        page.locator("#clips[aria-busy=true]").wait_for()
+        assert make.get_attribute("aria-disabled") == "true" and told.inner_text() == "working"
+        page.screenshot(path=KEPT / "busy.png", full_page=True)
+        page.keyboard.press("Enter"), make.click(force=True)
+        page.wait_for_timeout(500)
+        by = [route.request.post_data_json["trigger_id"] for route in held]
+        button = page.evaluate(
+            "gradio_config.components.find((x) => x.props.value == 'Make the video').id"
+        )
+        assert by.count(button) == 1
+    page.locator("#moved .view").wait_for(timeout=60_000)
+    page.locator("#clips[aria-busy=false]").wait_for()
+    assert make.get_attribute("aria-disabled") == "false" and told.inner_text() == "ready"
+    with visit.waiting() as held:
+        visit.enter("Seed", 2**40)
+        page.locator("#scenes[aria-busy=true]").wait_for()
+        visit.until(lambda: held, "its request")
+    page.get_by_text("seed: expected a number in").first.wait_for()
+    page.locator("#scenes[aria-busy=false]").wait_for()
+    visit.close("busy_ended")
+
+
+def test_downloads_are_hidden_until_there_is_a_result_and_pale_when_it_is_old(browser, address):
+    names = {"Translate": "path.gif", "Edit": "edit.gif", "Click to move": "clip.gif"}
+    for tab, name in names.items():
+        visit = Visit(browser, address, tab)
+        page = visit.page
+        download = page.get_by_role("button", name=name, exact=True)
+        row = page.locator(".downloads").filter(has=download)
+        if tab == "Translate":
+            assert download.is_visible()
+            page.get_by_role("button", name="Remove Image").first.click()
+            page.locator("#translated .view").wait_for(state="hidden")
+            assert not download.is_visible()
+            page.locator(".gallery button, .gallery-item").nth(1).click()
+        if tab == "Click to move":
+            assert not download.is_visible()
+            page.get_by_role("button", name="Make the video").click()
+        download.wait_for(timeout=60_000)
+        page.locator(".result:not([aria-busy=true]) .player:not(.stale)").filter(
+            visible=True
+        ).wait_for()
+        assert float(row.evaluate(OPACITY)) == 1
+        page.route("**/queue/join*", lambda route: None)  # nothing new comes
+        visit.enter({"Translate": "seed", "Edit": "First noise", "Click to move": "Seed"}[tab], 7)
+        page.locator(".player.stale").filter(visible=True).wait_for()
+        assert download.is_visible() and float(row.evaluate(OPACITY)) < 1
+        page.context.close()
 
 
 def test_each_tab_opens_at_once_and_on_a_phone(browser, address, capsys):

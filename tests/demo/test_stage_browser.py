@@ -7,16 +7,18 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageSequence
 
-from demo_browser import PHONE, Visit, frames_of
+from demo_browser import KEPT, PHONE, Visit, frames_of
 from demo_server import ROOT
 from gen import viz
-from gen.inference import scenes
+from gen.inference import scenes, tracks
+from gen.verbs.move import main
 from gen.viz.motion import COLOURS
 
 REACTS, PINNED = ImageColor.getrgb(COLOURS["reacts"]), ImageColor.getrgb(COLOURS["pinned"])
-YOU, CAMERA = ImageColor.getrgb(COLOURS["you"]), (51, 51, 51)
+YOU, REMOVED = ImageColor.getrgb(COLOURS["you"]), ImageColor.getrgb(COLOURS["removed"])
+CAMERA = 51, 51, 51
 
 
 class Moving(Visit):
@@ -31,6 +33,7 @@ class Moving(Visit):
     def scene(self, still: scenes.Still) -> None:
         self.still, self.instance = still, still.instance.numpy()
         self.ids = [id_ for id_, *_ in scenes.objects(still)]
+        self.page.locator(self.stage).evaluate("x => x.scrollIntoView({block: 'center'})")
         self.box = self.page.locator(self.stage).bounding_box()
 
     def on(self, k: int | None) -> tuple[float, float]:
@@ -42,13 +45,16 @@ class Moving(Visit):
         width, height = self.box["width"] / 128, self.box["height"] / 64
         return self.box["x"] + (x[at] + 0.5) * width, self.box["y"] + (y[at] + 0.5) * height
 
-    def drag(self, k: int | None, dx: float, dy: float, film: bool = False) -> None:
+    def drag(self, k: int | None, *way: float, film: bool = False) -> None:
+        """Drags by (dx, dy), then by the next (dx, dy) of `way`."""
         x, y = self.on(k)
         self.move(x, y)
         self.page.mouse.down()
-        for share in (0.25, 0.5, 0.75, 1):
-            self.move(x + dx * share, y + dy * share)
-            self.shot(film)
+        for dx, dy in zip(way[::2], way[1::2], strict=True):
+            for share in (0.25, 0.5, 0.75, 1):
+                self.move(x + dx * share, y + dy * share)
+                self.shot(film)
+            x, y = x + dx, y + dy
         self.page.mouse.up()
 
     def shows(self, colour: tuple[int, int, int], much: bool = True) -> None:
@@ -154,6 +160,31 @@ def test_what_the_mouse_does_on_a_stage(browser, address):
     visit.close("stage")
 
 
+def test_a_path_drawn_by_hand_and_a_removed_object(browser, address):
+    visit = Moving(browser, address)
+    page, remove = visit.page, visit.button("Remove")
+    assert remove.is_disabled()
+    px = 128 / visit.box["width"]
+    visit.drag(0, 40, 0, 0, 16)  # right, then down
+    visit.shows(YOU)
+    page.keyboard.press("ArrowRight")  # moves its end
+    page.mouse.click(*visit.on(1))
+    page.get_by_text("click where it goes, or pin or remove it").wait_for()
+    remove.click()
+    visit.shows(REMOVED)
+    assert remove.get_attribute("aria-pressed") == "true"
+    page.get_by_text(f"{visit.ids[1]} is removed: R takes it back").wait_for()
+    visit.make()
+    request = visit.request()
+    ((first, corner, end),) = (drag["path"] for drag in request["drags"])
+    assert first == [0, 0] and np.allclose(corner, [40 * px, 0], atol=0.11)
+    assert np.allclose(end, [40 * px + 1, 16 * px], atol=0.11)
+    assert request["remove"] == [visit.ids[1]] and request["pins"] == []
+    remove.click()
+    visit.shows(REMOVED, False)
+    visit.close("path_and_removed")
+
+
 @pytest.mark.parametrize("size", [(1180, 900), PHONE])
 def test_a_scene_stays_where_it_is_whatever_its_hint_says(browser, address, size):
     """Else a drag that begins where the mouse was hits the ground."""
@@ -218,7 +249,7 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     visit.page.get_by_text("or your image and its masks").click()
     for field, name in (("#own-image", "own.png"), ("#own-masks", "masks.png")):
         visit.upload(field, tmp_path / name)
-        visit.page.get_by_text(name).wait_for()
+        visit.page.locator(field).get_by_text("⇣").wait_for()  # the server has it
     before = visit.pixels(visit.stage)
     visit.page.get_by_role("button", name="take them").click()
     visit.page.get_by_text("Your image: resized from 256 x 128 to 128 x 64 px").wait_for()
@@ -232,6 +263,125 @@ def test_an_image_and_masks_of_ones_own(browser, address, tmp_path):
     assert drag["id"] == visit.ids[0]
     assert np.allclose(drag["path"][1], [40 * 256 / visit.box["width"], 0], atol=0.21)
     visit.close("own_masks")
+
+
+def test_a_second_point_of_an_object_turns_it_and_lets_it_grow(browser, address, tmp_path):
+    """By mouse, then by keys; gen move makes the same video of the request."""
+    visit = Moving(browser, address)
+    page, px = visit.page, 128 / visit.box["width"]
+    k = int(np.argmax([(visit.instance == id_).sum() for id_ in visit.ids]))
+    y, x = (visit.instance == visit.ids[k]).nonzero()
+    middle = (x.min() + x.max() + 1) / 2, (y.min() + y.max() + 1) / 2
+    start, further = (middle[0] - 4, middle[1]), (middle[0] + 4, middle[1])  # px of the scene
+
+    def on(place: tuple) -> tuple[float, float]:
+        return visit.box["x"] + place[0] / px, visit.box["y"] + place[1] / px
+
+    def pull(a: tuple, b: tuple) -> None:
+        visit.move(*on(a))
+        page.mouse.down()
+        visit.move(*on(b))
+        page.mouse.up()
+
+    pull(start, (start[0] + 4, start[1]))
+    visit.shows(YOU)
+    page.get_by_text("drag another point of it, or press < > to turn it").wait_for()
+    pull(further, (start[0] + 4, start[1] + 9))  # a quarter turn of an arm of 8, which grows to 9
+    visit.make()
+    request = visit.request()
+    assert request["drags"] == []
+    (track,) = request["tracks"]
+    assert track["id"] == visit.ids[k] and len(track["points"]) == 2
+    fit = tracks.similarities(np.array(track["points"]), 5)[:, :, :2]
+    turns = np.arctan2(fit[:, 1, 0], fit[:, 0, 0])
+    assert np.allclose(turns, np.pi / 2 * np.arange(1, 6) / 5, atol=0.06)
+    assert np.linalg.norm(fit[-1, :, 0]) == pytest.approx(9 / 8, abs=0.05)
+    video = frames_of_gif(visit.download("clip.gif")).astype(int)
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    out = tmp_path / "again"
+    main(["--scene", "0", "--request", str(tmp_path / "request.json"), "--out", str(out)])
+    same = frames_of_gif(out / "video.gif")[1:]  # after its arrows; it has another palette
+    assert same.shape == video.shape
+    most = np.abs(video[len(video) // 2] - video[0]).mean()
+    assert np.abs(same - video).mean((1, 2, 3)).max() < most / 5
+    page.screenshot(path=KEPT / "turned.png", full_page=True)
+    for key in (">", ">", "+", "ArrowRight"):
+        page.locator(visit.stage).press(key)
+    page.locator("#moved .player.stale").wait_for()
+    visit.make()
+    (again,) = visit.request()["tracks"]
+    before, after = (tracks.similarities(np.array(t["points"]), 1)[0] for t in (track, again))
+    by = np.linalg.inv(before[:, :2]) @ after[:, :2]
+    assert np.arctan2(by[1, 0], by[0, 0]) == pytest.approx(np.pi / 9, abs=0.02)
+    assert np.linalg.norm(by[:, 0]) == pytest.approx(1.1, abs=0.02)
+    moved = np.array(again["points"])[0, -1] - np.array(track["points"])[0, -1]
+    assert np.allclose(moved, [1, 0], atol=0.02)
+    visit.button("Undo").click()
+    visit.button("Clear").click()
+    visit.shows(YOU, False)
+    visit.close("turned_end")
+
+
+def frames_of_gif(path) -> np.ndarray:
+    """Frames (T, H, W, 3) of a GIF."""
+    gif = Image.open(path)
+    return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)])
+
+
+def test_objects_are_cut_out_of_a_photo_without_masks(browser, address, tmp_path):
+    visit, still = Moving(browser, address), scenes.drawn(2, (64, 128), 6)
+    page, photo = visit.page, Image.fromarray(viz.to_uint8(still.frame)).resize((512, 256))
+    photo.save(tmp_path / "own.png")
+    page.get_by_text("or your image and its masks").click()
+    visit.upload("#own-image", tmp_path / "own.png")
+    canvas = page.locator("#cut .photo")
+    canvas.wait_for()
+    visit.until(lambda: visit.array("#cut .photo")[..., 3].any(), "the photo")
+    box = canvas.bounding_box()
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    sizes = {id_: int((still.given == id_).sum()) for id_, *_ in scenes.objects(still)}
+    first, second = sorted(sizes, key=sizes.get)[:-3:-1]
+
+    def on(u: float, v: float) -> tuple[float, float]:
+        return box["x"] + u * box["width"] / 128, box["y"] + v * box["height"] / 64
+
+    def around(id_: int) -> tuple[int, int, int, int]:
+        y, x = (still.given.numpy() == id_).nonzero()
+        return x.min() - 0.5, y.min() - 0.5, x.max() + 1.5, y.max() + 1.5
+
+    left, top, right, bottom = around(first)
+    before = visit.pixels("#cut .photo")
+    visit.move(*on(left, top))
+    page.mouse.down()
+    visit.move(*on(right, bottom))
+    page.mouse.up()
+    page.locator("#own-masks").get_by_text("cut_masks").wait_for(timeout=60_000)
+    before = visit.changed("#cut .photo", before)
+    page.locator("#cut .kind").select_option("person")  # the class of the last object
+    y, x = (still.given.numpy() == second).nonzero()
+    page.locator("#cut .next").click()
+    page.locator("#cut .kind").select_option("bus")
+    page.mouse.click(*on(x.mean() + 0.5, y.mean() + 0.5))
+    visit.changed("#cut .photo", before)
+    page.locator("#cutting[aria-busy=false]").wait_for(timeout=60_000)
+    page.screenshot(path=KEPT / "cut.png", full_page=True)
+    shown = visit.pixels(visit.stage)
+    page.get_by_role("button", name="take them").click()
+    visit.changed(visit.stage, shown)
+    visit.box = page.locator(visit.stage).bounding_box()
+    page.locator(visit.stage).focus()
+    page.keyboard.press("n")
+    page.get_by_text("person 11001").wait_for()
+    page.keyboard.press("n")
+    page.get_by_text("bus 15001").wait_for()
+    for _ in range(3):  # a shorter arrow is all tip
+        page.keyboard.press("ArrowRight")
+    visit.shows(YOU)
+    visit.make()
+    (drag,) = visit.request()["drags"]
+    assert drag["id"] == 15001 and drag["path"][1] == [12.0, 0.0]  # px of the photo
+    visit.close("cut_taken")
 
 
 def test_a_stage_without_a_mouse(browser, address):
@@ -251,7 +401,18 @@ def test_a_stage_without_a_mouse(browser, address):
     page.keyboard.press("n")
     page.keyboard.press("P")
     visit.shows(PINNED)
+    page.keyboard.press("n")
+    page.keyboard.press("R")
+    visit.shows(REMOVED)
+    page.keyboard.press("Control+z")
+    visit.shows(REMOVED, False)
+    page.keyboard.press("r")
+    page.keyboard.press("R")  # takes it back
+    visit.shows(REMOVED, False)
+    page.keyboard.press("r")
+    visit.shows(REMOVED)
     visit.make()
     request = visit.request()
+    assert request["remove"] == [visit.ids[2]]
     assert request["drags"][0]["path"][1] == [3.0, 0.0] and request["pins"] == [visit.ids[1]]
     visit.close("keyboard")

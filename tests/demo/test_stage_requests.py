@@ -35,7 +35,7 @@ def test_what_is_suggested_is_made_at_any_speed(server, scene):
 
 def test_masks_without_objects_are_refused(server):
     client, _ = server
-    ((handler, _),) = client.named("of_files")
+    ((handler, inputs),) = client.named("of_files")
 
     def sent(content: bytes) -> dict:
         path = json.loads(client.upload("a.png", content)[1])[0]
@@ -45,7 +45,8 @@ def test_masks_without_objects_are_refused(server):
         file = io.BytesIO()
         Image.fromarray(ids.astype(np.uint16)).save(file, "PNG")
         image = sent(picture("PNG", ids.shape[::-1]))
-        return client.call(handler, [image, sent(file.getvalue())], session_hash=session)
+        given = [image, sent(file.getvalue()), *(None for _ in inputs[2:])]  # no frame before
+        return client.call(handler, given, session_hash=session)
 
     session, ids = opened(client), np.zeros((64, 128))
     message = take(ids)

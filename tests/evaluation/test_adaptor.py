@@ -124,9 +124,11 @@ def test_the_numbers_of_the_page_are_those_of_the_card():
         table, ("fde_px", "fde_px_velocity", "change_px_velocity", "change_px_removed"), strict=True
     ):
         cells = [cell.strip() for cell in line.split("|")[2:-1]]
-        wanted = [values.get(f"{who}/{name}") for who in ("still", "velocity", "no_edges", "user")]
+        wanted = [
+            values.get(f"{who}/{name}") for who in ("still", "velocity", "user", "user_previous")
+        ]
         if name.startswith("change_px"):  # without interaction nothing changes
-            wanted[1], wanted[2] = wanted[0], wanted[0] if name.endswith("velocity") else None
+            wanted[1] = wanted[0]
         assert cells == ["–" if value is None else f"{value:.2f}" for value in wanted], name
 
 

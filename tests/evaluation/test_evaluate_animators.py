@@ -33,6 +33,7 @@ class Knows(torch.nn.Module):
     """Recognises a clip by its first frame and its dragged objects, and repeats it."""
 
     task = "animator"
+    takes = frozenset()
     shape, hparams = (3, 32, 64), SimpleNamespace(camera=0.5)
 
     def __init__(self, clips=CLIPS):
@@ -388,3 +389,34 @@ def test_an_evaluation_that_was_cut_goes_on(tmp_path, monkeypatch):
         )
 
     check_goes_on(evaluate, tmp_path, monkeypatch, after=3)
+
+
+def test_longer_and_larger_clips_of_a_model_in_layers():
+    torch.manual_seed(0)
+    made = ClickToMove(**CLICK_TO_MOVE | dict(generator="layered"))
+    clips = MoverClips(777, 5, 2, 48, 80, frames=12, max_objects=4, branches=True)
+    rows = {row["metric"]: row for row in evaluate_animator(made, clips, ["motion"])}
+    assert rows["user/error_px_frame5"]["value"] < rows["user/error_px_frame10"]["value"]
+    assert "user/error_px_frame16" not in rows
+    assert "11 frames after the first, 48 x 80 px" in rows["user/fde_px"]["protocol"]
+    rows = {row["metric"] for row in evaluate_animator(made, clips, ["frames"], 1)}
+    assert {"oracle_camera/ghost", "removed/psnr", "copy_removed/ghost"} <= rows
+    with pytest.raises(ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got"):
+        evaluate_animator(ClickToMove(**CLICK_TO_MOVE), clips, ["motion"])
+
+
+def test_ghosts_and_removal_of_one_who_knows_all_and_of_nothing():
+    class Asked(Knows):
+        takes = frozenset({"removed"})
+
+        def find(self, scene, motion, i):
+            if motion.removed is None:
+                return super().find(scene, motion, i)
+            same = [c for c in self.clips if torch.equal(c["video"][0], scene.frame[i])]
+            assert motion.removed[i].nonzero().flatten().tolist() == [same[0]["target"]]
+            return self.clips[3 * (same[0]["index"] // 3) + 2]
+
+    rows = {row["metric"]: row["value"] for row in evaluate_animator(Asked(), CLIPS, ["frames"])}
+    assert rows["removed/psnr"] == 60 and rows["removed/ghost"] == 0
+    assert rows["copy_removed/ghost"] == pytest.approx(1) and rows["copy/ghost"] == pytest.approx(1)
+    assert rows["user/ghost"] == 0 < rows["copy_removed/psnr"] < 60

@@ -12,11 +12,14 @@ from torch import nn
 
 from conftest import ROOT
 from cut import check_goes_on
-from gen.evaluation import editors
+from gen.evaluation import edit_curves, editors
+from gen.evaluation.edit_curves import FARTHEST, success_area
 from gen.evaluation.editors import FIRST_OTHER, evaluate_editor
 from gen.files import sha256
 from gen.methods.attribute_classifier import AttributeClassifier
 from gen.methods.style_function import StyleFunction
+from gen.metrics.identity import identity_similarity
+from gen.networks.arcface import IRSE50
 from runs import CLASSIFIER, TINY, ship
 
 NAMES = ["bear", "cat", "dog", "spots"]  # one of the first three holds
@@ -233,8 +236,9 @@ def test_editors_are_compared_source_by_source(plain):
     for noise_dim in (0, 1):
         editor = Editor(noise_dim)
         evaluate(editor)
-        seen = [editor.calls[0], *editor.calls[-K - 2 :]]
-        wanted.append(torch.cat([torch.cat([code, d], 1) for code, d, _ in seen]))
+        seen = [editor.calls[0], *editor.calls[3 if noise_dim else 1 :]]  # `edits` makes 3, or 1
+        told = [torch.cat([code[:, :5], d], 1) for code, d, _ in seen]  # column 5: earlier noise
+        wanted.append(torch.cat(told))
     assert torch.equal(*wanted)
 
 
@@ -243,7 +247,8 @@ def test_rows(plain, tmp_path):
         (tmp_path / name).write_text(name)
     files = dict(checkpoint=tmp_path / "editor", judge_checkpoint=tmp_path / "judge")
     rows = evaluate(Careless(), psi=0.5, **files)
-    assert len(values(rows)) == len(rows) == 2 * (K + 2) + 2 + 4 * (K + 1) + 6
+    curves = 3 * len(edit_curves.STRENGTHS) + 4
+    assert len(values(rows)) == len(rows) == 2 * (K + 2) + 2 + 4 * (K + 1) + 6 + curves
     for row in rows:
         low, high = row["ci95"]
         assert low <= row["value"] <= high and row["count"] == 6 == len(row["values"])
@@ -272,9 +277,11 @@ def test_values_do_not_depend_on_the_batch_and_grow_with_the_count(plain):
 
 
 def test_groups_do_not_depend_on_each_other(plain):
-    everything = values(evaluate(Careless()))
+    judges = dict(examiner=Other(), arcface=small_face())
+    everything = values(evaluate(Careless(), **judges))
+    assert "curves/identity_s2" in everything
     for group in editors.GROUPS:
-        alone = values(evaluate(Careless(), metrics=[group]))
+        alone = values(evaluate(Careless(), metrics=[group], **judges))
         assert alone == {name: everything[name] for name in alone}, group
 
 
@@ -437,6 +444,8 @@ def test_the_script_truncates_as_told(files, tmp_path, monkeypatch, lpips_cache)
     [
         (["--checkpoint", "none.safetensors"], "none.safetensors"),
         (["--max-sources", "0"], "expected count 1 .. 100000, .* got 0"),
+        (["--arcface", "none.pth"], "none.pth: expected IR-SE50 weights"),
+        (["--metrics", "identity"], "--arcface: expected IR-SE50 weights .*, got none"),
     ],
 )
 def test_a_wrong_input_of_the_script_is_one_line(files, monkeypatch, options, message):
@@ -455,3 +464,134 @@ def test_an_evaluation_that_was_cut_goes_on(plain, tmp_path, monkeypatch):
     check_goes_on(
         lambda ledger: evaluate(batch_size=2, ledger=ledger), tmp_path, monkeypatch, after=4
     )
+
+
+# ---- curves over strength, and an examiner apart ------------------------------------------------
+
+
+class Other(Judge):
+    """An examiner that sees spots where there are none, and names its factors."""
+
+    factor_names = [*NAMES, "content"]
+
+    def classify(self, x):
+        return self.regress(x)[:, :K] * torch.tensor([1.0, 1, 1, -1])
+
+
+def small_face():
+    """Stands in for a face network, without its 43 million weights."""
+    return nn.Sequential(nn.AvgPool2d(14), nn.Flatten(), nn.Linear(192, 8)).eval()
+
+
+STRENGTHS = (0.25, 0.75, 1.0, 1.5)  # none at which a level is 0, or beyond what an image shows
+
+
+def test_curves_of_a_perfect_editor_are_those_of_a_straight_line(plain, monkeypatch):
+    monkeypatch.setattr("gen.evaluation.edit_curves.STRENGTHS", STRENGTHS)
+    found = values(evaluate(Editor(noise_dim=0), metrics=["curves"], count=20))
+    for strength in STRENGTHS:  # a label goes from -1/2 to 1/2: it changes beyond the middle
+        assert found[f"curves/success_s{strength:g}"] == (strength > 0.5)
+        patches = (3 * 2 + 1) / 4  # an animal changes two patches of 16, spots one
+        expected = pytest.approx(patches * strength**2 / 16, rel=1e-5)
+        assert found[f"curves/lpips_alex_s{strength:g}"] == expected
+        leaks = pytest.approx(patches * strength * 2 / 5, rel=1e-5)  # std 1/2, of 5 factors
+        assert found[f"curves/factors_s{strength:g}"] == leaks
+    least = [m * 0.75**2 / 16 for m in (2, 2, 2, 1)]
+    expected = sum(1 - far / FARTHEST for far in least) / 4
+    assert found["curves/area"] == pytest.approx(expected, rel=1e-5)
+    assert found["curves/monotone"] == 1
+    assert found["curves/undo_lpips_alex"] == pytest.approx(0, abs=1e-9)
+    assert found["curves/commute_lpips_alex"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_judge_without_factors_leaves_their_rows_out(plain):
+    judge = Judge()
+    judge.factor_std, judge.classify = torch.ones(0), Judge().classify
+    judge.regress = lambda x: x.new_zeros(len(x), 0)
+    names = [*values(evaluate(judge=judge, metrics=["curves"]))]
+    assert "curves/success_s1" in names and "curves/factors_s1" not in names
+
+
+def test_identity_over_strength_is_that_of_the_edits_by_hand(plain, monkeypatch):
+    monkeypatch.setattr("gen.evaluation.edit_curves.STRENGTHS", (0.5, 2.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        face = IRSE50().requires_grad_(False).eval()
+    editor = Editor(noise_dim=0)
+    rows = evaluate(editor, metrics=["identity"], count=1, arcface=face)
+    assert [row["metric"] for row in rows] == ["curves/identity_s0.5", "curves/identity_s2"]
+    (code, *_), wanted = editor.calls[0], torch.stack([d for _, d, _ in editor.calls[:K]], 1)
+    for strength, row in zip((0.5, 2.0), rows, strict=True):
+        ends = [editor.edit(code[:, None], d, None) for d in wanted.unbind(1)]
+        made = [editor.synthesize(code[:, None].lerp(end, strength)).clamp(-1, 1) for end in ends]
+        x = editor.synthesize(code[:, None])
+        expected = identity_similarity(face, x, torch.stack(made, 1))
+        assert row["value"] == pytest.approx(expected.mean().item(), abs=1e-5)
+    assert rows[0]["value"] > rows[1]["value"] + 0.01 and rows[0]["better"] == "higher"
+
+
+def test_identity_is_left_out_of_all_without_weights_and_refused_by_name(plain, tmp_path):
+    assert not any("identity" in name for name in values(evaluate()))
+    with pytest.raises(ValueError, match="--arcface: expected IR-SE50 weights .*`identity`, got"):
+        evaluate(metrics=["curves", "identity"])
+    face, options = small_face(), dict(metrics=["identity"], count=1, ledger=tmp_path / "v.jsonl")
+    still = values(evaluate(Identity(), arcface=face, **options))
+    assert len(still) == 7 and [*still.values()] == pytest.approx([1] * 7, abs=1e-5)
+    first = options["ledger"].read_text()
+    evaluate(Identity(), arcface=face, **options)
+    assert options["ledger"].read_text() == first
+    face[2].bias.data += 1
+    evaluate(Identity(), arcface=face, **options)  # measured again
+    assert len(options["ledger"].read_text().splitlines()) == len(first.splitlines()) + 1
+
+
+def test_an_editor_that_does_nothing_has_no_area_and_a_careless_one_less(plain):
+    found = values(evaluate(Identity(), metrics=["curves"], count=20))
+    assert found["curves/area"] == 0 and found["curves/monotone"] == 0
+    assert found["curves/undo_lpips_alex"] == 0
+    good, careless = (
+        values(evaluate(editor, metrics=["curves"], count=20))
+        for editor in (Editor(0), Careless(0))
+    )
+    assert careless["curves/area"] < 0.5 * good["curves/area"]
+    assert careless["curves/commute_lpips_alex"] > 0.01
+
+
+def test_an_editor_may_have_a_path_of_its_own(plain):
+    class Stepwise(Editor):
+        def edit_at(self, ws, d, z, strength):
+            return self.edit(ws, d, z) if strength >= 0.25 else ws
+
+    found = values(evaluate(Stepwise(0), metrics=["curves"]))
+    assert found["curves/success_s0.25"] == 1
+
+
+def test_the_area_is_of_the_nearest_success():
+    right = torch.tensor([[[False]], [[True]], [[True]]])
+    far = torch.tensor([[[0.1]], [[0.2]], [[0.15]]])
+    assert success_area(right, far).item() == pytest.approx(1 - 0.15 / FARTHEST)
+    assert success_area(~right | right, 2 * FARTHEST + far).item() == 0
+    assert success_area(right & False, far).item() == 0
+
+
+def test_an_examiner_judges_apart_and_names_what_changed(plain):
+    examiner = Other()
+    found = values(evaluate(metrics=["edits", "examined"], count=20, examiner=examiner))
+    assert found["edits/accuracy_spots"] == 1 and found["examined/accuracy_spots"] == 0
+    assert found["examined/accuracy_cat"] == 1 and found["examined/accuracy_joint"] == 0
+    assert found["examined/accuracy"] == found["examined/single"] == 0.75
+    assert found["examined/agreement"] == 0.75 and found["examined/kept"] == 1
+    assert found["examined/factor_spots"] == pytest.approx(1 / 0.5 / 4)
+    assert found["examined/factor_content"] == 0
+    moved = sum(found[f"examined/factor_{name}"] for name in NAMES[:3])
+    assert moved == pytest.approx(3 * 2 / 0.5 / 4)
+
+
+def test_all_leaves_the_examiner_out_if_there_is_none(plain):
+    assert not any(name.startswith("examined") for name in values(evaluate()))
+    with pytest.raises(ValueError, match="--examiner: expected a classifier for `examined`"):
+        evaluate(metrics=["examined"])
+    other = Judge()
+    other.attribute_names = NAMES[:3]
+    with pytest.raises(ValueError, match="examiner: expected an AttributeClassifier of"):
+        evaluate(metrics=["examined"], examiner=other)

@@ -14,12 +14,14 @@ KINDS = {  # method -> its graphs
     "StyleGAN2": ["mapping", "synthesis", "synthesis_noise"],
     "StyleFunction": ["mapping", "synthesis", "edit"],
     "LinearDirections": ["mapping", "synthesis", "edit"],
+    "StepwiseEditor": ["mapping", "synthesis", "edit"],
+    "InversionEncoder": ["mapping", "synthesis", "encode"],
     "SpatialEntropy": ["classify"],
     "DomainClassifier": ["classify"],
     "AttributeClassifier": ["classify"],
 }
 FAST = {"SmoothI2I": "decode", "StyleGAN2": "mapping", "StyleFunction": "edit",
-        "SpatialEntropy": "classify"}  # fmt: skip
+        "InversionEncoder": "encode", "SpatialEntropy": "classify"}  # fmt: skip
 EACH = [
     pytest.param(name, kind, marks=[] if FAST.get(name) == kind else pytest.mark.slow)
     for name, kinds in KINDS.items()
@@ -98,6 +100,17 @@ def test_a_generator(make):
     same(graphs["synthesis_noise"].run({"ws": ws} | noise)["image"], net(ws, maps))
 
 
+def test_a_generator_with_transparency(tmp_path):
+    method = gen.methods.StyleGAN2(**OPTIONS["StyleGAN2"] | {"alpha": True})
+    synthesis = runtimes.cut(method)[1]
+    assert synthesis.outputs == {"image": "N 4 32 32"}
+    given = synthesis.random(N=2)
+    same(synthesis.run(given)["image"], method.synthesize(given["ws"]))
+    runtimes.save(synthesis, tmp_path / "synthesis.pt2", "torch")
+    run = runtimes.runner(synthesis, tmp_path / "synthesis.pt2")
+    assert runtimes.difference(synthesis, run) < 1e-4
+
+
 def test_a_generator_of_classes(make):
     method = gen.methods.StyleGAN2(**OPTIONS["StyleGAN2"] | {"conditional": True, "num_domains": 3})
     mapping = runtimes.cut(method)[0]
@@ -107,12 +120,21 @@ def test_a_generator_of_classes(make):
     same(mapping.run({"z": z, "psi": psi, "y": y})["ws"], want)
 
 
-@pytest.mark.parametrize("name", ["StyleFunction", "LinearDirections"])
+@pytest.mark.parametrize("name", ["StyleFunction", "LinearDirections", "StepwiseEditor"])
 def test_an_editor(make, name):
     method, graphs = make(name)
     given = graphs["edit"].random(N=3)
     z = given.get("z", torch.zeros(3, 0))
     same(graphs["edit"].run(given)["edited"], method.edit(given["ws"], given["d"], z))
+
+
+def test_an_encoder(make):
+    method, graphs = make("InversionEncoder")
+    for row in method.ema.module["encoder"].rows:
+        row.weight.normal_()
+    x = graphs["encode"].random(N=3)["x"]
+    encode = next(g for g in runtimes.cut(method) if g.name == "encode")  # of these weights
+    same(encode.run({"x": x})["ws"], method.encode(x))
 
 
 @pytest.mark.parametrize("name", ["SpatialEntropy", "DomainClassifier", "AttributeClassifier"])

@@ -56,8 +56,8 @@ def test_the_same_bytes_give_the_same_file():
 def test_every_tab_has_a_module_and_its_models_are_on_the_page():
     for tab in tasks.TABS:
         text = (site.PAGE / f"{tab.module.rpartition('.')[2]}.js").read_text()
-        for role in tab.roles:
-            assert f'"{role}_' in text
+        for role, row in tab.roles.items():
+            assert (f'"{role}_' in text) == bool(row.checkpoint)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
@@ -124,9 +124,10 @@ def still(page, selector: str) -> np.ndarray:
     return shown(page, selector)
 
 
-def near(got: np.ndarray, want: torch.Tensor) -> None:
+def near(got: np.ndarray, want: torch.Tensor, most: int = GREY) -> None:
     off = np.abs(got - viz.to_uint8(want.clamp(-1, 1)).astype(np.int64))
-    assert off.max() <= GREY, f"expected pixels within {GREY} of 255, got {off.max()}"
+    assert off.max() <= most, f"expected pixels within {most} of 255, got {off.max()}"
+    assert (off > GREY).mean() < 0.001
 
 
 @pytest.mark.slow
@@ -223,6 +224,20 @@ def test_click_to_move(page):
             f"x => {{ x.value = {t}; x.dispatchEvent(new Event('input')) }}"
         )
         near(shown(page, "#moved"), want[t - 1])
+    for left in ([], ["pins"], ["gone"], []):  # after each click on the object
+        page.mouse.click(box["x"] + (x + 0.5) * size[0], box["y"] + (y + 0.5) * size[1])
+        still(page, "#moved")
+        last = page.evaluate(SELECT, "move")
+        assert [key for key in ("drags", "pins", "gone") if last[key]] == left
+        if left == ["gone"]:
+            motion = dragging.motion(dragging.Request(remove=(int(one.ids[0, 0]),)), one, T)
+            made = method.animate(one, motion, z, object_z.view(1, one.present.shape[1], T, -1))
+            want = made.video[0]
+            page.get_by_role("button", name="pause").click()
+            page.locator("#frame").evaluate(
+                f"x => {{ x.value = {T}; x.dispatchEvent(new Event('input')) }}"
+            )
+            near(shown(page, "#moved"), want[T - 1], most=6)  # 4 measured, in the hole
 
 
 @pytest.mark.slow

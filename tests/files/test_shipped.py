@@ -10,7 +10,7 @@ import pytest
 
 import gen
 from conftest import ROOT
-from gen import checkpoint, shipped
+from gen import checkpoint, files, shipped
 from gen.data import remote
 from gen.files import UnavailableError, WeightsError, sha256
 
@@ -35,7 +35,8 @@ def elsewhere(tmp_path, monkeypatch):
     package = tmp_path / "site-packages/gen"
     package.mkdir(parents=True)
     shutil.copy(ROOT / "checkpoints/manifest.json", package / "checkpoints.json")
-    monkeypatch.setattr(shipped, "PACKAGE", package)
+    for module in (files, shipped):
+        monkeypatch.setattr(module, "PACKAGE", package)
     monkeypatch.setenv("GEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(remote, "PAUSES", ())

@@ -14,8 +14,9 @@ from rows_click_to_move import CLICK_TO_MOVE
 
 H, W = 32, 64
 FULL = {
-    "drags": [{"id": 13001, "path": [[5, 6], [9, 6]], "scale": 1.5}],
+    "drags": [{"id": 13001, "path": [[5, 6], [9, 6]], "scale": 1.5, "confidence": 0.5}],
     "pins": [11002],
+    "remove": [12003],
     "camera": [1, -2, 1.1],
     "seed": 4,
 }
@@ -36,13 +37,14 @@ def meant(*objects, **request):
     return dragging.motion(Request(tuple(objects), **request), scene, 5), scene
 
 
-def drag(id_=13001, path=((0, 0), (10, 5)), scale=1.0):
-    return Drag(id_, path, scale)
+def drag(id_=13001, path=((0, 0), (10, 5)), scale=1.0, confidence=1.0):
+    return Drag(id_, path, scale, confidence)
 
 
 def test_json_there_and_back():
     request = dragging.parse(json.dumps(FULL))
-    expected = Request((Drag(13001, ((5, 6), (9, 6)), 1.5),), (11002,), (1, -2, 1.1), 4)
+    drags = (Drag(13001, ((5, 6), (9, 6)), 1.5, 0.5),)
+    expected = Request(drags, (11002,), (1, -2, 1.1), 4, remove=(12003,))
     assert request == expected == dragging.parse(FULL) == dragging.parse(dragging.dump(request))
     assert dragging.parse("{}") == Request() == dragging.parse(dragging.dump(Request()))
 
@@ -51,7 +53,7 @@ def test_json_there_and_back():
     "wrong, told",
     [
         ("{", "request: expected JSON"),
-        ("[1]", "request: expected an object of camera, drags, pins, seed, tracks, got"),
+        ("[1]", "request: expected an object of camera, drags, pins, remove, seed, tracks, got"),
         ({"drag": []}, r"request: expected an object of .*, got \['drag'\]"),
         ({"drags": [{"id": 1, "path": [[0, 0]], "speed": 2}]}, r"a drag: .* got \['speed'\]"),
         ({"drags": [{"path": [[0, 0], [1, 1]]}]}, r"request: expected .*KeyError: 'id'"),
@@ -59,6 +61,8 @@ def test_json_there_and_back():
         ({"camera": [1, 2]}, "request: expected .*ValueError"),
         ({"pins": ["a"]}, "request: expected .*a number, got 'a'"),
         ({"pins": "12"}, "request: expected .*a list, got '12'"),
+        ({"remove": 13001}, "request: expected .*a list, got 13001"),
+        ({"drags": [{"id": 1, "path": [], "confidence": "no"}]}, "a number, got 'no'"),
         ({"camera": "123"}, "request: expected .*a list, got '123'"),
         ({"drags": [{"id": 13001.9, "path": [[0, 0], [1, 1]]}]}, "a whole number, got 13001.9"),
         ({"drags": [{"id": True, "path": [[0, 0], [1, 1]]}]}, "a number, got True"),
@@ -76,8 +80,13 @@ def test_wrong_json(wrong, told):
     [
         ([drag(13002)], {}, r"expected ids among \[11002, 13001\], got 13002"),
         ([], {"pins": (7,)}, r"expected ids among \[11002, 13001\], got 7"),
-        ([drag(), drag()], {}, "id 13001: expected one drag or pin"),
-        ([drag()], {"pins": (13001,)}, "id 13001: expected one drag or pin"),
+        ([], {"remove": (13009,)}, r"expected ids among \[11002, 13001\], got 13009"),
+        ([drag(), drag()], {}, "id 13001: expected one drag, pin or removal of an object"),
+        ([drag()], {"pins": (13001,)}, "id 13001: expected one drag, pin or removal"),
+        ([drag()], {"remove": (13001,)}, "id 13001: expected one drag, pin or removal"),
+        ([], {"pins": (11002,), "remove": (11002,)}, "id 11002: expected one drag, pin or rem"),
+        ([drag(confidence=1.5)], {}, r"drag of 13001: expected a confidence in 0 .. 1, got 1.5"),
+        ([drag(confidence=float("nan"))], {}, r"expected a confidence in 0 .. 1, got nan"),
         ([drag(path=((0, 0), (float("nan"), 0)))], {}, "drag of 13001: .*finite"),
         ([drag(path=((0, 0),))], {}, "drag of 13001: expected two or more"),
         ([drag(path=((0, 0), (300, 0)))], {}, "expected at most 256 px, got 300 px"),
@@ -151,6 +160,90 @@ def test_wrong_images():
         dragging.scene(frame, semantic, 13000 + torch.arange(H * W).view(H, W) // 50)
     with pytest.raises(ValueError, match="ids 1000 .. 18999.*up to 26001"):
         dragging.scene(frame, semantic, instance + 13000)
+
+
+def test_a_plain_request_sets_no_optional_input():
+    motion, _ = meant(drag(), pins=(11002,))
+    assert motion.past is None and motion.confidence is None and motion.removed is None
+
+
+def test_a_removed_object_and_a_confidence_are_inputs_of_their_objects():
+    motion, scene = meant(drag(confidence=0.25), remove=(11002,))
+    assert motion.removed.tolist() == [[True, False]] and motion.user.tolist() == [[False, True]]
+    assert motion.confidence.tolist() == [[1, 0.25]]
+    assert motion.left(scene).tolist() == [[False, True]]
+    exact, _ = meant(drag())
+    assert torch.equal(motion.theta, exact.theta)
+
+
+def test_a_removed_object_leaves_a_hole_and_the_others_react():
+    method, what = learnt(), image()
+    plain, gone = (
+        dragging.animate(method, *what, Request(remove=ids, seed=3)) for ids in ((), (11002,))
+    )
+    assert not torch.equal(plain.theta[:, :, 1], gone.theta[:, :, 1])  # the other one reacts
+    assert gone.boxes[0, :, 0, :2].abs().min() > 1  # outside the image
+    seen, animator = [], method.ema.module["animator"]
+    animator.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[4]))
+    dragging.animate(method, *what, Request(remove=(11002,), pins=(13001,)))
+    hole = what[2] == 11002
+    assert (seen[0][0, :, 0] == ~hole).all()  # visible everywhere else
+
+
+def test_a_hint_is_not_followed_exactly():
+    method, what = learnt(), image()
+    exact, hint = (
+        dragging.predict(method, *what, Request((drag(path=((0, 0), (6, 2)), confidence=c),)))
+        for c in (1.0, 0.5)
+    )
+    wanted = dragging.motion(Request((drag(path=((0, 0), (6, 2))),)), dragging.scene(*what), 3)
+    assert torch.equal(exact[:, :, 1], wanted.theta[:, :, 1])
+    assert not torch.equal(hint[:, :, 1], wanted.theta[:, :, 1])
+
+
+def test_a_previous_frame_shows_how_fast_objects_move():
+    method, (_, *maps) = learnt(), image()
+    frame = torch.nn.functional.interpolate(
+        torch.rand(1, 3, H // 4, W // 4, generator=torch.Generator().manual_seed(0)) * 2 - 1,
+        (H, W),
+        mode="bicubic",
+    )[0].clamp(-1, 1)
+    before, given = frame.roll(-2, 2), []  # all moved 2 px to the right
+    graph = method.ema.module["animator"].graph
+    graph.register_forward_pre_hook(lambda _, args: given.append(args[9]))
+    still = dragging.predict(method, frame, *maps, Request())
+    moving = dragging.predict(method, frame, *maps, Request(), before)
+    assert given[0] is None and not torch.equal(still, moving)
+    torch.testing.assert_close(given[1], torch.tensor([[[4 / 63, 0.0]] * 2]), atol=5e-3, rtol=0)
+    clip = dragging.animate(method, frame, *maps, Request(), before)
+    assert torch.equal(clip.theta, moving)
+    with pytest.raises(
+        ValueError, match=r"previous frame: expected the shape .*\(3, 32, 64\), got"
+    ):
+        dragging.animate(method, frame, *maps, Request(), before[:, :16])
+
+
+@pytest.mark.parametrize(
+    "request_, previous, told",
+    [
+        (Request(camera=(1.0, 0.0, 1.0)), False, "camera: expected none .* --model.camera 0.5"),
+        (Request((drag(confidence=0.5),)), False, "confidence below 1: .* --model.unsure 0.2"),
+        (Request(), True, "previous frame: expected none of .* --model.past 0.5"),
+    ],
+)
+def test_a_model_refuses_what_it_was_not_trained_with(request_, previous, told):
+    method, what = ClickToMove(**CLICK_TO_MOVE | {"camera": 0.0}), image()
+    for run in (dragging.animate, dragging.predict):
+        with pytest.raises(ValueError, match=told):
+            run(method, *what, request_, what[0] if previous else None)
+
+
+def learnt() -> ClickToMove:
+    """A model that takes all optional inputs, and whose objects react."""
+    method = ClickToMove(**CLICK_TO_MOVE, past=0.5, unsure=0.2)
+    last, rng = method.ema.module["animator"].graph.last.weight, torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(last, std=0.02, generator=rng)
+    return method
 
 
 def test_a_drag_moves_the_box_evenly_and_a_pin_holds_it():

@@ -110,6 +110,27 @@ def test_edits_have_a_row_for_each_request_and_seed():
     assert len(codes[0, :, 0, 0].unique(dim=0)) == 3  # other noise, another code
 
 
+def test_a_strength_is_a_share_of_the_edit_or_of_the_editors_own_path():
+    method, strengths = Editor(), (0, 0.5, 1, 2)
+    ws, z = torch.tensor([[[0.0, 1, 0, 1]], [[1.0, 0, 0, 0]]]), torch.zeros(2, 4)
+    d = torch.tensor([[1.0, 0, 0, 1], [1.0, 0, 0, 0]])
+    codes = editing.at_strengths(method, ws, d, z, strengths)
+    assert codes.shape == (4, 2, 1, 4)
+    assert torch.equal(codes[:, 1], ws[1:].expand(4, -1, -1))  # nothing is to change
+    assert codes[:, 0, 0].tolist() == [[k, 1 - k, 0, 1] for k in strengths]
+    method.edit_at = lambda ws, d, z, strength: ws + strength
+    assert torch.equal(editing.at_strengths(method, ws, d, z, (0.5,))[0], ws + 0.5)
+
+
+def test_success_is_the_probability_of_what_changes_alone():
+    y, d = torch.tensor([1.0, 0, 0, 1]), torch.tensor([0.0, 1, 0, 1])
+    images = Editor().synthesize(torch.tensor([[[1.0, 0, 1, 0]], [[0.0, 1, 1, 0]]]))
+    low, high = torch.sigmoid(torch.tensor([-0.5, 0.5])).tolist()
+    assert editing.success(Judge(), images, y, d).tolist() == pytest.approx([low, high])
+    half = editing.success(Judge(), images, y, torch.tensor([0.0, 0, 1, 1]))
+    assert half.tolist() == pytest.approx([(low + high) / 2, high])
+
+
 def test_a_walk_passes_through_its_keys():
     method = Editor()
     keys = [torch.zeros(2, 1, 4), torch.ones(2, 1, 4), torch.full((2, 1, 4), 0.5)]
@@ -143,7 +164,9 @@ def test_the_script_draws_seeds(checkpoint, edited, tmp_path):
     request = ("" if seen[0, 0] else "no-") + "bear"
     options = ["--seeds", "3-4", "--set", request, "--noises", "3", "--frames", "4"]
     wrote = run(checkpoint, edited["judge"], tmp_path, *options)
-    assert wrote == ["00-3.gif", "01-4.gif", "edits.png"]
+    singles = [f"0{k}-{3 + k}_0-{request}_{j}.png" for k in (0, 1) for j in range(3)]
+    clips = ["00-3.gif", "00-3.mp4", "01-4.gif", "01-4.mp4"]
+    assert wrote == sorted([*clips, *singles, "codes.safetensors", "edits.png"])
     assert Image.open(tmp_path / "00-3.gif").n_frames == 6  # 4 and back
     width, height = Image.open(tmp_path / "edits.png").size
     assert 1.7 < width / height < 2.2  # 4 columns, 2 rows, a header
@@ -157,7 +180,9 @@ def test_the_script_takes_photos(checkpoint, edited, tmp_path):
     seen = editing.known(*map(gen.load, (checkpoint, edited["judge"])))
     request = ("" if seen[0, 0] else "no-") + "bear"
     options = [str(photo), "--set", request, "--steps", "2", "--frames", "0"]
-    assert run(checkpoint, edited["judge"], tmp_path / "out", *options) == ["edits.png"]
+    wrote = run(checkpoint, edited["judge"], tmp_path / "out", *options)
+    singles = [f"00-photo_0-{request}_{j}.png" for j in range(2)]
+    assert wrote == [*singles, "codes.safetensors", "edits.png"]
 
 
 def test_an_editor_translates_images(checkpoint):

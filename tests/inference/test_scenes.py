@@ -161,6 +161,18 @@ def test_wrong_files(write, tmp_path):
         scenes.read(frame, cut, (H, W))
 
 
+def test_the_frame_before_is_fitted_as_the_frame(write, tmp_path):
+    frame, masks = write(np.repeat(labels(k=2), 2, 0))
+    assert scenes.read(frame, masks, (H, W)).previous is None
+    for fit in ("crop", "stretch"):
+        still = scenes.read(frame, masks, (H, W), fit, frame)
+        assert torch.equal(still.previous, still.frame) and still.previous.shape == (3, H, W)
+    Image.open(frame).crop((0, 0, 128, 127)).save(tmp_path / "before.png")
+    told = r"before.png: expected the width and height of .*f.png, \(128, 128\), got \(128, 127\)"
+    with pytest.raises(ValueError, match=told):
+        scenes.read(frame, masks, (H, W), previous=tmp_path / "before.png")
+
+
 def test_a_drawn_scene():
     still = scenes.drawn(2, (H, W), 4)
     assert still.frame.shape == (3, H, W) and len(scenes.objects(still)) >= 1
@@ -180,6 +192,8 @@ def test_words_are_a_request(write):
     assert got == Request((Drag(13001, way, 1.5),), (11002,), (-4.0, 0.0, 1.1), 3)
     clicked = scenes.parse_request(still, ["5,6:8,-2"], ["33,24"], ["6,6:1.5"], "-4,0,1.1", 3)
     assert clicked == got
+    gone = scenes.parse_request(still, ["13001:8,-2"], remove=["33,24"], confidence=["5,6:0.5"])
+    assert gone == Request((Drag(13001, way, 1.0, 0.5),), remove=(11002,))
     grown = scenes.parse_request(still, scales=["13001:2"])
     assert grown == Request((Drag(13001, ((0.0, 0.0), (0.0, 0.0)), 2.0),))
 
@@ -198,6 +212,10 @@ def test_words_are_a_request(write):
         ({"pins": ["13001:3"]}, "pin: expected ID or X,Y, got '13001:3'"),
         ({"scales": ["13001:1,2"]}, "scale: expected ID:SCALE"),
         ({"scales": ["13001:1", "13001:2"]}, "scale: expected one for an object"),
+        ({"remove": ["13001:3"]}, "remove: expected ID or X,Y, got '13001:3'"),
+        ({"remove": ["7"]}, r"remove: expected an id of 11002 .*got 7"),
+        ({"confidence": ["13001"]}, "confidence: expected ID:CONFIDENCE or X,Y:CONFIDENCE"),
+        ({"confidence": ["13001:1"]}, "confidence: expected a drag or scale of 13001 as well"),
         ({"camera": "1,2"}, "camera: expected DX,DY,ZOOM of finite numbers, got '1,2'"),
     ],
 )
@@ -211,6 +229,8 @@ def test_a_table_is_in_px_of_the_image_given(write):
     boxes = torch.tensor([[[8.5, 7.5, 10, 8]], [[10.5, 6.5, 20, 16]]])
     line = scenes.table(still, [13001], boxes, ["you"]).splitlines()[1]
     assert line.split() == ["13001", "car", "you", "+6.0", "-3.0", "2.00"]
+    line = scenes.table(still, [13001], boxes, ["removed"]).splitlines()[1]
+    assert line.split() == ["13001", "car", "removed", "-", "-", "-"]
 
 
 # ---- the script ---------------------------------------------------------------------------------
@@ -229,8 +249,10 @@ def test_the_script_makes_a_video_of_files_and_again_of_its_request(write, run, 
     arrays = {"tracks.npy", "visible.npy"}
     assert set(files) == pictures | arrays | {"video.gif", "video.mp4", "request.json"}
     asked = json.loads(files["request.json"])
-    assert asked["drags"] == [{"id": 13001, "path": [[0, 0], [24, 3]], "scale": 1.0}]
-    assert asked["pins"] == [11002] and asked["seed"] == 5
+    assert asked["drags"] == [
+        {"id": 13001, "path": [[0, 0], [24, 3]], "scale": 1.0, "confidence": 1.0}
+    ]
+    assert asked["pins"] == [11002] and asked["seed"] == 5 and asked["remove"] == []
     assert asked["camera"] == pytest.approx([-6, 0, 1.1**1.5])
     gif = Image.open(out / "video.gif")
     assert gif.size == (768, 384) and gif.n_frames == 7  # the arrows; 4 frames, there and back
@@ -259,6 +281,37 @@ def test_the_script_follows_tracks_and_writes_them(write, run, tmp_path):
     assert np.load(out / "tracks.npy") == pytest.approx(ways, abs=0.05)
     said, status, _ = run(*image, "--drag", "11002:1,1", *words[2:])
     assert status and "--visible: expected --tracks as well" in said
+
+
+def test_the_script_removes_an_object(write, run):
+    frame, masks = write()
+    words = ["--frame", frame, "--masks", masks, "--remove", "13001"]
+    results = []
+    for more in ([], ["--suggest"]):
+        said, status, out = run(*words, *more)
+        assert not status and re.search(r"13001  car +removed +- +- +-\n", said), said
+        ways, seen = np.load(out / "tracks.npy"), np.load(out / "visible.npy")
+        assert np.isnan(ways[1]).all() and not seen[1].any()
+        assert np.isfinite(ways[0]).all() and seen[0].all()
+        results.append((ways, (out / "arrows.png").read_bytes()))
+    assert np.array_equal(*(ways for ways, _ in results), equal_nan=True)
+    assert results[0][1] == results[1][1]
+    assert json.loads((out / "request.json").read_text())["remove"] == [13001]
+
+
+def test_the_script_takes_a_hint_and_the_frame_before(write, run, tmp_path):
+    path = ship(ClickToMove(**CLICK_TO_MOVE, past=0.5, unsure=0.2), tmp_path / "model.safetensors")
+    frame, masks = write()
+    words = ["--frame", frame, "--masks", masks, "--drag", "13001:3,0", "--suggest"]
+    more = ["--confidence", "13001:0.5", "--previous", frame]
+    said, status, _ = run("--scene", "1", "--drag", "1:1,1", "--previous", frame)
+    assert status == 1 and "--previous: expected --frame and --masks as well" in said
+    said, status, out = run("--checkpoint", path, *words, *more)
+    assert not status, said
+    assert json.loads((out / "request.json").read_text())["drags"][0]["confidence"] == 0.5
+    for part, told in (more[:2], "--model.unsure 0.2"), (more[2:], "--model.past 0.5"):
+        said, status, _ = run(*words, *part)
+        assert status == 1 and told in said and "trained without" in said
 
 
 def test_a_checkpoint_says_how_an_image_is_fitted(write, run, tmp_path):
@@ -315,11 +368,15 @@ def test_an_image_without_objects_has_a_camera(write, run):
         (["--drag", "13002:1,1"], r"expected an id of 11002 .*got 13002"),
         (["--drag", "13001:60,0"], "drag of 13001: expected a part of it to stay in the image"),
         (["--drag", "13001:0,-900"], "drag of 13001: expected at most 256 px, got 900 px"),
-        (["--drag", "13001:1,1", "--pin", "13001"], "expected one drag or pin"),
+        (["--drag", "13001:1,1", "--pin", "13001"], "expected one drag, pin or removal"),
+        (["--drag", "13001:1,1", "--remove", "13001"], "expected one drag, pin or removal"),
+        (["--remove", "13001", "--request", "r"], "expected --request, or --drag"),
+        (["--confidence", "13001:0.5"], "confidence: expected a drag or scale of 13001 as well"),
         (["--drag", "13001:1,1", "--scale", "13001:9"], "expected a scale in 0.25 .. 4.0, got 9.0"),
         (["--drag", "13001:1,1", "--speed", "0"], "speed: expected a number above 0"),
         (["--drag", "13001:1,1", "--seed", "-1"], "seed: expected a number in 0"),
         (["--scene", "1"], "expected --frame and --masks, or --scene"),
+        (["--previous", "none.png", "--drag", "13001:1,1"], "none.png: cannot be read"),
         (["--drag", "13001:1,1", "--samples", "0"], "--samples of 1 to 100"),
         (["--drag", "13001:1,1", "--samples", "1000000000000"], "--samples of 1 to 100"),
         (["--drag", "13001:1,1", "--request", "r"], "expected --request, or --drag"),
@@ -370,3 +427,40 @@ def test_a_model_without_a_camera_refuses_one(write, run, tmp_path):
     for more in ([], ["--suggest"]):
         said, status, _ = run(*words, *more)
         assert status == 1 and "camera: expected none of a model that was trained without" in said
+
+
+LAYERED = CLICK_TO_MOVE | dict(generator="layered")
+
+
+def test_the_script_makes_clips_of_any_length_and_size_in_layers(write, run, tmp_path):
+    path = ship(ClickToMove(**LAYERED), tmp_path / "model.safetensors")
+    frame, masks = write(labels(k=3)[:, :96])  # 96 x 96
+    words = ["--frame", frame, "--masks", masks, "--drag", "13001:12,3"]
+    said, status, out = run("--checkpoint", path, *words, "--frames", "7")
+    assert not status and "resized from 96 x 96 to 48 x 48 px" in said, said
+    assert "+12.0" in said and np.load(out / "tracks.npy").shape == (2, 8, 2)
+    gif = Image.open(out / "video.gif")
+    assert gif.size[0] == gif.size[1] and gif.n_frames == 15  # the arrows; 8 there and back
+    said, status, out = run("--checkpoint", path, *words, "--size", "32", "64")
+    assert not status and "cut to the middle 96 x 48" in said, said
+    for more, told in (
+        (["--frames", "0"], "--frames: expected 1 to 64, got 0"),
+        (["--size", "40", "64"], "or sides that are multiples of 16 px, got [40, 64]"),
+    ):
+        said, status, _ = run("--checkpoint", path, *words, *more)
+        assert status and told in said, said
+    said, status, _ = run(*words, "--frames", "7")
+    assert status and "frames: expected 3, as the model was trained, got 7" in said
+
+
+@pytest.mark.parametrize(
+    "given, size",
+    [((128, 64), (32, 64)), ((300, 300), (48, 48)), ((640, 480), (48, 64)), ((900, 100), (32, 128)),
+     ((400, 900), (64, 32)), ((1920, 1080), (32, 64))],
+)  # fmt: skip
+def test_frames_are_near_the_images_proportions(tmp_path, given, size):
+    Image.new("RGB", given).save(tmp_path / "a.png")
+    made = ClickToMove(**LAYERED)
+    assert scenes.best_size(made, tmp_path / "a.png") == size
+    assert scenes.best_size(made) == (32, 64)
+    assert scenes.best_size(ClickToMove(**CLICK_TO_MOVE), tmp_path / "a.png") == (32, 64)

@@ -68,6 +68,41 @@ def test_one_point_is_a_drag_whose_speed_may_vary():
     assert (centres - 12.5).tolist() == pytest.approx([0, 1, 4, 10], abs=1e-4)
 
 
+def test_a_track_of_twice_the_speed_shifts_and_turns_twice_as_far_and_grows_twice():
+    """Turned by 0.7 and grown by 1.2 about its own middle, which is far from the corner."""
+    points = np.array([[40.0, 20.0], [48.0, 26.0], [41.0, 23.0]])
+    t = np.linspace(0, 1, 5)
+    for speed in (2.0, 0.5):
+        ways, wanted = (
+            np.exp(np.log(1.2) * k * t + 0.7j * k * t)
+            * (points[:, :1] + 1j * points[:, 1:] - (43 + 23j))
+            + (43 + 23j) + k * t * (6 - 2j)
+            for k in (1, speed)
+        )  # fmt: skip
+        (made,) = dragging.faster(Request(tracks=(track(as_xy(ways)),)), speed).tracks
+        fits = similarities(np.array(made.points), 4), similarities(as_xy(wanted), 4)
+        moved = [(fit[:, :, :2] @ [43.0, 23.0] + fit[:, :, 2], fit[:, :, :2]) for fit in fits]
+        for got, expected in zip(*moved, strict=True):
+            assert got == pytest.approx(expected, abs=1e-6)
+
+
+def as_xy(z):
+    return np.stack([z.real, z.imag], -1)
+
+
+def test_a_track_in_an_image_that_was_cut_turns_about_the_same_place():
+    """What the demo writes in px of the image as given, gen move reads."""
+    cut = still()._replace(scale=(0.5, 0.5), corner=(30.0, 10.0))
+    points = np.array([[10.0, 9.0], [14.0, 12.0]])
+    request = Request(tracks=(track(turned(points, 0.4, 1.1, (6, 1))),))
+    given = scenes.to_given(request, cut)
+    assert given.tracks[0].points[0][0] == (50.0, 28.0)
+    (again,) = scenes.to_model(given, cut).tracks
+    assert np.allclose(again.points, request.tracks[0].points)
+    drag = Request((dragging.Drag(13001, ((1, 1), (3, 5))),), camera=(2.0, 4.0, 1.1))
+    assert scenes.to_model(drag, cut) == dragging.resized(drag, 0.5, 0.5)
+
+
 def test_json_and_other_sizes():
     request = Request(tracks=(track([[[1, 2], [3, 4]]]),))
     assert dragging.parse(dragging.dump(request)) == request and request.moved == [13001]
@@ -78,7 +113,11 @@ def test_json_and_other_sizes():
     "given, told",
     [
         ([track([[[0, 0], [1, 1]]], 5)], "expected ids among .* got 5"),
-        ([track([[[0, 0], [1, 1]]]), track([[[0, 0], [1, 1]]])], "one drag or pin of an object"),
+        (
+            [track([[[0, 0], [1, 1]]]), track([[[0, 0], [1, 1]]])],
+            "one drag, pin or removal of an object",
+        ),
+        ([Track(13001, ((),))], "tracks of 13001: expected one or more points"),
         ([Track(13001, ())], "tracks of 13001: expected one or more points"),
         ([Track(13001, (((0, 0), (1, 1)), ((0, 0), (1, 1), (2, 2))))], "at equal times"),
         ([track([[[0, 0], [1e9, 1]]])], "tracks of 13001: expected at most"),

@@ -10,12 +10,15 @@ from torch.utils.data import default_collate
 from ddp import run
 from gen import load
 from gen.checkpoint import export
+from gen.data import Movers
 from gen.data.movers import MoverClips
+from gen.losses import motion as losses_of_motion
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.click_to_move.animator import Animator, Motion, Scene, true_camera
+from gen.ops.motion import move_boxes, rasterise
 from harness import bare
 from rows_click_to_move import CLICK_TO_MOVE
-from runs import cut_run, differences, fit, losses, read
+from runs import cut_run, differences, fit, losses, read, ship
 
 NAME, FIRST, MORE = "ClickToMove", 3, 4
 CLIPS = MoverClips(777, 0, 8, 32, 64, frames=4, max_objects=4)
@@ -79,7 +82,7 @@ def known(batch, users="all", camera=False):
 # ---- the step -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("generator", ["warp", "spade"])
+@pytest.mark.parametrize("generator", ["warp", "spade", "layered"])
 @pytest.mark.parametrize("edges", [True, False])
 def test_every_parameter_learns_and_every_term_is_logged(generator, edges):
     made = everything(generator=generator, edges=edges)
@@ -290,6 +293,141 @@ def test_motion_is_in_full_precision_under_autocast():
 # ---- inference ----------------------------------------------------------------------------------
 
 
+# ---- other branches -----------------------------------------------------------------------------
+
+
+LEARNS = dict(lambda_change=100.0, past=0.5, unsure=0.5)
+
+
+def test_with_branches_every_parameter_learns():
+    made = method(**LAMBDAS | LEARNS | dict(lambda_translation=100.0))
+    reached = {}
+    for made.global_step in range(12):
+        made.training_step(clips())
+        for grads in made.backward:
+            reached |= {name: max(value, reached.get(name, 0)) for name, value in grads.items()}
+    graph = {n for n, _ in made.named_parameters() if n.startswith("animator.graph.")}
+    assert {n for n in graph if reached.get(n, 0) == 0} == set()
+    assert set(made.terms) == {"g/translation", "g/change"}
+
+
+def test_change_compares_the_difference_of_two_branches():
+    a, b = torch.zeros(2, 1, 3, 2, 2, 3)  # (N, T, M, 2, 3): predicted and true, of one object pair
+    here, there = (a, a + 1.0), (b + 0.5, b + 1.5)  # both change by .5: no error
+    others = torch.tensor([[True, True], [True, False]])[:1]
+    assert losses_of_motion.change((*here, None), (*there, None), others).item() == 0
+    moved = b.clone()
+    moved[..., 0, 2] = 2.0
+    wrong = losses_of_motion.change((*here, None), (moved, b + 1.0), others[:, :2])
+    assert wrong.item() == pytest.approx(3 * 2.0)  # three frames, true change 0
+    assert losses_of_motion.change((*here, None), (moved, b), ~others | others == 0).item() >= 0
+    assert losses_of_motion.change((*here, None), (moved, b), torch.zeros(1, 2).bool()).item() == 0
+
+
+def test_the_other_branch_moves_the_target_or_takes_it_away():
+    made, batch = method(**LEARNS), clips(4)
+    scene, motion, *_ = made.draws(batch)
+    other = made.other_branch(batch, scene, motion)
+    target = torch.zeros_like(scene.present)
+    target[torch.arange(4), batch["target"]] = True
+    assert not (other.removed & ~target).any() and not (other.removed & other.user).any()
+    error = motion.theta - batch["theta"]  # of uncertain drags, in both branches
+    for i in range(4):
+        name = "theta_removed" if other.removed[i].any() else "theta_velocity"
+        torch.testing.assert_close(other.theta[i], batch[name][i] + error[i])
+        assert other.removed[i].any() == (i % 2 == 0 or not (motion.user & target)[i].any())
+
+
+def test_uncertain_drags_are_wrong_and_certain_ones_exact():
+    made, batch = method(**LEARNS | dict(unsure=0.5)), clips(8)
+    _, motion, *_ = made.draws(batch)
+    off = (motion.theta - batch["theta"]).abs().sum((1, 3, 4))  # (N, M)
+    sure = motion.confidence == 1
+    assert sure.any() and (~sure).any()
+    assert (off[sure] == 0).all() and (off[~sure] > 0).all()
+
+
+def test_a_step_before_is_nearly_the_true_one_or_unknown():
+    made, batch = method(**LEARNS | dict(past=1.0)), clips(8)
+    scene, motion, *_ = made.draws(batch)
+    true = scene.boxes[..., :2] - move_boxes(scene.boxes, batch["past"][:, None])[:, 0, :, :2]
+    there = scene.present & ~motion.past.isnan().any(2)
+    error = ((motion.past - true) * torch.tensor([31.5, 15.5]))[there]
+    assert 0.05 < error.std() < 0.3 and there.sum() > 0.7 * scene.present.sum()
+    none = method(**LEARNS | dict(past=1e-9)).draws(batch)[1].past
+    assert none.isnan().all()
+
+
+def test_clips_without_branches_are_refused():
+    batch = {name: value for name, value in clips().items() if name != "theta_removed"}
+    with pytest.raises(ValueError, match="expected clips with branches.*lambda_change 0"):
+        method(**LEARNS).training_step(batch)
+
+
+def test_frames_are_not_learnt_from_clips_without(tmp_path):
+    made = method()
+    with pytest.raises(ValueError, match="only_motion: expected false"):
+        made.check_data(Movers(32, 64, 4, 4, num_workers=0, only_motion=True), "fit")
+    method(**LAMBDAS | dict(lambda_translation=1.0)).check_data(
+        Movers(32, 64, 4, 4, num_workers=0, only_motion=True), "fit"
+    )
+
+
+def test_who_is_removed_moves_nobody_and_leaves_a_hole(trained):
+    batch = clips()
+    scene, motion, latents = Scene.of(batch), known(batch, "one"), trained.latents((2, 4), 3)
+    gone = torch.zeros_like(scene.present)
+    gone[:, 1] = scene.present[:, 1]
+    theta = trained.predict_motion(scene, motion._replace(removed=gone), latents[1])
+    absent = scene._replace(present=scene.present & ~gone)
+    torch.testing.assert_close(theta, trained.predict_motion(absent, motion, latents[1]))
+    assert not torch.equal(theta, trained.predict_motion(scene, motion, latents[1]))
+
+    seen = {}
+    trained.ema.module["animator"].rasterise = lambda *args: seen.setdefault(
+        "maps", rasterise(*args)
+    )
+    try:
+        trained.animate(scene, motion._replace(removed=gone), *latents)
+    finally:
+        del trained.ema.module["animator"].rasterise
+    flow, owner, visible = seen["maps"]
+    where = (scene.instance == 2)[:, None].expand_as(owner) & (owner == 0)
+    assert (
+        gone.any()
+        and not (owner == 2).any()
+        and where.any()
+        and (visible[:, :, 0][where] == 0).all()
+    )
+
+
+def test_confidence_and_a_step_before_reach_others_and_one_is_as_without():
+    made = method(**LEARNS)
+    torch.nn.init.normal_(made.animator.graph.last.weight, std=0.1)
+    made.ema.module["animator"].load_state_dict(made.animator.state_dict())
+    batch = clips()
+    scene, motion, (_, z) = Scene.of(batch), known(batch, "one"), made.latents((2, 4), 3)
+    plain = made.predict_motion(scene, motion, z)
+
+    def predict(**more):
+        return made.predict_motion(scene, motion._replace(**more), z)
+
+    ones = torch.ones(2, 4)
+    assert torch.equal(predict(confidence=ones), plain)
+    assert torch.equal(predict(past=torch.full((2, 4, 2), torch.nan)), plain)
+    hint = predict(confidence=0.5 * ones)
+    user = motion.user[:, None, :, None, None].expand_as(plain)
+    assert torch.equal(plain[user], motion.theta[user]) and not torch.equal(hint[user], plain[user])
+    assert not torch.equal(predict(confidence=0.2 * ones)[user], hint[user])
+    past = torch.full((2, 4, 2), torch.nan)
+    past[:, 1] = 0.1
+    others = ~motion.user[:, None, :, None, None].expand_as(plain)
+    assert not torch.equal(predict(past=past)[others], plain[others])
+    assert made.takes == {"removed", "camera", "past", "confidence"} and method().takes == {
+        "removed", "camera",
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A few steps, and averages that differ from the trained networks."""
@@ -349,9 +487,8 @@ def test_batch_norm_is_judged_by_running_statistics():
     scene, motion, latents = Scene.of(clips()), known(clips()), made.latents((2, 4), 0)
     made.train()
     both = made.animate(scene, motion, *latents).video
-    one = made.animate(
-        Scene(*(v[:1] for v in scene)), Motion(*(v[:1] for v in motion)), *(v[:1] for v in latents)
-    )
+    given = Scene(*(v[:1] for v in scene)), Motion(*(v[:1] for v in motion[:4]))
+    one = made.animate(*given, *(v[:1] for v in latents))
     torch.testing.assert_close(both[:1], one.video, atol=1e-4, rtol=0)
 
 
@@ -446,6 +583,55 @@ def test_resumed_run_equals_the_uncut_run_bit_for_bit(whole, workers, tmp_path):
     for part in ("state_dict", "optimizer_states", "hyper_parameters"):
         assert not differences(a[part], b[part], part)
     assert losses(tmp_path) == losses(whole)[FIRST:]
+
+
+def test_new_inputs_begin_without_effect_in_an_older_file(whole, tmp_path):
+    file = tmp_path / "old.safetensors"
+    export(whole / "last.ckpt", file, half=True)  # the averages alone, without discriminators
+    old, batch = load(file), clips()
+    made = method(**LAMBDAS | LEARNS | dict(init_from=str(file), lr=0.0))
+    made.load_init()
+    scene, motion, (_, z) = Scene.of(batch), known(batch, "one"), old.latents((2, 4), 3)
+    extra = motion._replace(past=torch.full((2, 4, 2), 0.1), confidence=torch.ones(2, 4))
+    expected = old.predict_motion(scene, motion, z)
+    assert torch.equal(made.predict_motion(scene, extra, z), expected)
+    made.training_step(batch)  # at rate 0 only the graph learns
+    assert made.animator.appearance.downs[0][0].weight.grad is None
+
+
+def test_layers_begin_fresh_in_a_file_without_and_are_kept_in_one_with(whole, tmp_path):
+    file = tmp_path / "warp.safetensors"
+    export(whole / "last.ckpt", file)
+    old, options = load(file), dict(generator="layered", init_from=str(file), lr_graph=0.0)
+    made, fresh = method(**options), method(**options)
+    made.load_init()
+    for name, value in made.animator.state_dict().items():
+        kept = fresh.animator if name.startswith("generator.") else old.ema.module["animator"]
+        assert torch.equal(value, kept.state_dict()[name]), name
+    layers = ship(made, tmp_path / "layers.safetensors")
+    again = method(**options | dict(init_from=str(layers), seed=3))
+    again.load_init()
+    assert torch.equal(
+        again.animator.generator.colour.weight, made.animator.generator.colour.weight
+    )
+
+
+def test_layers_take_clips_of_other_sizes_and_learn_from_the_empty_ground():
+    made = everything(generator="layered")
+    batch = default_collate([MoverClips(777, i, 1, 48, 96, 4, 4)[0] for i in range(2)])
+    made.training_step(batch)
+    with_ground = made.terms["g/rec"]
+    del batch["ground"]
+    made = everything(generator="layered")
+    made.training_step(batch)
+    assert made.terms["g/rec"] != with_ground
+    with pytest.raises(
+        ValueError, match=r"expected \(T, H, W\) = \(3, 32, 64\), got \(3, 48, 96\)"
+    ):
+        everything().training_step(batch)
+    odd = {**batch, "video": batch["video"][..., :40, :]}
+    with pytest.raises(ValueError, match=r"got \(3, 40, 96\)"):
+        everything(generator="layered").training_step(odd)
 
 
 def test_what_is_shipped_animates_as_the_run_did(whole, tmp_path):

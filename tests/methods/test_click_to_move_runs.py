@@ -21,7 +21,11 @@ def test_its_script_finds_what_ships_from_any_folder(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "method, data, told",
     [
-        ("StarGAN", "Movers", "images with references for StarGAN, as Domains or Heads give, got"),
+        (
+            "StarGAN",
+            "Movers",
+            "images with references for StarGAN, as Attributes or Domains or Heads give, got",
+        ),
         ("AttributeClassifier", "Movers", "expected images for .* got clips, from Movers"),
         ("ClickToMove", "Heads", "as Cityscapes or KITTI360 or Movers give, got images with"),
     ],

@@ -2,8 +2,8 @@
 
 import json
 import math
+import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 import yaml
 
 import gen
-from conftest import ROOT
 from ddp import run
 from gen.checkpoint import export
+from gen.cli import main
 from gen.files import WeightsError
 from gen.methods.stylegan2 import StyleGAN2
 from gen.weights import load_safetensors, save_safetensors
@@ -26,7 +26,7 @@ FIRST, MORE, K, L, D = 3, 4, 6, 8, 8
 SAVE = f"--save_every={FIRST}"
 
 
-@pytest.fixture(scope="module", params=["StyleFunction", "LinearDirections"])
+@pytest.fixture(scope="module", params=["StyleFunction", "LinearDirections", "StepwiseEditor"])
 def whole(request, tmp_path_factory, edited):
     """One run of FIRST + MORE iterations, and the checkpoint that it wrote in between."""
     out = tmp_path_factory.mktemp(request.param)
@@ -68,6 +68,7 @@ def test_training_moves_what_it_should_and_never_the_generator(whole, edited):
         == {
             "StyleFunction": {"style_function", "discriminator", "ema"},
             "LinearDirections": {"classifiers", "score_std"},
+            "StepwiseEditor": {"stepper", "ema"},
         }[name]
     )
     source = gen.load(edited["generator"]).ema.module["generator"].state_dict()
@@ -132,12 +133,14 @@ def test_sizes_that_contradict_the_file_are_refused(whole, edited, more):
 
 def test_what_is_no_generator_without_classes_is_refused(whole, edited, tmp_path):
     method = getattr(gen.methods, whole[0])
-    with pytest.raises(WeightsError, match="expected a StyleGAN2 without classes, got a Attribute"):
+    of = "of colour images without classes or transparency"
+    wanted = f"expected a StyleGAN2 {of}, got a AttributeClassifier"
+    with pytest.raises(WeightsError, match=wanted):
         method(**edited | dict(generator=edited["judge"]))
     other = ship(
         StyleGAN2(**GENERATOR, num_domains=3, conditional=True), tmp_path / "c.safetensors"
     )
-    with pytest.raises(WeightsError, match="without classes, got a StyleGAN2 with classes"):
+    with pytest.raises(WeightsError, match=f"{of}, got a StyleGAN2 with classes"):
         method(**edited | dict(generator=other))
 
 
@@ -178,14 +181,15 @@ def test_images_in_place_of_codes_are_refused(whole, edited, tmp_path):
         fit(name, tmp_path, "--data=Heads", "--data.img_size=32", **edited)
 
 
-def test_what_is_not_given_is_named(whole, edited, tmp_path):
+def test_what_is_not_given_is_named(whole, edited, tmp_path, monkeypatch):
     name, _ = whole
     with pytest.raises(ValueError, match="^judge: expected a checkpoint of .*, got none"):
         fit(name, tmp_path / "run", **edited | dict(judge=""))
-    command = [sys.executable, "-m", "gen", *arguments(name, tmp_path, judge=edited["judge"])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    told = "error: generator: expected a checkpoint of StyleGAN2, got none; give its path\n"
-    assert done.returncode == 1 and done.stderr.endswith(told)
+    words = ["gen", *arguments(name, tmp_path, judge=edited["judge"])]
+    monkeypatch.setattr(sys, "argv", words)
+    told = "error: generator: expected a checkpoint of StyleGAN2, got none; give its path"
+    with pytest.raises(SystemExit, match=f"^{re.escape(told)}$"):
+        main()
 
 
 def test_a_judge_of_other_attributes_is_refused(whole, edited, tmp_path):
@@ -209,7 +213,9 @@ def test_it_trains_in_low_precision(whole, edited, tmp_path):
 def test_it_trains_on_codes_or_latents_of_a_file(whole, edited, tmp_path, kind, space, monkeypatch):
     name, _ = whole
     cls, seen = getattr(gen.methods, name), []
-    labels, options = cls.labels, edited | dict(space=space)
+    labels, options = cls.labels, edited | {}
+    if name != "StepwiseEditor":  # its steps are of all rows: it has no option `space`
+        options["space"] = space
     monkeypatch.setattr(cls, "labels", lambda self, x: seen.append(x) or labels(self, x))
     if name == "LinearDirections":
         options["mixing"] = 0.0

@@ -12,10 +12,12 @@ from torch import nn
 import gen.methods
 from fake_gpu import DeviceError, Fake, fake_gpu, on_host
 from gen.callbacks import Last
+from gen.commands import best_device
+from gen.devices import Arrival
 from gen.inference.editing import possible
 from gen.interpolation import alphas
 from gen.methods.spatial_entropy import SpatialEntropy
-from gen.metrics import attention, fidelity, path_length
+from gen.metrics import attention, extractors, fidelity, localization, path_length
 from gen.metrics.smoothness import smoothness
 from gen.metrics.video import psnr
 from gen.networks.face_masks import FAN, CoordConv, Hourglass
@@ -24,6 +26,7 @@ from harness import bare
 from runs import (
     CLASSIFIER,
     EDITED,
+    ENCODER,
     EVERYTHING,
     GENERATOR,
     STYLE_FUNCTION,
@@ -138,6 +141,8 @@ STEPS = {  # name: method, options, batch
     "StyleFunction": ("StyleFunction", STYLE_FUNCTION, CODES),
     "W": ("StyleFunction", STYLE_FUNCTION | dict(space="W", first_row=2), CODES),
     "LinearDirections": ("LinearDirections", EDITED, CODES),
+    "StepwiseEditor": ("StepwiseEditor", EDITED | dict(hidden=16), CODES),
+    "InversionEncoder": ("InversionEncoder", ENCODER, GENERATED),
     "SpatialEntropy": ("SpatialEntropy", VIT, GENERATED),
     "variation": ("SpatialEntropy", VIT | dict(regularizer="total_variation"), GENERATED),
     "decorrelation": ("SpatialEntropy", VIT | dict(regularizer="head_decorrelation"), GENERATED),
@@ -163,6 +168,10 @@ class Judge(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(3, 6))
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 6))
+
+    def split(self, outputs):
+        return outputs, None
 
     def logits(self, x):
         return x.mean((2, 3)) @ self.weight
@@ -184,7 +193,7 @@ def on_gpu(gpu, name: str):
     if name == "StarGAN":  # looks at validation images, too
         val = [dict(x=x, y=int(y)) for x, y in zip(images(seed=9), Y, strict=True)]
         method._trainer.datamodule = SimpleNamespace(val=val)
-    if kind != "StyleFunction" and kind != "LinearDirections":
+    if kind not in ("StyleFunction", "LinearDirections", "StepwiseEditor"):
         method._lpips = (Apart(),)
     else:
         method._judges = (gpu.take(Judge()), Apart())
@@ -304,6 +313,9 @@ def on_mps(gpu) -> dict:
         "jaccard": attention.jaccard(attention.foreground(maps), truth)[0],
         "auroc": attention.auroc(maps, truth)[0],
         "mass": attention.mass_on_object(maps, truth)[0],
+        "corloc": localization.corloc(maps[:, 0], truth)[0],
+        "pointing": localization.pointing(maps[:, 0], truth)[0],
+        "norms": localization.norm_outliers(video.flatten(2)),
         "psnr": psnr(video, 0.9 * video, torch.ones_like(video[:, :, :1])),
         "possible": possible(truth[:, 0, :4].float()),
     } | {name: measure(gpu) for name, measure in rows("ON_MPS").items()}
@@ -316,6 +328,49 @@ def test_mps_is_asked_for_no_float64():
         wanted = on_mps(gpu)
     for name, value in wanted.items():
         assert torch.equal(on_host(found[name]), on_host(value)), name
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_an_iteration_on_mps_has_no_float64(features, name):
+    with fake_gpu("mps:0") as gpu:
+        method, batch = on_gpu(gpu, name)
+        iterate(method, batch, 0)  # every regulariser is due
+        method.check_finite()
+
+
+@pytest.mark.parametrize("device, waits", [("cuda:0", 0), ("mps:0", 1)])
+def test_a_copy_from_mps_has_arrived_when_it_is_read(device, waits):
+    """An event of CUDA says when; without one, the copy itself has to wait."""
+    with fake_gpu(device) as gpu:
+        sent = Arrival(gpu.send(torch.arange(3.0)))
+        assert gpu.waits.total() == waits and sent.value().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cuda, mps, best", [(1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_the_best_device_of_this_machine(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: bool(mps))
+    assert best_device() == best
+
+
+def test_what_torch_fidelity_cannot_do_on_mps_runs_on_the_cpu(monkeypatch, caplog):
+    made = []
+    monkeypatch.setattr(extractors, "create_feature_extractor", lambda *_, **__: nn.Linear(2, 2))
+    with fake_gpu("mps:0") as gpu, caplog.at_level("INFO"):
+        made.append(extractors.load_backbone("effnetlite0", device=gpu.device))
+        assert made[0].weight.device.type == "cpu"
+        [line] = caplog.messages
+        assert line == "backbone effnetlite0: runs on the CPU, as torch-fidelity knows no MPS"
+
+        def generate(z):
+            assert z.device == gpu.device
+            return z
+
+        z = torch.randn(2, 4)
+        found = path_length._Generator(generate, 4, 0, gpu.device)(z)
+        assert torch.equal(found, z) and found.device.type == "cpu"
+    with pytest.raises(ValueError, match="device: expected cpu, cuda or mps, got xpu"):
+        extractors.load_backbone("effnetlite0", device="xpu")
 
 
 def test_other_peoples_code_computes_on_the_device_that_is_asked_for(monkeypatch):

@@ -45,7 +45,7 @@ def test_data_of_another_size_is_refused_before_it_trains(tmp_path, name):
         (
             "StarGAN",
             "Heads --data.references=false",
-            "for StarGAN, as Domains or Heads give, got images, from",
+            "for StarGAN, as Attributes or Domains or Heads give, got images, from",
         ),
         ("AttributeClassifier", CODES, "expected images for .* got codes, from Codes"),
         ("StyleFunction", "Heads", "expected codes for StyleFunction, as Codes give, got images"),

@@ -101,3 +101,15 @@ def test_values_that_are_no_image_are_refused(generator, x, message):
 def test_doors(generator, shape, steps):
     with pytest.raises(ValueError, match=r"expected images \(N, 3, 16, 16\) and steps >= 1, got"):
         project(generator, torch.zeros(shape), steps=steps, **OPTIONS)
+
+
+def test_it_refines_a_code_without_unlearning_it(generator):
+    x = images(generator)
+    good = project(generator, x, steps=60, **OPTIONS)
+    more = project(generator, x, steps=20, start=good.ws, **OPTIONS)
+    anew = project(generator, x, steps=20, **OPTIONS)
+    assert (more.distance < good.distance).all() and (more.distance < anew.distance).all()
+    still = project(generator, x, steps=1, lr=1e-9, start=good.ws, **OPTIONS)
+    torch.testing.assert_close(still.ws, good.ws)  # neither noise nor the mean code
+    with pytest.raises(ValueError, match=r"start: expected a code in W\+ for each of 2 images"):
+        project(generator, x, start=good.ws[:1], **OPTIONS)

@@ -16,6 +16,7 @@ from ddp import run
 from gen import viz
 from gen.checkpoint import export
 from gen.inference import generation
+from gen.losses.adversarial import r1
 from gen.methods.stylegan2 import StyleGAN2
 from harness import bare
 from runs import GENERATOR, cut_run, differences, fit, losses, read
@@ -345,3 +346,50 @@ def test_generate_writes_a_picture(whole, tmp_path, options, monkeypatch):
     monkeypatch.setattr(sys, "argv", command)
     runpy.run_path(script, run_name="__main__")
     assert Image.open(out).width > 3 * 128
+
+
+# ---- options that are off as published -----------------------------------------------------------
+
+
+def test_relativistic_pairs_real_and_fake_images_with_the_penalty_on_both(monkeypatch):
+    penalties = []
+
+    def recorded(*args):
+        penalties.append(r1(*args))
+        return penalties[-1]
+
+    monkeypatch.setattr("gen.methods.stylegan2.r1", recorded)
+    options = dict(adversarial="relativistic", ada_target=0.0, lambda_pl=0.0, mixing=0.0)
+    method = bare(StyleGAN2)(**TINY | options | dict(lambda_reg=3.0, r1_every=2, conditional=True))
+    images, inputs = batch(), []
+    D, c = method.discriminator, F.one_hot(batch()["y"], 3).float()
+    hook = D.register_forward_hook(lambda _, args, out: inputs.append((*args, out)))
+    method.training_step(images)
+    hook.remove()
+    assert set(method.terms) == {"g/adv", "d/adv", "d/reg"}
+    fake, real = inputs[0], inputs[1]  # of G's step
+    assert torch.equal(real[0], images["x"]) and all(torch.equal(one[1], c) for one in inputs)
+    torch.testing.assert_close(method.terms["g/adv"], F.softplus(real[2] - fake[2]).mean())
+    real, fake = inputs[2], inputs[3]
+    torch.testing.assert_close(method.terms["d/adv"], F.softplus(fake[2] - real[2]).mean())
+    assert [len(inputs), len(penalties)] == [6, 2]
+    assert torch.equal(inputs[4][0], images["x"]) and torch.equal(inputs[5][0], fake[0])
+    torch.testing.assert_close(method.terms["d/reg"], 3.0 * 2 * sum(penalties))
+
+
+def test_a_run_starts_from_a_file_of_another_size_and_says_what_is_new(whole, tmp_path, caplog):
+    options = {"init_from": whole / "last.ckpt", "img_size": 64}
+    with caplog.at_level("INFO"):
+        last = fit(NAME, tmp_path / "run", "--data.img_size=64", steps=1, **options)
+    assert "new, as drawn: discriminator.b64, generator.synthesis.b64" in caplog.text
+    assert gen.load(last).generate(latents()).shape == (4, 3, 64, 64)
+    with pytest.raises(gen.files.WeightsError, match="w_dim, channel_base and channel_max"):
+        fit(NAME, tmp_path / "other", steps=1, init_from=whole / "last.ckpt", w_dim=12)
+
+
+def test_a_grey_generator_trains_and_is_refused_by_editors(tmp_path):
+    last = fit(NAME, tmp_path / "grey", steps=1, grey="true")
+    image = gen.load(last).generate(latents())
+    assert image.shape == (4, 3, 32, 32) and torch.equal(image[:, 0], image[:, 1])
+    with pytest.raises(gen.files.WeightsError, match="of colour images without classes.*of grey"):
+        gen.methods.LinearDirections(generator=str(last), attributes="cat")

@@ -27,6 +27,8 @@ BROKEN = {  # method -> a term of its loss, whose sign is turned
     "StyleGAN2": "gen.methods.stylegan2.path_length",
     "StyleFunction": "gen.methods.style_function.neighbourhood",
     "LinearDirections": "torch.nn.functional.binary_cross_entropy_with_logits",
+    "StepwiseEditor": "gen.methods.stepwise_editor.neighbourhood",
+    "InversionEncoder": "gen.methods.inversion_encoder.weighted_sum",
     "DomainClassifier": "torch.nn.functional.cross_entropy",
     "AttributeClassifier": "torch.nn.functional.mse_loss",
     "SpatialEntropy": "gen.losses.spatial_entropy.spatial_entropy",
@@ -36,8 +38,10 @@ BROKEN = {  # method -> a term of its loss, whose sign is turned
 def watched(method: str, out: Path) -> list[dict[str, float]]:
     """All terms of the first and of the last iterations."""
     given = STEADY.get(method, {})
-    if method in ("StyleFunction", "LinearDirections"):
+    if method in ("StyleFunction", "LinearDirections", "StepwiseEditor"):
         given = edited_files(out)
+    if method == "InversionEncoder":
+        given = {"generator": edited_files(out)["generator"]}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -242,7 +242,7 @@ def test_real_images_are_refused(images, message, own_cache):
     "options, message",
     [
         ({"backbone": "resnet"}, "effnetlite0.*got 'resnet'"),
-        ({"backbone": "effnetlite0", "device": "meta"}, "cpu or cuda"),
+        ({"backbone": "effnetlite0", "device": "meta"}, "cpu, cuda or mps"),
     ],
 )
 def test_a_backbone_or_device_that_is_none_is_refused(options, message):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gen.metrics.video import MOST_DB, endpoint_error, locate, lpips, mean_over, psnr, ssim
+from gen.metrics.video import MOST_DB, endpoint_error, ghost, locate, lpips, mean_over, psnr, ssim
 
 
 def video(seed=0, shape=(2, 3, 3, 32, 40)):
@@ -88,3 +88,19 @@ def test_locate_finds_where_an_object_went(shift):
 def test_locate_needs_an_object():
     with pytest.raises(ValueError, match="empty"):
         locate(video()[0, 0], torch.zeros(32, 40, dtype=torch.bool), video()[0, 1])
+
+
+def test_a_ghost_is_the_share_of_an_object_that_is_left():
+    true, first = video(5), video(6)[:, 0]
+    mask = torch.zeros_like(true[:, :, :1])
+    mask[:, :, :, 4:12, 5:20] = 1
+    for share in (0.0, 0.3, 1.0):
+        made = true + share * (first[:, None] - true)
+        found = ghost(made + 5 * (1 - mask), true, first, mask)  # elsewhere nothing counts
+        torch.testing.assert_close(found.float(), torch.full((len(true),), share))
+    across = first[:, None] - true  # an error that does not look like the object
+    across = torch.stack([across[:, :, 1], -across[:, :, 0], 0 * across[:, :, 0]], 2)
+    torch.testing.assert_close(
+        ghost(true + across, true, first, mask).float(), torch.zeros(len(true))
+    )
+    assert ghost(true, true, first, 0 * mask).isnan().all()

@@ -185,9 +185,48 @@ def test_a_flip_and_quarter_turns_by_themselves():
         torch.testing.assert_close(turned, want, **CLOSE)
 
 
-def test_two_derivatives():
+def clear():
+    """Images with opacity, a colour at most as large, (2, 4, 32, 32) in [0, 2]."""
+    opacity = 1 + X[:, :1].roll(7, 3)
+    return torch.cat([(1 + X) / 2 * opacity, opacity], 1)
+
+
+def test_nothing_stays_nothing_and_lies_beyond_the_edges():
+    nothing = -torch.ones(2, 4, 16, 16)
+    for kind in ("blit", "geom", "color", "filter", "cutout", "bgc"):
+        torch.testing.assert_close(augment(nothing, 1.0, generator(), kind), nothing, **CLOSE)
+    far = ada.move(clear(), ada.shift2d(torch.full((2,), 80.0), 0))  # beyond the mirror image
+    assert torch.equal(far, torch.zeros_like(far))
+    cut = augment(torch.ones(2, 4, 16, 16), 1.0, generator(), "cutout")
+    assert set(cut.unique().tolist()) == {-1.0, 1.0} and (cut == cut[:, :1]).all()
+
+
+def test_opacity_moves_with_the_colours():
+    for names in (("blit",), ("geom",), ("filter",)):
+        moved = transform(clear(), Quantiles(0.3), names)
+        for k in range(4):
+            alone = transform(clear()[:, [k] * 3], Quantiles(0.3), names)
+            torch.testing.assert_close(moved[:, k], alone[:, 0], **CLOSE)
+
+
+def test_colours_change_where_there_are_some_and_opacity_stays():
+    x = clear()
+    half = x[:, 3:] / 2
+    seen = transform(x[:, :3] / half - 1, Quantiles(0.3), ("color",))  # of the straight colours
+    got = transform(x, Quantiles(0.3), ("color",))
+    torch.testing.assert_close(got[:, :3], (seen + 1) * half, **CLOSE)
+    assert torch.equal(got[:, 3], x[:, 3])
+    opaque = torch.cat([X, torch.ones(2, 1, 32, 32)], 1)
+    torch.testing.assert_close(
+        augment(opaque, 1.0, generator(), "color")[:, :3], augment(X, 1.0, generator(), "color"),
+        **CLOSE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_two_derivatives(channels):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 6, 5).double().requires_grad_()
+    x = torch.randn(2, channels, 6, 5).double().requires_grad_()
 
     def square(x):
         return augment(x, 0.9, generator(3)).square()
@@ -217,7 +256,7 @@ def test_autocast_leaves_images_in_fp32():
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="one of blit, .*, bgcfn, bgcfnc, got 'bgf'"):
         augment(X, 0.5, generator(), "bgf")
-    with pytest.raises(ValueError, match=r"p >= 0 and images \(N, 3, H, W\), got -1.0 and"):
+    with pytest.raises(ValueError, match=r"p >= 0 and images \(N, 3 or 4, H, W\), got -1.0 and"):
         augment(X, -1, generator())
     with pytest.raises(ValueError, match=r"got 0.5 and \(2, 1, 32, 32\)"):
         augment(X[:, :1], 0.5, generator())

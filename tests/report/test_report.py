@@ -23,7 +23,7 @@ from gen.files import WeightsError
 from gen.inference import common, translation
 from gen.metrics import smoothness
 from gen.metrics.doubts import doubts
-from gen.report import build, read_config, read_curves
+from gen.report import build, build_plain, read_config, read_curves, strength_curve
 from gen.report.page import Figure, Panel, metrics_table, write_report
 from runs import OPTIONS, rows, ship
 
@@ -94,7 +94,7 @@ def run_dir(tmp_path, monkeypatch):
                     {"epoch": 0, "step": k, "d/real": version, "latent/adv": 1 / (k + 1)}
                 )
     monkeypatch.setattr("gen.report.CELL_PX", 32)  # small pages are quick
-    monkeypatch.setattr("gen.report.GIF_PX", 16)
+    monkeypatch.setattr("gen.report.MOVING_PX", 16)
     (tmp_path / "config.yaml").write_text("model:\n  lambda_x: 0.25  # <kept>\n")
     return tmp_path
 
@@ -346,10 +346,10 @@ def test_build_shows_everything_and_repeats_itself(run_dir, beside):
     out = build(Tint(), Images(), run_dir, metrics_rows=rows, **more)
     page, first = Parsed(out.read_text(encoding="utf-8")), out.read_bytes()
     found = pictures(page)
-    gifs = [p for p in found if p.format == "GIF"]
-    assert len(gifs) == 1 + 6 and len(found) == 7 + 6 + (5 if beside else 3)
-    times = [sum(f.info["duration"] for f in ImageSequence.Iterator(g)) for g in gifs]
-    assert times == [80 * 33, *[80 * 38] * 6]  # 3 legs of 12, closed; 20 there and back
+    moving = [p for p in found if getattr(p, "is_animated", False)]
+    assert len(moving) == 1 + 6 and len(found) == 7 + 6 + (5 if beside else 3)
+    times = [sum(f.copy().info["duration"] for f in ImageSequence.Iterator(g)) for g in moving]
+    assert times == [83 * 33, *[83 * 38] * 6]  # 3 legs of 12, closed; 20 there and back
     for text in (
         "Tint",
         "bear, cat, dog",
@@ -529,6 +529,8 @@ PAGES = rows("PAGES") | {  # what a page says
     "StyleGAN2": "Images of the seeds 0 to 31",
     "StyleFunction": "More pictures: gen edit",
     "LinearDirections": "More pictures: gen edit",
+    "StepwiseEditor": "More pictures: gen edit",
+    "InversionEncoder": "More pictures: gen edit --encoder",
     "SpatialEntropy": "gen attention draws maps",
     "DomainClassifier": "More pictures: gen predict",
     "AttributeClassifier": "More pictures: gen predict",
@@ -537,7 +539,7 @@ PAGES = rows("PAGES") | {  # what a page says
 
 @pytest.mark.parametrize("name", PAGES)
 def test_make_report_of_any_method(name, run_dir, edited, monkeypatch, capsys):
-    options = OPTIONS[name] | (edited if name in ("StyleFunction", "LinearDirections") else {})
+    options = OPTIONS[name] | (edited if getattr(gen.methods, name).task == "editor" else {})
     names = ["a", "b"][: options.get("num_domains", 1 if name == "StyleGAN2" else 2)]
     ship(getattr(gen.methods, name)(**options), run_dir / "x.safetensors", names)
     rows = run_dir / "metrics.jsonl"
@@ -586,3 +588,16 @@ def test_a_config_that_is_not_utf_8_is_shown_all_the_same(tmp_path):
 def test_make_report_asks_for_data_that_no_config_names(script, run_dir):
     code, _, _ = script("make_report.py", run_dir)
     assert code.startswith("error: --data: expected a folder, a zip or `heads`")
+
+
+def test_the_page_of_an_editor_draws_its_curve(run_dir):
+    rows = [
+        {"metric": f"curves/{name}_s{s:g}", "value": value, "ci95": [value - 0.1, value + 0.1]}
+        for s in (0.5, 1.0)
+        for name, value in (("success", s / 2), ("lpips_alex", s / 4))
+    ]
+    (drawn,) = strength_curve(rows)
+    assert "strength 0.5" in drawn and "strength 1" in drawn and drawn.count("<circle") == 2
+    assert strength_curve(rows[:1]) == []
+    page = build_plain(gen.methods.LinearDirections(**OPTIONS["LinearDirections"]), run_dir, rows)
+    assert "all labels right over LPIPS to the source" in page.read_text()

@@ -90,6 +90,20 @@ def test_colours_say_who_moves_what_and_equal_inputs_give_equal_pictures():
     assert near(other, motion_viz.COLOURS["reacts"], 25, 14.5) > 0.5
 
 
+def test_a_removed_object_has_a_cross_and_no_arrow():
+    frame, instance, boxes, _, ids = scene()
+    boxes[1:, 1] += 500  # wherever the renderer puts it
+    colour = motion_viz.COLOURS["removed"]
+    picture = drawn(frame, instance, boxes, ("reacts", "removed", "pinned"), ids)
+    for x, y in ((19.5, 14.5), (19, 14), (20, 15), (19, 15), (20, 14)):  # both strokes
+        assert near(picture, colour, x, y, reach=1) == 1, (x, y)
+    assert near(picture, colour, 19.5, 13.5, reach=1) < 1 and near(picture, colour, 30, 20) == 0
+    still = drawn(
+        frame, instance, boxes[:1].expand(6, -1, -1), ("reacts", "removed", "pinned"), ids
+    )
+    assert (picture == still).all()
+
+
 def test_labels_hide_each_other_only_where_they_must():
     room, side = (400.0, 300.0), (40.0, 16.0)
     taken = []

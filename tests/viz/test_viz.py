@@ -16,6 +16,7 @@ from gen import viz
 from gen.data.images import to_tensor
 from gen.report import charts
 from gen.viz import attention as attention_viz
+from pictures import sprite
 
 
 def moving(frames=7, h=32, w=32, colours=40):
@@ -95,6 +96,8 @@ def test_grid_captions_take_room_and_ink():
     cell = [[torch.ones(3, 64, 64)] * 2]
     plain, headed = viz.grid(cell), viz.grid(cell, headers=["cat", ("dog", 1)])
     named = viz.grid(cell, headers=[("cats and dogs", 2)], captions=["reference"])
+    large = viz.grid(cell, headers=["cat", ("dog", 1)], font_px=60)
+    assert large.height == plain.height + round(60 * 1.8)
     assert headed.height > plain.height and headed.width == plain.width
     assert named.width > plain.width and np.asarray(named).min() < 80
     assert np.asarray(plain).min() == 255
@@ -266,3 +269,41 @@ def test_pictures_are_written_whole_in_the_format_of_their_name(tmp_path, monkey
         viz.save_image(picture[::-1], path)
     assert np.array_equal(np.asarray(Image.open(path)), picture)
     assert [p.name for p in path.parent.iterdir()] == ["x.PNG"]
+
+
+# ---- transparency -------------------------------------------------------------------------------
+
+
+def disc():
+    """A disc with soft edges, (4, 40, 40): colours times opacity, and opacity, in [-1, 1]."""
+    return to_tensor(sprite().convert("RGBa"))
+
+
+def test_opacity_lies_on_white():
+    x = torch.tensor([[-1.0, -1, -1, -1], [1, 0, -1, 1], [-1, -1, -1, 0]])[..., None, None]
+    want = torch.tensor([[1.0, 1, 1], [1, 0, -1], [0, 0, 0]])[..., None, None]
+    assert torch.equal(viz.over_white(x), want)
+    assert viz.over_white(want) is want
+    wild = torch.tensor([3.0, 1, -3, -1])[:, None, None]  # no such colour: white at most
+    assert torch.equal(viz.over_white(wild), torch.ones(3, 1, 1))
+
+
+def test_single_images_keep_transparency_and_sheets_do_not(tmp_path):
+    x, want = disc(), np.asarray(sprite())
+    for name in ("a.png", "a.webp"):
+        viz.save_image(x, tmp_path / name)
+    seen = Image.open(tmp_path / "a.png")
+    got = np.asarray(seen)
+    assert seen.mode == "RGBA" and Image.open(tmp_path / "a.webp").mode == "RGBA"
+    assert np.array_equal(got[..., 3], want[..., 3])
+    solid = want[..., 3] > 200
+    assert np.abs(got[solid].astype(int) - want[solid]).max() <= 1
+    white = Image.new("RGBA", seen.size, "white")
+    flat = np.asarray(Image.alpha_composite(white, seen).convert("RGB")).astype(int)
+    for picture in (viz.to_pil(x), Image.open(viz.save_image(x, tmp_path / "a.bmp"))):
+        assert picture.mode == "RGB"
+        assert np.abs(np.asarray(picture).astype(int) - flat).max() <= 2
+    sheet = viz.grid([[x, x]], cell_px=40)
+    assert sheet.mode == "RGB" and sheet.getpixel((20, 22)) != (255, 0, 255)
+    with pytest.raises(ValueError, match="to_uint8 expected floating images"):
+        viz.to_uint8(x)

@@ -6,27 +6,30 @@ scene has three branches of the same looks: unchanged, with another velocity of 
 without this mover.
 """
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gen.data.clips import ClipData, Clips
+from gen.data.clips import ClipData, ClipDraws, Clips
 from gen.data.movers.dynamics import (
     INTERACTIONS,
     Camera,
     Course,
     Scene,
+    before,
     simulate,
     with_velocity,
 )
-from gen.data.movers.rendering import LAYERS, Stage, normalised
+from gen.data.movers.rendering import GROUND, LAYERS, Stage, normalised, placement, to_first
 from gen.data.movers.scenarios import cast
 from gen.data.movers.sprites import KINDS
-from gen.data.sampler import position_rng
+from gen.data.sampler import index_at, position_rng
 
 BRANCHES = ("factual", "velocity", "removed")
+WHOLE = 6  # frames of a clip in which a course is planned
 FIRST = {"train": 0, "val": 2**31, "test": 2**31 + 2**30}  # index of the split's first scene
 
 
@@ -37,6 +40,12 @@ class MoverClips(Clips):
         impact       frame of the first interaction, 0: none
         branch       index into `BRANCHES`
         target       the object that the branches change
+        past         (M, 2, 3), motion from the frame before the first: p_0 = past [p_-1, 1]
+        camera       (T-1, 2, 3), shift and zoom of the ground: p_0 = camera [p_t, 1]
+        ground       (3, H, W), the first frame without objects; not with `only_motion`
+        theta_velocity, theta_removed
+                     (T-1, M, 2, 3), theta in these branches
+        previous     (3, H, W), the frame before the first, with `branches`
 
     theta is exact, including rotation, and needs no box: it is also right where the object is
     hidden or out of view.
@@ -52,6 +61,9 @@ class MoverClips(Clips):
             thing.
         steady: share of the scenes with a camera that stands still; everything else in them is
             unchanged.
+        go_on: let clips of more than 6 frames go on at the pace of these, see `Movers`.
+        only_motion: draw only the first frame: video, semantic, instance and boxes have length 1,
+            and there is neither flow nor visible.
     """
 
     def __init__(
@@ -66,10 +78,14 @@ class MoverClips(Clips):
         branches: bool = False,
         antialias: bool = True,
         steady: float = 0.0,
+        only_motion: bool = False,
+        go_on: bool = False,
     ) -> None:
+        self.step = 1.0 if go_on else None  # pace, where it is not that of the number of frames
         self.seed, self.first, self.count = seed, first, count
         self.height, self.width, self.frames, self.max_objects = height, width, frames, max_objects
         self.branches, self.antialias, self.steady = branches, antialias, steady
+        self.only_motion = only_motion
 
     def __len__(self) -> int:
         return self.count * (len(BRANCHES) if self.branches else 1)
@@ -79,39 +95,26 @@ class MoverClips(Clips):
         if not 0 <= index < len(self):
             raise IndexError(f"expected a clip of 0 .. {len(self) - 1}, got {index}")
         index, branch = divmod(index, len(BRANCHES)) if self.branches else (index, 0)
-        plot, looks, hand = position_rng(self.seed, self.first + index).spawn(3)
-        scene = cast(plot, self.frames, self.max_objects, self.width / self.height)
+        plot, looks, hand = self._rng(index).spawn(3)
+        planned = self.frames if self.step is None else min(self.frames, WHOLE)
+        scene = cast(plot, planned, self.max_objects, self.width / self.height)
         if hand.random() < self.steady:
             scene = replace(scene, camera=Camera())
         if branch == 1:
             scene = with_velocity(scene, scene.target, scene.other)
-        course = simulate(scene, self.frames, scene.target if branch == 2 else -1)
+        course = simulate(scene, self.frames, scene.target if branch == 2 else -1, self.step)
         stage = Stage(scene, course, looks, (self.height, self.width))
         return scene, course, stage
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
         scene, course, stage = self.scene(index)
-        shape, m = (self.frames, self.height, self.width), self.max_objects
-        x, y = stage.grid()
-        owner, rgb = stage.trace(x, y, self.antialias)
-        flow = stage.flow(owner, x, y)  # (T, 2, H W)
-        visible = stage.visible(owner[1:], x[1:] + flow[1:, 0], y[1:] + flow[1:, 1])
-        instance = np.maximum(owner.astype(np.int64) - (LAYERS - 1), 0).reshape(shape)
-        present = np.zeros(m, bool)
+        present = np.zeros(self.max_objects, bool)
         present[: len(course.present)] = course.present
-        theta = np.tile(np.eye(2, 3), (self.frames - 1, m, 1, 1))
-        exact = normalised(stage.to_first[1:, LAYERS:], self.height, self.width)
-        theta[:, : exact.shape[1]] = exact
-        theta[:, ~present] = np.eye(2, 3)
         classes, ids = self._names(scene)
-        arrays = {
-            "video": (2 * rgb - 1).reshape(-1, 3, *shape[1:]).astype(np.float32),
-            "semantic": stage.semantic(owner, x, y).reshape(shape),
-            "instance": instance,
-            "flow": flow[1:].reshape(-1, 2, *shape[1:]).astype(np.float32),
-            "visible": visible.reshape(-1, 1, *shape[1:]).astype(np.float32),
-            "boxes": stage.boxes(instance, m),
-            "theta": theta.astype(np.float32),
+        arrays = self._drawn(stage) | self._motion(scene, course)
+        if self.branches:
+            arrays["previous"] = self._previous(scene, course, index)
+        arrays |= {
             "classes": np.where(present, classes, 0),
             "ids": np.where(present, ids, 0),
             "present": present,
@@ -124,6 +127,63 @@ class MoverClips(Clips):
             "target": scene.target,
         }
 
+    def _drawn(self, stage: Stage) -> dict[str, np.ndarray]:
+        """Maps of all frames, or of the first alone."""
+        frames = 1 if self.only_motion else self.frames
+        shape = frames, self.height, self.width
+        x, y = (v[:frames] for v in stage.grid())
+        owner, rgb = stage.trace(x, y, self.antialias)
+        instance = np.maximum(owner.astype(np.int64) - (LAYERS - 1), 0).reshape(shape)
+        maps = {
+            "video": (2 * rgb - 1).reshape(-1, 3, *shape[1:]).astype(np.float32),
+            "semantic": stage.semantic(owner, x, y).reshape(shape),
+            "instance": instance,
+            "boxes": stage.boxes(instance, self.max_objects),
+        }
+        if self.only_motion:
+            return maps
+        ground = stage.ground(x[:1], y[:1], rgb[:1], self.antialias)
+        flow = stage.flow(owner, x, y)  # (T, 2, H W)
+        visible = stage.visible(owner[1:], x[1:] + flow[1:, 0], y[1:] + flow[1:, 1])
+        return maps | {
+            "flow": flow[1:].reshape(-1, 2, *shape[1:]).astype(np.float32),
+            "visible": visible.reshape(-1, 1, *shape[1:]).astype(np.float32),
+            "ground": (2 * ground - 1).reshape(3, *shape[1:]).astype(np.float32),
+        }
+
+    def _motion(self, scene: Scene, course: Course) -> dict[str, np.ndarray]:
+        """Motion of the objects and the ground, in all branches and before the first frame."""
+        to_px0 = to_first(placement(scene, course, self.height, self.width))[1:]
+        other = with_velocity(scene, scene.target, scene.other)
+        motion = {
+            "theta": self._theta(scene, course),
+            "theta_velocity": self._theta(scene, simulate(other, self.frames, -1, self.step)),
+            "theta_removed": self._theta(
+                scene, simulate(scene, self.frames, scene.target, self.step)
+            ),
+            "past": self._theta(scene, before(scene, course))[0],
+            "camera": shift_and_zoom(normalised(to_px0[:, GROUND], self.height, self.width)),
+        }
+        return {name: array.astype(np.float32) for name, array in motion.items()}
+
+    def _theta(self, scene: Scene, course: Course) -> np.ndarray:
+        """Motion (T-1, M, 2, 3) of a course; the identity for objects that are absent."""
+        to_px0 = to_first(placement(scene, course, self.height, self.width))
+        theta = np.tile(np.eye(2, 3), (len(course.x) - 1, self.max_objects, 1, 1))
+        here = np.flatnonzero(course.present)
+        theta[:, here] = normalised(to_px0[1:, LAYERS + here], self.height, self.width)
+        return theta
+
+    def _rng(self, scene: int) -> np.random.Generator:
+        return position_rng(self.seed, self.first + scene)
+
+    def _previous(self, scene: Scene, course: Course, index: int) -> np.ndarray:
+        """The frame (3, H, W) before the first."""
+        looks = self._rng(index // len(BRANCHES)).spawn(3)[1]  # as in `scene`
+        stage = Stage(scene, before(scene, course), looks, (self.height, self.width))
+        rgb = stage.trace(*stage.grid(), self.antialias)[1][1]
+        return (2 * rgb - 1).reshape(3, self.height, self.width).astype(np.float32)
+
     def _names(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         """Classes and ids (M,); the objects of a class are numbered from 1."""
         classes, ids = np.zeros((2, self.max_objects), np.int64)
@@ -131,6 +191,30 @@ class MoverClips(Clips):
             classes[k] = KINDS[mover.kind].train_id
             ids[k] = classes[k] * 1000 + (classes[: k + 1] == classes[k]).sum()
         return classes, ids
+
+
+def shift_and_zoom(theta: np.ndarray) -> np.ndarray:
+    """Motions (T, 2, 3) without their rotation, unchanged in the middle of the lower half."""
+    zoom = (theta[:, 0, 0] + theta[:, 1, 1]) / 2
+    at = np.array([0.0, 0.5])
+    shift = theta[..., :2] @ at + theta[..., 2] - zoom[:, None] * at
+    return np.concatenate([zoom[:, None, None] * np.eye(2), shift[..., None]], -1)
+
+
+class MoverDraws(ClipDraws):
+    """As `ClipDraws`; batches take turns with the sizes (height, width) of their clips."""
+
+    def __init__(self, clips: MoverClips, seed: int, sizes: list, batch_size: int) -> None:
+        super().__init__(clips, seed)
+        self.batch_size, self.all = batch_size, [clips]
+        for height, width in sizes:
+            other = copy(clips)
+            other.height, other.width = height, width
+            self.all.append(other)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | int]:
+        clips = self.all[position // self.batch_size % len(self.all)]
+        return clips[index_at(self.seed, position, len(clips))]
 
 
 class Movers(ClipData):
@@ -154,6 +238,12 @@ class Movers(ClipData):
             exactly the colour of its point in frame 0.
         steady: share of the training clips with a camera that stands still, a frequent wish of
             users; in other clips the camera always moves a little.
+        only_motion: draw only the first frame of training and validation clips, for a model that
+            learns motion alone; twice as fast.
+        go_on: let clips of more than 6 frames go on in time at the pace of 6 frames; by default
+            they show the same time, sampled finer.
+        sizes: further sizes [height, width], px, of training clips, for a model that makes videos
+            of any size; batches take turns.
     """
 
     def __init__(
@@ -171,6 +261,9 @@ class Movers(ClipData):
         test_scenes: int = 200,
         antialias: bool = True,
         steady: float = 0.0,
+        only_motion: bool = False,
+        sizes: list[tuple[int, int]] = (),
+        go_on: bool = False,
     ) -> None:
         super().__init__(height, batch_size, val_batch_size, num_workers, seed)
         ranges = {
@@ -180,22 +273,32 @@ class Movers(ClipData):
         for name, (low, high) in ranges.items():
             if not low <= (value := locals()[name]) <= high:
                 raise ValueError(f"expected {name} in {low} .. {high}, got {value}")
-        if not 1.5 <= width / height <= 4:
-            raise ValueError(f"expected width / height in 1.5 .. 4, got {width} / {height}")
+        for high, wide in ((height, width), *sizes):
+            if not (16 <= high <= 1024 and 1 <= wide / high <= 4):
+                raise ValueError(
+                    "expected heights in 16 .. 1024 and width / height in 1 .. 4, got "
+                    f"{high} x {wide}"
+                )
         if not 0 <= steady <= 1:
             raise ValueError(f"expected steady in 0 .. 1, got {steady}")
         self.options = (height, width, frames, max_objects)
         self.counts = {"train": train_clips, "val": val_clips, "test": test_scenes}
-        self.antialias, self.steady = antialias, steady
+        self.antialias, self.steady, self.only_motion = antialias, steady, only_motion
+        self.sizes, self.go_on = sizes, go_on
 
     @property
     def domains(self) -> list[str]:
         """Names of the interactions, in the order of their indices."""
         return list(INTERACTIONS)
 
+    def draws(self) -> MoverDraws:
+        return MoverDraws(self.train, self.seed, self.sizes, self.batch_size)
+
     def clips(self, split: str) -> MoverClips:
         if split not in FIRST:
             raise ValueError(f"expected a split of {', '.join(FIRST)}, got {split!r}")
         where = (self.seed, FIRST[split], self.counts[split])
         steady = self.steady if split == "train" else 0.0
-        return MoverClips(*where, *self.options, split == "test", self.antialias, steady)
+        test = split == "test"
+        motion = self.only_motion and not test
+        return MoverClips(*where, *self.options, test, self.antialias, steady, motion, self.go_on)

@@ -1,7 +1,8 @@
 """Dynamics of `gen.data.movers`: how things on a street move and interact.
 
 The ground is a plane: x to the right and z towards the viewer, both in image heights; z is shown
-`DEPTH` times shorter. Time is in frames of a clip of up to 6; longer clips are sampled finer.
+`DEPTH` times shorter. Time is in frames of a clip of up to 6; longer clips are sampled finer,
+or go on at that pace (`step`).
 """
 
 from dataclasses import dataclass, field, replace
@@ -84,9 +85,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a scene: x (T, K, 2) on the ground, angle (T, K) in rad clockwise, impact
-    (frame of the first interaction, or 0), present (K,)."""
+    """The course of a scene: time (T,) in frames, x (T, K, 2) on the ground, angle (T, K) in rad
+    clockwise, impact (frame of the first interaction, or 0), present (K,)."""
 
+    time: np.ndarray
     x: np.ndarray
     angle: np.ndarray
     impact: int
@@ -123,7 +125,6 @@ class World:
         self.half = np.array([m.half for m in movers])
         self.width = np.array([KINDS[m.kind].width * m.scale for m in movers])
         self.mass = np.array([m.half * KINDS[m.kind].height * m.scale for m in movers])
-        self.wheeled = np.array([m.kind not in ("person", "rider") for m in movers])
         self.angle, self.spin = np.zeros(len(movers)), np.zeros(len(movers))
         core = np.maximum(self.half - self.width, 0)  # footprint: a disc drawn along x
         self.core, self.reach = core[:, None] + core, self.width[:, None] + self.width
@@ -156,8 +157,10 @@ class World:
         dx, dz = (self.x[None] - self.x[:, None]).transpose(2, 0, 1)  # (K, K)
         dx = np.sign(dx) * np.maximum(np.abs(dx) - self.core, 0)
         gap = np.hypot(dx, dz) - self.reach
-        acted = False
-        for i, j in zip(*np.nonzero((gap < 0) & self.solid), strict=True):
+        touch, acted = (gap < 0) & self.solid, False
+        if not touch.any():  # as in most steps
+            return False
+        for i, j in zip(*touch.nonzero(), strict=True):
             n = np.array([dx[i, j], dz[i, j]])
             norm = np.hypot(*n)
             n = n / norm if norm > 1e-9 else np.array([0.0, 1.0])
@@ -257,10 +260,10 @@ class World:
         return acted
 
 
-def simulate(scene: Scene, frames: int, removed: int = -1) -> Course:
-    """The course of a scene over `frames` frames, without mover `removed`."""
+def simulate(scene: Scene, frames: int, removed: int = -1, step: float | None = None) -> Course:
+    """The course of a scene over `frames` frames, `step` apart, without mover `removed`."""
     present = np.arange(len(scene.movers)) != removed
-    world, h = World(scene, present), frame_time(frames) / SUBSTEPS
+    world, h = World(scene, present), (step or frame_time(frames)) / SUBSTEPS
     impact, xs, angles = 0, [world.x.copy()], [world.angle.copy()]
     for frame in range(1, frames):
         for _ in range(SUBSTEPS):
@@ -268,9 +271,20 @@ def simulate(scene: Scene, frames: int, removed: int = -1) -> Course:
                 impact = frame
         xs.append(world.x.copy())
         angles.append(np.clip(world.angle, -0.3, 0.3))
-    x, angle = np.array(xs), np.array(angles)
+    x, time = np.array(xs), h * SUBSTEPS * np.arange(frames)
+    return Course(time, x, np.array(angles) + _sway(scene, x, time), impact, present)
+
+
+def before(scene: Scene, course: Course) -> Course:
+    """The first frame of a course, and the frame before it, when nothing had interacted yet."""
+    time = np.array([0, -course.time[1]])
+    x = course.x[0] + time[:, None, None] * [m.v for m in scene.movers]  # (2, K, 2)
+    return Course(time, x, _sway(scene, course.x, time), 0, course.present)
+
+
+def _sway(scene: Scene, x: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Angles (T, K) at times (T,) of the gait of those who walk along x."""
+    walk = np.array([m.kind in ("person", "rider") for m in scene.movers])
     moving = np.hypot(*(x[-1] - x[0]).T) > 0.02
-    time = h * SUBSTEPS * np.arange(frames)[:, None]
-    sway = np.sin(2.4 * time + scene.phase + 2.1 * np.arange(len(scene.movers)))
-    angle += 0.09 * sway * (moving & ~world.wheeled)
-    return Course(x, angle, impact, present)
+    steps = np.sin(2.4 * time[:, None] + scene.phase + 2.1 * np.arange(len(scene.movers)))
+    return 0.09 * steps * (moving & walk)

@@ -14,7 +14,6 @@ from gen.data.movers.dynamics import (
     INTERACTIONS,
     Course,
     Scene,
-    frame_time,
     perspective,
 )
 from gen.data.movers.scenery import GROUND, LAYERS, PARALLAX, ROAD_BOTTOM, ROAD_TOP, Scenery
@@ -47,8 +46,7 @@ def normalised(m: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def placement(scene: Scene, course: Course, height: int, width: int) -> np.ndarray:
     """Maps from sheet coordinates to px, (T, LAYERS + K, 2, 3); the unit of a mover is a cell."""
-    camera, frames = scene.camera, len(course.x)
-    t = frame_time(frames) * np.arange(frames)
+    camera, frames, t = scene.camera, len(course.x), course.time
     swing = np.sin(0.9 * t + camera.phase) - np.sin(camera.phase)
     centre = camera.velocity * t[:, None] + camera.swing * swing[:, None]  # (T, 2)
     roll = camera.roll * swing
@@ -74,6 +72,11 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
 
+def to_first(place: np.ndarray) -> np.ndarray:
+    """Maps (T, P, 2, 3) of `placement` -> px of each frame to px of frame 0."""
+    return compose(place[:1], inverse(place))
+
+
 class Stage:
     """One branch of a scene, ready to be rendered in T frames.
 
@@ -95,7 +98,7 @@ class Stage:
         self.order = np.argsort(-course.x[..., 1], axis=1, kind="stable")  # nearest first
         place = placement(scene, course, *size)
         self.back = inverse(place)
-        self.to_first = compose(place[:1], self.back)  # (T, P, 2, 3) px -> px of frame 0
+        self.to_first = compose(place[:1], self.back)  # as the function
         self.px_per_unit = np.sqrt(np.abs(np.linalg.det(place[..., :2])))  # (T, P)
         bounds = np.array([sprite.bounds for sprite in self.sprites])  # (K, 4)
         corners = bounds[:, [[0, 2], [0, 3], [1, 2], [1, 3]]]  # (K, 4, 2)
@@ -110,9 +113,14 @@ class Stage:
         return np.broadcast_to(x, shape), np.broadcast_to(y, shape)
 
     def trace(
-        self, x: np.ndarray, y: np.ndarray, antialias: bool = False, paint: bool = True
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        antialias: bool = False,
+        paint: bool = True,
+        movers: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Looks at any points (F, n), in px of the first F frames.
+        """Looks at any points (F, n), in px of the first F frames, with or without movers.
 
         Returns:
             owner (F, n): the visible sheet, LAYERS + k for mover k; and the colours (F, 3, n) in
@@ -120,6 +128,7 @@ class Stage:
             Colours are zeros without `paint`.
         """
         frames, n = x.shape
+        x, y = x.ravel(), y.ravel()
         owner = np.full(x.size, -1, np.int8)
         clear = np.ones(x.size)  # share of the pixel that is not covered yet
         rgb = np.zeros((3, x.size))
@@ -127,7 +136,7 @@ class Stage:
         def cover(distance: np.ndarray, scale: np.ndarray) -> np.ndarray:
             return np.clip(0.5 - distance * scale, 0, 1) if antialias else (distance < 0) * 1.0
 
-        hits = {k: self._near(k, x, y) for k in self.present}
+        hits = {k: self._near(k, x, y, n) for k in (self.present if movers else ())}
         shares = {}
         for k, (at, a, b, d) in hits.items():
             share = cover(d, self.px_per_unit[:frames, LAYERS + k][at // n])
@@ -149,11 +158,13 @@ class Stage:
 
         rest = np.flatnonzero(clear > 0)
         for layer in range(LAYERS):
-            u, v = self._local(layer, x, y)
-            u, v = u.ravel()[rest], v.ravel()[rest]
-            share = cover(
-                self.scenery.outline(layer, u, v), self.px_per_unit[:frames, layer][rest // n]
-            )
+            cut = np.searchsorted(rest, n * np.arange(frames + 1))
+            u, v = np.empty((2, len(rest)))
+            for m, first, last in zip(self.back[:, layer], cut[:-1], cut[1:], strict=False):
+                at, part = rest[first:last], slice(first, last)
+                u[part], v[part] = (row[0] * x[at] + row[1] * y[at] + row[2] for row in m)
+            scale = np.repeat(self.px_per_unit[:frames, layer], np.diff(cut))
+            share = cover(self.scenery.outline(layer, u, v), scale)
             some = np.flatnonzero(share)
             at, share = rest[some], share[some]
             owner[at[(share > 0.5) & (owner[at] < 0)]] = layer
@@ -162,6 +173,15 @@ class Stage:
             clear[at] *= 1 - share
             rest = rest[clear[rest] > 0]
         return owner.reshape(frames, n), rgb.reshape(3, frames, n).swapaxes(0, 1)
+
+    def ground(self, x: np.ndarray, y: np.ndarray, rgb: np.ndarray, antialias: bool) -> np.ndarray:
+        """Colours (1, 3, n) of points (1, n) of frame 0 without movers, from `rgb`, those with."""
+        low, high = self.low[0, self.present, :, None], self.high[0, self.present, :, None]
+        at = np.concatenate([x, y])  # (2, n)
+        hidden = ((at > low) & (at < high)).all(1).any(0)  # (n,)
+        out = rgb.copy()
+        out[..., hidden] = self.trace(x[:, hidden], y[:, hidden], antialias, movers=False)[1]
+        return out
 
     def flow(self, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Flow to frame 0 at points (F, n) of the first F frames, (F, 2, n) px."""
@@ -202,12 +222,12 @@ class Stage:
         m = self.back[: len(x), sheet, :, :, None]  # (F, 2, 3, 1)
         return tuple(m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2] for i in (0, 1))
 
-    def _near(self, k: int, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-        """Points in the box of mover k: flat index, coordinates a and b, distance."""
-        (x0, y0), (x1, y1) = self.low[: len(x), k].T, self.high[: len(x), k].T
-        inside = (x > x0[:, None]) & (x < x1[:, None]) & (y > y0[:, None]) & (y < y1[:, None])
-        at = np.flatnonzero(inside)
-        m = self.back[at // x.shape[1], LAYERS + k]  # (n, 2, 3)
-        px, py = x.ravel()[at], y.ravel()[at]
+    def _near(self, k: int, x: np.ndarray, y: np.ndarray, n: int) -> list[np.ndarray]:
+        """Points in the box of mover k, of (F n,): index, coordinates a and b, distance."""
+        (x0, y0), (x1, y1) = (v[: len(x) // n, k].T[..., None] for v in (self.low, self.high))
+        u, v = x.reshape(-1, n), y.reshape(-1, n)
+        at = np.flatnonzero((u > x0) & (u < x1) & (v > y0) & (v < y1))
+        m = self.back[at // n, LAYERS + k]  # (n, 2, 3)
+        px, py = x[at], y[at]
         a, b = (m[:, i, 0] * px + m[:, i, 1] * py + m[:, i, 2] for i in (0, 1))
         return [at, a, b, self.sprites[k].outline(a, b)]

@@ -11,7 +11,7 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
   const scrub = make("input", { type: "range", min: 0, max: T, step: 1, value: 0, id: "frame", ariaLabel: "frame" });
   const play = make("button.plain.main", { type: "button", id: "play" }, "play");
   const [frames, semantics, instances] = ["frames", "semantic", "instance"].map((name) => arrays(name).bytes);
-  let number = 0, seed = 0, clip = [], drags = new Map(), pins = new Set(), pulled = null, timer = 0;
+  let number = 0, seed = 0, clip = [], drags = new Map(), pins = new Set(), gone = new Set(), pulled = null, timer = 0;
 
   const part = (bytes, width) => bytes.subarray(number * H * W * width, (number + 1) * H * W * width);
   const stills = scenes.map((_, k) => unpack(frames.subarray(3 * H * W * k, 3 * H * W * (k + 1)), W, H));
@@ -32,6 +32,7 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
       arrow(pen, way);
     }
     for (const k of pins) pin(pen, ...centre(k));
+    for (const k of gone) cross(pen, ...centre(k));
   };
   const centre = (k) => {
     const [x, y] = scenes[number].boxes[k];
@@ -45,7 +46,7 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
     const inputs = {
       frame: floats(frame, 1, 3, H, W), semantic: whole(part(semantics, 1), 1, H, W),
       instance: whole(part(instances, 1), 1, H, W), boxes: floats(boxes.flat(), 1, M, 4),
-      classes: whole(classes, 1, M), present: flags(Array(M).fill(true), 1, M), user: flags(user, 1, M),
+      classes: whole(classes, 1, M), present: flags(classes.map((_, k) => !gone.has(k)), 1, M), user: flags(user, 1, M),
       theta: floats(theta, 1, T, M, 2, 3), z: floats(normal(seed, latent), 1, latent),
       object_z: floats(normal(seed + 5000, M * T * O), 1, M, T, O),
     };
@@ -55,7 +56,7 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
     }
     const { video } = await run("mover_animate", inputs);
     clip = Array.from({ length: T }, (_, t) => pixels(video, t));
-    Object.assign(last, { number, drags: [...drags], pins: [...pins], theta, z: inputs.z.data, object_z: inputs.object_z.data, video: video.data });
+    Object.assign(last, { number, drags: [...drags], pins: [...pins], gone: [...gone], theta, z: inputs.z.data, object_z: inputs.object_z.data, video: video.data });
     start();
   }, stage);
 
@@ -101,15 +102,15 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
     if (Math.hypot(at[0] - x, at[1] - y) < 1.5) return;
     pulled.path.push(at);
     pins.delete(pulled.k);
+    gone.delete(pulled.k);
     drags.set(pulled.k, pulled.path);
     draw();
   };
   stage.onpointerup = stage.onpointercancel = () => {
     if (!pulled) return;
-    if (pulled.path.length === 1) { // a click pins, or frees
-      const { k } = pulled, held = pins.has(k) || drags.has(k);
-      drags.delete(k);
-      held ? pins.delete(k) : pins.add(k);
+    if (pulled.path.length === 1) { // a click frees, or pins, then removes
+      const { k } = pulled;
+      if (!drags.delete(k) && !gone.delete(k)) (pins.delete(k) ? gone : pins).add(k);
     }
     pulled = null;
     draw();
@@ -120,14 +121,14 @@ export function tab({ steps: T, size: [H, W], latent, object: O, camera, scenes 
   const choose = (_, k) => {
     stop();
     number = k;
-    [drags, pins, clip] = [new Map(), new Set(), []];
+    [drags, pins, gone, clip] = [new Map(), new Set(), new Set(), []];
     scrub.value = 0;
     draw();
   };
   const { box } = picks(stills, choose, ".scenes");
   const button = (text, act) => make("button.plain", { type: "button", onclick: act }, text);
   const element = make("section.card.wide", {},
-    make("p.about", {}, "Drag an object, and the model moves the others: they are pushed, follow, or give way. A click holds an object in place. It has seen such drawn scenes alone."),
+    make("p.about", {}, "Drag an object, and the model moves the others: they are pushed, follow, or give way. A click holds an object in place, a second one removes it, a third one takes it back. It has seen such drawn scenes alone."),
     stage,
     make("div.controls", {},
       scrub,
@@ -162,5 +163,18 @@ function pin(pen, x, y) {
     pen.beginPath();
     pen.arc(x, y, radius, 0, 7);
     pen.fill();
+  }
+}
+
+function cross(pen, x, y) {
+  for (const [colour, width] of [["#fff", 2.2], ["#000", 1.1]]) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = width;
+    pen.beginPath();
+    for (const side of [-2, 2]) {
+      pen.moveTo(x - 2, y - side);
+      pen.lineTo(x + 2, y + side);
+    }
+    pen.stroke();
   }
 }

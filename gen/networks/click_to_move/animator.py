@@ -15,12 +15,15 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gen.devices import full_precision, send
 from gen.networks.click_to_move import encoders as parts
 from gen.networks.click_to_move.frame_generator import FeatureWarpGenerator, SpadeGenerator, blend
+from gen.networks.click_to_move.layers import STEP, LayeredGenerator
 from gen.networks.click_to_move.object_graph import UNIT, ObjectGraph
+from gen.networks.click_to_move.rolling import roll_on
 from gen.ops.motion import (
     fit_camera,
     identity,
@@ -62,6 +65,13 @@ class Motion(NamedTuple):
     theta: Tensor  # (N, T, M, 2, 3) motion of these objects; others are not read
     known: Tensor  # (N,) bool, true if the motion of the camera is known, too
     camera: Tensor  # (N, T, 2, 3) motion of the background
+    past: Tensor | None = None  # (N, M, 2) steps from the frame before, normalised; NaN: unknown
+    confidence: Tensor | None = None  # (N, M) in [0, 1] of the user's motion; None: 1
+    removed: Tensor | None = None  # (N, M) bool, objects that the user takes out of the scene
+
+    def left(self, scene: Scene) -> Tensor:
+        """Objects that stay in the scene, (N, M) bool."""
+        return scene.present if self.removed is None else scene.present & ~self.removed
 
 
 class Animation(NamedTuple):
@@ -74,6 +84,7 @@ class Animation(NamedTuple):
     boxes: Tensor  # (N, T, M, 4) boxes of the objects
 
 
+AWAY = 8.0  # distance to which removed objects are moved, normalised
 GROUND = (0, 1, 9)  # trainIds of road, pavement and terrain
 
 
@@ -96,16 +107,18 @@ class Animator(nn.Module):
     Args:
         channels, levels, max_channels, norm: arguments of `AppearanceEncoder`.
         generator: network that makes the frames: `warp` moves features of the first frame along the
-            flow, `spade` steers a decoder by SPADE layers.
-        blocks: number of residual blocks in the generator.
+            flow, `spade` steers a decoder by SPADE layers, `layered` moves objects as layers over
+            a filled ground and needs no flow network.
+        blocks: number of residual blocks in the generator, but for `layered`.
         residual: add the predicted flow to the flow of the objects, and mix frames with the warped
-            first frame; false predicts whole flow and frames, as released.
+            first frame; false predicts whole flow and frames, as released. Not for `layered`.
         graph_dim, edges: arguments of `ObjectGraph`.
         feature_dim: width F of the code of an object.
         z_dim: width Z of the latent of a clip; first half for stuff, second half for things.
         object_z_dim: width O of the latent of an object in one frame.
         steps: number of frames that have codes of their own, see `LatentCode`.
         camera: take a known motion of the camera as input.
+        past, unsure: arguments of `ObjectGraph`.
     """
 
     rasterise = staticmethod(rasterise)
@@ -116,7 +129,7 @@ class Animator(nn.Module):
         levels: int = 6,
         max_channels: int = 512,
         norm: parts.Norm = "batch",
-        generator: Literal["warp", "spade"] = "warp",
+        generator: Literal["warp", "spade", "layered"] = "warp",
         blocks: int = 4,
         residual: bool = True,
         graph_dim: int = 512,
@@ -126,6 +139,8 @@ class Animator(nn.Module):
         object_z_dim: int = 1024,
         steps: int = 5,
         camera: bool = True,
+        past: bool = False,
+        unsure: bool = False,
     ):
         super().__init__()
         if levels < 2 or z_dim < 2 or z_dim % 2:
@@ -135,14 +150,21 @@ class Animator(nn.Module):
         sizes = channels, levels, max_channels
         self.appearance = parts.AppearanceEncoder(*sizes, feature_dim, norm)
         self.posterior = parts.Posterior(*sizes, z_dim, norm)
-        self.graph = ObjectGraph(feature_dim, object_z_dim, graph_dim, edges=edges, camera=camera)
+        known = dict(camera=camera, past=past, unsure=unsure)
+        self.graph = ObjectGraph(feature_dim, object_z_dim, graph_dim, edges=edges, **known)
+        self.takes_camera, self.residual, self.steps = camera, residual, steps
+        self.layered, options = generator == "layered", dict(max_width=max_channels, norm=norm)
+        self.camera = None
+        if self.layered:
+            inner = parts.widths(channels, levels, max_channels)[-1]
+            self.generator = LayeredGenerator(channels, inner, z_dim // 2, steps, **options)
+            return
         self.latent = parts.LatentCode(*sizes, z_dim, steps)
         self.sparse = parts.SparseEncoder(*sizes, norm)
         self.decoder = parts.DenseDecoder(*sizes, norm, residual)
-        options = dict(blocks=blocks, max_width=max_channels, norm=norm)
-        self.generator = GENERATORS[generator](channels, **options)
-        self.camera = nn.Linear(3, z_dim // 2) if camera else None
-        self.residual = residual
+        self.generator = GENERATORS[generator](channels, blocks=blocks, **options)
+        if camera:
+            self.camera = nn.Linear(3, z_dim // 2)
 
     def forward(self, scene: Scene, motion: Motion, z: Tensor, object_z: Tensor) -> Animation:
         """`z` (N, Z) and `object_z` (N, M, T, O), ~ N(0, I)."""
@@ -151,19 +173,47 @@ class Animator(nn.Module):
         return self.render(scene, features, motion, theta, z)
 
     def features(self, scene: Scene) -> list[Tensor]:
-        """Features of a scene by `AppearanceEncoder`."""
+        """Features of a scene by `AppearanceEncoder`.
+
+        Layers take any sides that are multiples of 16 px: repeated borders fill the rest up.
+        """
         maps = parts.label_maps(scene.semantic, scene.instance)
-        return self.appearance(scene.frame, maps)
+        if not self.layered:
+            return self.appearance(scene.frame, maps)
+        H, W = scene.frame.shape[2:]
+        if H % STEP or W % STEP or min(H, W) < 2 * STEP:
+            raise ValueError(
+                f"frame: expected sides of {2 * STEP} px or more that are multiples of {STEP} px, "
+                f"got {H} x {W}; choose another size"
+            )
+        step = 2 ** len(self.appearance.downs)
+        more = (0, -W % step, 0, -H % step)
+        features = self.appearance(*(F.pad(x, more, "replicate") for x in (scene.frame, maps)))
+        return [f[:, :, : -(-H // 2**i), : -(-W // 2**i)] for i, f in enumerate(features, 1)]
 
     def predict(
         self, scene: Scene, features: list[Tensor], motion: Motion, object_z: Tensor
     ) -> Tensor:
-        """Motion of all objects (N, T, M, 2, 3); the user's motion is returned unchanged."""
+        """Motion of all objects (N, T, M, 2, 3); the user's motion is returned unchanged.
+
+        Layers predict `steps` frames at a time and go on from there.
+        """
         with full_precision(object_z.device):  # motions are small numbers
             codes = self.appearance.objects([f.float() for f in features], scene.boxes)
-            given = (scene.boxes, scene.classes, codes, scene.present)
-            conditions = motion.user, motion.theta, object_z, motion.camera, motion.known
-            return self.graph(*given, *conditions)
+
+            def ahead(boxes: Tensor, motion: Motion, object_z: Tensor) -> Tensor:
+                given = (boxes, scene.classes, codes, motion.left(scene))
+                conditions = motion.user, motion.theta, object_z, motion.camera, motion.known
+                return self.graph(*given, *conditions, motion.past, motion.confidence)
+
+            if not self.layered or motion.theta.shape[1] <= self.steps:
+                return ahead(scene.boxes, motion, object_z)
+            speeds = self.graph.past is not None
+            theta = roll_on(ahead, scene.boxes, motion, object_z, self.steps, speeds)
+            exact = motion.user & motion.left(scene)
+            if motion.confidence is not None:
+                exact = exact & (motion.confidence >= 1)
+            return motion.theta.where(exact[:, None, :, None, None], theta)
 
     def encode(self, clips: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log variance (N, Z) of the latents of whole clips."""
@@ -173,12 +223,17 @@ class Animator(nn.Module):
     def render(
         self, scene: Scene, features: list[Tensor], motion: Motion, theta: Tensor, z: Tensor
     ) -> Animation:
-        """Renders the video with objects moved by `theta`; of `motion` only the camera is used.
+        """Renders the video with objects moved by `theta`; of `motion`, reads camera and `removed`.
 
         Not differentiable in `theta`.
         """
+        if self.layered:
+            return self.render_layers(scene, features[-1], motion, theta, z)[0]
         with full_precision(z.device):
             theta = theta.detach()
+            if motion.removed is not None:  # moved out of the image, which leaves a hole
+                away = identity(theta) + F.pad(theta.new_full((2, 1), AWAY), (2, 0))
+                theta = away.where(motion.removed[:, None, :, None, None], theta)
             masks = object_masks(scene.instance, theta.shape[2])
             flow, owner, visible = self.rasterise(masks, theta, nearness(scene.boxes, theta))
             if self.camera is not None:
@@ -196,3 +251,28 @@ class Animator(nn.Module):
         if self.residual:
             video = blend(video, scene.frame, dense, seen)
         return Animation(video, dense, logits, theta, boxes)
+
+    def render_layers(
+        self, scene: Scene, inner: Tensor, motion: Motion, theta: Tensor, z: Tensor
+    ) -> tuple[Animation, Tensor]:
+        """As `render`, by `LayeredGenerator`, and the first frame without objects (N, 3, H, W).
+
+        Reads the innermost features and the stuff half of `z` (N, Z). The features of the scene
+        learn from the motion of objects alone.
+        """
+        theta = theta.detach()
+        masks = object_masks(scene.instance, theta.shape[2])
+        made = self.generator(
+            scene.frame,
+            parts.label_maps(scene.semantic, scene.instance),
+            masks,
+            theta,
+            nearness(scene.boxes, theta),
+            motion.camera,
+            motion.known,
+            z.chunk(2, 1)[0],
+            inner.detach(),
+            motion.removed,
+        )
+        boxes = move_boxes(scene.boxes, theta)
+        return Animation(made.video, made.flow, made.visible, theta, boxes), made.ground

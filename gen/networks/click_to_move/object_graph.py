@@ -73,6 +73,8 @@ class ObjectGraph(nn.Module):
         heads: number A of attention heads.
         edges: send messages between objects; false is a baseline of separate objects.
         camera: use the motion of the camera if it is known; it moves all objects in the image.
+        past: use the motion of objects before the first frame where it is known.
+        unsure: take uncertain drags: hints that an object need not follow.
         num_classes: number of trainIds.
     """
 
@@ -84,6 +86,8 @@ class ObjectGraph(nn.Module):
         heads: int = 4,
         edges: bool = True,
         camera: bool = False,
+        past: bool = False,
+        unsure: bool = False,
         num_classes: int = 19,
     ):
         super().__init__()
@@ -92,6 +96,8 @@ class ObjectGraph(nn.Module):
         self.latent = mlp(z_dim, dim)
         self.user_motion = mlp(8, dim) if edges else None  # only neighbours receive it
         self.camera = mlp(8, dim) if camera else None
+        self.past = mlp(2, dim) if past else None
+        self.unsure = mlp(9, dim) if unsure else None
         self.time = nn.Linear(2 * len(RATES), 2 * dim)
         self.attention = Attention(dim, heads) if edges else None
         self.norm, self.update = nn.LayerNorm(2 * dim), mlp(2 * dim, 2 * dim)
@@ -111,6 +117,8 @@ class ObjectGraph(nn.Module):
         latent: Tensor,
         camera: Tensor | None = None,
         known: Tensor | None = None,
+        past: Tensor | None = None,
+        confidence: Tensor | None = None,
     ) -> Tensor:
         """The backward motion of each object in each frame, (N, T, M, 2, 3).
 
@@ -128,6 +136,10 @@ class ObjectGraph(nn.Module):
                 known.
             known: bool (N,), true for scenes with known camera motion, in a graph with `camera`;
                 None: no scene.
+            past: steps (N, M, 2) of centres from the frame before to frame 0, normalised; NaN where
+                unknown; read by a graph with `past`. None: all unknown.
+            confidence: confidence (N, M) in [0, 1] in the user's motion of each object. An object
+                follows it exactly at 1; below, it is a hint for a graph with `unsure`. None: all 1.
         """
         N, M, T = *present.shape, theta.shape[1]
         if theta.shape != (N, T, M, 2, 3) or latent.shape[:3] != (N, M, T):
@@ -135,8 +147,11 @@ class ObjectGraph(nn.Module):
                 f"expected theta (N, T, M, 2, 3) and latent (N, M, T, Z) of N, M = {N}, {M}, got "
                 f"{tuple(theta.shape)} and {tuple(latent.shape)}"
             )
-        still = identity(theta)
-        here, user = present[..., None], (user & present)[..., None]  # (N, M, 1)
+        still, here = identity(theta), present[..., None]  # here: (N, M, 1)
+        hint = None
+        if self.unsure is not None and confidence is not None:
+            hint, user = user & present & (confidence < 1), user & (confidence >= 1)
+        user = (user & present)[..., None]  # (N, M, 1)
         boxes, features = boxes.where(here, 0), features.where(here, 0)
         given = theta.where(user[:, None, ..., None], still)  # (N, T, M, 2, 3)
         taken = move_boxes(boxes, given)  # (N, T, M, 4)
@@ -152,6 +167,14 @@ class ObjectGraph(nn.Module):
         if self.camera is not None and known is not None:
             seen = travel(camera[:, :, None].expand_as(theta), boxes)  # (N, T, M, 8)
             motion = motion + self.camera(seen).where(known[:, None, None, None], 0)
+        if self.past is not None and past is not None:
+            seen = here & ~past.isnan().any(2, keepdim=True)  # (N, M, 1)
+            motion = motion + self.past(UNIT * past.where(seen, 0)).where(seen, 0)[:, None]
+        if hint is not None:
+            way = theta.where(hint[:, None, :, None, None], still)
+            sure = confidence[:, None, :, None].expand(*way.shape[:3], 1)
+            told = self.unsure(torch.cat([travel(way, boxes), sure], 3))  # (N, T, M, D)
+            motion = motion + told.where(hint[:, None, :, None], 0)
         times = self.time(clock(T, boxes))  # (T, 2 D)
 
         y, place, moved = torch.zeros_like(x), boxes, still.expand(N, M, 2, 3)

@@ -1,0 +1,12 @@
+<script>
+// Counts the requests that run for a region of the page, by its id: `busy(id, 1)` when one begins,
+// `busy(id, -1)` when it has ended. Buttons of the class `starts-ID` begin requests for it.
+window.busy = (id, more) => {
+  const counts = (window.busy.counts ??= {});
+  const count = (counts[id] = Math.max(0, (counts[id] || 0) + more)), now = String(count > 0);
+  document.getElementById(id)?.setAttribute("aria-busy", now);
+  for (const button of document.querySelectorAll(`.starts-${id}`)) button.setAttribute("aria-disabled", now);
+  const told = document.querySelector("#working [role=status]");
+  if (told && count < 2) told.textContent = count ? "working" : "ready";
+};
+</script>
