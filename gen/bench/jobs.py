@@ -1,5 +1,6 @@
 """The runs of a claim: trained and measured, resumed after an interruption, here or by submitit."""
 
+import hashlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from gen.bench.claim import FOLDER, Arm, Claim, command, fill, read, words
 from gen.commands import call, call_each
 from gen.files import packaged, read_yaml, sha256, write_atomic
 
+RESULTS = Path("results")  # of a clone: the published results of claims
 ROWS = "rows.jsonl"  # the rows of an evaluation, with the values of single units
 COST = "cost.jsonl"  # a line for each training process
 JUDGE = "judge"
@@ -100,6 +102,12 @@ def evaluation(run: Run) -> str:
     return " ".join([*texts, *map("=".join, _digests(texts).items())])
 
 
+def fingerprint(run: Run) -> str:
+    """A name for everything that decides the values of a run: config, options and input files."""
+    text = json.dumps([identity(run), evaluation(run)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _digests(texts: Sequence[str]) -> dict[str, str]:
     found = {}
     for text in sorted({*texts}):
@@ -118,6 +126,25 @@ def _leaves(value: Any) -> list[Any]:
     if isinstance(value, list):
         return [leaf for inner in value for leaf in _leaves(inner)]
     return [value]
+
+
+def published(claim: Claim, runs: Sequence[Run]) -> list[dict]:
+    """Published lines of all seeds of which every run is published, with the same fingerprint.
+
+    So a claim can grow over several machines: these seeds need not be trained again.
+    """
+    file = RESULTS / f"{claim.name}.jsonl"
+    text = file.read_text("utf-8") if file.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines()]
+    measured = {run.name: run for run in runs if run.evaluate is not None}
+    names = [f"{line['arm']}_{line['seed']}" for line in lines]
+    known = {*zip(names, (line.get("run") for line in lines), strict=True)}
+    missing = {r.seed for r in measured.values() if (r.name, fingerprint(r)) not in known}
+    return [
+        line
+        for name, line in zip(names, lines, strict=True)
+        if name in measured and line["seed"] not in missing
+    ]
 
 
 def begin(runs: Sequence[Run]) -> None:
@@ -226,7 +253,8 @@ def _log(path: Path):
 
 def check_folder(out: Path) -> None:
     """Refuses a folder that holds something other than the runs of a claim, with ValueError."""
-    if out.is_dir() and any(out.iterdir()) and not any(out.glob("*/claim.json")):
+    own = [*out.glob("*/claim.json"), *out.glob("results.jsonl")]
+    if out.is_dir() and any(out.iterdir()) and not own:
         raise ValueError(
             f"--out: expected a new folder, or one with runs of a claim, got {out}, which holds "
             "something else"
@@ -250,8 +278,9 @@ def listing(root: Path) -> str:
     for path in sorted(packaged(FOLDER).glob("*.yaml")):
         claim = read(path)
         count = len(claim.arms) * len(claim.seeds)
-        runs = [(arm, seed) for arm in claim.arms for seed in claim.seeds]
-        done = sum((root / claim.name / f"{a}_{s}" / ROWS).exists() for a, s in runs)
+        runs = [run for run in plan(claim, root / claim.name) if run.evaluate is not None]
+        known = {line["seed"] for line in published(claim, runs)}
+        done = sum(run.is_done() or run.seed in known for run in runs)
         state, hours = f"{done} of {count}", claim.cost * (count - done)
         lines.append(f"{claim.name:24} {state:>9}  {hours:10.1f}  {claim.question}")
     if len(lines) == 1:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from gen.bench import table
 from gen.bench.claim import FOLDER, read
+from gen.bench.jobs import RESULTS
 from gen.evaluation.results import from_json
 from gen.files import write_atomic
 
-RESULTS = Path("results")
 PAGE = Path("RESULTS.md")
 BLOCK = re.compile(
     r"(<!-- results (?P<file>\S+?): (?P<rows>[^>]*?)-->\n).*?(<!-- end of results -->)", re.DOTALL

@@ -62,17 +62,18 @@ class Compared(NamedTuple):
 def collect(claim: Claim, out: Path, more: Sequence[str] = ()) -> list[dict]:
     """Lines of all measured runs below `out`.
 
-    A line has claim, arm, seed, metric, protocol, better, value, count; for an arm that is
+    A line has claim, arm, seed, run, metric, protocol, better, value, count; for an arm that is
     compared, `against` and the value `base` of the same seed; and `more`, the options of `gen fit`
     that its run had besides those of the claim. Runs that were begun with other options, or
-    measured with others, are left out with a warning.
+    measured with others, are left out with a warning. `run` is the fingerprint of the run.
     """
-    runs = {}
+    runs, names = {}, {}
     for run in _found(claim, out, more):
         if jobs.begun(run) != jobs.identity(run) or not jobs.is_measured_so(run):
             log.warning("left out: %s, which had other options", run.folder)
         else:
-            runs[run.name.rpartition("_")[0], run.seed] = run.folder / jobs.ROWS
+            key = run.name.rpartition("_")[0], run.seed
+            runs[key], names[key] = run.folder / jobs.ROWS, jobs.fingerprint(run)
     lines = []
     for (name, seed), file in runs.items():
         against = claim.arms[name].against
@@ -83,7 +84,8 @@ def collect(claim: Claim, out: Path, more: Sequence[str] = ()) -> list[dict]:
             other, own = other + _means(equal[0]), own + _means(equal[1])
         values, known = ({row["metric"]: row for row in rows} for rows in (own, other))
         wanted = [m for pattern in claim.metrics for m in values if fnmatchcase(m, pattern)]
-        about = dict(claim=claim.name, arm=name, seed=seed) | (dict(more=[*more]) if more else {})
+        about = dict(claim=claim.name, arm=name, seed=seed, run=names[name, seed])
+        about |= dict(more=[*more]) if more else {}
         for metric in dict.fromkeys(wanted):
             row, line = values[metric], about | dict(metric=metric)
             line |= {k: row.get(k) for k in ("protocol", "better", "value", "count")}

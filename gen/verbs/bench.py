@@ -102,14 +102,25 @@ def run(args: argparse.Namespace, more: Sequence[str], scratch: Path) -> int:
     jobs.check_folder(out)
     descriptor = lock(out)
     try:
-        if code := jobs.prepare_data(claim):
+        here = not (args.smoke or args.out or more)  # else it is another claim than the published
+        known = jobs.published(claim, runs) if here else []
+        if seeds := sorted({line["seed"] for line in known}):
+            print(f"{jobs.RESULTS}/{claim.name}.jsonl has seeds {' '.join(map(str, seeds))}")
+        runs = [run for run in runs if run.seed not in seeds]
+        if all(run.evaluate is None for run in runs):  # no judge without anything to judge
+            runs = []
+        if runs and (code := jobs.prepare_data(claim)):
             return code
         jobs.begin(runs)
         same = [str(path), "--out", str(out), *["--smoke"] * args.smoke, *more]
         for option, values in (("--seeds", args.seeds), ("--arms", args.arms)):
             same += [option, *map(str, values)] if values else []
         code = work(runs, same, args)
-        if found := table.collect(claim, out, more):
+        found = table.collect(claim, out, more)
+        own = {line["seed"] for line in found}
+        found += [line for line in known if line["seed"] not in own]
+        found.sort(key=lambda line: ([*claim.arms].index(line["arm"]), line["seed"]))
+        if found:
             print(table.write(claim, found, out))
         return code or int(not found)
     finally:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from gen.bench import publish
+from gen.bench import jobs, publish
+from gen.verbs import bench
 
 CLAIM = """
 question: Does it help?
@@ -110,3 +111,43 @@ def test_published_pages_are_those_of_the_results_files(monkeypatch):
     monkeypatch.chdir(ROOT)
     for path, text in publish.pages().items():
         assert path.read_text() == text, f"{path}: run `gen bench --publish`"
+
+
+def test_seeds_that_are_published_are_not_run_again(house, monkeypatch, capsys):
+    """A claim grows over several machines: a second one has no folder of the first one's runs."""
+    trained = []
+
+    def work(runs, *_):
+        for run in runs:
+            trained.append(run.name)
+            row = dict(metric="val/top1", value=0.5 + run.seed / 10, protocol="p", count=5)
+            row |= dict(better="higher", values={})
+            (run.folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+        return 0
+
+    monkeypatch.setattr(bench, "work", work)
+    monkeypatch.setattr(jobs, "prepare_data", lambda claim: 0)
+    shutil.copytree(ROOT / "configs/smooth_i2i", "configs/smooth_i2i")
+
+    def run(*words):
+        trained.clear()
+        with pytest.raises(SystemExit) as end:
+            bench.main(["mine", *words])
+        assert not end.value.code
+        return [*trained]
+
+    assert run("--seeds", "1", "2") == ["without_1", "with_1", "without_2", "with_2"]
+    publish.publish(Path("runs/bench"))
+    shutil.rmtree("runs/bench")
+    assert "mine                        4 of 6" in jobs.listing(Path("runs/bench"))
+    assert run() == ["without_3", "with_3"] and "has seeds 1 2" in capsys.readouterr().out
+    lines = Path("runs/bench/mine/results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [1, 1, 2, 2, 3, 3] * 2
+    publish.publish(Path("runs/bench"))
+    assert "| 6 | " in Path("RESULTS.md").read_text()
+    shutil.rmtree("runs/bench")
+    assert run() == []  # all is published: nothing is trained, the table is written
+    assert run("--out", "runs/elsewhere") != []  # elsewhere is another experiment
+    claim = Path("configs/claims/mine.yaml")
+    claim.write_text(CLAIM.replace("with: {against", "with: {options: {model.lr: 1}, against"))
+    assert run("--seeds", "1") == ["without_1", "with_1"]  # another question: run anew
