@@ -26,12 +26,10 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from clutter import SCENES, compose, rng_of
 from PIL import Image
 from recipe import found, run, write_manifest, write_png
 from tqdm import tqdm
 
-from gen.data.groups import NAME
 from gen.fetch import fetch_npm, read_archive
 from gen.files import write_atomic
 
@@ -241,6 +239,8 @@ def _write_clutter(out: Path, styles: dict, recipe: dict, images: list[dict]) ->
 
     Scattered emoji are drawn by vendors of the same split and are no variants of the object.
     """
+    from clutter import SCENES, compose, rng_of  # with torch, which --help need not wait for
+
     drawings = {}  # split -> [(path, base, function that draws)]
     for image in images:
         for vendor, path in _paths(recipe, image).items():
@@ -263,6 +263,8 @@ def _draw(style: Style, code: str, side: int) -> Image.Image:
 
 def _write_groups(out: Path, manifest: dict) -> None:
     """Writes `groups.csv` of the classes if it is missing: images of one base are one group."""
+    from gen.data.groups import NAME
+
     if "layout" in manifest["recipe"] and not (out / NAME).exists():
         rows = ["path,group"]
         for image in manifest["images"]:

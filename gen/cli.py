@@ -12,10 +12,6 @@ from typing import Any, Literal, NoReturn
 from gen import verbs
 from gen.commands import explain, import_modules, plain_errors
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch warns of each on its first use
-
 
 def main(args: list[str] | None = None) -> None:
     """Runs `gen`; `args` default to those of the process. Mistakes end in one line of text."""

@@ -133,14 +133,13 @@ def own(name: str) -> Path:
     Raises:
         WeightsError: the package was built from such files, so what they point to is missing.
     """
-    path = PACKAGE / name
-    if not path.is_file() or path.stat().st_size > 100:  # bytes; the manifest has more
-        return path
-    found = (PACKAGE / path.read_text("utf-8").strip()).resolve()
+    found = path = PACKAGE / name
+    if path.is_file() and path.stat().st_size <= 100:  # bytes; the manifest has more
+        found = (PACKAGE / path.read_text("utf-8").strip()).resolve()
     if not found.exists():
         raise WeightsError(
-            f"{path}: expected what the package brings, got the text of a link to it; in the "
-            "clone: git config core.symlinks true, git checkout -- gen, then install again"
+            f"{path}: expected what the package brings, got none, or the text of a link to it; in "
+            "the clone: git config core.symlinks true, git checkout -- gen, then install again"
         )
     return found
 

@@ -2,8 +2,8 @@
 
 The former are looked for in the repository, the cache, and the release.
 
-`checkpoints/manifest.json` lists them: name -> file, sha256, size in bytes, and url of the release,
-which is null before a release has the file.
+`checkpoints/manifest.json` lists them: name -> file, sha256, size in bytes, and url in the
+release or on the Hub (hf://owner/name@COMMIT), which is null before one of them has the file.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def find(name: str) -> Path:
     """Path of a shipped checkpoint, which is fetched into the cache if it is in no other place.
 
     Raises:
-        WeightsError: the file in the cache or in the release has another sha256, or there is none;
-            where it was looked for and where to put it.
+        WeightsError: the file in the cache, the release or on the Hub has another sha256, or there
+            is none; where it was looked for and where to put it.
     """
     own, cached = places(name)
     if own.is_file():
@@ -89,6 +89,14 @@ def find(name: str) -> Path:
     entry = manifest()[name]
     if cached.is_file():
         return verify(cached, entry.sha256)
+    if entry.url and hub.is_name(entry.url):
+        found = hub.find(entry.url)
+        if (got := sha256(found)) != entry.sha256:
+            raise WeightsError(
+                f"{name}: expected sha256 {entry.sha256}, got {got} from {entry.url}: the Hub has "
+                f"another version; put the file with this sha256 into {cached.parent}"
+            )
+        return found
     if entry.url:
         return fetch(entry.url, entry.size, entry.size, entry.sha256, cached)
     raise WeightsError(

@@ -4,6 +4,7 @@ None of them is at hand, so this looks for what would fail there, and takes away
 """
 
 import ast
+import configparser
 import errno
 import os
 import re
@@ -19,8 +20,10 @@ import pytest
 
 from conftest import ROOT
 from gen import commands, files, hub, runs, shipped
+from gen.cli import main
 from gen.data import base, remote
 from gen.files import WeightsError
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags
 
 SOURCES = [p for top in ("gen", "scripts", "data_prep", "docs") for p in (ROOT / top).rglob("*.py")]
 LINKS = {"configs": "../configs", "data_prep": "../data_prep"}
@@ -122,7 +125,7 @@ def test_a_checkout_without_links_works(plain_checkout, tmp_path):
 
     code = (
         "import gen; from gen import shipped, runs, verbs; from gen.verbs import prepare;"
-        "print(gen.__file__, shipped.find('domain_classifier_emoji64'), prepare.FOLDER,"
+        "print(gen.__file__, shipped.find('domain_classifier_emoji64'), prepare.own('data_prep'),"
         " runs.find_configs(['configs/stargan/emoji64_cpu.yaml']), *prepare.recipes());"
         "verbs.run(['bench', '--list'])"
     )
@@ -138,10 +141,19 @@ def test_a_checkout_without_links_works(plain_checkout, tmp_path):
 
 
 def test_a_package_of_texts_of_links_says_what_to_do(tmp_path, monkeypatch):
+    """A wheel that was built there has the text in place of a file, and nothing for a folder."""
+    way_out = "git config core.symlinks true, git checkout -- gen"
     monkeypatch.setattr(files, "PACKAGE", tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints.json").write_text(LINKS["checkpoints.json"])
-    with pytest.raises(WeightsError, match="git config core.symlinks true, git checkout -- gen"):
-        files.own("checkpoints.json")
+    for name in LINKS:
+        with pytest.raises(WeightsError, match=f"{name}: expected what .* got none, .*{way_out}"):
+            files.own(name)
+    for words in ["prepare", "--help"], ["prepare", "mnist"], ["bench", "--list"]:
+        with pytest.raises(SystemExit, match=way_out):
+            main(words)
+    with pytest.raises(WeightsError, match=way_out):
+        main(["fit", "-c", "configs/smooth_i2i/emoji64_cpu.yaml"])
 
 
 def test_own_files_are_found_through_links_and_beside_them():
@@ -336,3 +348,99 @@ def test_free_memory_is_read_from_windows(windows, monkeypatch):
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
     monkeypatch.setattr(domains, "Path", lambda _: SimpleNamespace(exists=lambda: False))
     assert domains._free_bytes() == 5 * 2**30
+
+
+# ---- wheels for each system ---------------------------------------------------------------------
+
+UV = """#!/usr/bin/env bash
+cat > "$(dirname "$0")/requirements"
+echo "$MACOSX_DEPLOYMENT_TARGET $*" >> "$(dirname "$0")/asked"
+case "$*" in *x86_64-apple*) echo "no wheels" >&2; exit 1 ;; *) printf 'torch==2\\nx==1\\n' ;; esac
+"""
+
+
+def test_each_system_and_python_is_asked_for(tmp_path):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    (tmp_path / "uv").write_text(UV)
+    (tmp_path / "uv").chmod(0o755)
+    script = ["bash", ROOT / "scripts/resolve.sh"]
+    own = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(script, env=own, capture_output=True, text=True, check=True)
+    systems = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    pythons = set(re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.M))
+    assert {p for _, p, _ in systems} == pythons and len(systems) == 5 * len(pythons)
+    told = {system: answer for system, _, answer in systems}
+    assert told.pop("x86_64-apple-darwin") .strip() == "no: no wheels"
+    assert len(told) == 4 and {*told.values()} == {"2 wheels, torch==2"}
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert all(line.startswith("14.0 ") and " --only-binary :all: " in line for line in asked)
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["test"]
+    assert (tmp_path / "requirements").read_text().split() == wanted.split()
+
+
+def test_without_uv_it_is_asked_for():
+    script, own = ROOT / "scripts/resolve.sh", {"PATH": "/bin:/usr/bin"}
+    if shutil.which("uv", path=own["PATH"]):
+        pytest.skip("uv is installed for all")
+    done = subprocess.run(["bash", script], env=own, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "expected uv, got none: pip install uv\n")
+
+
+# ---- macOS: what MPS lacks ----------------------------------------------------------------------
+
+FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+DOORS = [ROOT / "gen/__main__.py", *sorted(ROOT.glob("scripts/*.py"))]
+ON_NO_MPS = {"quickstart.py", "own_video.py"}  # they use a CPU or CUDA, and train by `gen fit`
+LOADED = f"""
+import os, runpy, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Watch())
+try:
+    runpy.run_path(sys.argv[1], run_name="door")
+except KeyboardInterrupt:
+    pass
+print(os.environ.get("{FALLBACK}"))
+"""
+
+
+@pytest.mark.parametrize(
+    "door", [d for d in DOORS if d.name not in ON_NO_MPS], ids=lambda d: d.name
+)
+def test_what_mps_lacks_runs_on_the_cpu(door):
+    """In `gen` and in scripts: PyTorch looks at this when it is loaded, and never again."""
+    own = {k: v for k, v in os.environ.items() if k != FALLBACK} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, door], env=own, capture_output=True, text=True
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+MINE = """
+import warnings
+from gen.methods.stargan import StarGAN
+
+class Mine(StarGAN):
+    def weights(self, iteration):
+        warnings.warn("The operator 'aten::x' is not currently supported on the MPS backend and "
+                      "will fall back to run on the CPU.", stacklevel=1)
+        return super().weights(iteration)
+"""
+
+
+def test_that_it_runs_on_the_cpu_is_told_once(tmp_path):
+    """By a warning of PyTorch, of which there is one in a process; no filter of ours hides it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    words = ["fit", "--model=mine.Mine", "--data=Heads", "--out=run", *flags("model", WIDTHS)]
+    words += [*flags("data", HEADS), *flags("trainer", TRAINER | QUIET | dict(max_steps=2))]
+    done = subprocess.run(
+        [sys.executable, "-m", "gen", *words], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if "UserWarning: The operator" in line]
+    assert done.returncode == 0 and len(told) == 1, done.stderr[-2000:]

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# Read when torch is loaded, before which `gen` and scripts/*.py both pass here
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads can be 15x slower
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch warns once, at the first
 
 TRAINING = {  # commands of LightningCLI
     "fit": "Trains a method.",

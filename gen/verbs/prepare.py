@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from gen.commands import plain_errors
 from gen.files import own
 
-FOLDER = own("data_prep")  # whose files find each other when this is where Python looks
-
 
 def recipes() -> dict[str, str]:
     """Name of each recipe -> the first line of its docstring; none is imported."""
     found = {}
-    for path in sorted(FOLDER.glob("*.py")):
+    for path in sorted(own("data_prep").glob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
             found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
@@ -48,10 +46,11 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def run(name: str, words: Sequence[str]) -> None:
     """Runs a recipe as `python data_prep/NAME.py` does; ends with its exit code."""
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", FOLDER / f"{name}.py")
+    folder = own("data_prep")  # whose files find each other when this is where Python looks
+    spec = importlib.util.spec_from_file_location(f"prepare_{name}", folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     command, path = sys.argv[0], [*sys.path]
-    sys.argv[0], sys.path[:0] = f"gen {'' if name == 'verify' else 'prepare '}{name}", [str(FOLDER)]
+    sys.argv[0], sys.path[:0] = f"gen {'' if name == 'verify' else 'prepare '}{name}", [str(folder)]
     try:
         spec.loader.exec_module(module)
         sys.exit(module.main([*words]))

@@ -1,7 +1,6 @@
 """The README: its links lead somewhere, its Python runs, its commands do what they say."""
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,23 +11,8 @@ import torch
 import gen
 from conftest import ROOT
 from gen.cli import main
+from readme import TEXT, blocks, commands, shorten
 from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, status
-
-TEXT = (ROOT / "README.md").read_text()
-SHORT = {  # what makes a command of the README short; the rest of it runs as printed
-    "gen evaluate": "--max-sources 2 --batch-size 2",
-    "gen compare": "--metrics translation --max-sources 2 --out runs/compare",
-    "python scripts/benchmark.py": "--img-size 32 --base-channels 4 --iterations 1",
-}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
-
-
-def commands() -> list[str]:
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.strip()]
 
 
 def test_links_and_pictures_exist():
@@ -99,32 +83,8 @@ ELSEWHERE = "bash", "source", "gen bench click_to_move", "gen bench --publish"  
 )
 def test_commands_run(command, tmp_path, monkeypatch, lpips_cache):
     monkeypatch.chdir(ROOT)
-    for data in ("data/emoji", "data/emoji_groups"):
-        if "emoji" in command and not (ROOT / data / "manifest.json").exists():
-            pytest.skip(f"no {data}: bash scripts/test.sh makes it")
-    words, runs = [], str(tmp_path / "runs")  # which is not there, as in a fresh clone
-    for word in shlex.split(command):  # as a shell does
-        words += sorted(map(str, ROOT.glob(word))) if "*" in word else [word]
-    program = " ".join(words[:2])
-    if program == "gen fit" and "--model.help" not in words:
-        if "--model.init_from" not in words:
-            small = ["model_name", "test_vit"] if "vit" in command else ["base_channels", "4"]
-            words += [f"--model.{small[0]}", small[1]]
-        words += ["--trainer.max_steps", "2"]
-        if "--ckpt_path" in words:  # what the command before it left
-            first = [w.replace("runs", runs) for w in words]
-            drop = first.index("--ckpt_path")
-            run([*first[:drop], *first[drop + 2 :]])
-            words[-1] = "4"
-    elif program in SHORT:
-        words += SHORT[program].split()
-        if "evaluate" in program and "i2i" in command:
-            words += ["--metrics", "translation", "accuracy"]
-    if program == "gen compare":  # with what `gen fit` leaves
-        fit = next(c for c in commands() if "init_from" in c).replace("runs/tuned", "runs/mine")
-        fit += " --trainer.max_steps 1"
-        run([w.replace("runs", runs) for w in shlex.split(fit)])
-    run([w.replace("runs", runs) for w in words])
+    for words in shorten(command, ROOT, str(tmp_path / "runs")):
+        run(words)
 
 
 def run(words: list[str]) -> None:

@@ -13,13 +13,14 @@ from gen.cli import main
 from gen.evaluation import read_names
 
 HEAVY = ("torch", "lightning", "timm", "numpy", "gradio", "wandb")
+MORE = (["bench", "--list"], ["prepare", "emoji", "--help"])
 ALL = """
 import io, json, sys
 from contextlib import redirect_stdout
 from gen.cli import main
 from gen import verbs
 said = {}
-for words in (["--help"], *([name, "--help"] for name in verbs.FILES), ["bench", "--list"]):
+for words in (["--help"], *([name, "--help"] for name in verbs.FILES), *%r):
     with redirect_stdout(io.StringIO()) as out:
         try:
             main(words)
@@ -34,7 +35,7 @@ json.dump(said, sys.stdout)
 def said() -> dict[str, tuple[str, list[str]]]:
     """Words of a command that only prints -> what it prints, and the heavy modules it loads."""
     done = subprocess.run(
-        [sys.executable, "-c", ALL % (HEAVY,)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", ALL % (MORE, HEAVY)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -125,6 +125,17 @@ def test_a_commit_that_is_in_the_cache_asks_nobody(one):
     assert same(gen.load(name), gen.load(FILE)) and one.seen == before
 
 
+def test_a_shipped_checkpoint_comes_from_where_the_manifest_says(one, tmp_path, monkeypatch):
+    name, url = FILE.stem, f"{NAME}@{one.first}"
+    entry = shipped.manifest()[name]._replace(url=url)
+    monkeypatch.setattr(shipped, "manifest", lambda: {name: entry})
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "site-packages/gen")
+    assert same(gen.load(name), gen.load(FILE))
+    entry = entry._replace(sha256="0" * 64)
+    with pytest.raises(WeightsError, match=f"0{{64}}, got {sha256(FILE)} from {url}: the Hub has"):
+        gen.load(name)
+
+
 @pytest.mark.parametrize("gone", ["server", "offline", "error"])
 def test_without_the_hub_the_cache_is_used_and_told(one, caplog, monkeypatch, gone):
     import huggingface_hub.constants as constants
