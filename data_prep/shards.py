@@ -3,10 +3,11 @@
     gen prepare shards data/celeba_hq data/celeba_hq_shards --size 512
     gen fit ... --data.root "data/celeba_hq_shards/{0000..0011}.tar"
 
-SRC is a folder, a zip, or shards, in a layout of `gen.data.Domains` and `gen.data.Classes`. Names,
-labels and bytes are kept, so a run is the same from SRC and from OUT; links become files. OUT also
-gets `index.json`: size and sha256 of each shard, and the place of each file. Put both on a web
-server to train from it: `--data.root "https://host/celeba_hq/{0000..0011}.tar"`.
+SRC is a folder, a zip, or shards, in a layout of `gen.data.Domains` and `gen.data.Classes`, or with
+the `labels.csv` of `gen.data.Attributes`. Names, labels and bytes are kept, so a run is the same
+from SRC and from OUT; links become files. OUT also gets `index.json`: size and sha256 of each
+shard, and the place of each file. Put both on a web server to train from it:
+`--data.root "https://host/celeba_hq/{0000..0011}.tar"`.
 
 Exit codes: 0 done; 1 failed; 130 interrupted. The same command then starts again.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from recipe import run
 
 from gen.data.archives import find_problem
+from gen.data.attributes import is_labelled, read_labels
 from gen.data.layout import Root, as_root, file_names, find_images, read_file
 from gen.data.shards import FORMAT, INDEX, scan
 from gen.files import keep_inputs, sha256, write_atomic
@@ -44,7 +46,7 @@ def write_shards(source: Root, out: Path, size: int) -> str:
             data set, or a name that archives may not have.
     """
     keep_inputs([source], [out], "OUT")
-    find_images(source)
+    (read_labels if is_labelled(source) else find_images)(source)
     names = sorted(name for name in file_names(source) if name[-1] != "/")
     for name in names:
         if problem := find_problem(name, 0):

@@ -2,7 +2,8 @@
 
     gen verify data/emoji
 
-reads a folder (or a zip, or shards) in a layout of `gen.data.Domains` and `gen.data.Classes`.
+reads a folder (or a zip, or shards) in a layout of `gen.data.Domains` and `gen.data.Classes`, or
+with attributes, as `gen.data.Attributes` reads them; wrong lines of `labels.csv` are listed, too.
 Unusable are images that the data set refuses to decode, images with a side below 8 px, and shards
 that are not those of their index; remote shards are fetched into the cache. Warnings are given
 for near-constant images, training images that are also in another split, small domains, a single
@@ -24,13 +25,16 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from gen.data import attributes
 from gen.data.images import SUFFIXES, load_image
 from gen.data.layout import (
     FEWEST_VAL,
+    Files,
     Root,
     as_root,
     file_names,
     find_images,
+    has_file,
     is_image,
     source,
 )
@@ -56,18 +60,19 @@ class Seen(NamedTuple):
 def find(root: Root) -> tuple[list[tuple[str, str, str]], str]:
     """(split, domain, path) of every image, and the error in the layout, or an empty text.
 
-    For a folder with a wrong layout, the images have an empty split and domain.
+    For a folder with a wrong layout, the images have an empty split and domain. Several errors are
+    several lines.
     """
     try:
         return [
             (split, domain, path)
-            for split, domains in find_images(root).items()
+            for split, domains in _splits(root).items()
             for domain, images in domains.items()
             for _, path in images
         ], ""
     except (ValueError, FileNotFoundError, WeightsError) as error:
         try:
-            names = _names(root)
+            names = sorted(file_names(root))
         except (
             ValueError,
             OSError,
@@ -75,6 +80,25 @@ def find(root: Root) -> tuple[list[tuple[str, str, str]], str]:
         ):  # no such folder, links in a circle, an unsafe zip
             names = []
         return [("", "", n) for n in names if is_image(n)], str(error)
+
+
+def _splits(root: Root) -> dict[str, Files]:
+    """Images by split and domain; all that have attributes are of one domain."""
+    if attributes.is_labelled(root):
+        labels = attributes.read_labels(root, problems := [])
+        if problems:
+            raise ValueError("\n".join(problems))
+    else:
+        try:
+            return find_images(root)
+        except ValueError:
+            try:
+                labels = attributes.read_labels(root)
+            except (ValueError, OSError, WeightsError):
+                labels = None
+            if labels is None or labels.groups:  # no image lies in two folders, as attributes would
+                raise
+    return {s: {attributes.ALL: files} for s, files in attributes.split(root, labels).items()}
 
 
 def inspect(root: Root, rows: list[tuple[str, str, str]]) -> list[Seen]:
@@ -111,8 +135,19 @@ def warnings(root: Root, seen: list[Seen]) -> list[str]:
         if count < FEWEST_VAL:
             few = f"{count} images, expected {FEWEST_VAL} and more"
             lines.append(f"val/{domain}: {few}: references are not evaluated")
-    if len({s.domain for s in seen}) == 1:
+    if (domains := {s.domain for s in seen}) == {attributes.ALL} and has_file(
+        root, attributes.NAME
+    ):
+        rest = {*filter(is_image, file_names(root))} - {s.path for s in seen}
+        if rest:
+            lines.append(f"{len(rest)} images have no line in labels.csv, such as {min(rest)}")
+    elif len(domains) == 1:
         lines.append("one domain: enough for a generator; a translator or classifier needs two")
+    else:
+        try:
+            attributes.read_labels(root)
+        except (ValueError, OSError, WeightsError) as error:
+            lines.append(f"domains, but no attributes of gen.data.Attributes: {error}")
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in _names(root))
     if other := {kind: count for kind, count in kinds.items() if kind not in SUFFIXES}:
         lines.append(f"passed over, expected {', '.join(SUFFIXES)}: {other}")
@@ -146,8 +181,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{where:24} {count:8} images {unusable[split, domain]:6} unusable")
     for s in bad:
         print(f"unusable: {s.path}: {s.error}")
+    for line in layout.splitlines():
+        print(f"layout: {line}")
     if layout:
-        print(f"layout: {layout}")
         return 1
     damaged = root.check() if isinstance(root, Shards) else []
     for line in damaged:

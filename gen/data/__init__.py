@@ -31,29 +31,34 @@ def open(source: str | Path, kind: str = "domains", **options: Any):
         kind: module of this package for the wanted kind of data: its `GENERATED` names the
             generated data set, its `reader` chooses the class that reads files.
         options: options of the DataModule; `crop_pct`, `alpha` and `max_objects` are for files
-            alone.
+            alone, and `crop_pct` below 1 for `Classes` alone.
 
     Raises:
-        ValueError: an empty source, a generated data set of another kind, or no such class.
+        ValueError: an empty source, a generated data set of another kind, no such class, or a
+            crop that the data has not.
     """
     module, here = importlib.import_module(f"{__name__}.{kind}"), sys.modules[__name__]
     generated = module.GENERATED
     wanted = f"--data: expected a folder, a zip or `{generated}`"
     if not source:
         raise ValueError(f"{wanted}, got nothing")
-    of_files = ("crop_pct", "alpha", "max_objects")
-    other_options = {k: v for k, v in options.items() if k not in of_files}
+    place, dropped = (), ("crop_pct", "alpha", "max_objects")
     if source == generated:
-        return getattr(here, generated.capitalize())(**other_options)
-    if not Path(source).exists():
-        if re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)):
-            try:
-                cls = import_name(str(source), "a folder, a zip, or package.Class of a DataModule")
-            except ValueError as error:
-                raise ValueError(f"--data: {error}") from error
-            return cls(**other_options)
-        if str(source).capitalize() in __dir__():
-            raise ValueError(f"{wanted}, got `{source}`")
-    if kind in ("domains", "classes") and Path(source, "labels.csv").is_file():
-        return here.Attributes(str(source), **other_options)
-    return getattr(here, module.reader(Path(source)))(str(source), **options)
+        make = getattr(here, generated.capitalize())
+    elif not Path(source).exists() and re.fullmatch(r"[\w.]+\.[A-Z]\w*", str(source)):
+        try:
+            make = import_name(str(source), "a folder, a zip, or package.Class of a DataModule")
+        except ValueError as error:
+            raise ValueError(f"--data: {error}") from error
+    elif not Path(source).exists() and str(source).capitalize() in __dir__():
+        raise ValueError(f"{wanted}, got `{source}`")
+    else:
+        from gen.data.attributes import is_labelled
+        from gen.data.layout import as_root
+
+        labelled = kind in ("domains", "classes") and is_labelled(as_root(source))
+        place, dropped = (str(source),), ("crop_pct",) if labelled else ()
+        make = getattr(here, "Attributes" if labelled else module.reader(Path(source)))
+    if "crop_pct" in dropped and (crop := options.get("crop_pct", 1)) != 1:
+        raise ValueError(f"--crop-pct: expected 1, as {source} is not cropped, got {crop}")
+    return make(*place, **{k: v for k, v in options.items() if k not in dropped})

@@ -34,12 +34,7 @@ def zip_names(root: Path) -> list[str]:
         ValueError: no zip, or one with unsafe names, links, encrypted or too large files.
     """
     archive.cache_clear()  # the file may have been replaced
-    try:
-        entries = archive(root, os.getpid()).infolist()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged archives raise nearly anything
-        raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
+    entries = _opened(root).infolist()
     names = [entry.filename.removeprefix("./") for entry in entries]  # bsdtar writes these
     counts = Counter(names)
     for entry, stripped in zip(entries, names, strict=True):
@@ -61,9 +56,18 @@ def archive(root: Path, pid: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(root)
 
 
+def _opened(root: Path) -> zipfile.ZipFile:
+    try:
+        return archive(root, os.getpid())
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
+        raise ValueError(f"{root}: expected a folder or a zip, got neither ({error})") from error
+
+
 def zip_has(root: Path, name: str) -> bool:
-    """True if a zip has this file."""
-    return not {name, f"./{name}"}.isdisjoint(archive(root, os.getpid()).NameToInfo)
+    """True if a zip has this file; ValueError for no zip."""
+    return not {name, f"./{name}"}.isdisjoint(_opened(root).NameToInfo)
 
 
 def read_zip(root: Path, name: str) -> bytes:

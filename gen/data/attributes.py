@@ -10,11 +10,12 @@ split; otherwise a hash of the names keeps one in ten for validation.
 
 Without `labels.csv`, each folder is an attribute: an image has the attributes of all the folders
 that hold a file of its name, and no others. If no image lies in two folders, all of them exclude
-each other.
+each other. An image in no folder is refused.
 """
 
 import csv
 import io
+import logging
 import re
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,7 @@ NAME = "labels.csv"
 COLUMN = re.compile(r"(?:([\w-]+):)?((?!no-)\w[\w-]*)", re.ASCII)
 VALUES = {"0": 0.0, "1": 1.0, "": float("nan")}
 ALL = "all"  # the one domain
+log = logging.getLogger(__name__)
 
 
 class Labels(NamedTuple):
@@ -50,8 +52,25 @@ class Labels(NamedTuple):
     rows: dict[str, list[float]]  # path -> labels, NaN where unknown
 
 
-def read_labels(root: Root) -> Labels:
+def is_labelled(root: Root) -> bool:
+    """True for a data set whose `labels.csv` begins with `file,`.
+
+    Another program's file of this name is left aside, with a warning.
+    """
+    if not has_file(root, NAME):
+        return False
+    file_names(root)  # refuses an unsafe zip before a file of it is read
+    head = read_file(root, NAME)[:100]
+    if not (ours := bool(re.match(rb'(\xef\xbb\xbf)?"?file"?,', head))):
+        told = f"expected a header that begins with `file,`, got {head!r}: left aside"
+        log.warning("%s/%s: %s", root, NAME, told)
+    return ours
+
+
+def read_labels(root: Root, problems: list[str] | None = None) -> Labels:
     """Reads `labels.csv`, or one folder an attribute; see the module.
+
+    With `problems`, a list, lines that say nothing clear are left out and added to it.
 
     Raises:
         FileNotFoundError: no such folder or zip.
@@ -59,13 +78,15 @@ def read_labels(root: Root) -> Labels:
     """
     if isinstance(root, Path) and not root.exists():
         raise FileNotFoundError(f"{root}: expected a folder or zip of images, found nothing")
-    return _from_csv(root) if has_file(root, NAME) else _from_folders(root)
+    return _from_csv(root, problems) if has_file(root, NAME) else _from_folders(root)
 
 
-def _from_csv(root: Root) -> Labels:
+def _from_csv(root: Root, problems: list[str] | None) -> Labels:
+    present, rows = {*file_names(root)}, {}
     try:
         text = read_file(root, NAME).decode("utf-8-sig")
-        (first, *head), *lines = csv.reader(io.StringIO(text, newline=""))
+        reader = csv.reader(io.StringIO(text, newline=""))
+        (_, (first, *head)), *lines = [(reader.line_num, line) for line in reader if line]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ValueError(f"{root}: expected {NAME} of lines in UTF-8, got: {error}") from error
     found = [COLUMN.fullmatch(column) for column in head]
@@ -80,9 +101,7 @@ def _from_csv(root: Root) -> Labels:
     for match in found:
         if match[1]:
             groups.setdefault(match[1], []).append(match[2])
-    present, rows = {*file_names(root)}, {}
-    for number, line in enumerate(filter(None, lines), start=2):
-        file, *values = line
+    for number, (file, *values) in lines:
         problem = (
             f"{len(values)} labels"
             if len(values) != len(names)
@@ -94,14 +113,19 @@ def _from_csv(root: Root) -> Labels:
             if file in rows
             else ""
         )
-        if problem:
-            raise ValueError(
-                f"{root}: expected in {NAME} a file of an image and {len(names)} labels of 1, 0 or "
-                f"nothing a line, got {problem}: {file!r:.100}, line {number}"
-            )
-        labels = [VALUES[value.strip()] for value in values]
-        rows[file] = _exclusive(root, file, labels, names, [*groups.values()])
-    if not rows:
+        try:
+            if problem:
+                raise ValueError(
+                    f"{root}: expected in {NAME} a file of an image and {len(names)} labels of 1, "
+                    f"0 or nothing a line, got {problem}: {file!r:.100}, line {number}"
+                )
+            labels = [VALUES[value.strip()] for value in values]
+            rows[file] = _exclusive(root, file, labels, names, [*groups.values()])
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    if not rows and not problems:
         raise ValueError(f"{root}: expected labels of images in {NAME}, got none")
     return Labels(names, [group for group in groups.values() if len(group) > 1], rows)
 
@@ -126,10 +150,13 @@ def _exclusive(
 def _from_folders(root: Root) -> Labels:
     """Labels by folders; of an image in several folders the first file is taken."""
     of: dict[str, dict[str, str]] = {}  # split and name of the image -> {attribute: path}
+    beside = []
     for path in sorted(name for name in file_names(root) if is_image(name)):
         split, folder, rest = _parts(path)
         if folder:
             of.setdefault(split + rest, {})[folder] = path
+        else:
+            beside.append(path)
     names = sorted({name for folders in of.values() for name in folders})
     if bad := [name for name in names if not COLUMN.fullmatch(name) or ":" in name]:
         raise ValueError(
@@ -140,6 +167,11 @@ def _from_folders(root: Root) -> Labels:
         raise ValueError(
             f"{root}: expected {NAME}, or one folder an attribute with images, at least 2, got "
             f"{', '.join(names) or 'none'}"
+        )
+    if beside:
+        raise ValueError(
+            f"{root}: expected every image in the folder of an attribute, got {len(beside)} in "
+            f"none, such as {beside[0]}; move or remove them, or write {NAME}"
         )
     rows = {}
     for folders in of.values():
@@ -152,6 +184,26 @@ def _from_folders(root: Root) -> Labels:
         rows[path] = [float(name in folders) for name in names]
     alone = all(len(folders) == 1 for folders in of.values())
     return Labels(names, [names] if alone else [], rows)
+
+
+def split(root: Root, labels: Labels) -> dict[str, list[tuple[str, str]]]:
+    """{split: [(key, path)]} of the images that have labels, by their folders or by a hash.
+
+    Raises:
+        ValueError: images in one split alone, or in a split and elsewhere.
+    """
+    images = [(str(PurePosixPath(path).with_suffix("")), path) for path in labels.rows]
+    of = {split: [i for i in images if i[1].startswith(f"{split}/")] for split in SPLITS}
+    outside = len(images) - sum(map(len, of.values()))
+    if all(of.values()) and not outside:
+        return of
+    if any(of.values()):
+        counts = ", ".join(f"{len(some)} in {split}/" for split, some in of.items())
+        raise ValueError(
+            f"{root}: expected labelled images in train/ and val/, or in neither, got {counts} "
+            f"and {outside} elsewhere; move them"
+        )
+    return {s: files[ALL] for s, files in split_by_hash(root, {ALL: images}).items()}
 
 
 def _parts(path: str) -> tuple[str, str, str]:
@@ -171,6 +223,7 @@ class AttributeImages(DomainImages):
         labels: labels of the data set.
         img_size: side of the images, px.
         cache: keep the images in memory as uint8.
+        alpha: read colours times opacity, and opacity.
     """
 
     def __init__(
@@ -180,8 +233,9 @@ class AttributeImages(DomainImages):
         labels: Labels,
         img_size: int,
         cache: bool = False,
+        alpha: bool = False,
     ) -> None:
-        super().__init__(root, files, img_size, cache)
+        super().__init__(root, files, img_size, cache, alpha)
         self.attribute_names, self.exclusive = labels.names, labels.groups
         self.values = torch.tensor([labels.rows[path] for path in self.paths])  # (N, K)
 
@@ -208,6 +262,9 @@ class Attributes(I2IData):
         cache: keep the training images in memory as uint8, shared by the workers.
         references: put x_ref and x_ref2 into training batches, which an AttributeClassifier needs;
             false saves two thirds of the time for a generator of images.
+        alpha: keep the transparency of PNG and WebP files: x then holds red, green and blue, each
+            times opacity, and opacity, in [-1, 1]; other files are opaque. False lays images on
+            white.
     """
 
     def __init__(
@@ -220,10 +277,12 @@ class Attributes(I2IData):
         seed: int = 777,
         cache: bool = False,
         references: bool = True,
+        alpha: bool = False,
     ) -> None:
         super().__init__(img_size, batch_size, val_batch_size, num_workers, seed)
-        self.root, self.cache = as_root(root), cache
+        self.root, self.cache, self.alpha = as_root(root), cache, alpha
         self.references, self.kind = references, self.kind if references else "images"
+        self.kind = f"transparent {self.kind} (--data.alpha)" if alpha else self.kind
 
     @property
     def domains(self) -> list[str]:
@@ -237,20 +296,9 @@ class Attributes(I2IData):
     @cached_property
     def files(self) -> dict[str, list[tuple[str, str]]]:
         """{split: [(key, path)]} of the images that have labels."""
-        images = [(str(PurePosixPath(path).with_suffix("")), path) for path in self.labels.rows]
-        of = {split: [i for i in images if i[1].startswith(f"{split}/")] for split in SPLITS}
-        outside = len(images) - sum(map(len, of.values()))
-        if all(of.values()) and not outside:
-            return of
-        if any(of.values()):
-            counts = ", ".join(f"{len(some)} in {split}/" for split, some in of.items())
-            raise ValueError(
-                f"{self.root}: expected labelled images in train/ and val/, or in neither, got "
-                f"{counts} and {outside} elsewhere; move them"
-            )
-        return {s: files[ALL] for s, files in split_by_hash(self.root, {ALL: images}).items()}
+        return split(self.root, self.labels)
 
     def images(self, split: str) -> AttributeImages:
         files = {ALL: self.files[split]}
         cache = self.cache and split == "train"
-        return AttributeImages(self.root, files, self.labels, self.img_size, cache)
+        return AttributeImages(self.root, files, self.labels, self.img_size, cache, self.alpha)

@@ -131,5 +131,9 @@ def test_data_that_cannot_be_opened(source, kind, message):
 
 
 def test_data_is_opened_by_what_a_person_types():
-    heads = gen.data.open("heads", "classes", img_size=32, crop_pct=0.5)
+    heads = gen.data.open("heads", "classes", img_size=32, crop_pct=1.0)
     assert type(heads).__name__ == "Heads" and heads.img_size == 32
+    with pytest.raises(
+        ValueError, match="--crop-pct: expected 1, as heads is not cropped, got 0.5"
+    ):
+        gen.data.open("heads", "classes", img_size=32, crop_pct=0.5)
