@@ -135,6 +135,8 @@ class Saved(NamedTuple):
     root: str
     init_from: str
     precision: str  # value of --trainer.precision
+    model: str  # path of its class
+    out: str
 
 
 def read_saved(path: str | Path) -> Saved:
@@ -164,6 +166,8 @@ def read_saved(path: str | Path) -> Saved:
         text("data", init, "root"),
         text("model", init, "init_from"),
         text("trainer", "precision", or_number=True),
+        text("model", "class_path"),
+        text("out"),
     )
 
 

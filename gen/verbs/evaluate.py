@@ -152,9 +152,16 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         parser.error(f"--psi: expected an editor of codes, got {type(method).__name__}")
     evaluator = tasks.evaluator(method, args.checkpoint or args.function)
     rows = evaluator.from_options(method, args, values_of(args.out) if args.out else None)
+    rows = [row | {"data": name_data(args, row["metric"])} for row in rows]
     if args.out and is_first():
         write_atomic(args.out, to_json(rows).encode())
     return rows
+
+
+def name_data(args: argparse.Namespace, metric: str) -> str:
+    """Name of what a metric was measured on, without its folder."""
+    place = args.voc if metric.startswith("voc/") else args.data
+    return Path(place).resolve().name if place else "images of its generator"
 
 
 def values_of(out: Path, split: str = "") -> Path:

@@ -1,6 +1,7 @@
 """Uploads a checkpoint to the Hugging Face Hub, with its config, metrics and pictures.
 
-gen push runs/mine owner/name              last.ckpt of a run, as averaged weights
+gen push runs/mine owner/name              last.ckpt of a run, as averaged weights, and what gen
+                                           wrote beside it
 gen push mine.safetensors owner/name       a file, with mine.jsonl, mine.md and mine_*.png beside it
 gen push runs/mine owner/name --dry-run    shows what would be sent, without a network
 
@@ -10,13 +11,13 @@ Needs a login by `hf auth login`, or HF_TOKEN, and the extra `hub`: pip install 
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gen import hub, tasks
 from gen.commands import METHOD, plain_errors
-from gen.files import sha256
+from gen.files import WeightsError, sha256
 
 
 @plain_errors()
@@ -29,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--metrics", type=Path, help="what gen evaluate --out wrote; default: RUN/metrics.jsonl"
     )
-    parser.add_argument("--data", help="name of what the metrics were measured on; default: of RUN")
+    parser.add_argument("--data", help="name of what the metrics were measured on; default: theirs")
     parser.add_argument("--license", default="", help="of the weights, such as apache-2.0")
     parser.add_argument("--private", action="store_true", help="make a private repository")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, no more")
@@ -45,6 +46,7 @@ def push(args: argparse.Namespace) -> None:
         raise ValueError(f"gen push: expected OWNER/NAME, got a revision, {revision}; leave it out")
     with tempfile.TemporaryDirectory(prefix="gen-") as scratch:
         files = gather(args, Path(scratch))
+        print(f"{hub.url(args.repo)}{', private' if args.private else ''}:")
         for name, content in files.items():
             size = len(content) if isinstance(content, bytes) else content.stat().st_size
             print(f"{name:32} {size / 2**20:8.2f} MiB  {'' if name == 'README.md' else content}")
@@ -73,61 +75,78 @@ def gather(args: argparse.Namespace, scratch: Path) -> dict[str, Path | bytes]:
     if path.suffix != ".safetensors":
         files[hub.FILE] = scratch / hub.FILE
         export(path, files[hub.FILE])
-    of_run = path.suffix == ".ckpt"
-    config, metrics = path.with_name("config.yaml"), path.with_name("metrics.jsonl")
-    if of_run and config.is_file():
-        files[config.name] = config
-    metrics = args.metrics or (metrics if of_run else path.parent / f"{path.stem}.jsonl")
-    if metrics.is_file() or args.metrics:
+    of_run = is_of_run(path, method)
+    if of_run:
+        files["config.yaml"] = path.with_name("config.yaml")
+    metrics = path.parent / ("metrics.jsonl" if of_run else f"{path.stem}.jsonl")
+    metrics = args.metrics or (metrics if metrics.is_file() else None)
+    if metrics:
         files[metrics.name] = metrics
-    files |= {picture.name: picture for picture in pictures(path)}
+    files |= {picture.name: picture for picture in pictures(path, of_run)}
     own = path.parent / f"{path.stem}.md"
-    files["README.md"] = card(args, path, method, read(path).iteration, files, own).encode()
-    return files
+    text = card(args, path, method, read(path).iteration, files, metrics, own)
+    return files | {"README.md": text.encode()}
 
 
-def pictures(path: Path) -> list[Path]:
-    """Pictures beside a checkpoint: of a run, those in its folder and its latest samples."""
-    beside = [p for end in ("png", "gif") for p in path.parent.glob(f"{path.stem}_*.{end}")]
-    if path.suffix == ".ckpt":
-        beside += [p for end in ("png", "gif") for p in path.parent.glob(f"*.{end}")]
-        beside += sorted(path.parent.glob("samples/*.png"))[-1:]
-    return sorted({*beside})
+def is_of_run(path: Path, method: Any) -> bool:
+    """True for a .ckpt beside the config that `gen fit` wrote for this method."""
+    from gen.runs import read_saved
+
+    config = path.with_name("config.yaml")
+    if path.suffix != ".ckpt" or not config.is_file():
+        return False
+    try:
+        saved = read_saved(config)
+    except WeightsError:  # of another program
+        return False
+    return bool(saved.out) and saved.model.rpartition(".")[2] == type(method).__name__
+
+
+def pictures(path: Path, of_run: bool) -> list[Path]:
+    """Pictures of a checkpoint: those named after it; beside a .ckpt only what gen wrote there."""
+    if path.suffix != ".ckpt":
+        return sorted(p for end in ("png", "gif") for p in path.parent.glob(f"{path.stem}_*.{end}"))
+    named = [path.with_name(f"{path.stem}_{kind}.png") for kind in ("grid", "strips")]
+    samples = sorted(path.parent.glob("samples/" + "[0-9]" * 6 + ".png"))[-1:] if of_run else []
+    return [*filter(Path.is_file, named), *samples]
 
 
 def card(
-    args: argparse.Namespace, path: Path, method: Any, iteration: int, files: dict, own: Path
+    args: argparse.Namespace,
+    path: Path,
+    method: Any,
+    iteration: int,
+    files: dict,
+    metrics: Path | None,
+    own: Path,
 ) -> str:
     """Text of README.md; that of a card beside the file, `own`, goes on under the metrics."""
     from gen.evaluation.results import from_json
     from gen.report import card
 
-    found = next((p for name, p in files.items() if name.endswith(".jsonl")), None)
-    rows = from_json(found) if found else []
+    rows = from_json(metrics) if metrics else []
     wanted = {sha256(path), sha256(files[hub.FILE])}
     if other := {row.get("checkpoint_sha256") for row in rows} - wanted:
         raise ValueError(
-            f"{found}: expected metrics of {path}, with sha256 {sha256(path)}, got those of "
+            f"{metrics}: expected metrics of {path}, with sha256 {sha256(path)}, got those of "
             f"{', '.join(map(str, other))}; measure again: gen evaluate --checkpoint {path} --out"
         )
     text = own.read_text("utf-8") if own.is_file() else ""
-    data = measured(args.data, path) if rows else ""
+    data = args.data or measured(rows, metrics) if rows else ""
     about = card.About(args.repo, method, iteration, data, args.license, [*files], text)
     return card.write(about, rows)
 
 
-def measured(given: str | None, path: Path) -> str:
-    """Name of the data that metrics were measured on: as given, or that of the run.
+def measured(rows: Sequence[Mapping], metrics: Path) -> str:
+    """Name of the data that all rows state.
 
     Raises:
-        ValueError: it is not given, and the checkpoint is not of a run.
+        ValueError: they state none, or several.
     """
-    from gen.runs import read_saved
-
-    config = path.with_name("config.yaml")
-    if given is None and path.suffix == ".ckpt" and config.is_file():
-        saved = read_saved(config)
-        given = Path(saved.root).name or saved.data.rpartition(".")[2]
-    if not given:
-        raise ValueError(f"--data: expected the name of what {path} was measured on, got none")
-    return given
+    names = {str(row.get("data") or "nothing") for row in rows}
+    if len(names) > 1 or "nothing" in names:
+        got = ", ".join(sorted(names))
+        raise ValueError(
+            f"--data: expected the name of what {metrics} was measured on, as it states {got}"
+        )
+    return names.pop()

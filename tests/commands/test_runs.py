@@ -431,15 +431,16 @@ def test_without_a_terminal_a_line_each_tenth_tells_how_far_it_is(tmp_path, capl
 def test_a_config_says_what_a_run_was_trained_on(run, tmp_path):
     out = runs.read_saved(run / "config.yaml")
     assert (out.data, out.root, out.init_from) == ("gen.data.Heads", "", "")
+    assert out.model.endswith(".StarGAN") and out.out == str(run)
     config = tmp_path / "config.yaml"
     config.write_text("data: {init_args: {root: a/b}}\nmodel: {init_args: {init_from: c}}")
-    assert runs.read_saved(config) == ("", "a/b", "c", "")
+    assert runs.read_saved(config) == ("", "a/b", "c", "", "", "")
     for value in ("bf16-mixed", "32"):
         config.write_text(f"trainer: {{precision: {value}}}")
         assert runs.read_saved(config).precision == value
     for nothing in ("", "data:", "{}"):
         config.write_text(nothing)
-        assert runs.read_saved(config) == ("", "", "", "")
+        assert runs.read_saved(config) == ("", "", "", "", "", "")
 
 
 ODD = [

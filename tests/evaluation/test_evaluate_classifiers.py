@@ -576,6 +576,8 @@ def test_evaluate_prints_and_writes_json_lines(data, voc_root, tmp_path, monkeyp
     by_name = {row["metric"]: row for row in written}
     assert by_name["test/top1"]["count"] == 4 and "voc/jaccard_t40_keepvoid_voc" in by_name
     assert "val/jaccard_t60_alpha" in by_name and "val/spatial_entropy" not in by_name
+    for row in written:
+        assert row["data"] == (voc_root.name if row["metric"].startswith("voc/") else "x")
     assert written[0]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert "val/top1 " in printed.split("95 % interval")[1]
 

@@ -284,7 +284,7 @@ def test_the_script_prints_and_writes_json_lines(net, tmp_path, monkeypatch, cap
     written = [json.loads(line) for line in out.read_text().splitlines()]
     printed = capsys.readouterr().out
     assert [json.loads(line) for line in printed.splitlines() if line[:1] == "{"] == written
-    assert len(written) == 24 and written[0]["seed"] == 777
+    assert len(written) == 24 and (written[0]["seed"], written[0]["data"]) == (777, "x")
     assert written[0]["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert "latent/paired_l1 " in printed.split("95 % interval")[1]
 

@@ -298,9 +298,9 @@ def test_import_gen_does_not_import_the_library():
 
 def measured(run: Path, **row) -> Path:
     """Rows of an evaluation of the run's last.ckpt."""
-    common = dict(protocol="p", count=4, better="higher", seed=777, ci95=[0.25, 0.75])
+    common = dict(protocol="p", count=4, better="higher", seed=777, ci95=[0.25, 0.75], data="heads")
     common |= dict(checkpoint_sha256=sha256(run / "last.ckpt"), versions={})
-    rows = [dict(metric=name, value=0.5) | common | row for name in ("ps", "bear>cat/ps")]
+    rows = [common | dict(metric=name, value=0.5) | row for name in ("ps", "bear>cat/ps")]
     (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return run
 
@@ -337,7 +337,7 @@ def test_the_card_has_the_metrics_as_the_hub_reads_them(server, mine, capsys):
     assert head["license"] == "cc-by-4.0" and head["pipeline_tag"] == "image-to-image"
     [model] = head["model-index"]
     [result] = model["results"]
-    assert model["name"] == "gan" and result["dataset"] == {"name": "Heads", "type": "Heads"}
+    assert model["name"] == "gan" and result["dataset"] == {"name": "heads", "type": "heads"}
     wanted = dict(count=4, ci95=[0.25, 0.75], seed=777, better="higher")
     assert result["metrics"] == [dict(type="ps", value=0.5, config="p", args=wanted)]
     [found] = ModelCard(text).data.eval_results
@@ -356,6 +356,63 @@ def test_a_dry_run_sends_nothing_and_needs_no_network(server, mine, monkeypatch,
         assert re.search(rf"^{name} +\d+\.\d\d MiB", told, re.M), name
     assert "model-index:" in told and f"nothing was sent to {server.url}/me/gan" in told
     assert server.seen == []
+
+
+def pushed(server, *words) -> dict[str, bytes]:
+    """The files of a push into a new repository."""
+    repo = f"me/new{len(server.repos)}"
+    push.main([*map(str, words), repo])
+    return [*server.repos[repo].values()][-1]
+
+
+def test_what_lies_beside_a_checkpoint_stays(server, mine, capsys):
+    """Pictures, configs and metrics of others, in its folder, are not sent."""
+    (mine / "holiday.png").write_bytes(b"\x89PNG")
+    (mine / "last_holiday.gif").write_bytes(b"GIF")
+    (mine / "last_grid.png").write_bytes(b"\x89PNG grid")
+    (mine / "samples/holiday.png").write_bytes(b"\x89PNG")
+    sent = {*pushed(server, mine)}
+    ours = {".gitattributes", "README.md", hub.FILE, "last_grid.png"}
+    assert sent == ours | {"000002.png", "config.yaml", "metrics.jsonl"}
+    assert "last_holiday" not in (told := capsys.readouterr().out) and told.find("000002.png") > 0
+    text = (mine / "config.yaml").read_text()
+    for other in ("a: b\n", "- 1\n", text.replace("methods.StarGAN", "methods.Other"), "{"):
+        (mine / "config.yaml").write_text(other)
+        assert {*pushed(server, mine)} == ours
+    (mine / "config.yaml").unlink()
+    assert {*pushed(server, mine)} == ours
+
+
+def test_metrics_state_their_data(server, mine, capsys):
+    server.stop()
+    command = ["runs/mine", "me/gan", "--dry-run"]
+    for rows in (dict(data=None), dict(data="faces")):
+        measured(mine, **rows)
+        if not rows["data"]:
+            with pytest.raises(SystemExit, match="error: --data: .*metrics.jsonl was measured on"):
+                push.main(command)
+            push.main([*command, "--data", "faces"])
+        else:
+            push.main(command)
+        assert "Measured on faces." in capsys.readouterr().out
+    both = (mine / "metrics.jsonl").read_text()
+    measured(mine, data="heads")
+    with open(mine / "metrics.jsonl", "a") as file:
+        file.write(both)
+    with pytest.raises(SystemExit, match="as it states faces, heads"):
+        push.main(command)
+
+
+def test_chosen_metrics_are_checked_and_shown_whatever_their_name(server, mine, capsys):
+    (mine / "metrics.jsonl").rename("values.json")
+    files = pushed(server, mine, "--metrics", "values.json")
+    assert "| `ps` | 0.5000 |" in files["README.md"].decode() and "values.json" in files
+    measured(mine, checkpoint_sha256="0" * 64)
+    (mine / "metrics.jsonl").rename("values.json")
+    with pytest.raises(
+        SystemExit, match="^error: values.json: expected metrics of .* got those of"
+    ):
+        push.main(["runs/mine", "me/gan", "--metrics", "values.json"])
 
 
 def test_twice_is_once(server, mine, capsys):

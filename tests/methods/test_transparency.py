@@ -182,10 +182,13 @@ def test_paths_are_of_images_on_white(sprites, trained, monkeypatch, lpips_cache
 def test_evaluate_reads_the_data_with_its_transparency(sprites, trained, monkeypatch):
     def recorded(method, train, val, **_):
         assert train.alpha == val.alpha == method.alpha
-        return [val[0]["x"].shape[0]]
+        return [dict(metric="x", value=val[0]["x"].shape[0])]
 
     monkeypatch.setattr("gen.evaluation.generators.evaluate_generator", recorded)
     words = ["--checkpoint", str(trained), "--data"]
-    assert evaluate.measure([*words, str(sprites)]) == [4]
-    monkeypatch.setattr("gen.evaluation.generators.evaluate_generator", lambda *_, **__: ["drawn"])
-    assert evaluate.measure([*words, "heads"]) == ["drawn"]  # has no transparency to keep
+    wanted = dict(metric="x", value=4, data=sprites.name)
+    assert evaluate.measure([*words, str(sprites)]) == [wanted]
+    drawn = [dict(metric="drawn", value=1)]
+    monkeypatch.setattr("gen.evaluation.generators.evaluate_generator", lambda *_, **__: drawn)
+    wanted = dict(metric="drawn", value=1, data="heads")
+    assert evaluate.measure([*words, "heads"]) == [wanted]  # has no transparency to keep
