@@ -162,7 +162,7 @@ def test_refinement_starts_from_the_code(whole, monkeypatch):
 # ---- its evaluation -----------------------------------------------------------------------------
 
 
-def test_rows_compare_it_with_a_projection(whole, monkeypatch, tmp_path):
+def test_rows_compare_it_with_a_projection(whole, monkeypatch, caplog):
     monkeypatch.setattr(encoders, "LPIPS", Apart)
     method = gen.load(whole / "last.ckpt")
     val = gen.data.Heads(img_size=32, val_images=4).val
@@ -173,7 +173,11 @@ def test_rows_compare_it_with_a_projection(whole, monkeypatch, tmp_path):
         return method.map_latents(torch.zeros(len(x), 8))
 
     method.project = lambda x, steps, start: start
-    rows = encoders.evaluate_encoder(method, val, project, count=3, batch_size=2)
+    with caplog.at_level("INFO"):
+        rows = encoders.evaluate_encoder(method, val, project, count=3, batch_size=2)
+    assert [caplog.text.count(f"{group}: ") for group in encoders.GROUPS] == [1] * 4
+    again = encoders.evaluate_encoder(method, val, project, count=3, batch_size=2)
+    assert [row | {"seconds": 0} for row in again] == [row | {"seconds": 0} for row in rows]
     values = {row["metric"]: row for row in rows}
     assert set(steps) == {200} and values["projected/lpips_apart"]["better"] == "lower"
     x = torch.stack([val[i]["x"] for i in (0, 5, 11)])
