@@ -8,7 +8,7 @@ codes              gen edit --checkpoint C --classifier J --codes edits/codes.sa
 Each request is made several times. Attributes that it does not name stay, unless they exclude a
 named one. A GIF, and an MP4, show the image, its edits in the order of --set, and the way back.
 Photos are first projected into W+, or encoded by --encoder. `codes.safetensors` keeps the codes of
-what was edited.
+what is edited, from the moment that they are known.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from pathlib import Path
 from gen import tasks
 from gen.commands import METHOD, best_device, load_any, number, plain_errors
 from gen.files import keep_inputs
+
+AT_ONCE = 8  # images that go through a network together, however many there are
 
 
 @plain_errors()
@@ -48,8 +50,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def edit(args: argparse.Namespace) -> None:
-    """Edits the images and writes the picture, the single images, the clips and the codes."""
+    """Edits the images and writes the codes, the single images, the clips and the picture."""
     import torch
+    from PIL import Image
 
     from gen import viz
     from gen.inference import common, editing
@@ -60,6 +63,8 @@ def edit(args: argparse.Namespace) -> None:
     clips = [stem.with_name(f"{stem.name}.{kind}") for stem in stems for kind in ("gif", "mp4")]
     images = [stem.with_name(f"{stem.name}_{one}.png") for stem in stems for one in singles]
     sheet, codes_file = args.out / "edits.png", args.out / "codes.safetensors"
+    if args.codes and codes_file.exists() and codes_file.samefile(args.codes):
+        codes_file = None  # it has them already
     reads = (*args.images, args.checkpoint, args.classifier, args.encoder, args.codes)
     keep_inputs(reads, [sheet, codes_file, *clips, *images])
     check(args)
@@ -74,36 +79,78 @@ def edit(args: argparse.Namespace) -> None:
         tasks.expect(encoder, "encoder", source=args.encoder)
         editing.check_encoder(encoder, method, f"--encoder {args.encoder}")
     requests = [editing.parse(text, method.attribute_names) for text in args.set]
-    x = [common.read(method, image) for image in photos]  # each (1, 3, S, S)
+    repeats, lead = args.noises if method.noise_dim else 1, 2 if photos else 1
+    columns = lead + len(requests) * repeats
+    most = Image.MAX_IMAGE_PIXELS // (columns * args.cell_px**2)  # rows of the picture
+    if not most:
+        raise ValueError(f"--cell-px: expected less for {columns} columns, got {args.cell_px}")
+    for photo in photos:
+        common.read(method, photo)  # one that cannot be used is told before the work
     seen = editing.known(method, judge)  # first, since it refuses a classifier that does not fit
-    shown, texts = [], []
-    if photos:
-        x = torch.cat(x)
-        ws = encoder.encode(x, args.refine if args.encoder else args.steps)  # (N, L, D)
-        shown, texts = [x], [("photo", 1)]
-    else:
-        ws = editing.source_codes(method, args.codes, args.seeds, args.psi)
+    ws = find_codes(args, photos, method, encoder, codes_file)  # (N, L, D)
     y = editing.labels(method, judge, ws)
     d = torch.stack([torch.stack([editing.wanted(of, r, seen) for of in y]) for r in requests])
-    repeats = args.noises if method.noise_dim else 1
-    codes = editing.edits(method, ws, d, range(repeats))  # (R, S, N, L, D)
-    shown += [method.synthesize(one) for one in (ws, *codes.flatten(0, 1))]
-    texts += [("in codes" if photos else "image", 1), *((s, repeats) for s in args.set)]
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = [[image.clamp(-1, 1).cpu() for image in row] for row in zip(*shown, strict=True)]
-    lead = 2 if photos else 1
-    picture = viz.grid(rows, headers=texts, lead=(0, lead), cell_px=args.cell_px)
-    print(viz.save_image(picture, sheet))
-    editing.write_codes(codes_file, ws)
-    for stem, row in zip(stems, rows, strict=True):
-        for one, image in zip(editing.single_names(args.set, repeats), row[lead:], strict=True):
-            viz.save_image(image, stem.with_name(f"{stem.name}_{one}.png"))
-    if args.frames:
-        legs = editing.walk(method, [ws, *codes[:, 0]], args.frames)
-        for stem, own in zip(stems, common.join(legs).cpu(), strict=True):
-            loop = viz.palindrome([viz.enlarge(frame) for frame in own])
-            viz.save_gif(loop, gif := stem.with_name(f"{stem.name}.gif"))
-            print(gif, f".mp4 ({viz.save_mp4(loop, stem.with_name(f'{stem.name}.mp4'))})")
+    cells = []
+    for first in range(0, len(ws), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        codes = editing.edits(method, ws[some], d[:, some], range(repeats))  # (R, S, n, L, D)
+        shown = [read(method, photos[some])] if photos else []
+        shown += [method.synthesize(one) for one in (ws[some], *codes.flatten(0, 1))]
+        for k, (stem, *row) in enumerate(zip(stems[some], *shown, strict=True)):
+            row = [image.clamp(-1, 1).cpu() for image in row]
+            for one, image in zip(editing.single_names(args.set, repeats), row[lead:], strict=True):
+                viz.save_image(image, stem.with_name(f"{stem.name}_{one}.png"))
+            if args.frames:
+                write_clip(method, [ws[some][[k]], *codes[:, 0, [k]]], args.frames, stem)
+            if len(cells) < most:
+                px, how = args.cell_px, Image.Resampling.LANCZOS
+                cells.append([viz.enlarge(image, px).resize((px, px), how) for image in row])
+    texts = [("photo", 1), ("in codes", 1)] if photos else [("image", 1)]
+    texts += [(text, repeats) for text in args.set]
+    picture = viz.grid(cells, headers=texts, lead=(0, lead), cell_px=args.cell_px)
+    left = f", the first {most} of {len(ws)}" if len(ws) > most else ""
+    print(f"{viz.save_image(picture, sheet)}{left}")
+
+
+def read(method, photos: Sequence[Path]):
+    """Photos at the generator's size, (N, 3, S, S)."""
+    import torch
+
+    from gen.inference import common
+
+    return torch.cat([common.read(method, photo) for photo in photos])
+
+
+def find_codes(args: argparse.Namespace, photos: Sequence[Path], method, encoder, out: Path | None):
+    """Codes (N, L, D) to edit, which are written to `out` as they come."""
+    import torch
+
+    from gen.inference import editing
+
+    if not photos:
+        parts = [editing.source_codes(method, args.codes, args.seeds, args.psi)]
+    else:
+        steps = args.refine if args.encoder else args.steps
+        blocks = (photos[k : k + AT_ONCE] for k in range(0, len(photos), AT_ONCE))
+        parts = (encoder.encode(read(method, some), steps) for some in blocks)
+    found = []
+    for part in parts:
+        found.append(part)
+        if out:
+            editing.write_codes(out, torch.cat(found))
+    return torch.cat(found)
+
+
+def write_clip(method, keys: Sequence, frames: int, stem: Path) -> None:
+    """Writes a GIF and an MP4 from one code (1, L, D) to the next, and back."""
+    from gen import viz
+    from gen.inference import common, editing
+
+    own = common.join(editing.walk(method, keys, frames)).cpu()[0]  # (T, 3, H, H)
+    loop = viz.palindrome([viz.enlarge(frame) for frame in own])
+    viz.save_gif(loop, gif := stem.with_name(f"{stem.name}.gif"))
+    print(gif, f".mp4 ({viz.save_mp4(loop, stem.with_name(f'{stem.name}.mp4'))})")
 
 
 def find(args: argparse.Namespace) -> tuple[list[Path], list]:
@@ -132,5 +179,7 @@ def check(args: argparse.Namespace) -> None:
     if args.refine < 0 or (args.refine and not args.encoder):
         got = f"{args.refine}{'' if args.encoder else ' without one'}"
         raise ValueError(f"--refine: expected 0 or more steps after --encoder, got {got}")
+    if args.cell_px < 1:
+        raise ValueError(f"--cell-px: expected at least 1 px, got {args.cell_px}")
     if args.encoder and not args.images:
         raise ValueError("--encoder: expected photos, got none; name them, or leave it out")

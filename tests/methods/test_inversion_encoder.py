@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,8 @@ from gen.inference import editing
 from gen.methods.inversion_encoder import InversionEncoder
 from gen.methods.style_function import StyleFunction
 from gen.methods.stylegan2 import StyleGAN2
+from gen.verbs import edit as edit_verb
+from gen.weights import load_safetensors
 from harness import bare
 from runs import ENCODER, GENERATOR, STYLE_FUNCTION, cut_run, differences, fit, losses, read, ship
 
@@ -233,6 +236,82 @@ def test_a_folder_of_photos_is_edited_by_the_encoder_and_its_codes_again(files, 
     for one, other in zip(singles, again[:2], strict=True):
         pictures = [Image.open(tmp_path / place) for place in (f"a/{one}", f"b/{other}")]
         assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
+def test_many_photos_go_through_in_blocks(files, tmp_path, monkeypatch, capsys):
+    folder, seen = tmp_path / "photos", {}
+    folder.mkdir()
+    for k in range(60):
+        Image.new("RGB", (40, 40), (4 * k, 90, 90)).save(folder / f"{k:02}.png")
+    for cls, name in ((InversionEncoder, "encode"), (StyleFunction, "edit")):
+        watch(monkeypatch, cls, name, seen)
+    watch(monkeypatch, StyleFunction, "synthesize", seen)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9 * 3 * 32**2)
+    more = [str(folder), "--encoder", files["encoder"], "--cell-px", "32"]
+    wrote, request = edit(files, tmp_path / "a", *more)
+    assert max(seen["encode"]) == max(seen["edit"]) == 8 and max(seen["synthesize"]) == 50
+    assert sum(seen["encode"]) == 60 and len(wrote) == 62
+    assert "edits.png, the first 9 of 60" in capsys.readouterr().out
+    monkeypatch.setattr(edit_verb, "AT_ONCE", 60)
+    again, _ = edit(files, tmp_path / "b", *more)
+    assert again == wrote
+    both = [load_safetensors(tmp_path / k / "codes.safetensors")[0]["ws"] for k in "ab"]
+    torch.testing.assert_close(*both)
+    for name in ("edits.png", f"59-59_0-{request}_0.png"):
+        one, other = (np.asarray(Image.open(tmp_path / k / name)).astype(int) for k in "ab")
+        assert abs(one - other).max() <= 1
+
+
+def watch(monkeypatch, cls, name: str, seen: dict[str, list[int]]) -> None:
+    """Notes how many rows each call of a method gets."""
+    own = getattr(cls, name)
+
+    def watched(self, x, *more):
+        seen.setdefault(name, []).append(len(x))
+        return own(self, x, *more)
+
+    monkeypatch.setattr(cls, name, watched)
+
+
+def test_codes_are_kept_whatever_comes_later(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(edit_verb, "AT_ONCE", 1)
+    codes, encode = tmp_path / "a" / "codes.safetensors", InversionEncoder.encode
+
+    def once(self, x, *more):
+        if codes.exists():
+            raise OSError(28, "No space left on device", "x")
+        return encode(self, x, *more)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="space on the disk"):
+        patch.setattr(InversionEncoder, "encode", once)
+        edit(files, codes.parent, files["photos"], "--encoder", files["encoder"])
+    assert len(load_safetensors(codes)[0]["ws"]) == 1  # of the first photo
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="space on the disk"):
+        patch.setattr(StyleFunction, "edit", lambda *_: once(None, None))
+        edit(files, codes.parent, files["photos"], "--encoder", files["encoder"])
+    assert len(load_safetensors(codes)[0]["ws"]) == 2
+
+
+def test_a_picture_that_no_cell_fits_into_is_refused_before_the_work(files, tmp_path):
+    for px, told in (("0", "expected at least 1 px, got 0"), ("9000", "expected less for 2 col")):
+        with pytest.raises(SystemExit, match=f"--cell-px: {told}"):
+            edit(files, tmp_path / "out", "--seeds", "1", "--cell-px", px)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_codes_of_a_folder_are_edited_again_into_it(files, tmp_path):
+    """As the help shows it: codes are read from where they would be written."""
+    wrote, _ = edit(files, tmp_path / "edits", "--seeds", "0-1")
+    codes = tmp_path / "edits/codes.safetensors"
+    before = codes.read_bytes()
+    again, request = edit(files, tmp_path / "edits", "--codes", str(codes))
+    assert codes.read_bytes() == before and {*wrote} < {*again}
+    one, other = (tmp_path / f"edits/01-{name}_0-{request}_0.png" for name in ("1", "code1"))
+    assert one.read_bytes() == other.read_bytes()
+    other = tmp_path / "other.safetensors"
+    codes.rename(other)
+    edit(files, tmp_path / "edits", "--codes", str(other))
+    assert codes.read_bytes() == before
 
 
 def test_an_encoder_of_another_generator_is_refused(files, tmp_path):
