@@ -43,9 +43,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def interpolate(args: argparse.Namespace) -> None:
-    """Writes the pictures and videos, then prints the smoothness of each leg."""
-    import torch
-
+    """Writes the picture and the videos of each image, and prints the smoothness of its legs."""
     from gen import viz
     from gen.inference import common, translation
     from gen.metrics.smoothness import InterpolationSmoothness
@@ -59,26 +57,27 @@ def interpolate(args: argparse.Namespace) -> None:
     method = gen.load(args.checkpoint, best_device(), args.method)
     tasks.expect(method, "translator", source=args.checkpoint)
     names, keys = translation.route(method, args.domains, args.refs or args.seeds, args.via)
-    x = torch.cat([common.read(method, image) for image in args.images])  # (N, 3, S, S)
-    legs = translation.walk(method, x, keys, args.frames)  # each (N, T, 3, S, S)
-    frames = common.join(legs).cpu()  # (N, T', 3, S, S)
+    for image in args.images:
+        common.read(method, image)  # one that cannot be used is told before the work
     args.out.mkdir(parents=True, exist_ok=True)
-    for base, own in zip(bases, frames, strict=True):
+    try:
+        metric = InterpolationSmoothness(frames=args.frames).to(common.device(method))
+    except WeightsError as error:
+        print(f"smoothness not measured: {error}", file=sys.stderr)
+        metric = None
+    for image, base in zip(args.images, bases, strict=True):  # one by one, for memory
+        x = common.read(method, image)
+        legs = translation.walk(method, x, keys, args.frames)  # each (1, T, 3, S, S)
+        own = common.join(legs)[0].cpu()  # (T', 3, S, S)
         shown = 1 + len(legs) * 8 if args.frames > 9 else None
         viz.save_image(viz.strip(own, (names[0], names[-1]), shown), f"{base}.png")
         moving = viz.palindrome([viz.enlarge(frame) for frame in own])
         viz.save_gif(moving, f"{base}.gif")
         codec = viz.save_mp4(moving, f"{base}.mp4")
         print(f"{base}.png .gif .mp4 ({codec})")
-    try:
-        metric = InterpolationSmoothness(frames=args.frames).to(x.device)
-    except WeightsError as error:
-        print(f"smoothness not measured: {error}", file=sys.stderr)
-        return
-    for leg, a, b in zip(legs, names[:-1], names[1:], strict=True):
-        metric.reset()
-        metric.update(leg)
-        values = {name: value.tolist() for name, value in metric.sequences().items()}
-        for k, image in enumerate(args.images):
+        for leg, a, b in zip(legs, names[:-1], names[1:], strict=True) if metric else ():
+            metric.reset()
+            metric.update(leg)
             row = {"image": str(image), "from": a, "to": b}
-            print(json.dumps(row | {f"{n}_strict": round(v[k], 4) for n, v in values.items()}))
+            values = {f"{n}_strict": round(v.item(), 4) for n, v in metric.sequences().items()}
+            print(json.dumps(row | values))

@@ -484,6 +484,13 @@ def test_interpolate_measures_each_leg(script, folder, monkeypatch):
         def distance(self, a, b):
             return (a[0] - b[0]).square().sum((1, 2, 3))
 
+    walk, seen = translation.walk, []
+
+    def watched(method, x, *more):
+        seen.append(len(x))
+        return walk(method, x, *more)
+
+    monkeypatch.setattr(translation, "walk", watched)
     monkeypatch.setattr(smoothness, "InterpolationSmoothness", Still)
     code, out, err = script("interpolate.py", "--checkpoint", "c", folder / "cat/a.png",
                             folder / "dog/c.png", "--refs", folder / "cat/a.png",
@@ -495,6 +502,7 @@ def test_interpolate_measures_each_leg(script, folder, monkeypatch):
         ("c.png", "cat", "dog"),
     ]
     assert all(0 < r["ps_t5_alex_strict"] <= 1 for r in rows)
+    assert seen == [1, 1]  # however many photos, their frames are not in memory together
     assert {p.name for p in Path("o").glob("*.png")} == {"00-a.png", "01-c.png"}
 
 
