@@ -7,6 +7,7 @@ code, D its width, H image side.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -147,11 +148,9 @@ class Curves:
 
     def pair(self, rng: np.random.Generator, y: np.ndarray) -> np.ndarray:
         """Labels (3, K): a change, another of other labels, and both; all y if there is none."""
-        found = self.others ^ y  # (P, K)
-        order = rng.permutation(len(found))
-        known = {row.tobytes() for row in self.others}
-        for i, j in zip(order, order[::-1], strict=True):
-            a, b = found[i], found[j]
+        known = dict.fromkeys(row.tobytes() for row in rng.permutation(self.others))
+        changes = [np.frombuffer(row, bool) ^ y for row in known]  # common ones tend to be first
+        for a, b in combinations(changes, 2):
             both = y ^ a ^ b
             if a.any() and b.any() and not (a & b).any() and both.tobytes() in known:
                 return np.stack([y ^ a, y ^ b, both])

@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 from conftest import ROOT
 from cut import check_goes_on
 from gen.evaluation import edit_curves, editors
-from gen.evaluation.edit_curves import FARTHEST, success_area
+from gen.evaluation.edit_curves import FARTHEST, Curves, success_area
 from gen.evaluation.editors import FIRST_OTHER, evaluate_editor
 from gen.files import sha256
 from gen.methods.attribute_classifier import AttributeClassifier
@@ -555,6 +556,17 @@ def test_an_editor_that_does_nothing_has_no_area_and_a_careless_one_less(plain):
     )
     assert careless["curves/area"] < 0.5 * good["curves/area"]
     assert careless["curves/commute_lpips_alex"] > 0.01
+
+
+def test_two_changes_that_go_together_are_found_if_there_are_any():
+    y, run = np.array([0, 0, 0, 1], bool), Curves()
+    run.others = np.array([[1, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]], bool)
+    for seed in range(30):
+        a, b, both = run.pair(np.random.default_rng(seed), y) ^ y
+        assert a.any() and b.any() and not (a & b).any() and ((a | b) == both).all()
+        assert sorted(both) == [0, 1, 1, 1]
+    run.others = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)  # never both
+    assert (run.pair(np.random.default_rng(0), y) == y).all()
 
 
 def test_an_editor_may_have_a_path_of_its_own(plain):
