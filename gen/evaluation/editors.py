@@ -141,6 +141,7 @@ def evaluate_editor(
     run.check_others(groups)
     seen = f"{net}, {run.outputs} edits, psi {psi}, judge {weights_fingerprint(judge)}"
     judges = dict.fromkeys(GROUPS, seen)
+    judges["curves"] += ", all pairs"  # values of older versions are measured again
     judges["examined"] += f", examiner {weights_fingerprint(examiner)}"
     judges["identity"] += f", arcface {weights_fingerprint(arcface)}"
     found = Results(ledger, head(checkpoint, seed), judges)

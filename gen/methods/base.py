@@ -326,7 +326,7 @@ class Method(LightningModule):
         kind = getattr(data, "kind", wanted)
         if not kind.startswith(wanted):
             fit = [n for n in dir(gen.data) if getattr(gen.data, n).kind.startswith(wanted)]
-            fit = fit or ["Domains or Classes with --data.alpha true"]
+            fit = fit or ["Domains, Classes or Attributes with --data.alpha true"]
             raise ValueError(
                 f"--data: expected {wanted} for {type(self).__name__}, as {' or '.join(fit)} give, "
                 f"got {kind}, from {type(data).__name__}"

@@ -8,8 +8,8 @@ after upsampling by 2 with the low-pass filter of the sym6 wavelet. Twice differ
 images, for R1. All operations but noise and cutout are tested against numbers of the release; noise
 and cutout use its constants.
 
-Images with transparency are augmented as what they show: nothing lies beyond their edges or in what
-is cut out, and colours change where there are some.
+Images with transparency are augmented as what they show: nothing lies beyond their edges, where
+others are mirrored when they move, or in what is cut out, and colours change where there are some.
 
 The few numbers of a sample are drawn on the CPU, because the padding depends on them. So there is a
 GPU sync only if p or the generator are on a GPU. Noise can have a generator of its own, on a GPU.
@@ -264,7 +264,8 @@ def kept(draws: Draws, images: Tensor) -> Tensor:
 def move(images: Tensor, inverse: Tensor) -> Tensor:
     """Images (N, C, H, W) whose pixel at q is sampled at `inverse` (N, 3, 3) q.
 
-    Images are mirrored once at their edges, and zero farther out.
+    Images are mirrored once at their edges, and zero farther out; those with opacity are not
+    mirrored.
     """
     N, C, H, W = images.shape
     x, y = (W - 1) / 2, (H - 1) / 2
@@ -276,7 +277,8 @@ def move(images: Tensor, inverse: Tensor) -> Tensor:
     left, right, above, below = sides.clamp(min=0).minimum(most).ceil().int().flatten().tolist()
     f = send(setup_filter(SYM6), images)
     images = images.contiguous(memory_format=torch.channels_last)  # the filter is faster
-    images = upsample2d(F.pad(images, (left, right, above, below), mode="reflect"), f)
+    beyond = "constant" if C == 4 else "reflect"
+    images = upsample2d(F.pad(images, (left, right, above, below), mode=beyond), f)
     inverse = shift2d((left - right) / 2, (above - below) / 2) @ inverse
     # The filter's mass is around its tap 5, not 5.5, so upsampling shifts by half a pixel.
     inverse = shift2d(-0.5, -0.5) @ scale2d(2, 2) @ inverse @ scale2d(0.5, 0.5) @ shift2d(0.5, 0.5)

@@ -88,7 +88,7 @@ def test_files_of_opaque_images_are_a_start_and_the_way_back(trained, tmp_path, 
 
 
 def test_one_side_without_the_other_is_refused(trained, tmp_path):
-    want = r"transparent images for StyleGAN2, as Domains or Classes with --data.alpha true give"
+    want = r"transparent images for StyleGAN2, as .* or Attributes with --data.alpha true give"
     with pytest.raises(ValueError, match=f"--data: expected {want}, got images with references, "):
         fit(NAME, tmp_path / "a", "--model.alpha=true", steps=1)
     want = r"images for StyleGAN2, as .* give, got transparent images .*\(--data.alpha\), from"

@@ -195,7 +195,13 @@ def test_nothing_stays_nothing_and_lies_beyond_the_edges():
     nothing = -torch.ones(2, 4, 16, 16)
     for kind in ("blit", "geom", "color", "filter", "cutout", "bgc"):
         torch.testing.assert_close(augment(nothing, 1.0, generator(), kind), nothing, **CLOSE)
-    far = ada.move(clear(), ada.shift2d(torch.full((2,), 80.0), 0))  # beyond the mirror image
+    full = 2 * torch.ones(1, 4, 32, 32)
+    moved = ada.move(full, ada.shift2d(torch.full((1,), 8.0), 0))
+    want = torch.cat([full[..., 8:], torch.zeros(1, 4, 32, 8)], 3)
+    torch.testing.assert_close(moved, want, **CLOSE)
+    moved = ada.move(full[:, :3], ada.shift2d(torch.full((1,), 8.0), 0))
+    torch.testing.assert_close(moved, full[:, :3], **CLOSE)  # without opacity they are mirrored
+    far = ada.move(full[:, :3], ada.shift2d(torch.full((1,), 80.0), 0))  # beyond the mirror image
     assert torch.equal(far, torch.zeros_like(far))
     cut = augment(torch.ones(2, 4, 16, 16), 1.0, generator(), "cutout")
     assert set(cut.unique().tolist()) == {-1.0, 1.0} and (cut == cut[:, :1]).all()
@@ -205,7 +211,7 @@ def test_opacity_moves_with_the_colours():
     for names in (("blit",), ("geom",), ("filter",)):
         moved = transform(clear(), Quantiles(0.3), names)
         for k in range(4):
-            alone = transform(clear()[:, [k] * 3], Quantiles(0.3), names)
+            alone = transform(clear()[:, [k] * 4], Quantiles(0.3), names)
             torch.testing.assert_close(moved[:, k], alone[:, 0], **CLOSE)
 
 
