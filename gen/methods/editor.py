@@ -84,10 +84,11 @@ class OnGenerator(Method):
         kinds = dict(conditional="with classes", grey="of grey images", alpha="with transparency")
         odd = [text for name, text in kinds.items() if found.hparams.get(name)]
         if odd or found.method != "StyleGAN2" and path != self.hparams.init_from:
+            such = ", such as one trained with --model.init_from this file"
             raise WeightsError(
                 f"{path}: expected a StyleGAN2 of colour images without classes or transparency, "
-                f"got a {' '.join([found.method, *odd])}; give another generator, such as one "
-                "trained with --model.init_from this file"
+                f"got a {' '.join([found.method, *odd])}; give another generator"
+                f"{such * (found.method == 'StyleGAN2')}"
             )
         sizes = {name: found.hparams.get(name, 0.0) for name in OPEN}
         state = found.network("generator")

@@ -74,9 +74,12 @@ def project(
             f"expected images (N, 3, {size}, {size}) and steps >= 1, got {tuple(x.shape)}, {steps}"
         )
     check_images(x, "x")
-    if start is not None and (start.shape[:1] != x.shape[:1] or space != "W+"):
+    wanted = (len(x), generator.mapping.rows, len(generator.mapping.w_avg))
+    if start is not None and (start.shape != wanted or space != "W+"):
         got = f"{tuple(start.shape)} in {space}"
-        raise ValueError(f"start: expected a code in W+ for each of {len(x)} images, got {got}")
+        raise ValueError(f"start: expected codes {wanted} in W+, got {got}")
+    if start is not None and not (start.is_floating_point() and start.isfinite().all()):
+        raise ValueError(f"start: expected finite floats, got {start.dtype} or NaN or infinity")
     x = x.detach().clone()  # x may come from inference mode
     features = features or LPIPS("vgg").to(device).features
     rng = torch.Generator(device).manual_seed(seed)

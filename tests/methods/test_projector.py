@@ -111,5 +111,11 @@ def test_it_refines_a_code_without_unlearning_it(generator):
     assert (more.distance < good.distance).all() and (more.distance < anew.distance).all()
     still = project(generator, x, steps=1, lr=1e-9, start=good.ws, **OPTIONS)
     torch.testing.assert_close(still.ws, good.ws)  # neither noise nor the mean code
-    with pytest.raises(ValueError, match=r"start: expected a code in W\+ for each of 2 images"):
-        project(generator, x, start=good.ws[:1], **OPTIONS)
+    rows, width = good.ws.shape[1:]
+    wanted = rf"start: expected codes \(2, {rows}, {width}\) in W\+, got"
+    for odd in (good.ws[:1], good.ws[:, :1], good.ws[:, :, :1], good.ws[:, 0], good.ws[..., None]):
+        with pytest.raises(ValueError, match=wanted):
+            project(generator, x, steps=1, start=odd, **OPTIONS)
+    for odd in (good.ws.round().long(), good.ws * torch.nan):
+        with pytest.raises(ValueError, match="start: expected finite floats, got torch"):
+            project(generator, x, steps=1, start=odd, **OPTIONS)
