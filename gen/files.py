@@ -11,8 +11,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,39 @@ def lock(descriptor: int, wait: bool = True) -> None:
             if not wait:
                 raise BlockingIOError(*error.args) from error
         time.sleep(0.2)
+
+
+@contextmanager
+def only_writer(path: str | Path) -> Iterator[None]:
+    """Context in which no other process writes `path`; a process that dies does not stay in it.
+
+    `.NAME.lock` beside the file holds the number of the process.
+
+    Raises:
+        BlockingIOError: another process is in this context.
+    """
+    place = Path(path).with_name(f".{Path(path).name}.lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(place, "a+", encoding="utf-8") as file:
+            file.seek(0)
+            try:
+                lock(file.fileno(), wait=False)
+            except BlockingIOError:
+                other = "" if WINDOWS else file.read()  # Windows lets nobody read it
+                told = f"{path}: expected to write it alone, got another process, {other}, at it"
+                raise BlockingIOError(f"{told}; wait for it, or choose another --out") from None
+            if not place.exists() or not os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                continue  # the process before has just removed it
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps what is open
+                    place.unlink()
+            return
 
 
 def own(name: str) -> Path:

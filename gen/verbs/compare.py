@@ -14,7 +14,7 @@ import gen
 from gen import tasks
 from gen.commands import METHOD, best_device, load_any, plain_errors
 from gen.evaluation import read_names
-from gen.files import checkpoint_names, keep_inputs, write_atomic
+from gen.files import checkpoint_names, keep_inputs, only_writer, write_atomic
 
 TRANSLATORS = tasks.TASKS["translator"].evaluator
 
@@ -35,8 +35,9 @@ def main(words: Sequence[str] | None = None) -> None:
         )
     written = [args.out / f"{n}{end}.jsonl" for n in files for end in ("", ".values")]
     keep_inputs((*args.runs, args.data, args.classifier), [*written, args.out / "compare.html"])
-    for line in measure(files, args, parser):
-        print(line)
+    with only_writer(args.out / "compare.html"):
+        for line in measure(files, args, parser):
+            print(line)
 
 
 def make_parser() -> argparse.ArgumentParser:

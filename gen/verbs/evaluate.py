@@ -7,13 +7,14 @@ animator. Under torchrun the processes share the work.
 import argparse
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import gen
 from gen import tasks
 from gen.commands import METHOD, best_device, is_first, join_processes, load_any, plain_errors
 from gen.evaluation import read_names
-from gen.files import keep_inputs, without_suffix, write_atomic
+from gen.files import keep_inputs, only_writer, without_suffix, write_atomic
 
 
 @plain_errors()
@@ -122,7 +123,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def measure(words: Sequence[str] | None = None) -> list[dict]:
-    """Rows of the evaluation that the words of a command line ask for; writes `--out`, if given."""
+    """Rows of the evaluation that the words of a command line ask for; writes `--out`, if given.
+
+    Raises:
+        BlockingIOError: another process writes to `--out`.
+    """
     parser = make_parser()
     args = parser.parse_args(words)
     if args.out and args.out.is_dir():
@@ -132,7 +137,6 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
     if args.data == "heads" and args.split not in (None, ["val"]):
         parser.error(f"--split: expected val, which heads are measured on, got {args.split}")
     from gen.checkpoint import check_device
-    from gen.evaluation.results import to_json
 
     args.device = join_processes(args.device or best_device())
     check_device(args.device)
@@ -141,7 +145,14 @@ def measure(words: Sequence[str] | None = None) -> list[dict]:
         splits = (*(args.split or ["val"]), "voc")  # a classifier has one file per split
         writes = (args.out, values_of(args.out), *(values_of(args.out, s) for s in splits))
         keep_inputs((*reads, args.no_edges, args.voc), writes)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(values_of(args.out)) if args.out and is_first() else nullcontext():
+        return find_rows(args, parser)
+
+
+def find_rows(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[dict]:
+    """Rows of the method that the options name."""
+    from gen.evaluation.results import to_json
+
     if args.function:
         method = tasks.adapted(args.function).to(args.device)
         args.checkpoint = method.source  # whose sha256 the rows state

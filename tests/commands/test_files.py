@@ -3,7 +3,9 @@
 import ast
 import io
 import os
+import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from PIL import Image
 
 import gen
-from gen import verbs
-from gen.files import checkpoint_names, keep_inputs, without_suffix
+from gen import files, verbs
+from gen.cli import main
+from gen.files import checkpoint_names, keep_inputs, only_writer, without_suffix
 from gen.verbs import attention
 from gen.verbs.evaluate import values_of
 from runs import rows
@@ -200,3 +203,54 @@ def test_no_name_that_a_user_gives_is_cut_at_a_dot():
     for path in [*SCRIPTS, *ROOT.glob("gen/official*.py")]:
         cut = [line for line in path.read_text().splitlines() if ".with_suffix(" in line]
         assert len(cut) == (path == verbs.FILES["translate"]), path
+
+
+# ---- one writer ---------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from gen.files import only_writer
+with only_writer(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    "words, file",
+    [
+        ("evaluate --checkpoint x.safetensors --data heads --out o/x.jsonl", "x.values.jsonl"),
+        ("compare a.safetensors b.safetensors --data heads --out o", "compare.html"),
+    ],
+)
+def test_two_processes_do_not_measure_into_one_file(words, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipe, place = subprocess.PIPE, tmp_path / "o" / f".{file}.lock"
+    command = [sys.executable, "-c", HOLD, f"o/{file}"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        told = re.escape(f"o/{file}: expected to write it alone, got another process, {other.pid}")
+        with pytest.raises(SystemExit, match=f"^error: {told}, at it; wait for it, or choose ano"):
+            main(words.split())
+        other.kill()
+    assert place.read_text() == str(other.pid)  # as a crash leaves it
+    with pytest.raises(SystemExit, match=".safetensors: expected"):  # beyond the lock
+        main(words.split())
+    assert not place.exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    place, lock, seen = tmp_path / ".x.lock", files.lock, []
+
+    def late(*args, **options):
+        lock(*args, **options)
+        if not seen:
+            place.unlink()  # by the process that had it
+        seen.append(place.exists())
+
+    monkeypatch.setattr(files, "lock", late)
+    with only_writer(tmp_path / "x"):
+        assert seen == [False, True] and place.read_text() == str(os.getpid())
+        with pytest.raises(BlockingIOError), only_writer(tmp_path / "x"):
+            pass
+    assert os.listdir(tmp_path) == []
