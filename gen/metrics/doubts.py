@@ -1,34 +1,39 @@
 """Warnings about values of an evaluation that are meaningless or worse than doing nothing."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from gen.metrics.controls import beside
+
 STILL = 0.03  # LPIPS of the two ends of a path; people see hardly any change below
+CONTROL = re.compile(r"\b(source|dissolve|nearest|twins|real)$")  # ends of paths of no model
 UNSURE = 0.7  # accuracy on real images; a classifier is too unreliable below
 
 
 def doubts(rows: Sequence[Mapping]) -> list[str]:
     """Warnings about the rows (with `metric` and `value`) of a translator's evaluation."""
     values = {row["metric"]: row["value"] for row in rows}
-    return [*_standing(values), *_ghosts(values), *_idle(values), *_judge(values)]
+    return [*standing(rows), *_ghosts(values), *_idle(values), *_judge(values)]
 
 
-def _standing(values: Mapping[str, float]) -> Iterator[str]:
-    """Warns of smoothness values of paths that hardly move."""
-    for name, direct in values.items():
-        where, _, key = name.rpartition("/")
-        if key.startswith("direct_") and direct < STILL and "source" not in where.split("/"):
-            yield (
-                f"{where}: the paths travel {direct:.4f} in LPIPS, less than {STILL}: hardly "
-                "anything changes, so PS, straightness and the sizes of steps mean nothing."
-            )
+def standing(rows: Sequence[Mapping]) -> list[str]:
+    """One warning about all paths that hardly move, whose smoothness means nothing; or none."""
+    far = [
+        f"{where} {row['value']:.4f}"
+        for row in rows
+        for where, _, key in [row["metric"].rpartition("/")]
+        if key.startswith("direct_") and row["value"] < STILL and not CONTROL.search(where)
+    ]
+    what = "Smoothness means nothing here: outputs hardly differ. Of paths that travel less than "
+    what += f"{STILL} in LPIPS, PS, straightness and the sizes of steps say nothing: "
+    return [f"{what}{', '.join(far)}."] if far else []
 
 
 def _ghosts(values: Mapping[str, float]) -> Iterator[str]:
     """Warns of paths that are no better than a cross-dissolve of their own ends."""
-    for name, gradual in values.items():
-        where, _, key = name.rpartition("/")
-        mixed = values.get(f"inter/dissolve/{key}")
-        if where == "inter/latent" and key.startswith("gradual_") and mixed is not None:
+    for name, own in beside(values).of.items():
+        if name.startswith("inter/latent/gradual_") and "cross-dissolve" in own:
+            gradual, mixed = values[name], values[own["cross-dissolve"]]
             if gradual <= mixed:
                 yield (
                     f"{name}: {gradual:.3f}, no better than {mixed:.3f} of a cross-dissolve of the "
@@ -38,18 +43,12 @@ def _ghosts(values: Mapping[str, float]) -> Iterator[str]:
 
 def _idle(values: Mapping[str, float]) -> Iterator[str]:
     """Warns of outputs that are worse than the unchanged source."""
-    for name, value in values.items():
-        guide, _, key = name.rpartition("/")
-        source = None
-        if guide in ("latent", "reference") and key.startswith("paired_lpips"):
-            source = values.get(f"source/{key}")
-        elif guide in ("fidelity/latent", "fidelity/reference") and key.startswith("kd_"):
-            backbone = "_".join(key.split("_")[:2])
-            source = next(
-                (v for n, v in values.items() if n.startswith(f"fidelity/source/{backbone}")), None
-            )
-        if source is not None and value >= source:
-            yield f"{name}: {value:.4f}, no better than the source left unchanged, {source:.4f}."
+    for name, own in beside(values).of.items():
+        if re.match(r"(fidelity/)?\w+/(paired_lpips|kd)_", name) and "source unchanged" in own:
+            value, source = values[name], values[own["source unchanged"]]
+            if value >= source:
+                than = f"the source left unchanged, {source:.4f}"
+                yield f"{name}: {value:.4f}, no better than {than}."
 
 
 def _judge(values: Mapping[str, float]) -> Iterator[str]:

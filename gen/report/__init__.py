@@ -1,7 +1,6 @@
 """The report of a run: pictures and metrics of its method, curves, configuration, versions."""
 
 import csv
-import io
 import logging
 import math
 import re
@@ -9,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import gen.data
@@ -299,11 +298,5 @@ def _strip(name: str, frames: Tensor, lpips) -> Panel:
     return Panel(still, name, notes=notes, steps=bars, motion=_moving(viz.palindrome(small)))
 
 
-def _moving(frames: Iterable[viz.Picture], fps: float = 12) -> bytes:
-    """An endlessly looping WebP, about a third of the size of a GIF."""
-    first, *rest = (viz.to_pil(frame) for frame in frames)
-    buffer, ms = io.BytesIO(), round(1000 / fps)
-    first.save(
-        buffer, "WEBP", save_all=True, append_images=rest, duration=ms, loop=0, quality=85, method=4
-    )
-    return buffer.getvalue()
+def _moving(frames: Iterable[viz.Picture]) -> list[Image.Image]:
+    return [viz.to_pil(frame) for frame in frames]

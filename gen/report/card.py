@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gen import tasks
+from gen.report.page import metrics_table
+from gen.report.verdict import verdict
 
 
 class About(NamedTuple):
@@ -80,9 +82,9 @@ def _body(about: About, rows: Sequence[Mapping]) -> str:
 
 
 def _table(rows: Sequence[Mapping]) -> str:
-    lines = ["| metric | value | 95 % interval | n | better |", "|---|---|---|---|---|"]
-    for row in rows:
-        interval = "{:.4f} to {:.4f}".format(*row["ci95"]) if row.get("ci95") else ""
-        more = f"{interval} | {row.get('count', '')} | {row.get('better', '')}"
-        lines.append(f"| `{row['metric']}` | {row['value']:.4f} | {more} |")
-    return "\n".join(lines)
+    table = metrics_table(rows)
+    lines = [f"| {' | '.join(['metric', *table.heads, 'better'])} |"]
+    lines.append("|---" * (len(table.heads) + 2) + "|")
+    for metric, _, better, cells in table.lines:
+        lines.append(f"| {' | '.join([f'`{metric}`', *cells, better])} |")
+    return "\n".join([*(f"- {text}" for _, text in verdict(rows)), "", *lines])

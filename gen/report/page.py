@@ -14,14 +14,19 @@ from PIL import Image
 
 from gen import viz
 from gen.files import write_atomic
+from gen.metrics.controls import beside
 from gen.metrics.doubts import doubts
 from gen.report import charts
 from gen.report.verdict import MARKS
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+FEW = 3  # columns of numbers that a narrow table holds
+MOST_BYTES = 4_800_000  # of all pictures, so that a page has less than 5 MB
+QUALITIES = (85, 70, 50, 30, 10)  # of WebP; the first that is small enough
+FRAME_MS = 83  # time of a frame of a moving picture
 ARROWS = {"higher": "↑", "lower": "↓"}  # the better direction of a value
 
-Media = Image.Image | Path | bytes
+Media = Image.Image | Sequence[Image.Image] | Path | bytes
 
 
 @dataclass
@@ -29,7 +34,8 @@ class Panel:
     """One picture of a figure, with its texts and numbers.
 
     Args:
-        picture: PIL image (stored as WebP), or the path or bytes of a PNG, GIF, JPEG or WebP.
+        picture: PIL image, or several as the frames of a moving picture, which are stored as WebP;
+            or the path or bytes of a PNG, GIF, JPEG or WebP.
         title: line of text above the picture.
         headers: column heads of a `viz.grid` as (text, span), set as text over the picture.
         lead: number of the grid's columns that are set apart.
@@ -68,6 +74,7 @@ class Table:
     heads: Sequence[str]
     lines: Sequence[tuple[str, str, str, Sequence[str]]]
     warnings: Sequence[str] = ()  # why some of the values mean nothing
+    notes: Sequence[tuple[str, str]] = ()  # columns and what they are
 
 
 def write_report(
@@ -99,11 +106,10 @@ def write_report(
     body += [*_paragraphs(abstract, "abstract"), "</header>"]
     if verdict:
         body += _section("Verdict", _verdict(verdict))
-    for heading, figures in (sections or {}).items():
-        figures = [f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures]
-        body += _section(heading, *map(_figure, figures))
+    body += _pictures(sections or {})
     if metrics and metrics.lines:
-        body += _section("Measured", *_paragraphs(metrics.warnings, "warning"), _table(metrics))
+        new = (text for text in metrics.warnings if text not in [told for _, told in verdict])
+        body += _section("Measured", *_paragraphs(new, "warning"), _table(metrics))
     if plots:
         body += _section("Compared", f'<figure class="wide">{"".join(plots)}</figure>')
     if drawn := charts.plot_curves(curves):
@@ -139,6 +145,18 @@ def _section(heading: str, *inner: str) -> list[str]:
     return ["<section>", f"<h2>{escape(heading)}</h2>", *inner, "</section>"]
 
 
+def _pictures(sections: Mapping[str, Sequence[Figure | tuple[str, Media]]]) -> list[str]:
+    """Sections of figures, in the best quality of which they have at most `MOST_BYTES`."""
+    for quality in QUALITIES:
+        body: list[str] = []
+        for heading, figures in sections.items():
+            all_of = (f if isinstance(f, Figure) else Figure(f[0], [Panel(f[1])]) for f in figures)
+            body += _section(heading, *(_figure(figure, quality) for figure in all_of))
+        if sum(map(len, body)) <= MOST_BYTES:
+            break
+    return body
+
+
 def _paragraphs(texts: Iterable[str], css: str) -> list[str]:
     return [f'<p class="{css}">{escape(t)}</p>' for t in texts]
 
@@ -152,21 +170,21 @@ def _verdict(sentences: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="verdict">{"".join(items)}</ul>'
 
 
-def _figure(figure: Figure) -> str:
-    panels = "".join(_panel(p, figure.caption) for p in figure.panels)
+def _figure(figure: Figure, quality: int) -> str:
+    panels = "".join(_panel(p, figure.caption, quality) for p in figure.panels)
     css = "wide beside" if figure.beside and len(figure.panels) > 1 else "wide"
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
     limit = f' style="max-width:{figure.width_px}px"' if figure.width_px else ""
     return f'<figure class="{css}"{limit}><div class="panels">{panels}</div>{caption}</figure>'
 
 
-def _panel(panel: Panel, alt: str) -> str:
+def _panel(panel: Panel, alt: str, quality: int) -> str:
     notes = "".join(f"<span><i>{escape(k)}</i> {escape(v)}</span>" for k, v in panel.notes)
     title = f'<h3><span>{escape(panel.title)}</span><span class="notes">{notes}</span></h3>'
     heads = _heads(panel.headers, panel.lead)
     steps = charts.bars(panel.steps, "distance between frames") if len(panel.steps) else ""
-    motion = panel.motion and _img(panel.motion, f"{panel.title}, moving", "motion")
-    picture = _img(panel.picture, panel.title or alt, "still")
+    motion = panel.motion and _img(panel.motion, f"{panel.title}, moving", "motion", quality)
+    picture = _img(panel.picture, panel.title or alt, "still", quality)
     still = f'<div class="scroll"><div class="sheet">{heads}{picture}{steps}</div></div>'
     has_title = title if panel.title or notes else ""
     return f'<div class="panel">{has_title}<div class="row">{motion or ""}{still}</div></div>'
@@ -184,10 +202,11 @@ def _heads(headers: Sequence[tuple[str, int]], lead: int) -> str:
     return heads and f'<div class="heads">{heads}</div>'
 
 
-def _img(media: Media, alt: str, css: str) -> str:
-    if isinstance(media, Image.Image):
-        buffer = io.BytesIO()
-        media.save(buffer, "WEBP", quality=88, method=4)
+def _img(media: Media, alt: str, css: str, quality: int) -> str:
+    if not isinstance(media, Path | bytes):
+        first, *rest = [media] if isinstance(media, Image.Image) else media
+        more = dict(save_all=True, append_images=rest, duration=FRAME_MS, loop=0) if rest else {}
+        first.save(buffer := io.BytesIO(), "WEBP", quality=quality, method=4, **more)
         media = buffer.getvalue()
     data = media if isinstance(media, bytes) else Path(media).read_bytes()
     with Image.open(io.BytesIO(data)) as image:
@@ -200,40 +219,53 @@ def _img(media: Media, alt: str, css: str) -> str:
 
 
 def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> Table:
-    """Table of the rows of an evaluation, and of another evaluation to compare it with."""
+    """Table of the rows of an evaluation, and of another evaluation to compare it with.
+
+    Controls are columns, see `gen.metrics.controls`.
+    """
+    known = {r["metric"]: r for r in rows}
+    columns, of, controls = beside(known)
     other = {(r["metric"], r.get("protocol")): r["value"] for r in compare}
     lines = []
-    for r in rows:
+    for r in (r for r in rows if r["metric"] not in controls):
         key = (r["metric"], r.get("protocol"))
         cells = [number(r["value"]), " – ".join(map(number, r.get("ci95") or ())) or "–"]
         cells += [number(other[key]) if key in other else "–"] * bool(compare)
+        own = of.get(r["metric"], {})
+        cells += [number(known[own[c]]["value"]) if c in own else "" for c in columns]
         cells.append(f"{r['count']:,}" if "count" in r else "–")
         lines.append((r["metric"], r.get("protocol") or "", r.get("better", "none"), cells))
-    heads = ["value", "95 % interval", *["shipped"] * bool(compare), "n"]
-    return Table(heads, lines, doubts(rows))
+    heads = ["value", "95 % interval", *["shipped"] * bool(compare), *columns, "n"]
+    notes = []
+    for column in columns:
+        rows_of = dict.fromkeys(own[column] for own in of.values() if column in own)
+        how = dict.fromkeys(known[row].get("protocol") or row for row in rows_of)
+        notes.append((column, "; ".join(how)))
+    return Table(heads, lines, doubts(rows), notes)
 
 
 def _table(table: Table) -> str:
     """One block per group of metrics with its protocol, one line per metric."""
-    body, block = [], None
+    blocks: dict[tuple[str, str], list[str]] = {}
     for metric, protocol, better, cells in table.lines:
-        *group, name = metric.split("/")
-        if block != (group, protocol):
-            block = (group, protocol)
-            head, about = (
-                escape(", ".join(group).capitalize()),
-                f"<small>{escape(protocol)}</small>",
-            )
-            body.append(
-                f'<tr class="block"><th colspan="{len(table.heads) + 1}"><div>{head} {about}</div>'
-                "</th></tr>"
-            )
+        group, _, name = metric.rpartition("/")
         columns = "</td><td>".join(escape(cell) for cell in cells)
-        body.append(f"<tr><th>{escape(name)}{_arrow(better)}</th><td>{columns}</td></tr>")
+        line = f"<tr><th>{escape(name)}{_arrow(better)}</th><td>{columns}</td></tr>"
+        blocks.setdefault((group, protocol), []).append(line)
+    body = ""
+    for (group, protocol), lines in blocks.items():
+        head = escape(group.replace("/", ", ").capitalize())
+        body += f'<tr class="block"><th colspan="{len(table.heads) + 1}"><div>{head} '
+        body += f"<small>{escape(protocol)}</small></div></th></tr>{''.join(lines)}"
     heads = "".join(f"<th>{escape(name)}</th>" for name in ("", *table.heads))
+    notes = "".join(
+        f'<p class="note"><i>{escape(column)}</i> {escape(text)}</p>'
+        for column, text in table.notes
+    )
+    css = "wide table" if len(table.heads) > FEW else "table"
     return (
-        f'<figure class="table"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div></figure>"
+        f'<figure class="{css}"><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{notes}</figure>"
     )
 
 

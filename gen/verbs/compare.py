@@ -62,6 +62,7 @@ def measure(
     from gen.evaluation.compare import compare
     from gen.evaluation.results import to_json, versions
     from gen.evaluation.translators import Scorers, check, evaluate
+    from gen.metrics.doubts import standing
     from gen.networks.perceptual import LPIPS
     from gen.report import paths, samples
     from gen.report.comparison import to_table, to_text
@@ -109,6 +110,11 @@ def measure(
         ],
         sections=samples(methods, data.val) | paths(methods, data.val, lpips),
         metrics=table,
+        verdict=[
+            ("worse", f"{name}: {text}")
+            for name, rows in zip(methods, found, strict=True)
+            for text in standing(rows)
+        ],
         versions=versions(),
     )
     return to_text(table), page

@@ -112,6 +112,21 @@ def test_equal_models_do_not_differ():
     assert to_text(table).splitlines()[1].startswith("ps  ")
 
 
+def test_controls_that_all_models_share_are_columns():
+    def run(scale):
+        values = [0.1 * scale, 0.2 * scale]
+        names = "latent/paired_l1", "inter/latent/ps", "inter/dissolve/ps"
+        return [row("source/paired_l1", [0.5, 0.7]), *(row(name, values) for name in names)]
+
+    table = to_table(compare([run(1), run(2)]), ["a", "b"])
+    assert table.heads[-2:] == ["source unchanged", "n"]
+    cells = {metric: cells[-2] for metric, _, _, cells in table.lines}
+    assert cells == {
+        "latent/paired_l1": "0.6000", "inter/latent/ps": "", "inter/dissolve/ps": ""
+    }  # fmt: skip
+    assert "source unchanged" in to_text(table).splitlines()[0]
+
+
 class Data:
     domains, train, val = Images.domains, Images(), Images()
 

@@ -342,7 +342,7 @@ def test_the_card_has_the_metrics_as_the_hub_reads_them(server, mine, capsys):
     assert result["metrics"] == [dict(type="ps", value=0.5, config="p", args=wanted)]
     [found] = ModelCard(text).data.eval_results
     assert (found.metric_type, found.metric_value) == ("ps", 0.5)
-    assert "| `ps` | 0.5000 | 0.2500 to 0.7500 | 4 | higher |" in text
+    assert "| `ps` | 0.5000 | 0.2500 – 0.7500 | 4 | higher |" in text
     assert "`StarGAN`, a translator between bear, cat, dog" in text and "![000002.png]" in text
     assert 'gen.load("hf://me/gan")' in text and "bear>cat" not in text
 

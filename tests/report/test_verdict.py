@@ -36,6 +36,28 @@ def test_without_a_baseline_nothing_is_said():
     assert verdict([row("user/fde_px", 1.0, better="none"), row("still/fde_px", 2.0)]) == []
 
 
+def test_it_begins_with_smoothness_that_means_nothing():
+    rows = [
+        row("latent/paired_lpips_alex", 0.1),
+        row("source/paired_lpips_alex", 0.2),
+        row("intra/latent/direct_t20_alex", 0.01),
+        row("inter/latent/direct_t20_alex", 0.2),
+        row("inter/source/direct_t20_alex", 0.0),  # controls are judged by nobody
+        row("inter/dissolve/direct_t20_alex", 0.01),
+    ]
+    (first, text), (second, _) = verdict(rows)
+    assert text.startswith("Smoothness means nothing here: outputs hardly differ.")
+    assert text.endswith(": intra/latent 0.0100.") and (first, second) == ("worse", "better")
+
+
+def test_it_is_not_said_twice(tmp_path):
+    rows = [row("intra/latent/direct_t20_alex", 0.01)]
+    page = write_report(
+        tmp_path / "a.html", title="x", metrics=metrics_table(rows), verdict=verdict(rows)
+    ).read_text()
+    assert page.count("Smoothness means nothing") == 1
+
+
 def test_means_are_judged_not_pairs_of_domains():
     rows = [
         row("fidelity/latent/kd_net_10x/a>b", 9.0), row("fidelity/latent/kd_net_10x", 0.1),
