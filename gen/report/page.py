@@ -20,7 +20,7 @@ from gen.report import charts
 from gen.report.verdict import MARKS
 
 CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-FEW = 3  # columns of numbers that a narrow table holds
+FEW = 4  # columns of numbers that a narrow table holds
 MOST_BYTES = 4_800_000  # of all pictures, so that a page has less than 5 MB
 QUALITIES = (85, 70, 50, 30, 10)  # of WebP; the first that is small enough
 FRAME_MS = 83  # time of a frame of a moving picture
@@ -236,12 +236,14 @@ def metrics_table(rows: Sequence[Mapping], compare: Sequence[Mapping] = ()) -> T
         cells.append(f"{r['count']:,}" if "count" in r else "–")
         lines.append((r["metric"], r.get("protocol") or "", r.get("better", "none"), cells))
     heads = ["value", "95 % interval", *["shipped"] * bool(compare), *columns, "n"]
-    notes = []
-    for column in columns:
-        rows_of = dict.fromkeys(own[column] for own in of.values() if column in own)
-        how = dict.fromkeys(known[row].get("protocol") or row for row in rows_of)
-        notes.append((column, "; ".join(how)))
-    return Table(heads, lines, doubts(rows), notes)
+    notes: dict[str, dict[str, None]] = {column: {} for column in columns}
+    for name, own in of.items():
+        for column, row in own.items():
+            how = known[row].get("protocol") or row
+            if how != known[name].get("protocol"):  # nothing to tell but what the heading says
+                notes[column][how] = None
+    told = [(column, "; ".join(how)) for column, how in notes.items() if how]
+    return Table(heads, lines, doubts(rows), told)
 
 
 def _table(table: Table) -> str:

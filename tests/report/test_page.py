@@ -18,14 +18,25 @@ def test_controls_stand_in_columns_beside_the_values(tmp_path):
         row("source/paired_lpips_alex", 3.0, "left < as it is"),
         row("nearest/paired_lpips_alex", 4.0, "nearest"),
         row("latent/content_l1", 5.0),
+        row("latent/accuracy_x", 6.0),
+        row("twin/accuracy_x", 7.0),
     ]
     table = metrics_table(rows)
-    assert table.heads == ["value", "95 % interval", "source unchanged", "nearest real", "n"]
+    assert table.heads == [
+        "value",
+        "95 % interval",
+        "real",
+        "source unchanged",
+        "nearest real",
+        "n",
+    ]
     assert [(name, cells) for name, _, _, cells in table.lines] == [
-        ("latent/paired_lpips_alex", ["2.0000", "1.0000 – 3.0000", "3.0000", "4.0000", "–"]),
-        ("latent/content_l1", ["5.0000", "4.0000 – 6.0000", "", "", "–"]),
+        ("latent/paired_lpips_alex", ["2.0000", "1.0000 – 3.0000", "", "3.0000", "4.0000", "–"]),
+        ("latent/content_l1", ["5.0000", "4.0000 – 6.0000", "", "", "", "–"]),
+        ("latent/accuracy_x", ["6.0000", "5.0000 – 7.0000", "7.0000", "", "", "–"]),
     ]
     page = write_report(tmp_path / "r.html", title="t", metrics=table).read_text()
+    assert table.notes == [("source unchanged", "left < as it is"), ("nearest real", "nearest")]
     assert '<figure class="wide table">' in page  # a narrow one does not hold so many columns
     assert "source unchanged left < as it is" in re.sub(
         "<[^>]*>|&lt;", lambda m: "<" * (m[0] == "&lt;"), page
