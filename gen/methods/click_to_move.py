@@ -306,12 +306,9 @@ class ClickToMove(GANMethod):
         predicted = self.animator.predict(scene, features, motion, object_z)  # (N, T, M, 2, 3)
         ways = *(about_centres(t, scene.boxes) for t in (predicted, theta)), scene.present
         if w["change"]:
-            other = self.other_branch(batch, scene, motion)
+            other, truth = self.other_branch(batch, scene, motion)
             there = self.animator.predict(scene, features, other, object_z)
-            there = (
-                *(about_centres(t, scene.boxes) for t in (there, other.theta)),
-                other.left(scene),
-            )
+            there = *(about_centres(t, scene.boxes) for t in (there, truth)), other.left(scene)
             ways, pair = (
                 tuple(torch.cat(two) for two in zip(ways, there, strict=True)),
                 (ways, there),
@@ -407,8 +404,11 @@ class ClickToMove(GANMethod):
         theta = motion.theta + F.pad(error * time, (2, 0))
         return motion._replace(theta=theta, confidence=sure)
 
-    def other_branch(self, batch: dict[str, Tensor], scene: Scene, motion: Motion) -> Motion:
-        """The motion where the object `target` moves differently or is removed.
+    def other_branch(
+        self, batch: dict[str, Tensor], scene: Scene, motion: Motion
+    ) -> tuple[Motion, Tensor]:
+        """The motion where the object `target` moves differently or is removed, as it is given and
+        the true one of all objects (N, T, M, 2, 3).
 
         It is removed in every other scene, and where the user does not move it.
         """
@@ -418,7 +418,8 @@ class ClickToMove(GANMethod):
         gone = removed.any(1)[:, None, None, None, None]
         theta = batch["theta_removed"].where(gone, batch["theta_velocity"])
         wrong = motion.theta - batch["theta"]  # as in the other branch
-        return motion._replace(user=motion.user & ~removed, theta=theta + wrong, removed=removed)
+        user = motion.user & ~removed
+        return motion._replace(user=user, theta=theta + wrong, removed=removed), theta
 
     # ---- inference: the averaged networks, no gradients, full precision -------------------------
 

@@ -327,15 +327,33 @@ def test_change_compares_the_difference_of_two_branches():
 def test_the_other_branch_moves_the_target_or_takes_it_away():
     made, batch = method(**LEARNS), clips(4)
     scene, motion, *_ = made.draws(batch)
-    other = made.other_branch(batch, scene, motion)
+    other, truth = made.other_branch(batch, scene, motion)
     target = torch.zeros_like(scene.present)
     target[torch.arange(4), batch["target"]] = True
     assert not (other.removed & ~target).any() and not (other.removed & other.user).any()
     error = motion.theta - batch["theta"]  # of uncertain drags, in both branches
     for i in range(4):
         name = "theta_removed" if other.removed[i].any() else "theta_velocity"
+        torch.testing.assert_close(truth[i], batch[name][i])
         torch.testing.assert_close(other.theta[i], batch[name][i] + error[i])
         assert other.removed[i].any() == (i % 2 == 0 or not (motion.user & target)[i].any())
+
+
+def test_wrong_drags_leave_the_truth_of_both_branches_as_it_is():
+    ways = "translation", "scale", "rotation", "change"
+    made = method(**LAMBDAS | LEARNS | {f"lambda_{way}": 1.0 for way in ways} | dict(unsure=1.0))
+    batch = clips(4)
+
+    def right(scene, features, motion, object_z):
+        if motion.removed is None:
+            return batch["theta"]
+        gone = motion.removed.any(1)[:, None, None, None, None]
+        return batch["theta_removed"].where(gone, batch["theta_velocity"])
+
+    made.animator.predict = right
+    assert {k: v.item() for k, v in made.training_terms(batch, made.weights())[1].items()} == (
+        dict.fromkeys(ways, 0.0)
+    )
 
 
 def test_uncertain_drags_are_wrong_and_certain_ones_exact():
