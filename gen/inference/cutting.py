@@ -142,9 +142,10 @@ def _trials(image: np.ndarray, clicks: Place, shape: float) -> list[tuple[float,
 
 
 def _cut(image: np.ndarray, box: Place, clicks: Place, work_px: int, rounds: int = 3) -> np.ndarray:
-    """Mask (H, W) bool of an object in a box, of the parts at the clicks, if there are some."""
-    if _covers(box, image.shape):
-        raise ValueError("expected a box with background around it, got nearly all of the photo")
+    """Mask (H, W) bool of an object in a box, of the parts at the clicks, if there are some.
+
+    Without background around the box, as small as GrabCut sees it, clicks give an empty mask.
+    """
     around = max(2.0, AROUND * max(box[2:] - box[:2]))
     low = np.floor(box[:2] - around).astype(int).clip(0)
     high = np.ceil(box[2:] + around).astype(int).clip(None, image.shape[1::-1])
@@ -160,6 +161,10 @@ def _cut(image: np.ndarray, box: Place, clicks: Place, work_px: int, rounds: int
     seeds = np.floor((clicks + 0.5 - low) * scale).astype(int)
     for seed in seeds:
         cv2.circle(marks, seed.tolist(), max(1, round(SEED * work_px)), cv2.GC_FGD, -1)
+    if _covers(box, image.shape) or not (marks == cv2.GC_BGD).any():
+        if len(clicks):
+            return np.zeros(image.shape[:2], bool)
+        raise ValueError("expected a box with background around it, got nearly all of the photo")
     cv2.setRNGSeed(0)  # it begins with random colours
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(small, marks, None, *models, rounds, cv2.GC_INIT_WITH_MASK)

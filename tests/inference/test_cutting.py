@@ -188,6 +188,21 @@ def test_a_click_on_a_plain_photo_is_told():
         masks(plain, [given("car:80,45")])
 
 
+@pytest.mark.parametrize("words", ["car:244,244", "person:236,236"])
+def test_trials_whose_background_vanishes_in_the_small_photo_are_left_out(words):
+    image = np.full((480, 480, 3), 90, np.uint8)
+    image[200:280, 190:290] = 200, 40, 40
+    name, place, _ = parse(words, (480, 480))
+    assert iou(grabcut(image, place, SHAPES[name]), image[..., 0] == 200) > 0.9
+
+
+@pytest.mark.parametrize("words", ["car:2,0,600,400", "car:2,2,598,398"])
+def test_boxes_whose_background_vanishes_in_the_small_photo_are_told(words):
+    image = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"^{words}: expected a box with background around it"):
+        masks(image, [parse(words, (600, 400))])
+
+
 def test_the_picture_shows_each_object(street):
     ids = masks(street[0], [given("car:40,30,90,54")], boxes)
     sheet = overlay(street[0], ids)
