@@ -66,13 +66,14 @@ function release(request, id) {
   for (const key of ["pins", "remove"]) request[key] = request[key].filter((other) => other !== id);
 }
 
-function drag(id, points, again) { // along points, px of the scene; the camera goes straight
+// Along points, px of the scene; the camera goes straight. `grip`: where it was grabbed; none: centre.
+function drag(id, points, grip, again) {
   const way = points.map(([x, y]) => [x - points[0][0], y - points[0][1]].map((v) => Math.round(v * 10) / 10));
   ask((request) => {
     if (id === null) return (request.camera = [...way.at(-1), request.camera ? request.camera[2] : 1]);
     release(request, id);
     request.drags.push({ id, path: way, scale: 1 });
-    grips[id] = points[0];
+    grips[id] = grip;
   }, again);
 }
 
@@ -160,7 +161,7 @@ function push(dx, dy) { // from the keyboard: the end of the drag
   }
   const old = (chosen === null ? asked().camera && [[0, 0], asked().camera] : dragOf(chosen)?.path) || [[0, 0], [0, 0]];
   const [x, y] = old.at(-1);
-  drag(chosen, [...old.slice(0, -1), [x + dx, y + dy]], pushed === chosen);
+  drag(chosen, [...old.slice(0, -1), [x + dx, y + dy]], grips[chosen], pushed === chosen);
   pushed = chosen;
 }
 
@@ -288,7 +289,7 @@ canvas.addEventListener("pointerdown", (event) => {
   if (armed) { // the second click of two
     const start = from;
     [armed, from, to] = [false, null, null];
-    return isFurther(chosen, start) ? pull(chosen, start, here) : drag(chosen, [start, here]);
+    return isFurther(chosen, start) ? pull(chosen, start, here) : drag(chosen, [start, here], start);
   }
   if (event.shiftKey) return id === null ? undefined : mark("pins", id);
   canvas.setPointerCapture(event.pointerId);
@@ -310,7 +311,7 @@ canvas.addEventListener("pointerup", () => {
   if (trail.length > 1) {
     const [start, end] = [from, to], way = simple([...trail, to]);
     [from, to] = [null, null];
-    return isFurther(chosen, start) ? pull(chosen, start, end) : drag(chosen, way);
+    return isFurther(chosen, start) ? pull(chosen, start, end) : drag(chosen, way, start);
   }
   armed = chosen !== null; // a click on an object: the next one says where it goes
   if (!armed) [from, to] = [null, null];

@@ -416,3 +416,25 @@ def test_a_stage_without_a_mouse(browser, address):
     assert request["remove"] == [visit.ids[2]]
     assert request["drags"][0]["path"][1] == [3.0, 0.0] and request["pins"] == [visit.ids[1]]
     visit.close("keyboard")
+
+
+def test_keys_drag_and_turn_an_object_where_it_is(browser, address):
+    visit = Moving(browser, address)
+    page = visit.page
+    y, x = ((visit.instance == visit.ids[0]).nonzero()[axis].mean() + 0.5 for axis in (0, 1))
+    page.locator(visit.stage).focus()
+    page.keyboard.press("n")
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    visit.shows(YOU)
+    shown = visit.array(visit.stage)[..., :3]
+    orange = (shown == YOU).all(2).nonzero()[1] * 128 / shown.shape[1]
+    assert x - 1 < orange.min() and orange.max() < x + 9  # the arrow
+    for _ in range(9):
+        page.keyboard.press(">")
+    visit.make()
+    (track,) = visit.request()["tracks"]
+    first, further = np.array(track["points"]) + 0.5  # px from the edge
+    wanted = [x, y], [x + 8, y], [x + 8, y + 10]  # and a quarter turn of its arm
+    assert np.allclose([first[0], first[-1], further[-1]], wanted, atol=0.02)
+    visit.close("keys_turn")
