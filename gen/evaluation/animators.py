@@ -9,12 +9,15 @@ first part of a metric's name says what is measured, the model or a baseline:
     nobody           the model, without a drag
     user             the model, with the drag; the other objects are judged
     no_edges         as `user`, with another checkpoint, whose objects do not interact
+    user_previous    as `user`, given the frame before the first, too
     user_bestK       the best of K latents, chosen for each metric
     user_camera      as `user`, given the true motion of the camera, too
     user_posterior   as `user`, given the latent of the true video
     oracle           all objects are dragged along their true paths, as the release is tested
     oracle_camera    as `oracle`, given the true motion of the camera, too
-    removed          the model, asked to remove the object; the truth is the branch without it
+    removed          the model, asked to remove the object; the truth is the branch without it, and
+                     what the object hides in the first frame is not visible
+    copy_removed     the first frame, with the object, beside the same truth
     warp             the first frame, warped by the true flow: the best that warping can reach
     real             the true video
 
@@ -55,7 +58,7 @@ from gen.metrics.video import endpoint_error, ghost, locate, lpips, psnr, ssim
 from gen.networks import i3d as i3d_network
 from gen.networks.click_to_move.animator import Motion
 from gen.networks.perceptual import LPIPS
-from gen.ops.motion import warp
+from gen.ops.motion import object_masks, warp
 
 log = logging.getLogger(__name__)
 
@@ -252,6 +255,9 @@ class _Videos(Reactions):
         made = self.method.animate(scene, asked._replace(removed=block.user), *self.latents(block))
         there |= {key: torch.cat([block.clips[key][:, :1], there[key][:, 1:]], 1)
                   for key in ("video", "instance")}  # fmt: skip
+        masks = object_masks(scene.instance, block.user.shape[1])  # (N, M, H, W)
+        target = (masks * block.user[..., None, None]).sum(1, keepdim=True)
+        there["visible"] = there["visible"].where(warp(target, there["flow"]) < 0.5, 0)
         video = finite("video", made.video).clamp(-1, 1)
         yield from self.pixels("copy_removed", first.expand_as(real), None, there)
         yield from self.pixels("removed", video, None, there)

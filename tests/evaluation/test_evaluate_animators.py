@@ -18,7 +18,7 @@ from gen.evaluation.results import to_json, to_table
 from gen.files import sha256
 from gen.methods.click_to_move import ClickToMove
 from gen.networks.click_to_move.animator import Animation, true_camera
-from gen.ops.motion import identity, move_boxes
+from gen.ops.motion import identity, move_boxes, warp
 from rows_click_to_move import CLICK_TO_MOVE
 from runs import ship
 
@@ -405,18 +405,39 @@ def test_longer_and_larger_clips_of_a_model_in_layers():
         evaluate_animator(ClickToMove(**CLICK_TO_MOVE), clips, ["motion"])
 
 
+class Removes(Knows):
+    """Can be asked to remove the object that the branches change."""
+
+    takes = frozenset({"removed"})
+
+    def find(self, scene, motion, i):
+        if motion.removed is None:
+            return super().find(scene, motion, i)
+        same = [c for c in self.clips if torch.equal(c["video"][0], scene.frame[i])]
+        assert motion.removed[i].nonzero().flatten().tolist() == [same[0]["target"]]
+        return self.clips[3 * (same[0]["index"] // 3) + 2]
+
+
 def test_ghosts_and_removal_of_one_who_knows_all_and_of_nothing():
-    class Asked(Knows):
-        takes = frozenset({"removed"})
-
-        def find(self, scene, motion, i):
-            if motion.removed is None:
-                return super().find(scene, motion, i)
-            same = [c for c in self.clips if torch.equal(c["video"][0], scene.frame[i])]
-            assert motion.removed[i].nonzero().flatten().tolist() == [same[0]["target"]]
-            return self.clips[3 * (same[0]["index"] // 3) + 2]
-
-    rows = {row["metric"]: row["value"] for row in evaluate_animator(Asked(), CLIPS, ["frames"])}
+    rows = {row["metric"]: row["value"] for row in evaluate_animator(Removes(), CLIPS, ["frames"])}
     assert rows["removed/psnr"] == 60 and rows["removed/ghost"] == 0
     assert rows["copy_removed/ghost"] == pytest.approx(1) and rows["copy/ghost"] == pytest.approx(1)
     assert rows["user/ghost"] == 0 < rows["copy_removed/psnr"] < 60
+
+
+@pytest.mark.parametrize("wrong, right", [("visible", "revealed"), ("revealed", "visible")])
+def test_the_first_frame_does_not_show_what_a_removed_object_hides(wrong, right):
+    class Errs(Removes):
+        def animate(self, scene, motion, z, object_z):
+            made = super().animate(scene, motion, z, object_z)
+            if motion.removed is None:
+                return made
+            number = 1 + motion.removed.long().argmax(1)[:, None, None]
+            hidden = warp((scene.instance == number)[:, None].float(), made.flow)
+            seen = made.visible > 0  # in the branch without the object
+            at = seen & (hidden == 0) if wrong == "visible" else seen & (hidden == 1)
+            return made._replace(video=(-made.video).where(at, made.video))
+
+    rows = {row["metric"]: row["value"] for row in evaluate_animator(Errs(), CLIPS, ["frames"])}
+    assert rows[f"removed/psnr_{wrong}"] < 40 and rows[f"removed/psnr_{right}"] == 60
+    assert rows[f"copy_removed/psnr_{wrong}"] < 40
