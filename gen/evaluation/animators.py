@@ -343,7 +343,7 @@ def from_options(method, o, ledger: Path | None = None) -> list[dict]:
     steps, height, width = method.shape
     height, width = o.size or (height, width)
     size = dict(height=height, width=width, frames=(o.frames or steps) + 1)
-    if o.data == "movers":
+    if o.data == "movers" and (o.frames or 0) > steps:
         size["go_on"] = True  # a longer video is no slower one
     data = gen.data.open(o.data, "clips", **size, max_objects=MOST)
     split = o.split or ["test" if o.data == "movers" else "val"]

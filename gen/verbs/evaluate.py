@@ -106,7 +106,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="images of a generator, default 5000; sources of an editor, 500; clips, all",
     )
     parser.add_argument(
-        "--frames", type=int, help="length of an animator's videos, the first frame not counted"
+        "--frames",
+        type=int,
+        help="length of an animator's videos, the first frame not counted; longer ones of movers "
+        "go on at the pace of 6 frames",
     )
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="of an animator's frames, px"

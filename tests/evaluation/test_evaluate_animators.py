@@ -13,6 +13,7 @@ from conftest import ROOT
 from cut import check_goes_on
 from gen.data.clips import Clips
 from gen.data.movers import MoverClips
+from gen.evaluation import animators
 from gen.evaluation.animators import GROUPS, evaluate_animator, possible
 from gen.evaluation.results import to_json, to_table
 from gen.files import sha256
@@ -403,6 +404,18 @@ def test_longer_and_larger_clips_of_a_model_in_layers():
     assert {"oracle_camera/ghost", "removed/psnr", "copy_removed/ghost"} <= rows
     with pytest.raises(ValueError, match=r"clips: expected \(T, H, W\) = \(3, 32, 64\), got"):
         evaluate_animator(ClickToMove(**CLICK_TO_MOVE), clips, ["motion"])
+
+
+def test_clips_have_the_pace_of_training_and_longer_ones_go_on(monkeypatch):
+    seen = []
+    monkeypatch.setattr(animators, "evaluate_animator", lambda _, clips, **more: seen.append(clips))
+    named = "split metrics max_sources count seed batch_size checkpoint i3d no_edges".split()
+    some = dict.fromkeys(named) | dict(data="movers", size=None, net=["alex"])
+    for frames in (None, 11, 24):
+        animators.from_options(
+            SimpleNamespace(shape=(11, 32, 64)), SimpleNamespace(**some, frames=frames)
+        )
+    assert [(clips.frames, clips.step) for clips in seen] == [(12, None), (12, None), (25, 1.0)]
 
 
 class Removes(Knows):
