@@ -120,14 +120,14 @@ def prepare(
             if clip:
                 write_clip(clip, out, split, (city, f"{clips:06d}", start))
                 clips, objects = clips + 1, objects + len(clip["ids"])
-        first, last = reach[split]
         if not clips:
+            where = " and ".join(f"{first} to {last}" for first, last in reach[split])
             raise ValueError(
                 f"{path}: expected an object that is seen in all {frames} frames of a clip, got "
-                f"none in frames {first} to {last}, which are for {split}; take smaller --frames, "
+                f"none in frames {where}, which are for {split}; take smaller --frames, "
                 f"--stride or --min-area, or another part of the video{left_out(manifest)}"
             )
-        manifest[split] = {"clips": clips, "objects": objects, "frames": [first, last]}
+        manifest[split] = {"clips": clips, "objects": objects, "frames": reach[split]}
     write_png(out / SHEET, sheet(out, height, width, frames))
     manifest |= {"parts": [[p.start, p.stop - 1] for p in parts], "complete": True}
     write_manifest(out, manifest)
@@ -149,8 +149,8 @@ def check(options: dict[str, int], masks: Path | None, kind: str | None, min_are
 
 def windows(
     path: Path, parts: list[slice], total: int, frames: int, stride: int, held_out: str = "end"
-) -> tuple[dict[str, list[int]], dict[str, tuple[int, int]]]:
-    """First frames of the clips of both splits, and the frames that each split reaches over.
+) -> tuple[dict[str, list[int]], dict[str, list[list[int]]]]:
+    """First frames of the clips of both splits, and the ranges [first, last] of frames of each.
 
     No clip leaves its part or reaches into the other split.
 
@@ -170,8 +170,7 @@ def windows(
     for split, some in spans.items():
         ranges = [(max(p.start, a), min(p.stop, b) - frames + 1) for a, b in some for p in long]
         starts[split] = [k for first, end in ranges for k in range(first, end, stride)]
-    reach = {"train": (0 if low else high, (total if high < total else low) - 1)}
-    reach["val"] = (low, high - 1)
+    reach = {split: [[a, b - 1] for a, b in some if a < b] for split, some in spans.items()}
     if not all(starts.values()):
         longest = max((p.stop - p.start for p in parts), default=0)
         raise ValueError(

@@ -348,7 +348,7 @@ def test_the_recipe_writes_what_cityscapes_reads(scene, movie, tmp_path, capsys)
     assert recipe.main(command) == 0
     assert "look at" in capsys.readouterr().out
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["complete"] and manifest["train"]["frames"] == [0, 11]
+    assert manifest["complete"] and manifest["train"]["frames"] == [[0, 11]]
     data = Cityscapes(str(out), frames=4, max_objects=4, num_workers=0, **SIZE)
     assert [len(data.clips(s)) for s in ("train", "val")] == [3, 1]
     clip = data.clips("train")[0]
@@ -378,7 +378,7 @@ def test_no_clip_spans_a_cut(scene, tmp_path, capsys):
     assert "3 parts between cuts" in capsys.readouterr().out
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["parts"] == [[0, 15], [16, 31], [32, 34]]
-    assert manifest["val"]["frames"] == [27, 34] and manifest["val"]["clips"] == 1
+    assert manifest["val"]["frames"] == [[27, 34]] and manifest["val"]["clips"] == 1
     firsts = {int(p.stem.split("_")[2]) for p in out.glob("*_instance_tracking_test/*/*.txt")}
     assert firsts == {0, 3, 6, 9, 16, 19, 22, 27}
     with pytest.raises(ValueError, match="without a cut or a sudden change .* at most 16 in a row"):
@@ -387,12 +387,16 @@ def test_no_clip_spans_a_cut(scene, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "held_out, val, train",
-    [("end", (36, 39), (0, 35)), ("middle", (18, 21), (0, 39)), ("begin", (0, 3), (4, 39))],
+    [
+        ("end", [36, 39], [[0, 35]]),
+        ("middle", [18, 21], [[0, 17], [22, 39]]),
+        ("begin", [0, 3], [[4, 39]]),
+    ],
 )
 def test_another_tenth_is_held_out(held_out, val, train):
     whole = [slice(0, 40)]
     starts, reach = recipe.windows("a.mp4", whole, 40, 4, 2, held_out)
-    assert reach == {"train": train, "val": val} and starts["val"] == [val[0]]
+    assert reach == {"train": train, "val": [val]} and starts["val"] == [val[0]]
     for start in starts["train"]:  # no frame is in both
         assert not set(range(start, start + 4)) & set(range(val[0], val[1] + 1))
     assert len(starts["train"]) >= 15
@@ -450,7 +454,7 @@ def masks(scene, tmp_path):
 def test_masks_of_the_user_are_tracked(scene, movie, masks, tmp_path):
     out = tmp_path / "out"
     manifest = recipe.prepare(movie, out, 64, 128, frames=4, stride=4, masks=masks)
-    assert manifest["train"] == {"clips": 3, "objects": 8, "frames": [0, 11]}  # one pair crosses
+    assert manifest["train"] == {"clips": 3, "objects": 8, "frames": [[0, 11]]}  # one pair crosses
     clip = Cityscapes(str(out), frames=4, num_workers=0, **SIZE).clips("train")[0]
     owner = scene[1][:4, ::2, ::2]
     expected = np.array([0, 3, 1, 2])[owner]  # in the order of classes and frame 0's numbers
@@ -510,15 +514,20 @@ def test_what_is_wrong_with_a_video_is_named(scene, movie, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_video_in_which_nothing_stays_is_refused(scene, movie, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "held_out, empty, told",
+    [
+        ("end", range(12, 16), "12 to 15, which are for val"),
+        ("middle", [*range(6), *range(10, 16)], "0 to 6 and 11 to 15, which are for train"),
+    ],
+)
+def test_a_video_in_which_nothing_stays_is_refused(scene, tmp_path, capsys, held_out, empty, told):
     frames = scene[0].copy()
-    frames[12:] = frames[12:][:, :1, :1] * 0 + scene[0][:1, :1, :1]
-    background = np.median(scene[0], 0).astype(np.uint8)
-    frames[12:] = background
+    frames[empty] = np.median(scene[0], 0).astype(np.uint8)
     path = write(tmp_path / "empty_end.avi", frames)
     error = complains(capsys, path, "--out", tmp_path / "out", "--height", 64, "--width", 128,
-                      "--frames", 4)  # fmt: skip
-    assert "got none in frames 12 to 15, which are for val" in error
+                      "--frames", 4, "--held-out", held_out)  # fmt: skip
+    assert f"got none in frames {told}" in error
     assert not json.loads((tmp_path / "out/manifest.json").read_text())["complete"]
 
 
