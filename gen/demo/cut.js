@@ -8,7 +8,8 @@ let objects = [], from = null, to = null, cross = null, corner = null, shown = "
 
 const scene = () => props.scene;
 const last = () => objects.at(-1);
-const fits = (v, size) => Math.min(Math.max(Math.floor(v), 0), size);
+const within = (v, size) => Math.min(Math.max(v, 0), size);
+const fits = (v, size) => within(Math.floor(v), size);
 const words = ({ kind, clicks, box }) => `${kind}:${box ? box.join(",") : clicks.map((c) => c.join(",")).join("+")}`;
 const isEmpty = (object) => !object.box && !object.clicks.length;
 
@@ -119,7 +120,7 @@ canvas.addEventListener("keydown", (event) => {
   cross ??= [width / 2, height / 2];
   if (way) {
     const step = width / (event.shiftKey ? 200 : 40); // with shift, finely
-    cross = [fits(cross[0] + way[0] * step, width - 1), fits(cross[1] + way[1] * step, height - 1)];
+    cross = [within(cross[0] + way[0] * step, width - 1), within(cross[1] + way[1] * step, height - 1)];
   } else if (event.key === "Enter" && corner) {
     const other = corner;
     corner = null;

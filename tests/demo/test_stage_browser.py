@@ -384,6 +384,28 @@ def test_objects_are_cut_out_of_a_photo_without_masks(browser, address, tmp_path
     visit.close("cut_taken")
 
 
+def test_keys_move_the_cross_of_a_small_photo_finely(browser, address, tmp_path):
+    visit = Moving(browser, address)
+    page = visit.page
+    Image.fromarray(viz.to_uint8(visit.still.frame)).save(tmp_path / "own.png")  # 128 x 64 px
+    page.get_by_text("or your image and its masks").click()
+    visit.upload("#own-image", tmp_path / "own.png")
+    canvas = page.locator("#cut .photo")
+    canvas.wait_for()
+    visit.until(lambda: visit.array("#cut .photo")[..., 3].any(), "the photo")
+    asked = []
+    for keys in (("Right", "Down"), ("Left", "Up")):
+        with visit.waiting() as held:
+            for key in keys:
+                for _ in range(10 if key in ("Right", "Down") else 9):
+                    canvas.press(f"Shift+Arrow{key}")  # by .64 px
+            canvas.press("Enter")
+            visit.until(lambda: held, "its request")
+            asked += [held[0].request.post_data_json["data"][1]]
+    assert asked == [["car:70,38"], ["car:70,38+64,32"]]
+    visit.close("cut_keys")
+
+
 def test_a_stage_without_a_mouse(browser, address):
     visit = Moving(browser, address)
     page, undo = visit.page, visit.button("Undo")
