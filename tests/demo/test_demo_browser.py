@@ -221,11 +221,22 @@ def test_edit_a_photo_by_an_encoder(browser, encoder, tmp_path):
         page.get_by_role("button", name="or a photo").click()
         visit.upload("#photo", tmp_path / "own.png")
         page.get_by_role("button", name="Remove Image").last.wait_for()
-        for name in ("find its code", "refine"):
-            before = visit.pixels(view)
-            page.get_by_role("button", name=name).click()
-            visit.changed(view, before, seconds=180)
-            page.locator("#edits[aria-busy=false]").wait_for(timeout=60_000)
+        names = "find its code", "refine"
+        find, refine = (page.get_by_role("button", name=name) for name in names)
+        before = visit.pixels(view)
+        with visit.waiting() as held:  # the one that ends last would set the code
+            find.click()
+            page.locator("#edits[aria-busy=true]").wait_for()
+            refine.click(force=True), refine.press("Enter")
+            page.wait_for_timeout(500)
+            by = [route.request.post_data_json["trigger_id"] for route in held]
+            where = "gradio_config.components.find((x) => x.props.value == '{}').id"
+            assert [by.count(page.evaluate(where.format(name))) for name in names] == [1, 0]
+        before = visit.changed(view, before, seconds=180)
+        page.locator("#edits[aria-busy=false]").wait_for(timeout=60_000)
+        refine.click()
+        visit.changed(view, before, seconds=180)
+        page.locator("#edits[aria-busy=false]").wait_for(timeout=60_000)
         visit.close("edit_encoder")
         client = Client(address)
         ((handler, _),) = client.named("refined")
