@@ -41,19 +41,20 @@ def tab(page: gr.Blocks, method, about: str, lpips: LPIPS | None, examples: Sequ
         made = translation.walk(method, x, [style(*ends[:3]), style(*ends[3:])], FRAMES)[0]
         small, names = [viz.to_uint8(x) for x in made[0]], (ends[0], ends[3])
         pictures = [viz.enlarge(x) for x in small]
-        yield frames(pictures, names, "measuring …"), small
-        yield frames(pictures, names, *measured(made)), small
+        value = frames(pictures, names, "measuring …")
+        yield value, small
+        yield value | measured(made), small  # the same frames, so not fresh if these are stale
 
-    def measured(made: torch.Tensor) -> tuple[str, list[float]]:
+    def measured(made: torch.Tensor) -> dict:
         if lpips is None:
-            return "no LPIPS weights here: smoothness is not measured", []
+            return {"caption": "no LPIPS weights here: smoothness is not measured"}
         steps, direct = path_distances(lpips, made)
         ps, straight = (smoothness(steps, direct)[key].item() for key in ("ps", "straight"))
         text = (
             f"perceptual smoothness {ps:.3f} and straightness {straight:.3f} of at most 1, over a "
         )
         text += f"distance of {direct.item():.3f}; bars: the size of each step"
-        return text, steps[0].tolist()
+        return {"caption": text, "steps": steps[0].tolist()}
 
     gr.Markdown(about)
     with gr.Row(equal_height=False):

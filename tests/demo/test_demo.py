@@ -135,6 +135,17 @@ def test_hidden_files_are_no_examples(tmp_path):
     assert set(translate.examples(tmp_path, tmp_path)) == {str(tmp_path / "cat/a.png")}
 
 
+def test_what_is_measured_of_translated_frames_does_not_make_them_fresh(folder):
+    method = gen.load("smooth_i2i_emoji64")
+    with inputs.Page() as page:
+        translate.tab(page, method, "", None, translate.examples(folder / "none", folder))
+    show = next(one.fn for one in page.fns.values() if one.name == "show")
+    Image.new("RGB", (64, 64), "teal").save(folder / "plain.png")
+    end = method.domains[0], 0, None
+    first, last = (value for value, _ in show({"path": str(folder / "plain.png")}, *end, *end))
+    assert first["made"] == last["made"] and first["caption"] != last["caption"]
+
+
 def test_errors_in_words(folder, capsys):
     told = inputs.in_words(ValueError(f"{folder}/sub/a.png: expected PNG, got none"))
     assert isinstance(told, gr.Error) and told.message == "a.png: expected PNG, got none"
