@@ -55,7 +55,7 @@ class Handlers:
 
     def __init__(self, method, judge, encoder, lpips: LPIPS | None):
         if encoder is not None:
-            editing.check_encoder(encoder, method, "--encoder")
+            editing.check_encoder(encoder, method, "encoder")
         self.method, self.judge, self.encoder, self.lpips = method, judge, encoder, lpips
         self.names, self.seen = judge.attribute_names, editing.known(method, judge)
 

@@ -60,7 +60,12 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"note: {error}", file=sys.stderr)
         lpips = None
     about = {name: knows(path, methods[name], read(path).iteration) for name, path in paths.items()}
-    page = app.build(methods, about, lpips)
+    try:
+        page = app.build(methods, about, lpips)
+    except ValueError as error:  # such as of files that do not fit together
+        own = [f"--{k} {path}" for k, path in paths.items() if path != ROLES[k].checkpoint]
+        error.args = (": ".join([" ".join(own), str(error)] if own else [str(error)]),)
+        raise
     print(*app.serve(page, args.port, args.share, args.auth), flush=True)
     page.block_thread()
 

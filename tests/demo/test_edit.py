@@ -165,12 +165,27 @@ def test_an_encoder_finds_the_code_of_a_photo_and_refines_it(editor, edited, mon
 
 def test_an_encoder_of_another_generator_is_refused(editor, edited, tmp_path):
     other = ship(gen.methods.StyleGAN2(**GENERATOR | dict(seed=3)), tmp_path / "g.safetensors")
-    with pytest.raises(ValueError, match="^--encoder: expected an encoder of the editor's .* got"):
+    with pytest.raises(ValueError, match="^encoder: expected an encoder of the editor's .* got"):
         edit.Handlers(editor, gen.load(edited["judge"]), an_encoder(str(other)), None)
     with pytest.raises(
         ValueError, match="--encoder .*: expected an encoder of photos .* got Attri"
     ):
         demo.load("encoder", edited["judge"], "cpu")
+
+
+@pytest.mark.parametrize(
+    "role, told",
+    [
+        ("encoder", "encoder: expected an encoder of the editor's"),
+        ("judge", "classifier: expected the attributes"),
+    ],
+)
+def test_files_that_do_not_fit_the_editor_are_named(edited, tmp_path, monkeypatch, role, told):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    encoder = ship(an_encoder(edited["generator"]), tmp_path / "own.safetensors")
+    path = {"encoder": encoder, "judge": edited["judge"]}[role]
+    with pytest.raises(SystemExit, match=f"^error: --{role} {path}: {told}"):
+        demo.main([f"--{role}", str(path)])
 
 
 def test_the_encoder_may_be_left_out_and_no_other_role(capsys, monkeypatch):
