@@ -371,7 +371,7 @@ def test_each_system_and_python_is_asked_for(tmp_path):
     pythons = set(re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.M))
     assert {p for _, p, _ in systems} == pythons and len(systems) == 5 * len(pythons)
     told = {system: answer for system, _, answer in systems}
-    assert told.pop("x86_64-apple-darwin") .strip() == "no: no wheels"
+    assert told.pop("x86_64-apple-darwin").strip() == "no: no wheels"
     assert len(told) == 4 and {*told.values()} == {"2 wheels, torch==2"}
     asked = (tmp_path / "asked").read_text().splitlines()
     assert all(line.startswith("14.0 ") and " --only-binary :all: " in line for line in asked)
