@@ -33,6 +33,9 @@ by seed. p in a table is that of the paired t-test, corrected by Holm over all r
 A goal *holds* if the one-sided t-test against its bound has p < 0.05, corrected by Holm over the
 goals of the claim. It *holds in part* if the mean is within the bound and the interval excludes no
 effect. A claim holds if all of its goals do.
+
+README and cards also tell numbers of claims that were run before this page existed, with the seeds
+and intervals given there; the files of those runs are not kept, so they are not on this page.
 """
 
 

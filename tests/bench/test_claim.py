@@ -7,6 +7,7 @@ from conftest import ROOT
 from gen.bench import claim as claims
 from gen.bench import jobs
 from gen.cli import main
+from gen.files import WeightsError
 from gen.verbs.bench import make_parser
 from gen.verbs.evaluate import make_parser as evaluate_parser
 
@@ -66,7 +67,7 @@ def test_a_claim_is_found_by_name_and_by_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where there is no repository: the package brings its own
     assert claims.read(claims.find("smooth_i2i")).name == "smooth_i2i"
     monkeypatch.setattr("gen.files.PACKAGE", tmp_path)
-    with pytest.raises(ValueError, match="in a clone of the repository"):
+    with pytest.raises(WeightsError, match="expected what the package brings"):
         claims.find("smooth_i2i")
 
 
