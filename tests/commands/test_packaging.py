@@ -222,10 +222,10 @@ def test_the_environment_of_a_wheel_has_no_extras(command):
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_without_the_repository(command, tmp_path):
-    small = [*flags("model", WIDTHS), *flags("data", HEADS)]
+def test_a_wheel_trains_without_the_repository(command, shipped_cache, lpips_cache):
+    small = [*flags("model", WIDTHS | dict(skip_px=0)), *flags("data", HEADS)]
     trainer = flags("trainer", TRAINER | QUIET | dict(max_steps=2))
-    command("gen", "fit", "-c", CONFIG, *small, *trainer, "--out", "run")
+    command("gen", "fit", "-c", CONFIG, *small, *trainer, "--out", "run", cache=shipped_cache)
     told = command("gen", "verify", "run")
     assert told.startswith("run/last.ckpt: SmoothI2I, a translator") and "iteration 2" in told
 
@@ -263,6 +263,5 @@ def test_commands_of_the_readme_run_with_a_wheel(
 
 @pytest.mark.slow
 def test_code_of_the_readme_runs_with_a_wheel(command, shipped_cache, lpips_cache):
-    metric, attention, *_ = readme.blocks("python")
-    assert 0 <= float(command("python", "-c", metric, cache=shipped_cache).split()[0]) <= 1
-    command("python", "-c", attention, cache=shipped_cache)
+    for code in readme.blocks("python")[:2]:
+        command("python", "-c", code, cache=shipped_cache)
