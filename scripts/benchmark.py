@@ -8,7 +8,8 @@ fir          StyleGAN2's resampling: zeros and a whole convolution against ours,
 data         images per second from the loader, by number of workers
 floors       the ratios of all the above to the published ways, each with the least that it should
              be; the exit status is 1 if one is below
-export       graphs of a checkpoint: eager beside torch.compile and onnxruntime, by threads
+export       graphs of a checkpoint: eager beside torch.compile and onnxruntime, by threads, and
+             what int8 costs
 flops        operations and memory of a step at the size of a config; hours of the whole run
 
 and what other files tests/literal_*.py add; --help lists them.
@@ -47,15 +48,17 @@ import torch
 from torch import Tensor
 
 import gen
+from gen.checkpoint import find
 from gen.commands import number, plain_errors
 from gen.data import Domains, Heads
 from gen.evaluation.results import versions
-from gen.files import parse_yaml, read_yaml
+from gen.files import parse_yaml, read_yaml, sha256
 from gen.interpolation import alphas, path
 from gen.methods import SmoothI2I, StarGAN
 from gen.networks.perceptual import LPIPS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+import export_page
 from harness import bare
 from literal_fir import fir_rows
 from literal_scores import entropy_rows, race, smoothness_ways, translation_ways
@@ -293,13 +296,16 @@ def flops(args: argparse.Namespace) -> list[dict]:
 
 
 def export(args: argparse.Namespace) -> list[dict]:
-    from gen.export import runtimes
+    from gen import tasks
+    from gen.export import int8, runtimes
 
-    rows, own = [], torch.get_num_threads()
+    rows, own, path = [], torch.get_num_threads(), find(args.checkpoint)
+    args.sha256, args.int8, method = sha256(path), [], gen.load(path)
     with TemporaryDirectory() as folder:
-        for graph in runtimes.cut(gen.load(args.checkpoint)):
-            runtimes.save(graph, file := Path(folder, "graph.onnx"), "onnx")
-            inputs = graph.random(**dict.fromkeys(graph.letters(), args.batch_size))
+        graphs = runtimes.cut(method)
+        for graph in graphs:
+            runtimes.save(graph, file := Path(folder, f"{graph.name}.onnx"), "onnx")
+            inputs = graph.random(**graph.sizes(args.batch_size))
             compiled = graph._replace(module=torch.compile(graph.module, dynamic=False))
             ways = {"eager": graph.run}
             try:
@@ -310,19 +316,21 @@ def export(args: argparse.Namespace) -> list[dict]:
             for threads in args.threads:
                 torch.set_num_threads(threads)
                 ways["onnx"] = runtimes.runner(graph, file, threads)
+                clock = time.process_time if threads == 1 else time.perf_counter
                 seconds: dict[str, list[float]] = {name: [] for name in ways}
                 for _ in range(args.rounds + 1):  # the first round warms up
                     for name, run in ways.items():
-                        began = time.perf_counter()
+                        began = clock()
                         run(inputs)
-                        seconds[name].append(time.perf_counter() - began)
-                took = {name: median(found[1:]) for name, found in seconds.items()}
-                row = {"graph": graph.name, "threads": threads, "eager ms": 1e3 * took["eager"]}
-                share = {
-                    n: took["eager"] / took[n] if n in took else None for n in ("compiled", "onnx")
-                }
-                rows.append(row | {f"{n} x": value for n, value in share.items()})
+                        seconds[name].append(clock() - began)
+                rows.append({"graph": graph.name, "threads": threads})
+                rows[-1]["eager ms"] = 1e3 * median(seconds["eager"][1:])
+                for name in ("compiled", "onnx"):  # None: it fails
+                    pairs = zip(seconds["eager"][1:], seconds.get(name, [])[1:], strict=False)
+                    rows[-1][f"{name} x"] = median([a / b for a, b in pairs] or [None])
             torch.set_num_threads(own)
+        if pictures := getattr(tasks.exporter(method, args.checkpoint), "pictures", None):
+            args.int8 = int8.write(method, pictures, graphs, Path(folder))
     return rows
 
 
@@ -398,6 +406,7 @@ def main() -> None:
     p.add_argument("--batch-size", type=int, default=1, help="and number of objects")
     p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     p.add_argument("--rounds", type=int, default=20)
+    p.add_argument("--publish", action="store_true", help="write it into docs/export.md, too")
     p.set_defaults(run=export)
     p = commands.add_parser("floors")
     p.set_defaults(run=floors, parse=parser.parse_args, commands=commands.choices)
@@ -413,7 +422,9 @@ def main() -> None:
     show(rows := args.run(args))
     for name in {"run", "parse", "commands", "floors"} & {*vars(args)}:
         delattr(args, name)
-    print(json.dumps(vars(args) | {"versions": versions(), "rows": rows}))
+    print(json.dumps(line := vars(args) | {"versions": versions(), "rows": rows}))
+    if line.pop("publish", False):
+        export_page.add(line)
     if not all(row.get("holds", True) for row in rows):
         sys.exit(1)
 

@@ -148,6 +148,11 @@ def test_every_method_has_a_page_with_all_its_parts():
     }
     pages = {path.stem: path.read_text() for path in DOCS.glob("methods/*.md")}
     assert stems - NOT_A_METHOD == set(pages)
+    for stem, text in pages.items():
+        scripts = re.findall(r"\(\.\./notebooks/(\w+\.py)\)", text)
+        code = "".join((DOCS / "notebooks" / script).read_text() for script in scripts)
+        method = text.partition("\n")[0].removeprefix("# ")
+        assert f"`{method}`" in code, f"methods/{stem}.md: expected a notebook about {method}"
     parts = (
         "## Idea",
         "## Equation",

@@ -5,21 +5,34 @@ Letters in shapes: N batch, T frames after the first, M objects, H height, W wid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from gen import viz
 from gen.export.graph import Graph, Run, images, normal, swapped
 from gen.inference import dragging, scenes
 from gen.networks.click_to_move.animator import Animator, Motion, Scene
-from gen.networks.click_to_move.layers import Carried, LayeredGenerator, cut_out
-from gen.ops.motion import affine_flow, invert, splat_coverage, warp
+from gen.networks.click_to_move.encoders import label_maps
+from gen.networks.click_to_move.layers import STEP, Carried, LayeredGenerator, cut_out
+from gen.networks.click_to_move.rolling import roll_on
+from gen.ops.motion import (
+    affine_flow,
+    compose,
+    identity,
+    invert,
+    move_boxes,
+    splat_coverage,
+    warp,
+)
 
 ON_PAGE = ("animate",)  # graphs of the page without a server
 CLEAR = 1e-7  # share of the light that passes an opaque object: its logarithm is finite
+FREE = TorchVersion(torch.__version__) >= (2, 14)  # older exporters cannot free sizes and frames
 SCENES = (0, 1, 2, 3, 4, 5)  # of the test split of Movers
 
 
@@ -76,10 +89,83 @@ def carry_at_once(
     return Carried(out[:, :, :3], out[:, :, 3:], flow, owned, touched.amax(2) > 0)
 
 
-class Exportable(Animator):
-    """An animator that moves any number of objects without a loop over them."""
+def roll_by_scan(
+    predict: Callable[[Tensor, Motion, Tensor], Tensor],
+    boxes: Tensor,
+    motion: Motion,
+    object_z: Tensor,
+    steps: int,
+    speeds: bool,
+) -> Tensor:
+    """`gen.networks.click_to_move.rolling.roll_on`, exported as one operator for any clip length.
 
-    rasterise = staticmethod(rasterise_at_once)
+    One part more than needed is predicted, because exporters take a single part for a constant.
+    """
+    if not torch.compiler.is_exporting():
+        return roll_on(predict, boxes, motion, object_z, steps, speeds)
+    from torch._higher_order_ops.scan import scan
+
+    T = motion.theta.shape[1]
+    number = torch.arange((T - 1) // steps + 2)[:, None]  # of the part
+    at = (number * steps + torch.arange(steps)).clamp(max=T - 1)  # (parts, steps)
+    theta, camera = (x[:, at].movedim(1, 0) for x in (motion.theta, motion.camera))
+    still = identity(boxes) + boxes.new_zeros(*boxes.shape[:2], 2, 3)
+    centres = boxes[..., :2]
+    begin = still, still[:, 0].clone(), boxes.clone(), centres * torch.nan, centres.clone()
+
+    def part(state: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> tuple:
+        begin, camera, place, past, centre = state
+        theta, way, z = given
+        asked = motion._replace(
+            theta=compose(invert(begin)[:, None], theta),
+            camera=compose(invert(camera)[:, None], way),
+            past=past if speeds else None,
+        )
+        theta = compose(begin[:, None], predict(place, asked, z))
+        moved = move_boxes(boxes, theta)  # (N, steps, M, 4)
+        before = torch.cat([centre[:, None], moved[..., :2]], 1)[:, -2]
+        centre = moved[:, -1, :, :2].clone()
+        ends = theta[:, -1].clone(), way[:, -1].clone(), moved[:, -1].clone()
+        return (*ends, centre - before, centre), theta.clone()
+
+    parts = scan(part, begin, (theta, camera, object_z[:, :, at].movedim(2, 0)))[1]
+    frame = torch.arange(T)
+    return parts[frame // steps, :, frame % steps].movedim(0, 1)  # (N, T, M, 2, 3)
+
+
+class Exportable(Animator):
+    """An animator without loops over objects; in layers, of any sides and number of frames."""
+
+    rasterise, roll_on = staticmethod(rasterise_at_once), staticmethod(roll_by_scan)
+    predict = Animator.predicted  # torch.export cannot save a scan within autocast
+
+    def rolls(self, steps: int) -> bool:
+        return self.layered and FREE and torch.compiler.is_exporting() or super().rolls(steps)
+
+    def features(self, scene: Scene) -> list[Tensor]:
+        """As of `Animator`, without checks; only of the levels that layers read, of their sizes."""
+        if not self.layered:
+            return super().features(scene)
+        step, (H, W) = 2 ** len(self.appearance.downs), scene.frame.shape[2:]
+        rows, columns = (
+            torch.arange((n + step - 1) // step * step).clamp(max=n - 1) for n in (H, W)
+        )
+        maps = label_maps(scene.semantic, scene.instance)
+        found = self.appearance(*(x[:, :, rows][..., columns] for x in (scene.frame, maps)))
+        found[1] = found[1][:, :, torch.arange(H // 4)][..., torch.arange(W // 4)]
+        return found
+
+
+class PoolByProduct(nn.AdaptiveAvgPool2d):
+    """Means over parts of an image of any size, as two products of matrices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = []
+        for n, k in zip(x.shape[2:], self.output_size, strict=True):
+            at, part = torch.arange(n), torch.arange(k)[:, None]
+            inside = ((at >= part * n // k) & (at < ((part + 1) * n + k - 1) // k)).to(x.dtype)
+            shares.append(inside / inside.sum(1, keepdim=True))  # (k, n)
+        return shares[0] @ x @ shares[1].mT
 
 
 class ExportableLayers(LayeredGenerator):
@@ -88,7 +174,11 @@ class ExportableLayers(LayeredGenerator):
     carry = staticmethod(carry_at_once)
 
 
-EXPORTABLE = {Animator: Exportable, LayeredGenerator: ExportableLayers}
+EXPORTABLE = {
+    Animator: Exportable,
+    LayeredGenerator: ExportableLayers,
+    nn.AdaptiveAvgPool2d: PoolByProduct,
+}
 
 
 class Animate(nn.Module):
@@ -127,10 +217,15 @@ class Animate(nn.Module):
 def graphs(method) -> list[Graph]:
     """The graph `animate`; see `Scene` and `Motion` for its inputs.
 
-    The number of objects is free. Numbers of frames and the sizes are fixed: the latent has a code
-    for each frame, and the method takes one size.
+    The number of objects is free; in layers, also that of frames, and sides that are multiples of
+    16 px. Otherwise the latent has a code for each frame, and the networks take one size.
     """
     h, (T, H, W) = method.hparams, method.shape
+    own: dict[str, tuple[int, int]] = {}
+    if h.generator == "layered" and FREE:
+        least = max(2, 2**h.levels // STEP + 1)  # so that the innermost features have 2 px
+        own = {"T": (2, T), "H": (least, H // STEP), "W": (least, W // STEP)}
+        T, H, W = "T", f"{STEP}H", f"{STEP}W"
     inputs = {
         "frame": f"N 3 {H} {W}",
         "semantic": f"N {H} {W}",
@@ -155,6 +250,7 @@ def graphs(method) -> list[Graph]:
 
     def draw(rng: torch.Generator, n: dict[str, int]) -> dict[str, Tensor]:
         N, M = n["N"], n["M"]
+        T, H, W = (n["T"], STEP * n["H"], STEP * n["W"]) if own else method.shape
         classes = torch.randint(11, 19, (N, M), generator=rng)
         semantic = torch.randint(11, (N, 1, 1), generator=rng).repeat(1, H, W)
         instance, boxes = torch.zeros_like(semantic), torch.zeros(N, M, 4)
@@ -183,7 +279,7 @@ def graphs(method) -> list[Graph]:
             "camera": one + 0.05 * normal(rng, N, T, 2, 3),
         }
 
-    return [Graph("animate", Animate(method), inputs, outputs, draw)]
+    return [Graph("animate", Animate(method), inputs, outputs, draw, own)]
 
 
 def inputs(method, scene: Scene, motion: Motion, seed: int = 0) -> dict[str, Tensor]:

@@ -1,11 +1,12 @@
 """A graph: a part of a method as one function of tensors, with the shapes that it takes.
 
-Shapes are texts such as `N 3 64 64`; a letter is an axis of any size.
+Shapes are texts such as `N 3 64 16W`; a letter is an axis of any size, or of a multiple.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -24,16 +25,17 @@ class Graph(NamedTuple):
     inputs: dict[str, str]  # name -> shape
     outputs: dict[str, str]  # name -> shape
     draw: Draw  # random inputs for the sizes of all letters
+    own: dict[str, tuple[int, int]] = {}  # letter -> least size and size in training; else 1, 1
 
-    def letters(self) -> list[str]:
-        """Axes of any size, in the order of the inputs."""
-        words = (word for shape in self.inputs.values() for word in shape.split())
-        return [*dict.fromkeys(filter(str.isalpha, words))]
+    def sizes(self, number: int) -> dict[str, int]:
+        """Sizes of all letters, in the order of the inputs: 1, 2, .., or their own, one more, .."""
+        letters = re.findall("[A-Z]", " ".join(self.inputs.values()))
+        return {letter: self.own.get(letter, (1, 1))[1] + number - 1 for letter in letters}
 
     def random(self, seed: int = 0, **sizes: int) -> dict[str, Tensor]:
-        """Random inputs; letters that are not given are 2."""
+        """Random inputs; letters that are not given have the second of their sizes."""
         rng = torch.Generator().manual_seed(seed)
-        return self.draw(rng, dict.fromkeys(self.letters(), 2) | sizes)
+        return self.draw(rng, self.sizes(2) | sizes)
 
     def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of the module, eager."""

@@ -22,6 +22,7 @@ from gen.files import sha256, write_atomic
 OPSET = 18  # of ONNX
 SUFFIX = {"torch": ".pt2", "onnx": ".onnx"}
 BATCHES = (1, 3)  # sizes of the free axes at which a file is compared; exported with others
+MOST = 1e-4  # largest difference of a file that is written
 Runner = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -44,11 +45,16 @@ def cut(method) -> list[Graph]:
 def program(graph: Graph) -> torch.export.ExportedProgram:
     """The graph of torch.export, with the letters of its shapes as free axes."""
     example = graph.random()
-    dims = {letter: torch.export.Dim(letter, min=1) for letter in graph.letters()}
-    axes = tuple(
-        {axis: dims[word] for axis, word in enumerate(shape.split()) if word in dims}
-        for shape in graph.inputs.values()
-    )
+    dims = {
+        letter: torch.export.Dim(letter, min=graph.own.get(letter, (1, 1))[0])
+        for letter in graph.sizes(1)
+    }
+
+    def free(shape: str) -> dict[int, Any]:
+        words = ((axis, w[:-1], w[-1]) for axis, w in enumerate(shape.split()) if w[-1] in dims)
+        return {axis: int(k) * dims[letter] if k else dims[letter] for axis, k, letter in words}
+
+    axes = tuple(free(shape) for shape in graph.inputs.values())
     inputs = tuple(example[name] for name in graph.inputs)
     with torch.no_grad(), _quietly():
         made = _Listed(graph.module).eval()
@@ -132,16 +138,17 @@ def onnx_session(path: Path, threads: int = 0):
 def difference(graph: Graph, run: Runner, sizes: Sequence[int] = BATCHES) -> float:
     """Largest |a - b| between a runtime and eager torch, on random inputs of several sizes.
 
-    Of an output with values above 1, such as a flow in px, as a share of the largest one.
+    Of an output with values above 1, such as a flow in px, as a share of the largest one. NaN if a
+    value is not a number.
     """
-    most = 0.0
+    found = []
     for seed, size in enumerate(sizes):
-        inputs = graph.random(seed + 1, **dict.fromkeys(graph.letters(), size))
+        inputs = graph.random(seed + 1, **graph.sizes(size))
         want, got = graph.run(inputs), run(inputs)
         for name, value in want.items():
             scale = max(1.0, float(value.abs().max()))
-            most = max(most, float((value - got[name]).abs().max()) / scale)
-    return most
+            found.append(float((value - got[name]).abs().max()) / scale)
+    return float(torch.tensor(found).max())
 
 
 def describe(source: Path, method, made: Sequence[Graph], rows: Sequence[dict]) -> bytes:

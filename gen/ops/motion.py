@@ -96,8 +96,9 @@ def affine_flow(theta: Tensor, size: Size) -> Tensor:
     """Motions (..., 2, 3) -> flow (..., 2, H, W) px; exactly 0 for the identity."""
     H, W = size
     a = (theta - identity(theta))[..., None, None]  # (..., 2, 3, 1, 1)
-    x = torch.linspace(-1, 1, W, dtype=theta.dtype, device=theta.device)
-    y = torch.linspace(-1, 1, H, dtype=theta.dtype, device=theta.device)[:, None]
+    at = dict(dtype=theta.dtype, device=theta.device)
+    x, y = ((2 * torch.arange(n, **at) - (n - 1)) / (n - 1) for n in (W, H))  # -1 .. 1
+    y = y[:, None]
     u, v = (a[..., 0, :, :] * x + a[..., 1, :, :] * y + a[..., 2, :, :]).unbind(-3)  # (..., H, W)
     return torch.stack([u * ((W - 1) / 2), v * ((H - 1) / 2)], -3)
 

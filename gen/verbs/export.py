@@ -9,6 +9,7 @@ gen export --to web DIR                                   a folder for any stati
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gen import shipped
 from gen.commands import METHOD, plain_errors
@@ -101,24 +102,33 @@ def graphs(path: Path, to: str, out: Path | None, int8: bool, method: str) -> No
     pictures = getattr(tasks.exporter(made, str(path)), "pictures", None)
     if int8 and pictures is None:
         raise ValueError(f"--int8: expected a method that makes images, got {type(made).__name__}")
-    out.mkdir(parents=True, exist_ok=True)
     cut, rows = runtimes.cut(made), []
     print(f"{type(made).__name__} of {path} to {out}/")
-    for graph in cut:
-        file = out / f"{graph.name}{runtimes.SUFFIX[to]}"
-        runtimes.save(graph, file, to)
-        off = runtimes.difference(graph, runtimes.runner(graph, file))
-        rows.append({"file": file.name, "difference": off})
-        shapes = (", ".join(f"{k} ({v.replace(' ', ', ')})" for k, v in part.items())
-                  for part in (graph.inputs, graph.outputs))  # fmt: skip
-        size = file.stat().st_size / 1e6
-        print(f"{file.name:20} {size:6.2f} MB  off by {off:.1e}  {' -> '.join(shapes)}", flush=True)
-    if int8:
-        from gen.export import int8 as smaller
+    with TemporaryDirectory() as name:  # `out` gets all files or, after an error, none
+        folder = Path(name)
+        for graph in cut:
+            file = folder / f"{graph.name}{runtimes.SUFFIX[to]}"
+            runtimes.save(graph, file, to)
+            off = runtimes.difference(graph, runtimes.runner(graph, file))
+            if not off <= runtimes.MOST:  # also if it is no number
+                raise ValueError(
+                    f"{file.name}: expected values within {runtimes.MOST:g} of PyTorch's, got "
+                    f"{off:.1e}; nothing was written. Try another --to, or another version of it"
+                )
+            rows.append({"file": file.name, "difference": off})
+            shapes = (", ".join(f"{k} ({v.replace(' ', ', ')})" for k, v in part.items())
+                      for part in (graph.inputs, graph.outputs))  # fmt: skip
+            size = file.stat().st_size / 1e6
+            print(f"{file.name:20} {size:6.2f} MB  off by {off:.1e}  {' -> '.join(shapes)}",
+                  flush=True)  # fmt: skip
+        if int8:
+            from gen.export import int8 as smaller
 
-        for row in smaller.write(made, pictures, cut, out):
-            kept = "kept" if row["kept"] else "left out"
-            print(
-                f"{row['graph']}.int8.onnx: LPIPS {row['LPIPS']:.4f}, {row['size']:.2f} x, {kept}"
-            )
+            for row in smaller.write(made, pictures, cut, folder):
+                kept = "kept" if row["kept"] else "left out"
+                print(f"{row['graph']}.int8.onnx: LPIPS {row['LPIPS']:.4f}, {row['size']:.2f} x, "
+                      f"{kept}")  # fmt: skip
+        out.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            write_atomic(out / file.name, file.read_bytes())
     write_atomic(out / "graphs.json", runtimes.describe(path, made, cut, rows))

@@ -1,10 +1,13 @@
 """The graph of Click to Move: what it gives is what the method gives, for any number of objects."""
 
+import re
+
 import pytest
 import torch
+from torch import nn
 
 from gen.export import runtimes
-from gen.export.animators import carry_at_once, inputs, rasterise_at_once
+from gen.export.animators import FREE, PoolByProduct, carry_at_once, inputs, rasterise_at_once
 from gen.inference import dragging, scenes
 from gen.methods import ClickToMove
 from gen.networks.click_to_move.animator import Motion, Scene
@@ -26,17 +29,21 @@ def made(request):
     return method, *runtimes.cut(method)
 
 
-def test_it_gives_what_the_method_gives(made):
+@pytest.mark.parametrize("number", [1, 2, 4])  # of the size of training, and of others
+def test_it_gives_what_the_method_gives(made, number):
     method, graph = made
-    given = graph.random(N=2, M=3)
+    assert [*graph.sizes(1)] == (list("NHWMT") if method.animator.layered and FREE else ["N", "M"])
+    sizes = graph.sizes(number) | {"N": 2, "M": 3}
+    given = graph.random(**sizes)
     scene = Scene(*(given[k] for k in Scene._fields[:5]), given["classes"], given["present"])
     motion = Motion(*(given[k] for k in Motion._fields[:4]))
     want = method.animate(scene, motion, given["z"], given["object_z"])
     got = graph.run(given)
     for value, name in zip(want, got, strict=True):
         torch.testing.assert_close(got[name], value, rtol=1e-5, atol=2e-5)
-        shape = graph.outputs[name].replace("N", "2").replace("M", "3")
-        assert [*map(int, shape.split())] == list(value.shape)
+        words = re.findall(r"(\d*)([A-Z]?)(?: |$)", graph.outputs[name])
+        shape = [int(k or 1) * sizes.get(letter, 1) for k, letter in words if k or letter]
+        assert shape == list(value.shape)
 
 
 def test_an_object_that_is_not_present_is_removed(made):
@@ -83,6 +90,13 @@ def test_objects_are_carried_at_once_as_one_by_one(made):
         got = carry_at_once(frame, frame.flip(3), masks, given["theta"], depth, gone)
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [(2, 4), (1, 2), (3, 7), (6, 10)])
+def test_a_pool_by_product_gives_the_same(size):
+    x = torch.randn(2, 3, *size)
+    want = nn.AdaptiveAvgPool2d((2, 4))(x)
+    torch.testing.assert_close(PoolByProduct((2, 4))(x), want)
 
 
 @pytest.mark.slow

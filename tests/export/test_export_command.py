@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import gen
+from gen.export import runtimes
 from gen.files import sha256
 from gen.methods import AttributeClassifier, StyleGAN2
 from gen.verbs.export import main
@@ -76,6 +77,23 @@ def test_weights_as_before(tmp_path, capsys):
     main(["--checkpoint", str(tmp_path / "last.ckpt"), "--out", str(out), "--half"])
     assert sha256(out) in capsys.readouterr().out
     assert gen.load(out).hparams.z_dim == 8
+
+
+@pytest.mark.parametrize("off, told", [(1e-3, "1.0e-03"), (float("nan"), "nan")])
+def test_a_graph_that_differs_is_refused(classifier, tmp_path, monkeypatch, off, told):
+    """Where the runtime of a file gives other values than eager torch."""
+    exact = runtimes.runner
+
+    def runner(graph, path):
+        run = exact(graph, path)
+        return lambda inputs: {name: value + off for name, value in run(inputs).items()}
+
+    monkeypatch.setattr(runtimes, "runner", runner)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "classify.pt2").write_text("of an earlier export")
+    with pytest.raises(SystemExit, match=f"expected values within .* got {told}; nothing"):
+        main([str(classifier), "--to", "torch", "--out", str(tmp_path / "made")])
+    assert [p.read_text() for p in (tmp_path / "made").iterdir()] == ["of an earlier export"]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class Animator(nn.Module):
         past, unsure: arguments of `ObjectGraph`.
     """
 
-    rasterise = staticmethod(rasterise)
+    rasterise, roll_on = staticmethod(rasterise), staticmethod(roll_on)
 
     def __init__(
         self,
@@ -199,21 +199,31 @@ class Animator(nn.Module):
         Layers predict `steps` frames at a time and go on from there.
         """
         with full_precision(object_z.device):  # motions are small numbers
-            codes = self.appearance.objects([f.float() for f in features], scene.boxes)
+            return self.predicted(scene, features, motion, object_z)
 
-            def ahead(boxes: Tensor, motion: Motion, object_z: Tensor) -> Tensor:
-                given = (boxes, scene.classes, codes, motion.left(scene))
-                conditions = motion.user, motion.theta, object_z, motion.camera, motion.known
-                return self.graph(*given, *conditions, motion.past, motion.confidence)
+    def predicted(
+        self, scene: Scene, features: list[Tensor], motion: Motion, object_z: Tensor
+    ) -> Tensor:
+        """As `predict`, in the precision of the caller."""
+        codes = self.appearance.objects([f.float() for f in features], scene.boxes)
 
-            if not self.layered or motion.theta.shape[1] <= self.steps:
-                return ahead(scene.boxes, motion, object_z)
-            speeds = self.graph.past is not None
-            theta = roll_on(ahead, scene.boxes, motion, object_z, self.steps, speeds)
-            exact = motion.user & motion.left(scene)
-            if motion.confidence is not None:
-                exact = exact & (motion.confidence >= 1)
-            return motion.theta.where(exact[:, None, :, None, None], theta)
+        def ahead(boxes: Tensor, motion: Motion, object_z: Tensor) -> Tensor:
+            given = (boxes, scene.classes, codes, motion.left(scene))
+            conditions = motion.user, motion.theta, object_z, motion.camera, motion.known
+            return self.graph(*given, *conditions, motion.past, motion.confidence)
+
+        if not self.rolls(motion.theta.shape[1]):
+            return ahead(scene.boxes, motion, object_z)
+        speeds = self.graph.past is not None
+        theta = self.roll_on(ahead, scene.boxes, motion, object_z, self.steps, speeds)
+        exact = motion.user & motion.left(scene)
+        if motion.confidence is not None:
+            exact = exact & (motion.confidence >= 1)
+        return motion.theta.where(exact[:, None, :, None, None], theta)
+
+    def rolls(self, steps: int) -> bool:
+        """True if so many frames are predicted part by part."""
+        return self.layered and steps > self.steps
 
     def encode(self, clips: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and log variance (N, Z) of the latents of whole clips."""

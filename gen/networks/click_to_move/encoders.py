@@ -121,6 +121,7 @@ class AppearanceEncoder(nn.Module):
         middle = 8 * width
         self.crop = nn.Sequential(nn.Conv2d(sizes[1], middle, 7), leaky(), nn.Flatten())
         self.crop.extend([nn.Linear(middle, middle), nn.Linear(middle, feature_dim)])
+        self.pool = nn.AdaptiveAvgPool2d(CORE)
         self.code = nn.Linear(feature_dim + sizes[-1] * math.prod(CORE), feature_dim)
 
     def forward(self, frame: Tensor, maps: Tensor) -> list[Tensor]:
@@ -149,7 +150,7 @@ class AppearanceEncoder(nn.Module):
         number = torch.arange(N, device=boxes.device, dtype=boxes.dtype)[:, None, None]
         rois = torch.cat([number.expand(N, M, 1), low, high.maximum(low)], 2)  # n, x1, y1, x2, y2
         crops = roi_align(x, rois.flatten(0, 1), 7, spatial_scale=0.25, aligned=True)
-        whole = F.adaptive_avg_pool2d(features[-1], CORE).flatten(1)  # (N, 8 C)
+        whole = self.pool(features[-1]).flatten(1)  # (N, 8 C)
         own = self.crop(crops).view(N, M, -1)
         return self.code(torch.cat([own, whole[:, None].expand(-1, M, -1).to(own.dtype)], 2))
 

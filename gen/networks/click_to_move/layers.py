@@ -145,7 +145,7 @@ class LayeredGenerator(nn.Module):
         self.ups = nn.ModuleList(up(b, a, norm) for a, b in reversed(pairs))
         self.fuses = nn.ModuleList(same(2 * a, a, normed=False) for a, _ in reversed(pairs))
         self.colour, self.follow = conv(width, 3), conv(width, 2)
-        self.steps = steps
+        self.steps, self.pool = steps, nn.AdaptiveAvgPool2d(CORE)
         self.way = nn.Sequential(
             nn.Linear(z_dim + inner * math.prod(CORE), 128), leaky(), nn.Linear(128, 4 * steps)
         )
@@ -225,13 +225,12 @@ class LayeredGenerator(nn.Module):
 
     def free_camera(self, z: Tensor, inner: Tensor, steps: int, aspect: float) -> Tensor:
         """A motion (N, T, 2, 3) of the camera, shift, zoom and roll, from a latent."""
-        x = F.adaptive_avg_pool2d(inner, CORE).flatten(1)
+        x = self.pool(inner).flatten(1)
         x = self.way(torch.cat([z.to(x.dtype), x], 1)).unflatten(1, (4, self.steps))  # (N, 4, T)
-        if steps > self.steps:
-            before = x[..., -2:-1] if self.steps > 1 else 0
-            later = torch.arange(1, steps - self.steps + 1, device=x.device)
-            x = torch.cat([x, x[..., -1:] + later * (x[..., -1:] - before)], -1)
-        x = x[..., :steps]
+        before = x[..., -2:-1] if self.steps > 1 else 0
+        at = torch.arange(steps, device=x.device)
+        own = at.clamp(max=self.steps - 1)
+        x = x[..., own] + (at - own) * (x[..., -1:] - before)
         dx, dy, zoom, roll = (0.1 * x).unbind(1)
         rows = (1 + zoom, -roll * aspect, dx), (roll / aspect, 1 + zoom, dy)
         return torch.stack([torch.stack(row, -1) for row in rows], -2)
@@ -270,7 +269,8 @@ def spread(x: Tensor, open_: Tensor, levels: int = DOWNS) -> Tensor:
 
 def margin(height: int) -> int:
     """Width, px, of the margin of a canvas around an image."""
-    return STEP * max(1, round(height / 64))
+    n = height // STEP  # the nearest number of 64 px, of two the even one; exporters read integers
+    return STEP * torch.sym_max(1, (n + 1 + n // 4 % 2) // 4)
 
 
 def look(canvas: Tensor, flow: Tensor, m: int) -> Tensor:
