@@ -58,7 +58,11 @@ def program(graph: Graph) -> torch.export.ExportedProgram:
     inputs = tuple(example[name] for name in graph.inputs)
     with torch.no_grad(), _quietly():
         made = _Listed(graph.module).eval()
-        return torch.export.export(made, inputs, dynamic_shapes=(axes,), strict=False)
+        made = torch.export.export(made, inputs, dynamic_shapes=(axes,), strict=False)
+    for part in made.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # of the code: half of a small file, and paths
+    return made
 
 
 def save(graph: Graph, path: Path, to: str) -> None:
@@ -84,12 +88,19 @@ def to_onnx(graph: Graph, made: torch.export.ExportedProgram) -> bytes:
             verbose=False,
         ).model_proto
     del model.metadata_props[:]
-    for node in model.graph.node:  # traces of the code: half of a small file, and paths
+    _strip(model.graph)
+    return model.SerializeToString()
+
+
+def _strip(graph: Any) -> None:
+    """Takes traces of the code out of an ONNX graph and of those within its operators."""
+    for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        for attribute in node.attribute:
+            _strip(attribute.g)
+    for value in (*graph.value_info, *graph.input, *graph.output):
         del value.metadata_props[:]
-    return model.SerializeToString()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from zipfile import ZipFile
 
 import onnx
 import pytest
@@ -56,6 +57,8 @@ def test_torch_in_a_folder_of_its_own_name(tmp_path, monkeypatch):
     loaded = gen.load("faces.safetensors")
     z, psi = torch.randn(5, 8), torch.ones(loaded.ema.module["generator"].mapping.rows)
     torch.testing.assert_close(made(z, psi), loaded.map_latents(z), rtol=1e-5, atol=1e-5)
+    with ZipFile(tmp_path / "faces_torch" / "mapping.pt2") as file:
+        assert b".py" not in file.read("mapping/models/model.json")  # no traces of the code
 
 
 def test_a_shipped_checkpoint_by_its_name(tmp_path, monkeypatch):

@@ -21,7 +21,12 @@ from gen.files import cache_dir
 from gen.verbs.export import main
 
 KEPT = Path(__file__).resolve().parents[2] / "runs" / "demo"
-MOST_MB, MOST_S, GREY = 25, 20, 2  # size; s till the first picture, under 5 on an idle laptop
+MOST_MB, MOST_S, GREY = 25, 5, 2  # size; s till the first picture, where nothing else runs
+LOOPS = """() => [...Array(200)].map(() => {  // ms of the same short work, again and again
+    const began = performance.now();
+    for (let i = 0, x = 1; i < 4e6; i++) x = (x * 1664525 + 1013904223) | 0;
+    return performance.now() - began;
+})"""
 SELECT = "(tab) => import(`./${tab}.js`).then(({ last }) => JSON.parse(JSON.stringify(last, "
 SELECT += "(key, value) => ArrayBuffer.isView(value) ? [...value] : value)))"
 PIXELS = """canvas => { const { width: w, height: h } = canvas;
@@ -101,13 +106,21 @@ def page(browser, host):
     opened.problems = []
     opened.on("pageerror", lambda error: opened.problems.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
+    busy = slowed(opened)
     opened.goto(host)
     opened.wait_for_selector("body[data-ready]", timeout=300_000)
+    opened.busy = max(busy, slowed(opened))
     assert all(url.startswith((host, "data:", "blob:")) for url in asked)
     context.set_offline(True)
     yield opened
     assert opened.problems == []
     context.close()
+
+
+def slowed(page) -> float:
+    """How many times as long as alone a script takes beside the other work of this machine."""
+    took = page.evaluate(LOOPS)
+    return sum(took) / len(took) / min(took)
 
 
 def shown(page, selector: str) -> np.ndarray:
@@ -143,8 +156,10 @@ def test_the_folder_is_small_and_whole(folder):
 def test_translate(page, capsys):
     seconds = int(page.evaluate("document.body.dataset.first")) / 1000
     with capsys.disabled():
-        print(f"first picture after {seconds:.1f} s")
-    assert seconds < MOST_S
+        print(
+            f"first picture after {seconds:.1f} s, of a machine slowed down {page.busy:.1f} times"
+        )
+    assert seconds < MOST_S * page.busy
     page.get_by_role("tab", name="Translate").click()
     before = still(page, "#translated")
     page.locator("#walk").evaluate("x => { x.value = 0.4; x.dispatchEvent(new Event('input')) }")
