@@ -365,13 +365,13 @@ def test_emoji_scatters_emoji_of_the_same_split_and_no_variants(packages, tmp_pa
     pytest.importorskip("gen.data.movers", reason="it draws the streets")
     percent = {"1f600": 15, "2764": 15}  # grin, heart: val, and no test
     monkeypatch.setattr(emoji, "percent", lambda code: percent.get(emoji.base(code), 50))
-    asked, compose = [], emoji.compose
+    asked, compose = [], clutter.compose
 
     def spied(rng, size, obj, others, scenes):
         asked.append((obj.args[1], [other.args[1] for other in others], scenes))
         return compose(rng, size, obj, others, scenes)
 
-    monkeypatch.setattr(emoji, "compose", spied)
+    monkeypatch.setattr("clutter.compose", spied)
     emoji.prepare(tmp_path / "out", 32, None, "classes", None, "clutter")
     cooks = ["1f9d1-200d-1f373", "1f468-200d-1f373"]
     side = {"1f600": {"2764"}, "2764": {"1f600"}, "1f44b": {*cooks}} | dict.fromkeys(
