@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Where a transformer looks
 #
-# `SpatialEntropy`: the attention of a small Vision Transformer that was trained with spatial entropy,
-# see [its page](../methods/spatial_entropy.md), and the loss alone on a network of timm.
+# The attention of a small Vision Transformer that was trained with spatial entropy, see
+# [`SpatialEntropy`](../methods/spatial_entropy.md), and the loss alone on a network of timm.
 
 # %%
 import timm
