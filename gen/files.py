@@ -128,12 +128,14 @@ def lock(descriptor: int, wait: bool = True) -> None:
 def only_writer(path: str | Path) -> Iterator[None]:
     """Context in which no other process writes `path`; a process that dies does not stay in it.
 
-    `.NAME.lock` beside the file holds the number of the process.
+    `.NAME.lock` beside the file holds the number of the process. Folders that it makes are gone
+    afterwards if nothing was written into them.
 
     Raises:
         BlockingIOError: another process is in this context.
     """
     place = Path(path).with_name(f".{Path(path).name}.lock")
+    made = [folder for folder in place.parents if not folder.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with open(place, "a+", encoding="utf-8") as file:
@@ -154,6 +156,8 @@ def only_writer(path: str | Path) -> Iterator[None]:
             finally:
                 with suppress(OSError):  # Windows keeps what is open
                     place.unlink()
+                    for folder in made:  # of a mistake that wrote nothing
+                        folder.rmdir()
             return
 
 

@@ -58,7 +58,8 @@ def test_torch_in_a_folder_of_its_own_name(tmp_path, monkeypatch):
     z, psi = torch.randn(5, 8), torch.ones(loaded.ema.module["generator"].mapping.rows)
     torch.testing.assert_close(made(z, psi), loaded.map_latents(z), rtol=1e-5, atol=1e-5)
     with ZipFile(tmp_path / "faces_torch" / "mapping.pt2") as file:
-        assert b".py" not in file.read("mapping/models/model.json")  # no traces of the code
+        [graph] = [name for name in file.namelist() if name.endswith("models/model.json")]
+        assert b".py" not in file.read(graph)  # no traces of the code
 
 
 def test_a_shipped_checkpoint_by_its_name(tmp_path, monkeypatch):
