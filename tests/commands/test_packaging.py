@@ -236,21 +236,8 @@ def test_a_wheel_finds_all_checkpoints_by_name_in_the_cache(command, shipped_cac
     assert told.count(f"{shipped_cache}/checkpoints/") == len(shipped.manifest())
 
 
-ELSEWHERE = {  # part of a command of the README that a wheel does not run -> why
-    "bash ": "a script of the repository",
-    "source ": "of the environment of the repository",
-    "python ": "a script of the repository",
-    "photos": "files of a user",
-    "gen prepare emoji": "needs npm and the extra prep",
-    "gen bench click_to_move": "trains for hours",
-    "gen bench --publish": "writes into the repository",
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "line", [c for c in readme.commands() if not any(part in c for part in ELSEWHERE)]
-)
+@pytest.mark.parametrize("line", readme.of_the_package())
 def test_commands_of_the_readme_run_with_a_wheel(
     line, command, shipped_cache, tmp_path, lpips_cache
 ):

@@ -11,8 +11,8 @@ import torch
 import gen
 from conftest import ROOT
 from gen.cli import main
-from readme import TEXT, blocks, commands, shorten
-from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses, status
+from readme import TEXT, blocks, commands, of_the_package, shorten
+from runs import HEADS, QUIET, TRAINER, WIDTHS, flags, losses
 
 
 def test_links_and_pictures_exist():
@@ -73,24 +73,18 @@ def test_the_method_that_it_shows_trains(tmp_path, monkeypatch):
     assert type(gen.load(tmp_path / "run", method="readme_mine.Mine")).__name__ == "Mine"
 
 
-PROCESSES = "gen translate", "gen interpolate", "python "  # the other commands run within this one
-ELSEWHERE = "bash", "source", "gen bench click_to_move", "gen bench --publish"  # see tests/bench
+TRAINED = "gen bench click_to_move", "gen bench --publish"  # see tests/bench
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command", [c for c in commands() if not c.startswith(ELSEWHERE) and "photos" not in c]
-)
+@pytest.mark.parametrize("command", [
+    c for c in commands() if c not in of_the_package()
+    and not c.startswith(("bash", "source", *TRAINED)) and "photos" not in c
+])  # fmt: skip
 def test_commands_run(command, tmp_path, monkeypatch, lpips_cache):
+    """Those that need a clone; tests/commands/test_packaging.py runs the others with a wheel."""
     monkeypatch.chdir(ROOT)
     for words in shorten(command, ROOT, str(tmp_path / "runs")):
-        run(words)
-
-
-def run(words: list[str]) -> None:
-    if not " ".join(words).startswith(PROCESSES):
-        assert status(*words[1:]) == 0
-        return
-    words[0] = str(Path(sys.executable).with_name(words[0]))
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        words[0] = str(Path(sys.executable).with_name(words[0]))
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

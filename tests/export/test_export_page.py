@@ -1,4 +1,4 @@
-"""The tables of docs/export.md are those of docs/export.jsonl, of the checkpoints that are shipped."""
+"""Tables of docs/export.md: those of docs/export.jsonl, which is of the shipped checkpoints."""
 
 import json
 
