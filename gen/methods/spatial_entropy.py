@@ -36,8 +36,7 @@ from gen.networks.attention_tap import AttentionTap
 from gen.networks.timm_classifier import rewire_last_block, timm_classifier
 from gen.ops.components import component_count
 
-NAMES = ("spatial_entropy", "total_variation", "head_decorrelation")
-REGULARIZERS = {name: getattr(losses, name) for name in NAMES}
+REGULARIZERS = ("spatial_entropy", "total_variation", "head_decorrelation")  # functions of losses
 EPOCHS = 100  # epochs in the schedules of a run whose length is given in iterations
 POSITIVE = {"img_size", "num_classes", "lr", "layer_decay"}  # options > 0; all others are >= 0
 AT_MOST_1 = {"drop_path", "layer_decay", "label_smoothing", "ema_decay"}
@@ -272,7 +271,7 @@ class SpatialEntropy(Method):
                     similarity = about = self.tap.pop()
             logged["lambda_reg"] = torch.full((), weight, device=logits.device)
             if weight:
-                terms[name], weights[name] = REGULARIZERS[name](about), weight
+                terms[name], weights[name] = getattr(losses, name)(about), weight
             if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # logged iterations
                 logged |= statistics(similarity.detach())
         self.log_terms({f"train/{k}": v for k, v in (terms | logged).items()}, batch)

@@ -187,7 +187,7 @@ def test_ids_of_every_map_of_4x4(back_end, connectivity):
 @CONNECTIVITY
 @pytest.mark.parametrize("H, W", [(14, 14), (7, 7), (28, 28), (12, 16), (15, 13), (31, 17)])
 def test_ids_of_very_many_maps(back_end, H, W, connectivity):
-    masks = masks_of(H, W, 12_000 if back_end == "opencv" or H * W < 200 else 1000, seed=2)
+    masks = masks_of(H, W, 12_000 if back_end == "opencv" else 300, seed=2)
     assert (ids_of(masks, connectivity) == by_scipy(masks, connectivity)).all()
 
 

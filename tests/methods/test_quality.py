@@ -7,6 +7,7 @@ records it anew: say why in the commit.
 """
 
 import json
+import pkgutil
 import statistics
 import sys
 import tempfile
@@ -162,8 +163,7 @@ def test_a_short_run_reaches_its_quality(method, tmp_path):
 def test_a_turned_sign_costs_quality(method, tmp_path, monkeypatch):
     """A flipped sign of a term of the loss puts the quality above its interval."""
     place = RUNS[method][2]
-    module, _, name = place.rpartition(".")
-    whole = getattr(pytest.importorskip(module), name)
+    whole = pkgutil.resolve_name(place)
     monkeypatch.setattr(place, lambda *args, **kwargs: -whole(*args, **kwargs))
     assert quality(method, tmp_path / "run") > interval(method)[1]
 
