@@ -73,13 +73,14 @@ def test_the_method_that_it_shows_trains(tmp_path, monkeypatch):
     assert type(gen.load(tmp_path / "run", method="readme_mine.Mine")).__name__ == "Mine"
 
 
-TRAINED = "gen bench click_to_move", "gen bench --publish"  # see tests/bench
+# see tests/bench and test_benchmark.py
+TESTED = "gen bench click_to_move", "gen bench --publish", "python scripts/benchmark.py"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [
     c for c in commands() if c not in of_the_package()
-    and not c.startswith(("bash", "source", *TRAINED)) and "photos" not in c
+    and not c.startswith(("bash", "source", *TESTED)) and "photos" not in c
 ])  # fmt: skip
 def test_commands_run(command, tmp_path, monkeypatch, lpips_cache):
     """Those that need a clone; tests/commands/test_packaging.py runs the others with a wheel."""
